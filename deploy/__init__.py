@@ -1,0 +1,1 @@
+"""How callmood is run: the local stack, images, charts."""

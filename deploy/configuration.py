@@ -1,0 +1,91 @@
+"""Writes docs/configuration.md from the settings: `python -m deploy.configuration`; `--check` only compares."""
+
+import sys
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+
+from worker.settings import PREFIX, Settings
+
+PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
+_HEAD = f"""# Settings
+
+<!-- written by `make docs` from worker/settings.py; do not edit -->
+
+The worker reads its settings once, from the environment: `{PREFIX}` + group + `__` + name, in capitals. An unknown
+`{PREFIX}` variable or a wrong value stops it before it starts, with exit code 2 and the name of each.
+"""
+_LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "pattern": "like `{}`"}
+
+
+def page() -> str:
+    """The page as it must stand in docs/."""
+    return "\n".join([_HEAD, *(_section(name, field) for name, field in Settings.model_fields.items())])
+
+
+def _section(group: str, field: FieldInfo) -> str:
+    model = field.annotation
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    lines = [f"## {group}", "", (model.__doc__ or "").strip(), "", "| variable | default | values | what it is |"]
+    lines.append("| --- | --- | --- | --- |")
+    for name, setting in model.model_fields.items():
+        variable = f"`{PREFIX}{group.upper()}__{name.upper()}`"
+        cells = [variable, _default(setting.default), _values(setting), setting.description or ""]
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        value = value.get_secret_value()
+    if value is None or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{','.join(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _values(setting: FieldInfo) -> str:
+    limits = [
+        text.format(getattr(constraint, name))
+        for constraint in setting.metadata
+        for name, text in _LIMITS.items()
+        if getattr(constraint, name, None) is not None
+    ]
+    return ", ".join([_kind(setting.annotation), *limits])
+
+
+def _kind(annotation: Any) -> str:
+    """A type in the words of a person who writes an environment file."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin in (Union, UnionType):
+        return _kind(next(option for option in arguments if option is not type(None)))
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin is Literal:
+        return " · ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"list, comma-separated: {_kind(arguments[0])}"
+    if hasattr(annotation, "__members__"):
+        return " · ".join(f"`{member.value}`" for member in annotation)
+    names = {int: "integer", float: "decimal", bool: "`true` · `false`", Path: "path"}
+    return names.get(annotation, "text")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 if `--check` finds the page stale."""
+    if "--check" in arguments:
+        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
+        if not current:
+            print(f"{PAGE.name} is stale: make docs", file=sys.stderr)
+        return 0 if current else 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""Apache Kafka in KRaft mode: every node is broker and controller, all on 127.0.0.1."""
+
+import hashlib
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from deploy.local.errors import StackError
+from deploy.local.java import cached, find_java, kafka_jars
+from deploy.local.nursery import Nursery, Server, free_port, listens
+
+_START_S = 60.0
+_LOG4J = Path(__file__).with_name("log4j2.properties")
+_CLUSTER_ID = "Y2FsbG1vb2QtbG9jYWwtMQ"  # any 16 bytes in base64; the formatted folders are cached, so it is fixed
+_JVM = (
+    "-Xms256m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",  # starts faster than G1, and a small heap needs no more
+    "-XX:TieredStopAtLevel=1",  # start-up time counts here, peak speed does not
+    "-XX:-UsePerfData",  # its files in the temporary folder outlive a killed process
+    "-Djava.awt.headless=true",
+)
+
+# What tests need and a developer wants: quick groups, quick transaction clean-up, nothing deleted, no typo'd topics.
+_SETTINGS = {
+    "num.partitions": "4",
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "log.retention.ms": "-1",
+    "offsets.topic.num.partitions": "2",
+    "transaction.state.log.num.partitions": "2",
+    "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+    "log.cleaner.dedupe.buffer.size": str(8 * 1024 * 1024),
+    "num.network.threads": "2",
+    "num.io.threads": "4",
+    "background.threads": "2",
+}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One node: its id and ports."""
+
+    id: int
+    port: int
+    controller_port: int
+
+
+def properties(node: Node, nodes: Sequence[Node], data: Path) -> Mapping[str, str]:
+    """The node's `server.properties`.
+
+    Voters are static, so that formatting (which runs once and is cached) depends on no port.
+    """
+    copies = str(min(3, len(nodes)))
+    in_sync = "2" if len(nodes) > 2 else "1"  # noqa: PLR2004 - with three copies one may be down
+    return _SETTINGS | {
+        "process.roles": "broker,controller",
+        "node.id": str(node.id),
+        "controller.quorum.voters": ",".join(f"{n.id}@127.0.0.1:{n.controller_port}" for n in nodes),
+        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": str(data),
+        "default.replication.factor": copies,
+        "min.insync.replicas": in_sync,
+        "offsets.topic.replication.factor": copies,
+        "transaction.state.log.replication.factor": copies,
+        "transaction.state.log.min.isr": in_sync,
+        "share.coordinator.state.topic.replication.factor": copies,
+        "share.coordinator.state.topic.min.isr": in_sync,
+    }
+
+
+class ApacheKafka:
+    """A cluster of `size` nodes.
+
+    Raises:
+        StackError: it does not start; `NotInstalled` when Java or Maven is missing.
+    """
+
+    kind = "apache"
+    limits: tuple[str, ...] = ()
+
+    def __init__(self, nursery: Nursery, *, size: int = 1) -> None:
+        java = find_java()
+        self._java = (java, *_JVM, f"-Dlog4j2.configurationFile={_LOG4J}", "-cp", f"{kafka_jars()}/*")
+        self._nodes = [Node(number + 1, free_port(), free_port()) for number in range(size)]
+        self.servers: list[Server] = [self._start(nursery, node) for node in self._nodes]
+        self.bootstrap_servers = ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
+
+    def wait_ready(self) -> None:
+        """Return once every node listens on its own port. Whether the cluster answers is the caller's round trip."""
+        for node, server in zip(self._nodes, self.servers, strict=True):
+            server.wait_ready(partial(listens, server.pid, node.port), timeout_s=_START_S)
+
+    def _start(self, nursery: Nursery, node: Node) -> Server:
+        home = nursery.directory / f"kafka-{node.id}"
+        home.mkdir(exist_ok=True)
+        config = home / "server.properties"
+        lines = [f"{key}={value}\n" for key, value in properties(node, self._nodes, home / "data").items()]
+        config.write_text("".join(lines))
+        shutil.copytree(self._formatted(node.id), home / "data", dirs_exist_ok=True)
+        return nursery.start(home.name, [*self._java, "kafka.Kafka", str(config)])
+
+    def _formatted(self, node_id: int) -> Path:
+        """A formatted, empty data folder: costs a JVM start the first time, a copy after that."""
+        recipe = hashlib.sha256(f"{self._java[-1]} {_CLUSTER_ID} {node_id}".encode()).hexdigest()[:12]
+        with cached(f"kafka-formatted-{recipe}") as (data, filling):
+            if filling is not None:
+                node = Node(node_id, 1, 2)  # no port reaches the formatted files
+                config = filling.with_name("format.properties")
+                lines = [f"{key}={value}\n" for key, value in properties(node, [node], filling).items()]
+                config.write_text("".join(lines))
+                command = [*self._java, "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(config)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_START_S)
+                if done.returncode != 0:
+                    raise StackError(f"Kafka's storage could not be formatted:\n{done.stdout}{done.stderr}")
+        return data

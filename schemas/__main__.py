@@ -1,0 +1,114 @@
+"""`python -m schemas [--check]`: write (or check) everything that is derived from the models.
+
+Derived are schemas/json/*.schema.json and the table of call fields in schemas/redis.md.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Final, get_args, get_origin
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
+
+from schemas.alert import Alert
+from schemas.audio import AudioHeaders
+from schemas.call import Call
+from schemas.dead_letter import DeadLetterHeaders
+from schemas.flat import ATTRIBUTE_PREFIX
+from schemas.utterance import Utterance
+
+FOLDER: Final = Path(__file__).parent
+# What we read may leave out optional fields; what we write always has every field.
+MODELS: Final[dict[str, tuple[type[BaseModel], JsonSchemaMode]]] = {
+    "alert": (Alert, "serialization"),
+    "audio": (AudioHeaders, "validation"),
+    "call": (Call, "serialization"),
+    "dead_letter": (DeadLetterHeaders, "serialization"),
+    "utterance": (Utterance, "serialization"),
+}
+_BEGIN: Final = "<!-- python -m schemas: begin -->\n"
+_END: Final = "<!-- python -m schemas: end -->\n"
+_HEAD: Final = "| field | type | meaning |\n| --- | --- | --- |\n"
+
+
+class _Untitled(GenerateJsonSchema):
+    """Without a title on every field: it would only repeat the name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the library's signature
+        """Never."""
+        return False
+
+
+def json_schema(name: str) -> dict[str, Any]:
+    """The JSON Schema of one of `MODELS`."""
+    model, mode = MODELS[name]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:callmood:{name}:1",
+        **model.model_json_schema(mode=mode, schema_generator=_Untitled),
+    }
+
+
+def derived() -> dict[Path, str]:
+    """Every derived file and what it should hold."""
+    files = {
+        FOLDER / "json" / f"{name}.schema.json": json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n"
+        for name in MODELS
+    }
+    catalogue = FOLDER / "redis.md"
+    before, _, rest = catalogue.read_text(encoding="utf-8").partition(_BEGIN)
+    rows = "".join(f"| `{name}` | {kind} | {meaning} |\n" for name, kind, meaning in flat_fields(Call))
+    files[catalogue] = before + _BEGIN + _HEAD + rows + _END + rest.partition(_END)[2]
+    return files
+
+
+def flat_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """The fields of the flat hash of a call: name, type and meaning."""
+    for name, field in model.model_fields.items():
+        path, kind = prefix + (field.alias or name), _plain(field.annotation)
+        meaning = " ".join((field.description or "").split())
+        if path == "attributes":
+            yield f"{ATTRIBUTE_PREFIX}<name>", "text", meaning
+        elif get_origin(kind) is dict:
+            yield from flat_fields(get_args(kind)[1], f"{path}.<role>.")
+        elif isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from flat_fields(kind, f"{path}.")
+        else:
+            yield path, _kind(kind), meaning
+
+
+def _plain(annotation: Any) -> Any:
+    """The annotation without `| None` and without constraints."""
+    if NoneType in get_args(annotation):
+        annotation = next(option for option in get_args(annotation) if option is not NoneType)
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _kind(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, Enum):
+        return " · ".join(f"`{member.value}`" for member in annotation)
+    if get_origin(annotation) is tuple:
+        return "texts, comma-separated"
+    return {int: "integer", float: "decimal", bool: "`true` · `false`"}.get(annotation, "text")
+
+
+def main(arguments: list[str]) -> int:
+    """Write the derived files; with `--check` only name the stale ones (exit code 1 if there are any)."""
+    check = "--check" in arguments
+    stale = {
+        path: text for path, text in derived().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    for path, text in stale.items():
+        print(f"{'stale' if check else 'wrote'}: {path.relative_to(FOLDER.parent)}")  # noqa: T201 - a command
+        if not check:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,49 @@
+"""alert/1: a rule over a call's aggregate came true. One alert per episode."""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.common import Role
+from schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
+
+ALERT_SCHEMA: Final = "callmood.alert/1"
+
+
+class Alert(Contract):
+    """One episode of one rule. Deterministic: replaying the call gives the same alerts with the same ids."""
+
+    schema_: Literal["callmood.alert/1"] = Field(ALERT_SCHEMA, alias="schema")
+    """Name and version of this schema."""
+    alert_id: Annotated[str, Field(min_length=1, max_length=512)]
+    """`<call>:<rule>:<episode>`; the same alert has the same id on every replay."""
+    call_id: CallId
+    """Id of the call: the Kafka key of its audio."""
+    rule: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name of the rule."""
+    severity: Literal["info", "warning", "critical"] = "warning"
+    """How urgent it is."""
+    role: Role | None = None
+    """The role it speaks of; null for the call as a whole."""
+    episode: Annotated[int, Field(strict=True, ge=1)]
+    """1, 2, 3, … of this rule in this call."""
+    value: Number
+    """What was measured; the unit is the rule's."""
+    threshold: Number
+    """What the rule allows."""
+    since_ms: Ms
+    """Media time at which the episode began."""
+    raised_ms: Ms
+    """Media time at which the rule came true for good."""
+    raised_at_ms: EpochMs
+    """Capture time of the audio that made it true."""
+    utterance_id: Annotated[str, Field(max_length=512)] | None = None
+    """The utterance that made it true."""
+    message: Text
+    """One sentence for people."""
+
+    @model_validator(mode="after")
+    def _begins_before_it_is_raised(self) -> Self:
+        if self.since_ms > self.raised_ms:
+            raise ValueError("since_ms is after raised_ms")
+        return self

@@ -1,0 +1,128 @@
+"""audio/1: one record of call audio on Kafka. Key: the call id. Value: raw samples, interleaved. This: its headers.
+
+The record's timestamp is the capture time of its first sample. Send 20 ms to 1 s a record (100-200 ms is best), both
+legs of a call under one key. The worker reads records with `worker.decode`, which is written for speed; that it accepts
+exactly what this model accepts is tested.
+"""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.common import Encoding, Event, Notice
+
+AUDIO_SCHEMA: Final = "callmood.audio/1"
+ATTRIBUTE_PREFIX: Final = "attr."
+MAX_ATTRIBUTES: Final = 64
+MAX_ATTRIBUTE_CHARS: Final = 256
+MAX_CHANNELS: Final = 8
+MAX_CALL_ID_CHARS: Final = 256
+
+ROLES_PATTERN: Final = r"(customer|agent|ivr|mixed|unknown)"
+STREAM_PATTERN: Final = r"^[A-Za-z0-9._~/+=-]{1,64}$"
+SEQ_PATTERN: Final = r"^[0-9]{1,15}$"
+DECIMAL_MS_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
+NO_CONTROLS_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+DecimalMs = Annotated[str, Field(pattern=DECIMAL_MS_PATTERN)]
+
+
+class AudioHeaders(BaseModel):
+    """Headers of an audio record, as text. Headers that are not named here are ignored."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="allow",
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+        use_attribute_docstrings=True,
+        json_schema_extra={
+            "patternProperties": {
+                r"^attr\.": {
+                    "type": "string",
+                    "maxLength": MAX_ATTRIBUTE_CHARS,
+                    "pattern": NO_CONTROLS_PATTERN,
+                    "description": "Copied to the call's aggregate; at most 64 on a record, names up to 256 characters",
+                }
+            }
+        },
+    )
+
+    schema_: Literal["callmood.audio/1"] = Field(alias="schema")
+    """Name and version of this schema."""
+    event: Event = Event.MEDIA
+    """`media` carries audio; `start`, `pause`, `resume`, `gap` and `end` have an empty value."""
+    stream: Annotated[str, Field(pattern=STREAM_PATTERN)] = "0"
+    """Media session inside the call: a reconnect is a new stream."""
+    seq: Annotated[str, Field(pattern=SEQ_PATTERN)]
+    """0, 1, 2, … per stream, one per record of any event."""
+    media_ms: DecimalMs | None = None
+    """Media time of the first sample, ms from the stream's start; absent: right after the record before."""
+    encoding: Encoding | None = None
+    """Of every sample of the value. Required on `media`."""
+    rate: Literal["8000", "16000", "48000"] | None = None
+    """Samples per second of one channel. Required on `media`."""
+    layout: Annotated[str, Field(pattern=rf"^{ROLES_PATTERN}(,{ROLES_PATTERN}){{0,{MAX_CHANNELS - 1}}}$")] | None = None
+    """Role of each interleaved channel, comma-separated. Required on `media`."""
+    discarded_ms: DecimalMs | None = None
+    """Media time that will never come: more than 0 on `gap`, allowed on `resume`, 0 or absent elsewhere."""
+    notice: Notice | None = None
+    """Whether the caller was told that emotion is inferred."""
+    traceparent: str | None = None
+    """W3C trace context; a malformed one is ignored."""
+
+    @model_validator(mode="after")
+    def _media_says_its_format(self) -> Self:
+        if self.event is Event.MEDIA and None in (self.encoding, self.rate, self.layout):
+            raise ValueError("media needs encoding, rate and layout")
+        return self
+
+    @model_validator(mode="after")
+    def _discarded_has_its_place(self) -> Self:
+        discarded_ms = float(self.discarded_ms or 0)
+        if self.event is Event.GAP and discarded_ms == 0:
+            raise ValueError("gap needs discarded_ms")
+        if discarded_ms > 0 and self.event not in (Event.GAP, Event.RESUME):
+            raise ValueError(f"discarded_ms has no meaning on {self.event}")
+        return self
+
+    @model_validator(mode="after")
+    def _attributes_are_bounded(self) -> Self:
+        attributes = self.attributes
+        if len(attributes) > MAX_ATTRIBUTES:
+            raise ValueError(f"more than {MAX_ATTRIBUTES} attributes")
+        for name, value in attributes.items():
+            if not isinstance(value, str) or not is_attribute(name, value):
+                raise ValueError("an attribute is too long, unnamed or has control characters")
+        return self
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The `attr.*` headers without their prefix."""
+        extra = self.model_extra or {}
+        return {
+            name.removeprefix(ATTRIBUTE_PREFIX): value
+            for name, value in extra.items()
+            if name.startswith(ATTRIBUTE_PREFIX)
+        }
+
+    def to_kafka(self) -> list[tuple[str, bytes]]:
+        """The headers as a Kafka client takes them; absent ones are left out."""
+        return [(name, str(value).encode()) for name, value in self.model_dump(exclude_none=True).items()]
+
+
+def is_text(value: str) -> bool:
+    """Whether a text has no control characters and can be encoded as UTF-8."""
+    return (value.isascii() and value.isprintable()) or not any(_is_control(character) for character in value)
+
+
+def is_attribute(name: str, value: str) -> bool:
+    """Whether an attribute keeps to its bounds; `name` is without the prefix."""
+    return (
+        0 < len(name) <= MAX_ATTRIBUTE_CHARS and len(value) <= MAX_ATTRIBUTE_CHARS and is_text(name) and is_text(value)
+    )
+
+
+def _is_control(character: str) -> bool:
+    return character < " " or "\x7f" <= character <= "\x9f" or "\ud800" <= character <= "\udfff"

@@ -1,0 +1,61 @@
+"""call/1 as Redis holds it: a flat hash, whose fields schemas/redis.md lists.
+
+A nested field has a dotted name (`roles.customer.emotion.counts.anger`), a number is a plain decimal, an absent field
+is null.
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+from schemas.call import Call
+from schemas.parts import FLAT
+
+ATTRIBUTE_PREFIX: Final = "attr."
+
+
+def flatten(call: Call | Mapping[str, Any]) -> dict[str, str]:
+    """The hash of a call, which may also be given as plain JSON values."""
+    fields: dict[str, str] = {}
+    for name, value in (call.model_dump(mode="json") if isinstance(call, Call) else call).items():
+        if name == "attributes":
+            fields |= {ATTRIBUTE_PREFIX + attribute: text for attribute, text in value.items()}
+        else:
+            _add(fields, name, value)
+    return fields
+
+
+def unflatten(fields: Mapping[str, str]) -> Call:
+    """The call of a hash. Fields that this version does not know are ignored: a reader may be older than the worker.
+
+    Raises:
+        pydantic.ValidationError: a field is missing or not what call/1 says.
+    """
+    tree: dict[str, Any] = {"roles": {}, "attributes": {}}
+    for name, text in fields.items():
+        if name.startswith(ATTRIBUTE_PREFIX):
+            tree["attributes"][name.removeprefix(ATTRIBUTE_PREFIX)] = text
+            continue
+        *parents, leaf = name.split(".")
+        branch = tree
+        for parent in parents:
+            branch = branch.setdefault(parent, {})
+        branch[leaf] = text
+    return Call.model_validate_strings(tree, context=FLAT, extra="ignore")
+
+
+def _add(fields: dict[str, str], name: str, value: object) -> None:
+    match value:
+        case None:
+            return
+        case dict():
+            for child, inner in value.items():
+                _add(fields, f"{name}.{child}", inner)
+        case bool():
+            fields[name] = "true" if value else "false"
+        case float():
+            fields[name] = format(Decimal(repr(value)), "f")
+        case list() | tuple():
+            fields[name] = ",".join(map(str, value))
+        case _:
+            fields[name] = str(value)

@@ -1,0 +1,176 @@
+"""utterance/1: one utterance, published once, with its emotion where the policy allows it.
+
+Everything but `latency_ms`, `traceparent` and `source` is a function of the call's audio, the settings and the model:
+live, replayed or from a file it is the same.
+"""
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from schemas.common import Emotion, Role
+from schemas.parts import (
+    CallId,
+    Contract,
+    Count,
+    Flag,
+    ModelStamp,
+    Ms,
+    Number,
+    PolicyStamp,
+    Probabilities,
+    Share,
+    Text,
+    Traceparent,
+)
+
+UTTERANCE_SCHEMA: Final = "callmood.utterance/1"
+
+Stage = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+
+
+class EmotionResult(Contract):
+    """The model's calibrated answer. `label` is the likeliest emotion even where the model abstains."""
+
+    label: Emotion | None = None
+    """Null only when inference failed."""
+    probabilities: Probabilities | None = None
+    """Null only when inference failed."""
+    confidence: Share | None = None
+    """Probability of `label`."""
+    abstained: Flag
+    """True: do not act on the label; it stays out of every aggregate."""
+    reason: Text | None = None
+    """Why the model abstains, for example `confidence_below:0.45`; null when the label stands."""
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        if self.abstained != (self.reason is not None):
+            raise ValueError("reason is given exactly when the model abstains")
+        known = {self.label is None, self.probabilities is None, self.confidence is None}
+        if len(known) != 1:
+            raise ValueError("label, probabilities and confidence are null together")
+        if self.probabilities is None:
+            if not self.abstained:
+                raise ValueError("without probabilities the model abstains")
+        elif getattr(self.probabilities, str(self.label)) != self.confidence:
+            raise ValueError("confidence must be the probability of label")
+        elif self.confidence != self.probabilities.highest:
+            raise ValueError("label must be the likeliest emotion")
+        return self
+
+
+class AcousticsResult(Contract):
+    """Measured sound of the utterance."""
+
+    rms_dbfs: Number
+    """Level in dBFS; 0 is full scale."""
+    snr_db: Number
+    """Speech over background noise."""
+    clipping: Share
+    """Share of clipped samples."""
+    bandwidth_hz: Count
+    """Highest frequency with energy."""
+
+
+class Quality(Contract):
+    """What to know before trusting the label."""
+
+    missing_ms: Ms
+    """Part of the utterance that never arrived and was heard as silence."""
+    overlap_ms: Ms
+    """Part in which another channel spoke too."""
+    cut: Literal["silence", "forced", "gap", "pause", "end"]
+    """Why the utterance ended where it did; `forced` is the length limit."""
+
+
+class LatencyMs(Contract):
+    """Wall-clock stages in ms. Not part of the deterministic result: a replay has other figures."""
+
+    # A file has no wall clock: offline, stages are left out.
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
+
+    decide: Stage | None = None
+    """Capture of the utterance's last sample to its close: waiting for the pause in speech, and transport."""
+    queue: Stage | None = None
+    """Waiting for a batch; null when the model did not hear it."""
+    inference: Stage | None = None
+    """The batch on the device; null when the model did not hear it."""
+    publish: Stage | None = None
+    """Result known to commit begun."""
+    total: Stage | None = None
+    """Capture of the last sample to commit begun."""
+
+
+class Source(Contract):
+    """The Kafka records the utterance came from."""
+
+    topic: Annotated[str, Field(min_length=1, max_length=249)]
+    """Audio topic."""
+    partition: Count
+    """Its partition."""
+    first_offset: Count
+    """Record that holds the first sample."""
+    last_offset: Count
+    """Record that holds the last sample."""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.first_offset > self.last_offset:
+            raise ValueError("first_offset is after last_offset")
+        return self
+
+
+class Utterance(Contract):
+    """One speaker's utterance."""
+
+    schema_: Literal["callmood.utterance/1"] = Field(UTTERANCE_SCHEMA, alias="schema")
+    """Name and version of this schema."""
+    utterance_id: Annotated[str, Field(min_length=1, max_length=512)]
+    """`<call>:<stream>:<channel>:<start sample>`; the same on every replay."""
+    call_id: CallId
+    """Id of the call: the Kafka key of its audio."""
+    number: Annotated[int, Field(strict=True, ge=1)]
+    """1, 2, 3, … in the call: the order in which utterances were decided, and the id in the call's Redis stream."""
+    stream: Text
+    """Media session inside the call."""
+    channel: Annotated[int, Field(strict=True, ge=0, le=7)]
+    """Index of the channel in the stream."""
+    role: Role
+    """Who speaks on the channel."""
+    start_ms: Ms
+    """On the call's time line."""
+    end_ms: Ms
+    """On the call's time line."""
+    emotion: EmotionResult | None = None
+    """Null where the policy withholds it."""
+    withheld: Text | None = None
+    """The policy's reason when `emotion` is null, for example `policy:role_agent`."""
+    acoustics: AcousticsResult
+    """Measured sound of the utterance."""
+    quality: Quality
+    """What to know before trusting the label."""
+    model: ModelStamp | None = None
+    """Null exactly when the policy withheld the utterance from the model."""
+    policy: PolicyStamp
+    """The policy under which this record was made."""
+    latency_ms: LatencyMs = LatencyMs()
+    """Wall-clock time by stage."""
+    source: Source | None = None
+    """The Kafka records the utterance came from; null when it came from a file."""
+    traceparent: Traceparent | None = None
+    """W3C trace context of the last record."""
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> Self:
+        if self.start_ms >= self.end_ms:
+            raise ValueError("end_ms must be after start_ms")
+        return self
+
+    @model_validator(mode="after")
+    def _emotion_or_a_reason(self) -> Self:
+        if (self.emotion is None) != (self.withheld is not None):
+            raise ValueError("either emotion or withheld is given")
+        if (self.emotion is None) != (self.model is None):
+            raise ValueError("model is null exactly when emotion is withheld")
+        return self

@@ -1,0 +1,122 @@
+"""What every test may use: a real Kafka and a real Redis, names of its own in both, real human speech."""
+# ruff: noqa: PLC0415 - clients are imported where they are used: tests of training also run in a bare CUDA image
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import pytest
+
+if TYPE_CHECKING:
+    import redis
+
+    from deploy.local import LocalStack
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of hanging
+
+_TESTS = Path(__file__).parent
+_SOUNDS = Path("/usr/share/asterisk/sounds/en")
+_SOUNDS_NEEDED = "no recorded speech: apt-get install asterisk-core-sounds-en-wav"
+_KAFKA_NEEDED = "the embedded broker stands in for Kafka and cannot show this: install Java 17 and Maven"
+
+with suppress(ImportError):  # a bare CUDA image
+    import hypothesis
+
+    hypothesis.settings.register_profile("callmood", deadline=None, print_blob=True)  # a busy machine is no failure
+    hypothesis.settings.load_profile("callmood")
+
+
+def pytest_configure(config):
+    """Skipped tests are listed with their reasons, always: what was not tested must be seen."""
+    if "s" not in config.option.reportchars:
+        config.option.reportchars += "s"
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects by these markers
+def pytest_collection_modifyitems(items):
+    """A test's folder is its marker; a test that uses the stack is an integration test wherever it stands."""
+    for item in items:
+        folder = item.path.relative_to(_TESTS).parts[0]
+        item.add_marker(folder)
+        if "stack" in item.fixturenames:
+            item.add_marker("integration")
+
+
+def _missing(reason):
+    """Skip, but fail in continuous integration: there, everything is installed."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator["LocalStack"]:
+    """Kafka and Redis: those that the environment names, else started once for all tests."""
+    from deploy.local import LocalStack
+
+    with LocalStack() as started:
+        yield started
+
+
+@pytest.fixture
+def real_kafka(stack: "LocalStack") -> "LocalStack":
+    """The stack, for tests of what only Apache Kafka does: fencing, aborted transactions, broker restarts."""
+    if stack.kafka_kind == "tansu":
+        _missing(_KAFKA_NEEDED)
+    return stack
+
+
+@pytest.fixture
+def topic(stack: "LocalStack") -> Iterator[Callable[..., str]]:
+    """Makes a topic of this test's own: `topic(partitions=4, config={...})` returns its name."""
+    from kafka.errors import KafkaError
+
+    names = []
+
+    def create(partitions: int = 4, config: dict[str, str] | None = None) -> str:
+        name = f"test-{uuid4().hex[:12]}"
+        stack.create_topic(name, partitions, config)
+        names.append(name)
+        return name
+
+    yield create
+    for name in names:
+        with suppress(KafkaError):  # the test may have deleted it, or ended its broker
+            stack.delete_topic(name)
+
+
+@pytest.fixture
+def redis_url(stack: "LocalStack") -> str:
+    """Address of a Redis that other tests use too: keep to keys that begin with `{redis_prefix}`."""
+    return stack.redis_url
+
+
+@pytest.fixture
+def redis_prefix(redis_url: str) -> Iterator[str]:
+    """A key prefix of this test's own (a value for CALLMOOD_REDIS__PREFIX); its keys are deleted afterwards."""
+    import redis
+
+    prefix = f"test-{uuid4().hex[:12]}"
+    yield prefix
+    with redis.Redis.from_url(redis_url) as client, suppress(redis.RedisError):  # the test may have ended the server
+        keys = [key for shape in (f"{prefix}:*", f"{{{prefix}}}:*") for key in client.scan_iter(shape, count=1000)]
+        if keys:
+            client.delete(*keys)
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator["redis.Redis"]:
+    """A client that answers in text."""
+    import redis
+
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def speech_folder() -> Path:
+    """Folder with recorded human speech: 8 kHz mono 16-bit WAV prompts of one speaker."""
+    if not _SOUNDS.is_dir():
+        _missing(_SOUNDS_NEEDED)
+    return _SOUNDS

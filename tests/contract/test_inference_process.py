@@ -1,0 +1,126 @@
+"""The client and the real inference process: what is asked is answered, once, to the one who asked."""
+
+import time
+
+import numpy as np
+import pytest
+
+from schemas.common import Encoding, Role
+from worker import g711
+from worker.infer import TOO_SHORT, open_engine
+from worker.records import Acoustics, Cut, Position, Utterance
+
+pytestmark = pytest.mark.timeout(180)  # the first test also waits for the process to start
+
+
+def utterance(id_, *, seconds=1.0, encoding=Encoding.PCMU, rate_hz=8_000, seed=0):
+    rng = np.random.default_rng(seed)
+    values = (rng.normal(size=int(seconds * rate_hz)) * rng.uniform(10, 8_000)).astype(np.int16)
+    encode = {Encoding.PCMU: g711.encode_pcmu, Encoding.PCMA: g711.encode_pcma}.get(encoding, np.ndarray.tobytes)
+    return Utterance(
+        id=id_,
+        call_id="call",
+        stream="0",
+        channel=0,
+        role=Role.CUSTOMER,
+        start_ms=0,
+        end_ms=int(seconds * 1000),
+        capture_end_ms=0,
+        encoding=encoding,
+        rate_hz=rate_hz,
+        audio=encode(values),
+        cut=Cut.SILENCE,
+        missing_ms=0,
+        overlap_ms=0,
+        acoustics=Acoustics(-20.0, 20.0, 0.0, 4_000),
+        first=Position("t", 0, 0),
+        last=Position("t", 0, 1),
+        withheld=None,
+    )
+
+
+def answers(client, *, timeout_s=120.0):
+    """Everything that is in flight, by utterance id; no id may be answered twice."""
+    found = {}
+    deadline_s = time.monotonic() + timeout_s
+    while client.in_flight and time.monotonic() < deadline_s:
+        for id_, prediction in client.collect():
+            assert id_ not in found
+            found[id_] = prediction
+        time.sleep(0.002)
+    assert client.in_flight == 0
+    return found
+
+
+def test_answers_are_those_of_the_engine(inference, random_bundle):
+    """Utterances of every codec and many lengths get the probabilities that the engine gives them alone."""
+    client = inference.client()
+    asked = [
+        utterance(f"{encoding}-{seed}", seconds=0.1 + 0.3 * seed, encoding=encoding, rate_hz=rate_hz, seed=seed)
+        for encoding, rate_hz in ((Encoding.PCMU, 8_000), (Encoding.PCMA, 8_000), (Encoding.S16LE, 16_000))
+        for seed in range(8)
+    ]
+    for one in asked:
+        client.submit(one)
+    assert client.in_flight == len(asked)
+    found = answers(client)
+    engine = open_engine(str(random_bundle), device="cpu")
+    for one in asked:
+        [expected] = engine.predict([(one.encoding, one.rate_hz, one.audio)])
+        assert found[one.id].probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert found[one.id].queue_ms >= 0
+        assert found[one.id].inference_ms > 0
+
+
+def test_the_model_makes_itself_known(inference):
+    """A client learns which model answers, as soon as it is warm, and not before it hears of it."""
+    client = inference.client()
+    assert client.model is None
+    inference.wait_until_warm(client)
+    assert (client.model.id, client.model.version) == ("random", "7")
+    assert client.model.digest.startswith("sha256:")
+    assert client.healthy(time.monotonic())
+
+
+def test_every_client_gets_its_own_answers(inference):
+    """Equal ids of two clients are two utterances."""
+    first, second = inference.client(), inference.client()
+    first.submit(utterance("same id", seconds=1.0, seed=1))
+    second.submit(utterance("same id", seconds=0.01, seed=2))
+    second.submit(utterance("other", seconds=0.5, seed=3))
+    assert answers(second)["same id"].reason == TOO_SHORT
+    found = answers(first)
+    assert set(found) == {"same id"}
+    assert found["same id"].probabilities is not None
+
+
+def test_what_is_in_flight_is_not_asked_twice(inference):
+    """Submitting an utterance again before its answer has come gives one answer."""
+    client = inference.client()
+    for _ in range(3):
+        client.submit(utterance("again"))
+    assert client.in_flight == 1
+    assert set(answers(client)) == {"again"}
+    client.submit(utterance("again"))
+    assert set(answers(client)) == {"again"}
+
+
+def test_a_client_that_vanished_costs_nothing(inference):
+    """What a client leaves behind is dropped from the queue, and the others are served."""
+    gone, here = inference.client(), inference.client()
+    inference.wait_until_warm(gone)
+    started_s = time.monotonic()
+    for index in range(20):
+        here.submit(utterance(f"measured {index}", seconds=15.0))
+    answers(here)
+    each_s = (time.monotonic() - started_s) / 20
+    for index in range(400):
+        gone.submit(utterance(f"left behind {index}", seconds=15.0))
+    while not gone.collect():
+        time.sleep(0.002)
+    left_s = (gone.in_flight - 1) * each_s
+    gone.close()
+    started_s = time.monotonic()
+    here.submit(utterance("served"))
+    assert set(answers(here)) == {"served"}
+    assert time.monotonic() - started_s < left_s / 4

@@ -1,0 +1,109 @@
+"""The users that schemas/redis.md recommends, on a real server."""
+
+import json
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+
+import schemas
+from schemas import flat
+from schemas.call import Call
+from worker.commits import CallUpdate, Commit, TopicPartition
+from worker.publish import RedisStore
+from worker.settings import RedisSettings
+from worker.stream_time import StreamTime
+
+FOLDER = Path(schemas.__file__).parent
+SOURCE = TopicPartition("callmood.audio", 0)
+CATALOGUE = (FOLDER / "redis.md").read_text(encoding="utf-8")
+RULES = dict(re.findall(r"ACL SETUSER (\w+) reset on >SECRET\s(.*?)```", CATALOGUE, re.DOTALL))
+
+
+def load(path):
+    return json.loads((FOLDER / "examples" / path).read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def login(redis_client, redis_url, redis_prefix):
+    """Creates a user by rules of the catalogue, with this test's prefix, and returns its client."""
+    users, clients = [], []
+
+    def create(rules):
+        name = f"test-{uuid4().hex[:12]}"
+        users.append(name)
+        words = rules.replace("{callmood}", f"{{{redis_prefix}}}").split()
+        redis_client.execute_command("ACL", "SETUSER", name, "reset", "on", ">SECRET", *words)
+        clients.append(redis.Redis.from_url(redis_url, username=name, password="SECRET"))
+        return clients[-1]
+
+    yield create
+    for client in clients:
+        client.close()
+    redis_client.execute_command("ACL", "DELUSER", *users)
+
+
+@pytest.fixture
+def published(login, redis_prefix):
+    """One call, one utterance and one alert, published by the worker's own store under the worker's own user."""
+    settings = RedisSettings(prefix=redis_prefix)
+    store = RedisStore(login(RULES["worker"]), settings, "test")
+    store.claim(SOURCE)
+    update = CallUpdate("call-1", b"state", load("call/valid/live.json"), risk=0.5, is_first=True)
+    commit = Commit(
+        SOURCE,
+        watermark=5136,
+        time=StreamTime(),
+        utterances=(load("utterance/valid/labelled.json") | {"number": 1},),
+        alerts=(load("alert/valid/customer_negative.json"),),
+        calls=(update,),
+    )
+    assert store.commit([commit]) == []
+    return f"{{{redis_prefix}}}"
+
+
+def test_a_dashboard_reads_every_result(published, login):
+    """The recommended user can run each read that the catalogue shows."""
+    dashboard = login(RULES["dashboard"])
+    fields = {name.decode(): text.decode() for name, text in dashboard.hgetall(f"{published}:call:call-1").items()}
+    assert flat.unflatten(fields) == Call.model_validate(load("call/valid/live.json"))
+    assert dashboard.zrange(f"{published}:live:by_risk", 0, 19, desc=True, withscores=True) == [(b"call-1", 0.5)]
+    ((entry_id, _),) = dashboard.xrevrange(f"{published}:call:call-1:utterances", "+", "-", count=10)
+    assert entry_id == b"1-0"
+    heard = dict(dashboard.xread({f"{published}:utterances": "0", f"{published}:alerts": "0"}, block=100))
+    ((_, utterance),), ((_, alert),) = (heard[f"{published}:{name}".encode()] for name in ("utterances", "alerts"))
+    assert set(utterance) == {b"json", b"call_id", b"number", b"role", b"start_ms", b"end_ms", b"label"}
+    assert set(alert) == {b"json", b"call_id", b"role", b"rule", b"since_ms"}
+    assert json.loads(alert[b"json"]) == load("alert/valid/customer_negative.json")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda client, tag: client.hset(f"{tag}:call:call-1", "status", "completed"),
+        lambda client, tag: client.xadd(f"{tag}:utterances", {"json": "{}"}),
+        lambda client, tag: client.delete(f"{tag}:call:call-1"),
+        lambda client, tag: client.hgetall(f"{tag}:states:callmood.audio:0"),
+        lambda client, tag: client.hgetall(f"{tag}:position:callmood.audio:0"),
+        lambda client, _: client.keys("*"),
+        lambda client, _: client.config_get("*"),
+    ],
+    ids=["change", "append", "delete", "states", "position", "keys", "config"],
+)
+def test_a_dashboard_does_nothing_else(published, login, attempt):
+    """The recommended user can neither write, nor read the worker's own keys, nor look around."""
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        attempt(login(RULES["dashboard"]), published)
+
+
+def test_every_key_has_the_lifetime_of_the_catalogue(published, redis_client):
+    """No key of a commit lives for ever, and each lives as long as redis.md says."""
+    lifetimes_s = {
+        key.removeprefix(published): redis_client.ttl(key) for key in redis_client.scan_iter(f"{published}:*")
+    }
+    hours = {name: round(seconds / 3600) for name, seconds in lifetimes_s.items()}
+    week = dict.fromkeys((":utterances", ":alerts", ":live:by_update", ":live:by_risk"), 7 * 24)
+    own = {":position:callmood.audio:0": 7 * 24, ":states:callmood.audio:0": 7 * 24}
+    assert hours == {":call:call-1": 4, ":call:call-1:utterances": 4} | week | own

@@ -1,0 +1,59 @@
+"""What the training tests share: espeak-ng, and clips that are easy to tell apart."""
+
+import os
+import shutil
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from schemas.common import EMOTIONS
+from training import config, manifest
+from training.data import Clip
+
+# The shipped configuration, small enough for a few steps in a second or two.
+TINY = (
+    "corpus.voices_per_split=1",
+    "corpus.languages_per_voice=1",
+    "corpus.train_utterances=2",
+    "corpus.valid_utterances=1",
+    "corpus.test_utterances=1",
+    "train.epochs=1",
+    "train.batch_size=4",
+    "train.crop_s=1.0",
+)
+
+
+@pytest.fixture
+def tiny() -> config.Config:
+    """The demo model's configuration with a tiny corpus and one epoch."""
+    return config.load(config.CONFIGS / "demo_tiny.toml", TINY)
+
+
+@pytest.fixture
+def tiny_overrides() -> Sequence[str]:
+    """The same, as the command line takes it."""
+    return [word for override in TINY for word in ("--set", override)]
+
+
+@pytest.fixture
+def espeak() -> None:
+    """Skip without espeak-ng, but fail in continuous integration: there, everything is installed."""
+    if shutil.which("espeak-ng") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no synthetic speech: apt-get install espeak-ng")
+
+
+def _tone(label: int, seconds: float, rng: np.random.Generator) -> Clip:
+    time_s = np.arange(round(seconds * 8000)) / 8000
+    samples = np.sin(2 * np.pi * 300 * (label + 1) * time_s) + rng.normal(scale=0.1, size=time_s.size)
+    return Clip(8000, (samples * 8000).astype("<i2").tobytes(), label)
+
+
+@pytest.fixture
+def tones() -> dict[str, list[Clip]]:
+    """Clips whose class is the pitch of a tone, by split; lengths differ."""
+    rng = np.random.default_rng(7)
+    return {
+        split: [_tone(label, rng.uniform(0.4, 1.2), rng) for label in range(len(EMOTIONS)) for _ in range(2)]
+        for split in manifest.SPLITS
+    }

@@ -1,0 +1,82 @@
+"""Bundles: what the trainer measured is what the worker will answer."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from schemas.common import EMOTIONS, Emotion, Encoding
+from training import config, export, manifest, train
+from training.data import Clip
+from training.evaluate import softmax
+from worker import audio, checkpoints
+from worker.model import EmotionModel, load
+
+
+@pytest.fixture
+def exported(tones: dict[str, list[Clip]], tiny: config.Config, tmp_path: Path) -> tuple[EmotionModel, dict, Path]:
+    """A model that was trained a little and exported: the model, the report, the folder."""
+    torch.manual_seed(1)
+    model = EmotionModel.new(tiny.model.encoder)
+    epochs = train.train(model, tiny.train, tones["train"], tones["valid"])
+    items = [
+        manifest.Item(f"{split}{i}", "", "tones", f"{split}-{i}", "none", Emotion.ANGER, split, clip.seconds)
+        for split, clips in tones.items()
+        for i, clip in enumerate(clips)
+    ]
+    provenance = export.Provenance("callmood-train test", items, epochs, {})
+    return model, export.export(model, tiny, tones, provenance, tmp_path), tmp_path
+
+
+def test_the_loaded_bundle_answers_as_the_trained_model(exported, tones: dict[str, list[Clip]]):
+    """After export and load, probabilities equal the trainer's, on the worker's own audio path."""
+    model, report, folder = exported
+    loaded = load(folder)
+    logits, _ = train.predict(model, tones["test"], batch_size=8)
+    for clip, trained in zip(tones["test"], logits, strict=True):
+        with torch.inference_mode():
+            served = loaded(*audio.prepare([(Encoding.S16LE, clip.rate_hz, clip.audio)])).numpy()
+        temperature = loaded.calibration.temperature
+        assert temperature == report["calibration"]["temperature"]
+        np.testing.assert_allclose(softmax(served, temperature)[0], softmax(trained[None], temperature)[0], atol=1e-5)
+
+
+def test_the_bundle_states_its_name_digest_and_calibration(exported, tiny: config.Config):
+    """The bundle's own words and the report's are the same."""
+    _, report, folder = exported
+    loaded = load(folder)
+    assert (loaded.info.id, loaded.info.version) == (tiny.model.id, tiny.model.version)
+    assert loaded.info.digest == report["model"]["digest"]
+    assert loaded.calibration.abstain_below == report["calibration"]["abstain_below"]
+    assert json.loads((folder / export.REPORT).read_text()) == report
+
+
+def test_changed_weights_no_longer_match_the_digest(exported):
+    """A bundle whose weights were touched is refused."""
+    _, _, folder = exported
+    weights = folder / checkpoints.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-2] + b"\x00\x3c")
+    with pytest.raises(checkpoints.ModelError, match="states"):
+        load(folder)
+
+
+def test_the_card_shows_the_report(exported, tiny: config.Config):
+    """The card has the summary, the command, every count of the confusion matrix and how many were held out."""
+    _, report, folder = exported
+    card = (folder / export.CARD).read_text()
+    assert tiny.model.summary.strip() in card
+    assert "callmood-train test" in card
+    for emotion, counts in zip(EMOTIONS, report["test"]["confusion"], strict=True):
+        assert re.search(rf"^\| {emotion} \| {' [|] '.join(map(str, counts))} \|$", card, re.MULTILINE)
+    assert f"{len(report['test']['confusion']) * 2} held-out speakers" in card
+
+
+def test_the_temperature_was_fitted_on_validation_and_not_on_test(exported, tones: dict[str, list[Clip]]):
+    """The stored temperature is the one that the validation split asks for."""
+    model, report, _ = exported
+    logits, labels = train.predict(model, tones["valid"], batch_size=8)
+    fitted = export.calibrate.fit_temperature(logits, labels)
+    assert report["calibration"]["temperature"] == pytest.approx(fitted, abs=1e-4)

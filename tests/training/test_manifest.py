@@ -1,0 +1,67 @@
+"""Manifests: what is refused."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.common import Emotion
+from training import manifest
+from worker.errors import ConfigurationError
+
+
+def item(name: str, split: str, speaker: str | None = None, corpus: str = "corpus") -> manifest.Item:
+    """An item of a speaker of its own."""
+    return manifest.Item(name, f"{name}.wav", corpus, speaker or name, "en", Emotion.ANGER, split, 1.0)
+
+
+ITEMS = [item("a", "train"), item("b", "valid"), item("c", "test")]
+
+
+def test_a_written_manifest_reads_back(tmp_path: Path):
+    """Writing and reading a manifest changes nothing."""
+    manifest.write(tmp_path / "manifest.jsonl", ITEMS)
+    assert manifest.read(tmp_path / "manifest.jsonl") == ITEMS
+
+
+@pytest.mark.parametrize("splits", [("train", "valid"), ("train", "test"), ("valid", "test")])
+def test_a_speaker_in_two_splits_is_refused(tmp_path: Path, splits: tuple[str, str]):
+    """A speaker in two splits is an error that names the speaker and both splits, however the manifest is read."""
+    leak = [item(f"leak-{split}", split, speaker="kim") for split in splits]
+    manifest.write(tmp_path / "manifest.jsonl", [*ITEMS, *leak])
+    with pytest.raises(ConfigurationError, match=f"kim .* {splits[0]} .* {splits[1]}"):
+        manifest.read(tmp_path / "manifest.jsonl")
+
+
+def test_equal_names_in_two_corpora_are_two_speakers():
+    """Speaker `01` of one corpus is not speaker `01` of another."""
+    manifest.refuse_shared_speakers([item("a", "train", "01", "one"), item("b", "test", "01", "two")])
+
+
+def test_a_missing_split_is_refused(tmp_path: Path):
+    """A manifest without a test split cannot be trained on."""
+    manifest.write(tmp_path / "manifest.jsonl", ITEMS[:2])
+    with pytest.raises(ConfigurationError, match="no items for test"):
+        manifest.read(tmp_path / "manifest.jsonl")
+
+
+def test_a_missing_manifest_is_refused(tmp_path: Path):
+    """No manifest is an error of the configuration."""
+    with pytest.raises(ConfigurationError, match="no manifest"):
+        manifest.read(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"label": "boredom"}, {"split": "dev"}, {"colour": "red"}],
+    ids=["unknown label", "unknown split", "unknown field"],
+)
+def test_a_line_that_is_no_item_is_refused_by_its_number(tmp_path: Path, change: dict[str, str]):
+    """A wrong line is named by its number."""
+    path = tmp_path / "manifest.jsonl"
+    manifest.write(path, ITEMS)
+    with path.open("a") as file:
+        file.write(json.dumps({**dataclasses.asdict(ITEMS[0]), **change}) + "\n")
+    with pytest.raises(ConfigurationError, match="line 4"):
+        manifest.read(path)

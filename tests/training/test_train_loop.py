@@ -1,0 +1,93 @@
+"""The loop: it learns, repeats itself, keeps the best epoch; NewBob; what a batch is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from training import config, data, train
+from training.data import Clip
+from worker.model import EmotionModel
+
+
+def fit(clips: dict[str, list[Clip]], tiny: config.Config, **changes: object) -> tuple[EmotionModel, list[train.Epoch]]:
+    """Train a new model on `clips`."""
+    settings = dataclasses.replace(tiny.train, **{"warmup_steps": 5, "anneal_factor": 1.0, **changes})
+    torch.manual_seed(settings.seed)
+    model = EmotionModel.new(tiny.model.encoder)
+    return model, train.train(model, settings, clips["train"], clips["valid"])
+
+
+def test_one_batch_is_learned_by_heart(tones: dict[str, list[Clip]], tiny: config.Config):
+    """A model that sees one batch again and again ends with all its labels right."""
+    clips = tones["train"]
+    model, epochs = fit({"train": clips, "valid": clips}, tiny, epochs=30, batch_size=len(clips), crop_s=2.0)
+    logits, labels = train.predict(model, clips, batch_size=4)
+    assert (logits.argmax(axis=1) == labels).all()
+    assert epochs[-1].train_loss < 0.2 < epochs[0].train_loss
+
+
+def test_the_same_seed_gives_the_same_weights(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Two runs of one configuration end in equal weights; another seed does not."""
+    first, second, other = (fit(tones, tiny, epochs=2, seed=seed)[0].state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_best_epoch_is_kept(tones: dict[str, list[Clip]], tiny: config.Config):
+    """After training, the model's validation error is the lowest that any epoch had, also when later ones got worse."""
+    model, epochs = fit(tones, tiny, epochs=4, encoder_lr=0.03, head_lr=0.03, warmup_steps=0)
+    logits, labels = train.predict(model, tones["valid"], batch_size=4)
+    error = (logits.argmax(axis=1) != labels).mean()
+    assert error == pytest.approx(min(epoch.valid_error for epoch in epochs))
+
+
+def test_frozen_weights_do_not_move(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Partial fine-tuning leaves every weight of the CNN as it was, and moves the rest of the encoder."""
+    torch.manual_seed(tiny.train.seed)
+    start = EmotionModel.new(tiny.model.encoder).state_dict()
+    model, _ = fit(tones, tiny, train="encoder", anneal_threshold=0.0)
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, start[name])}
+    assert not any(name.startswith("encoder.feature_extractor.") for name in moved)
+    assert any(name.startswith("encoder.encoder.layers.") for name in moved)
+
+
+def test_newbob_shrinks_the_rate_after_each_epoch_that_improved_too_little():
+    """The factor shrinks when the relative improvement over the epoch before is below the threshold, at once."""
+    newbob = train.NewBob(anneal_factor=0.9, threshold=0.0025)
+    factors = []
+    for error in [0.5, 0.4, 0.3995, 0.45, 0.2, 0.0, 0.0]:
+        newbob.step(error)
+        factors.append(newbob.factor)
+    assert factors == pytest.approx([1, 1, 0.9, 0.81, 0.81, 0.81, 0.729])
+
+
+def test_an_epoch_holds_every_clip_once(tones: dict[str, list[Clip]]):
+    """Training batches deal out all clips, none twice, whatever the batch size."""
+    for batch_size in (1, 3, 8, 20):
+        batches = list(
+            data.training_batches(tones["train"], batch_size=batch_size, crop_s=9.0, rng=np.random.default_rng(1))
+        )
+        lengths = torch.cat([batch.lengths for batch in batches])
+        assert sorted(lengths.tolist()) == sorted(len(clip.audio) for clip in tones["train"])  # 2 bytes, 2x the rate
+
+
+def test_crops_are_no_longer_than_asked(tones: dict[str, list[Clip]]):
+    """A crop is a stretch of the clip, cut at whole samples; a shorter clip stays whole."""
+    clip = tones["train"][0]
+    rng = np.random.default_rng(1)
+    crops = [clip.crop(0.25, rng) for _ in range(20)]
+    assert {crop.seconds for crop in crops} == {0.25}
+    assert len({crop.audio for crop in crops}) > 1
+    assert all(clip.audio.find(crop.audio) % 2 == 0 for crop in crops)
+    assert clip.crop(9.0, rng) == clip
+
+
+def test_predictions_come_in_the_order_of_the_clips(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Sorting by length inside does not show outside, and logits do not depend on the batch."""
+    model = EmotionModel.new(tiny.model.encoder)
+    together, labels = train.predict(model, tones["test"], batch_size=8)
+    alone = np.concatenate([train.predict(model, [clip], batch_size=1)[0] for clip in tones["test"]])
+    assert labels.tolist() == [clip.label for clip in tones["test"]]
+    np.testing.assert_allclose(together, alone, atol=1e-5)

@@ -1,0 +1,229 @@
+"""Rules over a call: when an alert is raised, and when it is not."""
+
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from schemas.alert import Alert
+from schemas.common import EMOTIONS, Emotion, Encoding, Role
+from worker import aggregate, alert
+from worker.alert import Measure, Rule
+from worker.errors import ConfigurationError
+from worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+
+_A, _N, _H = Emotion.ANGER, Emotion.NEUTRAL, Emotion.HAPPINESS
+_NEGATIVE = Rule(name="negative", measure=Measure.NEGATIVITY, role=Role.CUSTOMER, raise_at=3, clear_at=1)
+_RUN = Rule(name="run", measure=Measure.NEGATIVE_RUN, role=Role.CUSTOMER, raise_at=3, clear_at=0)
+_SILENCE = Rule(name="silence", measure=Measure.SILENCE, raise_at=20, clear_at=0, cooldown_s=60)
+_INTERRUPTIONS = Rule(name="rude", measure=Measure.INTERRUPTIONS, raise_at=2, clear_at=0, window_s=30)
+
+
+def _result(role, start_ms, end_ms, label=None, reason=None):
+    prediction = label and Prediction(tuple(1.0 if e is label else 0.0 for e in EMOTIONS), reason)
+    position = Position("audio", 0, 0)
+    return Result(
+        Utterance(
+            id=f"c:0:0:{start_ms}", call_id="c", stream="0", channel=list(Role).index(role), role=role,
+            start_ms=start_ms, end_ms=end_ms, capture_end_ms=0, encoding=Encoding.PCMU, rate_hz=8_000, audio=b"",
+            cut=Cut.SILENCE, missing_ms=0, overlap_ms=0, acoustics=Acoustics(-20.0, 20.0, 0.0, 3_400), first=position,
+            last=position, withheld=None,
+        ),
+        prediction,
+    )  # fmt: skip
+
+
+def _customer(*labels, step_ms=10_000, length_ms=4_000, from_ms=0):
+    return [
+        _result(Role.CUSTOMER, from_ms + n * step_ms, from_ms + n * step_ms + length_ms, label)
+        for n, label in enumerate(labels)
+    ]
+
+
+def _judge(rules, results, *, end_ms=None, store=lambda state: state):
+    """All alerts of a call; `store` is what happens to the states between two utterances."""
+    call, state, alerts = aggregate.start(aggregate.empty("c"), started_at_ms=1_000_000), alert.empty(), []
+    for result in results:
+        call, state = store(aggregate.fold(call, result)), store(state)
+        state, raised = alert.evaluate(rules, state, call, result)
+        alerts.extend(raised)
+    if end_ms is not None:
+        call = aggregate.finish(call, reason="end", end_ms=end_ms)
+        alerts.extend(alert.evaluate(rules, state, call)[1])
+    return [Alert.model_validate(raised) for raised in alerts]
+
+
+def test_a_negative_minute_raises_one_alert():
+    """Anger that goes on is one episode, however long, and says since when."""
+    (raised,) = _judge([_NEGATIVE], _customer(_N, _A, _A, _A, _A, _A, _A, _A, _A))
+    assert (raised.alert_id, raised.since_ms, raised.raised_ms) == ("c:negative:1", 10_000, 24_000)
+    assert (raised.value, raised.threshold, raised.raised_at_ms) == (3.333, 3.0, 1_024_000)
+    assert raised.utterance_id == "c:0:0:20000"
+    assert raised.message == "customer negative: 3.3 of 5 over the last 60 s"
+
+
+def test_two_labels_are_too_few():
+    """A rule with min_labels says nothing before it has them."""
+    assert _judge([_NEGATIVE], _customer(_A, _A)) == []
+
+
+def test_old_anger_does_not_count():
+    """Labels that left the window are forgotten."""
+    assert _judge([_NEGATIVE], _customer(_A, _A, step_ms=5_000) + _customer(_A, from_ms=80_000)) == []
+
+
+def test_long_utterances_weigh_more_than_short_ones():
+    """The window is weighted by duration: short yeses do not outvote a long complaint."""
+    complaint = _result(Role.CUSTOMER, 0, 14_000, _A)
+    assert len(_judge([_NEGATIVE], [complaint, *_customer(_H, _H, from_ms=15_000, step_ms=2_000, length_ms=500)])) == 1
+
+
+def test_a_second_episode_needs_calm_and_the_cool_down():
+    """Falling to clear_at ends the episode; a new one is raised only after the cool-down, with the next number."""
+    calm, angry = [_N] * 7, [_A] * 7
+    soon = _judge([_NEGATIVE], _customer(*angry, *calm))
+    assert [raised.episode for raised in soon] == [1]
+    later = _judge([_NEGATIVE], _customer(*angry, *calm, *angry))
+    assert [raised.alert_id for raised in later] == ["c:negative:1", "c:negative:2"]
+    assert later[1].raised_ms - later[0].raised_ms >= 120_000
+    patient = _NEGATIVE.model_copy(update={"cooldown_s": 600.0})
+    assert len(_judge([patient], _customer(*angry, *calm, *angry))) == 1
+
+
+def test_hovering_around_the_threshold_raises_once():
+    """Between clear_at and raise_at nothing happens: the alert does not flap."""
+    rule = _NEGATIVE.model_copy(update={"cooldown_s": 1.0, "window_s": 29.0, "raise_at": 3.3})
+    assert len(_judge([rule], _customer(*[_A, _A, _A, _N] * 6))) == 1
+
+
+def test_a_run_counts_any_negative_label_and_ignores_doubt():
+    """Anger and sadness make one run; an utterance the model abstained from does not break it."""
+    said = _customer(_A, Emotion.SADNESS)
+    said.append(_result(Role.CUSTOMER, 20_000, 22_000, _H, "confidence_below:0.45"))
+    said += _customer(_A, from_ms=30_000)
+    (raised,) = _judge([_RUN], said)
+    assert (raised.value, raised.since_ms) == (3.0, 0)
+
+
+def test_a_role_without_emotion_raises_nothing_about_it():
+    """What the policy withholds cannot be alerted on."""
+    assert _judge([_RUN, _NEGATIVE], [_result(Role.AGENT, n * 5_000, n * 5_000 + 4_000) for n in range(9)]) == []
+
+
+def test_another_roles_labels_do_not_count():
+    """A rule for customers does not hear the mixed channel."""
+    said = [_result(Role.MIXED, n * 5_000, n * 5_000 + 4_000, _A) for n in range(5)]
+    assert _judge([_RUN, _NEGATIVE], said) == []
+    anyone = _RUN.model_copy(update={"role": None})
+    assert len(_judge([anyone], said)) == 1
+
+
+def test_each_long_silence_is_an_episode():
+    """A silence alert begins with the silence, is raised at its limit, and comes once for each."""
+    said = [_result(Role.AGENT, start_ms, start_ms + 1_000) for start_ms in (0, 25_000, 150_000, 160_000, 200_000)]
+    raised = _judge([_SILENCE.model_copy(update={"cooldown_s": 1.0})], said, end_ms=201_000)
+    assert [(one.episode, one.since_ms, one.raised_ms, one.value) for one in raised] == [
+        (1, 1_000, 21_000, 24.0),
+        (2, 26_000, 46_000, 124.0),
+        (3, 161_000, 181_000, 39.0),
+    ]
+
+
+def test_the_cool_down_delays_the_alert_of_a_silence_that_outlasts_it():
+    """Of two silences close to each other, the second is raised once the cool-down is over, if it still lasts."""
+    said = [_result(Role.AGENT, start_ms, start_ms + 1_000) for start_ms in (0, 25_000, 150_000)]
+    assert [one.raised_ms for one in _judge([_SILENCE], said, end_ms=151_000)] == [21_000, 81_000]
+    said = [_result(Role.AGENT, start_ms, start_ms + 1_000) for start_ms in (0, 25_000, 80_000)]
+    assert [one.raised_ms for one in _judge([_SILENCE], said, end_ms=81_000)] == [21_000]
+
+
+def test_the_last_silence_is_judged_at_the_end():
+    """A call that ends in silence raises the alert when it ends."""
+    said = [_result(Role.AGENT, 0, 1_000)]
+    assert _judge([_SILENCE], said) == []
+    (raised,) = _judge([_SILENCE], said, end_ms=40_000)
+    assert (raised.value, raised.utterance_id) == (39.0, None)
+
+
+def test_a_silence_that_a_long_answer_filled_raises_nothing():
+    """The short "yes" inside a long answer is decided first, and must not make a silence of the answer."""
+    said = [
+        _result(Role.AGENT, 0, 1_000),
+        _result(Role.CUSTOMER, 28_000, 28_500),
+        _result(Role.AGENT, 15_000, 29_500),
+        _result(Role.AGENT, 65_000, 66_000),
+    ]
+    (raised,) = _judge([_SILENCE], said, end_ms=70_000)
+    assert raised.since_ms == 29_500
+
+
+def test_interruptions_are_counted_in_their_window():
+    """Two interruptions within the window raise; the same two far apart do not."""
+    near = [_result(Role.AGENT, 0, 5_000), _result(Role.CUSTOMER, 3_000, 8_000), _result(Role.AGENT, 6_000, 9_000)]
+    (raised,) = _judge([_INTERRUPTIONS], near)
+    assert (raised.value, raised.message) == (2.0, "2 interruptions by any role in the last 30 s")
+    far = [*near[:2], _result(Role.CUSTOMER, 60_000, 64_000), _result(Role.AGENT, 62_000, 66_000)]
+    assert _judge([_INTERRUPTIONS], far) == []
+    agents = _INTERRUPTIONS.model_copy(update={"role": Role.AGENT})
+    assert _judge([agents], near) == []
+
+
+def test_alerts_survive_storage_between_any_two_utterances():
+    """Packing and unpacking the states changes no alert."""
+    said = _customer(*[_A] * 7, *[_N] * 7, *[_A] * 7)
+    rules = [_NEGATIVE, _RUN, _SILENCE, _INTERRUPTIONS]
+    stored = _judge(rules, said, store=lambda state: msgpack.unpackb(msgpack.packb(state)))
+    assert stored == _judge(rules, said) != []
+
+
+def test_the_state_of_a_call_without_end_stays_small():
+    """Labels and interruptions are remembered no longer than the widest window, and never more than 64 of them."""
+    call, state = aggregate.empty("c"), alert.empty()
+    for number in range(2_000):
+        role = (Role.CUSTOMER, Role.AGENT)[number % 2]
+        result = _result(role, number * 1_000, number * 1_000 + 1_600, _A if number % 2 == 0 else None)
+        call = aggregate.fold(call, result)
+        state, _ = alert.evaluate(alert.DEFAULT_RULES, state, call, result)
+    assert len(msgpack.packb(state)) < 3_000
+
+
+def test_rules_are_data():
+    """Rules read from TOML are the rules written in Python."""
+    text = """
+    [negative]
+    measure = "negativity"
+    role = "customer"
+    raise_at = 3
+    clear_at = 1
+    """
+    assert alert.parse_rules(text) == (_NEGATIVE,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[[[",
+        "a = 1",
+        '[a]\nmeasure = "mood"\nraise_at = 2\nclear_at = 1',
+        '[a]\nmeasure = "silence"\nraise_at = 2\nclear_at = 1',
+        '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 2',
+        '[a]\nmeasure = "negative_run"\nraise_at = 65\nclear_at = 2',
+        '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 1\nwindow = 60',
+        '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 1\ncooldown_s = 0',
+    ],
+)
+def test_a_rule_that_cannot_work_is_refused(text):
+    """Wrong TOML, unknown words, and figures that contradict each other are errors of the configuration."""
+    with pytest.raises(ConfigurationError):
+        alert.parse_rules(text)
+
+
+def test_the_rules_of_the_documentation_work():
+    """The TOML in docs/aggregates.md can be used as it stands, and its table lists the default rules."""
+    text = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text(encoding="utf-8")
+    (rule,) = alert.parse_rules(text.split("```toml", 1)[1].split("```", 1)[0])
+    assert (rule.name, rule.window_s) == ("angry_for_long", 120)
+    for default in alert.DEFAULT_RULES:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{default.name}` |"))
+        assert f"| {default.raise_at:g}" in row
+        assert f"| {default.severity} |" in row

@@ -1,0 +1,147 @@
+"""The engine: calibration, abstention, and faults that stay where they are."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from schemas.common import Encoding
+from worker.checkpoints import Calibration
+from worker.errors import ConfigurationError
+from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, TOO_SHORT, Engine, open_engine
+from worker.model import EmotionModel, Release, save_bundle
+
+CONFIG = transformers.HubertConfig(
+    hidden_size=16,
+    num_hidden_layers=1,
+    num_attention_heads=2,
+    intermediate_size=32,
+    conv_dim=[8] * 7,
+    num_conv_pos_embeddings=8,
+    num_conv_pos_embedding_groups=2,
+)
+
+
+def sound(samples, seed=0):
+    values = np.random.default_rng(seed).normal(size=samples) * 1_000
+    return Encoding.S16LE, 16_000, values.astype("<i2").tobytes()
+
+
+@pytest.fixture
+def model():
+    model = EmotionModel.new(CONFIG.to_dict()).eval()
+    with torch.no_grad():
+        model.head.linear.weight.mul_(5)
+    return model
+
+
+def break_on(model, fails):
+    """Let the real model raise whenever `fails(waveforms, lengths)`."""
+
+    def hook(_module, inputs):
+        if fails(*inputs):
+            raise RuntimeError("no kernel for this")
+
+    return model.register_forward_pre_hook(hook)
+
+
+def test_probabilities_are_calibrated(model):
+    """Probabilities are the softmax of the logits over the temperature."""
+    model.calibration = Calibration(temperature=2.5)
+    _, _, data = sound(8_000)
+    waveform = torch.from_numpy(np.frombuffer(data, "<i2").astype(np.float32))[None] / 32_768
+    with torch.no_grad():
+        expected = (model(waveform, torch.tensor([8_000])) / 2.5).softmax(dim=1)[0].tolist()
+    [prediction] = Engine(model).predict([sound(8_000)])
+    assert prediction.probabilities == pytest.approx(expected, abs=1e-6)
+    assert prediction.reason is None
+    assert prediction.inference_ms > 0
+
+
+def test_a_doubtful_model_abstains_and_still_shows_its_probabilities(model):
+    """Below the threshold the label does not stand, and the reason says so."""
+    model.calibration = Calibration(abstain_below=1.0)
+    [prediction] = Engine(model).predict([sound(8_000)])
+    assert sum(prediction.probabilities) == pytest.approx(1)
+    assert prediction.reason == LOW_CONFIDENCE
+
+
+def test_what_is_shorter_than_one_frame_has_no_emotion(model):
+    """Too short an utterance gets a reason, in its place among the others, even when all are too short."""
+    engine = Engine(model)
+    reasons = [prediction.reason for prediction in engine.predict([sound(399), sound(400), sound(0)])]
+    assert reasons == [TOO_SHORT, None, TOO_SHORT]
+    assert [prediction.reason for prediction in engine.predict([sound(0)])] == [TOO_SHORT]
+    assert engine.predict([]) == []
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_logits_that_are_not_finite_harm_only_their_own(model, value):
+    """One NaN or infinity among a batch's logits: that utterance has no probabilities, its neighbours have theirs."""
+
+    def poison(_module, _inputs, logits):
+        logits[1, 2] = value
+
+    engine = Engine(model)
+    expected = engine.predict([sound(8_000), sound(6_000), sound(7_000)])
+    model.register_forward_hook(poison)
+    found = engine.predict([sound(8_000), sound(6_000), sound(7_000)])
+    assert (found[1].probabilities, found[1].reason) == (None, NOT_FINITE)
+    assert [found[row].probabilities for row in (0, 2)] == [expected[row].probabilities for row in (0, 2)]
+
+
+def test_an_exception_harms_only_its_own(model, caplog):
+    """An utterance on which the model raises gets a reason; the others of its batch are predicted."""
+    engine = Engine(model)
+    [expected] = engine.predict([sound(8_000)])
+    break_on(model, lambda _, lengths: (lengths == 6_000).any())
+    with caplog.at_level(logging.ERROR):
+        found = engine.predict([sound(8_000), sound(6_000), sound(7_000)])
+    assert [prediction.reason for prediction in found] == [None, FAILED, None]
+    assert found[0].probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert "no kernel for this" in caplog.text
+
+
+def test_bytes_that_cannot_be_decoded_harm_only_their_own(model):
+    """Half a sample at the end fails that utterance alone."""
+    encoding, rate_hz, data = sound(8_000)
+    found = Engine(model).predict([sound(8_000), (encoding, rate_hz, data + b"\0")])
+    assert [prediction.reason for prediction in found] == [None, FAILED]
+
+
+def test_batches_that_fail_as_a_whole_go_one_by_one(model):
+    """Where only large batches fail, as out of memory does, every utterance is still predicted."""
+    break_on(model, lambda waveforms, _: len(waveforms) > 1)
+    found = Engine(model).predict([sound(8_000, seed) for seed in range(3)])
+    assert all(prediction.probabilities for prediction in found)
+
+
+def test_a_model_that_fails_on_everything_is_not_hidden(model):
+    """When silence fails too, the fault is the model's: it is raised, so that the process ends."""
+    break_on(model, lambda *_: True)
+    engine = Engine(model)
+    with pytest.raises(RuntimeError, match="no kernel"):
+        engine.predict([sound(8_000)])
+    with pytest.raises(RuntimeError, match="no kernel"):
+        engine.warm_up()
+
+
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16"])
+def test_an_engine_is_opened_from_a_bundle(model, tmp_path, dtype):
+    """On a CPU `auto` is float32; bfloat16 works there and says nearly the same."""
+    save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
+    engine = open_engine(str(tmp_path), device="cpu", dtype=dtype)
+    engine.warm_up()
+    assert engine.model.info.id == "m"
+    assert next(engine.model.parameters()).dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
+    [found], [expected] = engine.predict([sound(8_000)]), Engine(model).predict([sound(8_000)])
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=0.05 if dtype == "bf16" else 1e-6)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_missing_gpu_is_a_configuration_error(tmp_path):
+    """Asking for a GPU that is not there stops before anything is loaded."""
+    with pytest.raises(ConfigurationError, match="GPU"):
+        open_engine(str(tmp_path), device="cuda")

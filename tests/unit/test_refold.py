@@ -1,0 +1,67 @@
+"""Stored utterances judged again give what the call gave."""
+
+import json
+
+from schemas.common import EMOTIONS, Encoding, Notice, Role
+from schemas.utterance import Utterance as UtteranceRecord
+from worker import aggregate, alert, policy
+from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from worker.refold import refold
+from worker.render import Stamps, utterance_record
+from worker.settings import PolicySettings
+
+_STAMPS = Stamps(policy.stamp(PolicySettings()), ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64))
+
+
+def _results():
+    """Two parties, a run of anger with probabilities of many digits, doubt, a failure and a long silence."""
+    for number in range(24):
+        is_customer = number % 2 == 0
+        start_ms = number * 4_000 + (60_000 if number > 16 else 0)
+        weights = [0.2 + 1 / (3 + number), 0.2, 0.17, 0.05] if number < 14 else [0.1, 0.3, 1 / 3, 0.2]
+        share = tuple(weight / sum(weights) for weight in weights)
+        reason = {4: "confidence_below:0.4", 6: "inference_failed"}.get(number)
+        position = Position("audio", 0, number)
+        utterance = Utterance(
+            id=f"c:0:{number % 2}:{start_ms * 8}", call_id="c", stream="0", channel=number % 2,
+            role=Role.CUSTOMER if is_customer else Role.AGENT, start_ms=start_ms, end_ms=start_ms + 4_700,
+            capture_end_ms=10**12 + start_ms + 4_700, encoding=Encoding.PCMU, rate_hz=8_000, audio=b"\xff" * 80,
+            cut=Cut.SILENCE, missing_ms=20 * (number == 3), overlap_ms=0,
+            acoustics=Acoustics(-20.123456 - number, 20.0, 0.0, 3_400), first=position, last=position,
+            withheld=None if is_customer else "policy:role_agent",
+        )  # fmt: skip
+        yield Result(utterance, Prediction(None if number == 6 else share, reason) if is_customer else None)
+
+
+def test_a_stored_call_is_judged_as_it_was_live():
+    """The aggregate and the alerts from the published JSON equal those of the live call, but for its version."""
+    state, judged, alerts, stored = aggregate.empty("c"), alert.empty(), [], []
+    state = aggregate.start(state, started_at_ms=10**12)
+    state = aggregate.describe(state, attributes={"queue": "billing"}, notice=Notice.GIVEN)
+    for number, result in enumerate(_results(), 1):
+        state = aggregate.fold(state, result)
+        judged, raised = alert.evaluate(alert.DEFAULT_RULES, judged, state, result)
+        alerts += raised
+        record = UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None))
+        stored.append(json.loads(record.model_dump_json()))
+    state = aggregate.finish(state, reason="end", end_ms=200_000)
+    alerts += alert.evaluate(alert.DEFAULT_RULES, judged, state)[1]
+    assert {one["rule"] for one in alerts} >= {"long_silence", "negative_run"}
+
+    call = aggregate.summary(state, policy=_STAMPS.policy, model=_STAMPS.model)
+    again = refold(call, reversed(stored))
+    assert again.alerts == alerts
+    summary = aggregate.summary(again.aggregate, policy=_STAMPS.policy, model=_STAMPS.model)
+    assert {**summary, "version": 0} == {**call, "version": 0}
+
+
+def test_other_rules_find_other_things_in_the_same_call():
+    """A rule that did not exist when the call was made is judged as if it had."""
+    rule = alert.Rule(name="quick", measure=alert.Measure.NEGATIVE_RUN, role=Role.CUSTOMER, raise_at=1, clear_at=0)
+    stored = [
+        json.loads(UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None)).model_dump_json())
+        for number, result in enumerate(_results(), 1)
+    ]
+    call = aggregate.summary(aggregate.empty("c"), policy=_STAMPS.policy, model=None)
+    assert [one["rule"] for one in refold(call, stored, [rule]).alerts][:1] == ["quick"]
+    assert len(EMOTIONS) == len(stored[0]["emotion"]["probabilities"])

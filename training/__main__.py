@@ -1,0 +1,107 @@
+"""The `callmood-train` command."""
+
+import argparse
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from training import config, data, front_end, manifest, speak, synthesize, train
+from training.config import Config
+from training.export import Provenance, export
+from worker.checkpoints import DEMO_FOLDER
+from worker.errors import CallmoodError
+from worker.model import EmotionModel
+
+DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code is 2 where a configuration, a corpus or a program is wrong or missing."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    options.command = shlex.join(["callmood-train", *arguments])
+    try:
+        options.run(options)
+    except CallmoodError as error:
+        sys.stderr.write(f"callmood-train: {error}\n")
+        return 2
+    return 0
+
+
+def _demo_tiny(options: argparse.Namespace) -> None:
+    settings = config.load(DEMO_CONFIG, options.set)
+    path = synthesize.synthesize(options.work, settings.corpus)
+    _make(settings, path, options.out, options.command, {"espeak-ng": speak.version()})
+
+
+def _train(options: argparse.Namespace) -> None:
+    _make(config.load(options.config, options.set), options.manifest, options.out, options.command, {})
+
+
+def _synthesize(options: argparse.Namespace) -> None:
+    path = synthesize.synthesize(options.out, config.load(options.config, options.set).corpus)
+    sys.stdout.write(f"{path}\n")
+
+
+def _synth_calls(options: argparse.Namespace) -> None:
+    from training import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
+
+    for path in calls.make_all(options.folder):
+        sys.stdout.write(f"{path}\n")
+
+
+def _make(settings: Config, path: Path, out: Path, command: str, tools: dict[str, str]) -> None:
+    """Corpus to bundle."""
+    clips = data.load(path)
+    torch.manual_seed(settings.train.seed)
+    model = EmotionModel.new(settings.model.encoder, normalize=settings.model.normalize)
+    if settings.model.filter_bank:
+        front_end.start_as_filter_bank(model)
+    epochs = train.train(model, settings.train, clips["train"], clips["valid"])
+    report = export(model, settings, clips, Provenance(command, manifest.read(path), epochs, tools), out)
+    sys.stdout.write(json.dumps({"bundle": str(out), "test": report["test"]}, indent=2) + "\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="callmood-train", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(run=run, set=[])
+        return added
+
+    def settable(added: argparse.ArgumentParser) -> None:
+        added.add_argument("--set", action="append", metavar="PART.KEY=VALUE", help="override the configuration")
+
+    demo = command(
+        "demo-tiny", _demo_tiny, "Rebuild the bundled demo model: synthesize, train, calibrate, evaluate, export."
+    )
+    demo.add_argument("--work", type=Path, default=Path("build/demo-tiny"), help="where the corpus goes")
+    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, help="where the bundle goes")
+    settable(demo)
+
+    training = command("train", _train, "Train, calibrate, evaluate and export a model on a corpus of your own.")
+    training.add_argument("config", type=Path)
+    training.add_argument("manifest", type=Path)
+    training.add_argument("out", type=Path, help="where the bundle goes")
+    settable(training)
+
+    corpus = command("synthesize", _synthesize, "Make the synthetic corpus.")
+    corpus.add_argument("out", type=Path)
+    corpus.add_argument("--config", type=Path, default=DEMO_CONFIG)
+    settable(corpus)
+
+    example = command("synth-calls", _synth_calls, "Speak the scripts (*.toml) of a folder as two-party calls.")
+    example.add_argument("folder", type=Path, nargs="?", default=Path("examples/calls"))
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

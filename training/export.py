@@ -1,0 +1,139 @@
+"""A trained model as a bundle: calibrated, judged on held-out speakers as the worker runs it, with report and card."""
+
+import dataclasses
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from schemas.common import EMOTIONS
+from training import calibrate, manifest
+from training.config import Config
+from training.data import Clip
+from training.evaluate import evaluate, softmax
+from training.train import Epoch, predict
+from worker import model as worker_model
+from worker.checkpoints import Calibration
+from worker.model import EmotionModel, Release
+
+REPORT = "report.json"
+CARD = "README.md"
+_TEMPLATE = Path(__file__).with_name("card.md")
+_STORAGE = torch.float16
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Provenance:
+    """How the model came to be."""
+
+    command: str
+    items: Sequence[manifest.Item]
+    epochs: Sequence[Epoch]
+    tools: Mapping[str, str]
+
+
+def export(
+    model: EmotionModel, config: Config, clips: Mapping[str, Sequence[Clip]], provenance: Provenance, folder: Path
+) -> dict[str, Any]:
+    """Calibrate on `valid`, write the bundle, judge what was written on `test`, write the report and the card.
+
+    Returns:
+        The report.
+    """
+    batch_size = config.train.batch_size
+    # What is calibrated is what is stored: the weights, rounded.
+    model.load_state_dict({name: tensor.to(_STORAGE).to(tensor.dtype) for name, tensor in model.state_dict().items()})
+    logits, labels = predict(model, clips["valid"], batch_size=batch_size)
+    temperature = calibrate.fit_temperature(logits, labels)
+    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, config.calibration.wanted_risk)
+    calibration = Calibration(temperature=round(temperature, 4), abstain_below=round(threshold, 4))
+    release = Release(config.model.id, config.model.version, _revision(), calibration)
+    info = worker_model.save_bundle(model, folder, release, storage=_STORAGE)
+
+    fields = dataclasses.asdict(calibration)
+    written = worker_model.load(folder)
+    report = {
+        "model": {
+            "id": info.id,
+            "version": info.version,
+            "digest": info.digest,
+            "revision": release.revision,
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        "calibration": {**fields, "wanted_risk": config.calibration.wanted_risk},
+        "test": evaluate(*predict(written, clips["test"], batch_size=batch_size), **fields),
+        "valid": evaluate(logits, labels, **fields),
+        "data": _data(provenance.items),
+        "training": {
+            "command": provenance.command,
+            "config": dataclasses.asdict(config),
+            "epochs": [dataclasses.asdict(epoch) for epoch in provenance.epochs],
+            "tools": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                **provenance.tools,
+            },
+        },
+    }
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(report), encoding="utf-8")
+    return report
+
+
+def card(report: Mapping[str, Any]) -> str:
+    """The model card of a report, in Markdown."""
+    data, training = report["data"], report["training"]
+    return _TEMPLATE.read_text(encoding="utf-8").format(
+        model=report["model"],
+        summary=training["config"]["model"]["summary"].strip(),
+        test=report["test"],
+        calibration=report["calibration"],
+        speakers=data["test"]["speakers"],
+        confusion=_confusion_table(report["test"]["confusion"]),
+        splits="\n".join(
+            f"| {split} | {data[split]['speakers']} | {data[split]['utterances']} | {data[split]['hours']} |"
+            for split in manifest.SPLITS
+        ),
+        languages=", ".join(data["languages"]),
+        command=training["command"],
+        minutes=round(sum(epoch["seconds"] for epoch in training["epochs"]) / 60),
+        epochs=len(training["epochs"]),
+        tools=", ".join(f"{name} {version}" for name, version in training["tools"].items()),
+    )
+
+
+def _confusion_table(counts: Sequence[Sequence[int]]) -> str:
+    header = f"| true \\ predicted | {' | '.join(EMOTIONS)} |\n|{' --- |' * (len(EMOTIONS) + 1)}"
+    rows = [f"| {emotion} | {' | '.join(map(str, row))} |" for emotion, row in zip(EMOTIONS, counts, strict=True)]
+    return "\n".join([header, *rows])
+
+
+def _data(items: Sequence[manifest.Item]) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "corpora": sorted({item.corpus for item in items}),
+        "languages": sorted({item.language for item in items}),
+    }
+    for split in manifest.SPLITS:
+        own = [item for item in items if item.split == split]
+        facts[split] = {
+            "utterances": len(own),
+            "hours": round(sum(item.seconds for item in own) / 3600, 2),
+            "speakers": len({item.speaker for item in own}),
+        }
+    return facts
+
+
+def _revision() -> str:
+    """The commit of the code that trains, `-dirty` if files differ; `unknown` outside a git checkout."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)  # noqa: S603 - fixed command
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

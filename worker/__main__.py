@@ -1,0 +1,35 @@
+"""`callmood`: worker, analyze, replay, watch, demo."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+_COMMANDS = {
+    "worker": "consume call audio from Kafka and publish emotions (settings: CALLMOOD_ environment)",
+    "analyze": "what the worker would say of recorded calls, without Kafka",
+    "replay": "put recorded calls on Kafka, as telephony would",
+    "watch": "show the live calls of a Redis in the terminal",
+    "demo": "a worker, several calls and the live view, on a running stack (make demo starts one)",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 good, 2 wrong input or settings, others by command."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(prog="callmood", description="Voice emotion for call centres.")
+    parser.add_argument("--version", action="version", version=version("callmood"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    chosen = argv[0] if argv and argv[0] in _COMMANDS else None
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name == chosen:  # only the chosen command pays for its imports
+            importlib.import_module(f"worker.commands.{name}").add_arguments(command)
+    arguments = parser.parse_args(argv)
+    code: int = importlib.import_module(f"worker.commands.{arguments.command}").run(arguments)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""`callmood analyze`: recorded calls through the worker's own stages, without Kafka and Redis."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from worker import decode, policy, settings
+from worker.alert import DEFAULT_RULES
+from worker.commands import options
+from worker.commits import Restored, TopicPartition
+from worker.errors import CallmoodError
+from worker.infer import Engine, open_engine
+from worker.partition import Partition
+from worker.recordings import BadRecording, Recording, load
+from worker.records import Position, Record, Utterance
+from worker.render import Stamps
+from worker.settings import Settings
+from worker.stream_time import StreamTime
+
+_SOURCE = TopicPartition("file", 0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    options.add_recording_options(parser, files="+")
+    parser.add_argument("--format", choices=("json", "table"), default="json", help="JSON lines, or a table for people")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Analyze each file; the exit code is 2 if one could not be."""
+    try:
+        configured = settings.load()
+        model = configured.model
+        engine = open_engine(
+            model.path, device=model.device, dtype=model.dtype, threads=model.threads, batch_seconds=model.batch_seconds
+        )
+    except CallmoodError as error:
+        print(f"callmood: {error}", file=sys.stderr)
+        return 2
+    code = 0
+    show = _show_table if arguments.format == "table" else _show_json
+    for path, call_id in zip(arguments.files, options.call_ids(arguments), strict=True):
+        try:
+            recording = load(path, options.shape(arguments))
+        except BadRecording as error:
+            print(f"callmood: {error}", file=sys.stderr)
+            code = 2
+            continue
+        show(*analyze(recording, call_id, engine, configured))
+    return code
+
+
+def analyze(
+    recording: Recording, call_id: str, engine: Engine, configured: Settings
+) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+    """The utterance/1 records of a call and its final call/1, as the worker would publish them.
+
+    What only exists live (latency, Kafka positions, wall-clock times) is null.
+    """
+    reader = partial(decode.decode, input_format="headers", max_record_ms=configured.input.max_record_ms)
+    partition = Partition(_SOURCE, Restored(0, StreamTime(), {}), reader, configured, DEFAULT_RULES)
+    for offset, sent in enumerate(recording.records()):
+        record = Record(
+            Position(*_SOURCE, offset), call_id.encode(), sent.value, tuple(sent.headers), round(sent.media_ms)
+        )
+        _answer(partition, partition.take(record, 0.0), engine)
+    commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.model.info), 0.0)
+    assert commit is not None
+    summary = next(call.summary for call in commit.calls if call.summary is not None)
+    return [{**utterance, "latency_ms": {}, "source": None} for utterance in commit.utterances], summary
+
+
+def _answer(partition: Partition, utterances: Iterable[Utterance], engine: Engine) -> None:
+    waiting = list(utterances)
+    predictions = engine.predict([(u.encoding, u.rate_hz, u.audio) for u in waiting])
+    for utterance, prediction in zip(waiting, predictions, strict=True):
+        partition.settle(utterance.call_id, utterance.id, prediction, 0.0)
+
+
+def _show_json(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    for line in (*utterances, summary):
+        print(json.dumps(line, separators=(",", ":")))
+
+
+def _show_table(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    table = Table(title=f"{summary['call_id']}, {summary['duration_ms'] / 1000:.1f} s")
+    for name in ("#", "role", "start", "end", "emotion", "confidence", "level", "cut"):
+        table.add_column(name, justify="left" if name in {"role", "emotion", "cut"} else "right")
+    for utterance in utterances:
+        emotion = utterance["emotion"]
+        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
+        table.add_row(
+            str(utterance["number"]),
+            utterance["role"],
+            f"{utterance['start_ms'] / 1000:.2f}",
+            f"{utterance['end_ms'] / 1000:.2f}",
+            label,
+            f"{emotion['confidence']:.2f}" if emotion and emotion["confidence"] is not None else "",
+            f"{utterance['acoustics']['rms_dbfs']:.0f} dB",
+            utterance["quality"]["cut"],
+        )
+    Console().print(table)

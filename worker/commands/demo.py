@@ -1,0 +1,125 @@
+"""`callmood demo`: a worker, several calls at the same time, and the live view, which reads Redis only."""
+
+import argparse
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from dashboard.reader import Dashboard
+from dashboard.terminal import watch
+from worker import settings
+from worker.commands.replay import Call, send
+from worker.errors import CallmoodError
+from worker.recordings import Shape, load
+from worker.settings import Settings
+
+_EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
+_READY_S = 180
+_STOP_S = 40
+_GRACE_S = 60
+_LOG_LINES = 10
+
+
+class DemoFailed(CallmoodError):  # noqa: N818 - says what happened
+    """The demo cannot go on; the message says why."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("files", metavar="FILE", type=Path, nargs="*", help="recorded calls (default: examples/calls)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until all calls have ended, or Ctrl-C; everything that was started is stopped."""
+    console = Console()
+    try:
+        configured = settings.load()
+        calls = _calls(arguments.files)
+        with _worker(console) as log:
+            is_complete = _show(calls, configured, console)
+            console.print(f"log of the worker: {log}" if is_complete else f"stopped; log of the worker: {log}")
+    except CallmoodError as error:
+        print(f"callmood: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0 if is_complete else 1
+
+
+def _calls(files: list[Path]) -> list[Call]:
+    files = files or sorted(path for path in _EXAMPLES.glob("*.*") if path.suffix in {".flac", ".ogg", ".wav"})
+    if not files:
+        raise DemoFailed("no example calls beside this installation: give recorded calls as arguments")
+    run_id = uuid.uuid4().hex[:4]
+    return [Call(f"{path.stem}-{run_id}", load(path, Shape())) for path in files]
+
+
+def _show(calls: list[Call], configured: Settings, console: Console) -> bool:
+    is_over = threading.Event()
+    sender = threading.Thread(
+        target=send,
+        args=(calls, configured.kafka),
+        kwargs={"speed": 1.0, "progress": Progress(disable=True), "should_stop": is_over.is_set},
+    )
+    longest_s = max(call.recording.duration_ms for call in calls) / 1000
+    sender.start()
+    try:
+        with Dashboard(configured.redis.url.get_secret_value(), configured.redis.prefix) as dashboard:
+            ids = [call.call_id for call in calls]
+            return watch(dashboard, until=ids, timeout_s=longest_s + _GRACE_S, console=console)
+    finally:
+        is_over.set()
+        sender.join()
+
+
+@contextmanager
+def _worker(console: Console) -> Iterator[Path]:
+    """A worker of our own; yields the path of its log once it is ready."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "CALLMOOD_WORKER__HEALTH_HOST": "127.0.0.1",
+        "CALLMOOD_WORKER__HEALTH_PORT": str(port),
+        "CALLMOOD_LOG__FORMAT": "json",
+    }
+    log = Path(tempfile.mkdtemp(prefix="callmood-demo-")) / "worker.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "worker", "worker"], env=environment, stdout=output, stderr=output
+        )
+    try:
+        with console.status("worker: loading the model, joining the group"):
+            _wait_until_ready(process, port, log)
+        yield log
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(_STOP_S)
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    deadline_s = time.monotonic() + _READY_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            tail = "\n".join(log.read_text().splitlines()[-_LOG_LINES:])
+            raise DemoFailed(f"the worker ended with code {process.returncode}:\n{tail}")
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=2):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise DemoFailed(f"the worker was not ready within {_READY_S} s; see {log}")

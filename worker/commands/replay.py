@@ -1,0 +1,112 @@
+"""`callmood replay`: recorded calls onto Kafka, as telephony would send them."""
+
+import argparse
+import heapq
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from worker import settings
+from worker.commands import options
+from worker.consume import connection
+from worker.errors import CallmoodError
+from worker.recordings import Recording, Sent, load
+from worker.settings import KafkaSettings
+
+_FLUSH_S = 30
+
+
+class Call(NamedTuple):
+    """A recording and the call id it is sent under."""
+
+    call_id: str
+    recording: Recording
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    options.add_recording_options(parser, files="+")
+    parser.add_argument("--speed", type=float, default=1.0, help="1 is real time, 0 as fast as possible")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Send all files at the same time, one call each; prints the call ids."""
+    try:
+        configured = settings.load()
+        ids = options.call_ids(arguments, suffix=f"-{uuid.uuid4().hex[:6]}")
+        calls = [
+            Call(call_id, load(path, options.shape(arguments)))
+            for call_id, path in zip(ids, arguments.files, strict=True)
+        ]
+        with Progress(
+            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
+            console=Console(stderr=True), disable=arguments.quiet,
+        ) as progress:  # fmt: skip
+            send(calls, configured.kafka, speed=arguments.speed, progress=progress)
+    except (CallmoodError, KafkaError) as error:
+        print(f"callmood: {error}", file=sys.stderr)
+        return 2
+    for call in calls:
+        print(call.call_id)
+    return 0
+
+
+def send(
+    calls: Sequence[Call],
+    kafka: KafkaSettings,
+    *,
+    speed: float,
+    progress: Progress,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Put the calls on the audio topic, interleaved as they would be live, until `should_stop`.
+
+    Raises:
+        CallmoodError: the topic does not exist.
+        KafkaError: a record was not taken.
+    """
+    producer = KafkaProducer(**connection(kafka), linger_ms=20, allow_auto_create_topics=False)
+    try:
+        if not producer.partitions_for(kafka.audio_topic):
+            raise CallmoodError(f"topic {kafka.audio_topic!r} does not exist on {kafka.bootstrap_servers}")
+        tasks = {c.call_id: progress.add_task(c.call_id, total=c.recording.duration_ms) for c in calls}
+        start_s = time.time()
+        sent = []
+        for call_id, item in _interleaved(calls):
+            if should_stop():
+                break
+            due_s = start_s + item.due_ms / 1000 / speed if speed else 0.0
+            time.sleep(max(0.0, due_s - time.time()))
+            sent.append(
+                producer.send(
+                    kafka.audio_topic,
+                    key=call_id.encode(),
+                    value=item.value,
+                    headers=item.headers,
+                    timestamp_ms=round(start_s * 1000 + item.media_ms),
+                )
+            )
+            progress.update(tasks[call_id], completed=item.due_ms)
+        producer.flush(timeout=_FLUSH_S)
+        for future in sent:
+            future.get(timeout=_FLUSH_S)
+    finally:
+        producer.close(timeout=_FLUSH_S)
+
+
+def _interleaved(calls: Sequence[Call]) -> Iterator[tuple[str, Sent]]:
+    """All calls' records in the order in which they are due."""
+    ordered = heapq.merge(
+        *([(item.due_ms, index, item) for item in call.recording.records()] for index, call in enumerate(calls)),
+        key=lambda entry: entry[:2],
+    )
+    for _, index, item in ordered:
+        yield calls[index].call_id, item

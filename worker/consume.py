@@ -1,0 +1,168 @@
+"""Kafka in: records of the assigned partitions, assignment changes, pause and resume.
+
+Rebalance listeners run on the client's own thread and must not call it: they only note what changed, and the poll
+loop acts on it. A new partition stays paused until its state is restored and `start` has found its position.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+
+from worker.commits import TopicPartition
+from worker.errors import ConfigurationError, Fenced
+from worker.records import Position, Record
+from worker.settings import KafkaSettings
+
+_FETCH_WAIT_MS = 50
+
+
+def connection(settings: KafkaSettings) -> dict[str, Any]:
+    """The client arguments that say where Kafka is and who we are."""
+    return {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.security_protocol,
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.sasl_password.get_secret_value() if settings.sasl_password else None,
+        "ssl_cafile": str(settings.ssl_ca_file) if settings.ssl_ca_file else None,
+        "ssl_certfile": str(settings.ssl_cert_file) if settings.ssl_cert_file else None,
+        "ssl_keyfile": str(settings.ssl_key_file) if settings.ssl_key_file else None,
+        "request_timeout_ms": settings.request_timeout_ms,
+    }
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a rebalance took and gave since the last look."""
+
+    revoked: set[TopicPartition] = field(default_factory=set)
+    assigned: set[TopicPartition] = field(default_factory=set)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes changes; a lost membership ends the process, because a stale member may claim what is another's."""
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+        self.changes = Changes()
+        self.is_lost = False
+
+    def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        self._consumer.pause(*assigned)
+        self.changes.assigned |= {TopicPartition(p.topic, p.partition) for p in assigned}
+
+    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        gone = {TopicPartition(p.topic, p.partition) for p in revoked}
+        self.changes.revoked |= gone
+        self.changes.assigned -= gone
+
+    def on_partitions_lost(self, lost: Iterable[KafkaPartition]) -> None:
+        self.on_partitions_revoked(lost)
+        self.is_lost = True
+
+
+class AudioConsumer:
+    """The consumer of one ingest process. Not thread-safe: one loop owns it.
+
+    Raises:
+        ConfigurationError: the topic does not exist.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+        self._settings = settings
+        self._consumer = KafkaConsumer(
+            **connection(settings),
+            client_id=client_id,
+            group_id=settings.group_id,
+            partition_assignment_strategy=[CooperativeStickyAssignor],
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset=settings.start,
+            allow_auto_create_topics=False,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 100),
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            max_poll_records=settings.max_poll_records,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            max_partition_fetch_bytes=4 << 20,
+            receive_buffer_bytes=1 << 20,
+        )
+        if not self._consumer.partitions_for_topic(settings.audio_topic):
+            self._consumer.close(autocommit=False, timeout_ms=1_000)
+            raise ConfigurationError(
+                f"topic {settings.audio_topic!r} does not exist on {settings.bootstrap_servers}: "
+                "create it, or set CALLMOOD_KAFKA__AUDIO_TOPIC"
+            )
+        self._listener = _Listener(self._consumer)
+        self._consumer.subscribe([settings.audio_topic], listener=self._listener)
+        self._paused = False
+
+    def poll(self, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
+        """The next records of the started partitions.
+
+        Raises:
+            Fenced: the group has taken this member's partitions away.
+        """
+        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        if self._listener.is_lost:
+            raise Fenced("this worker was out of its consumer group for too long; its partitions are another's now")
+        return {
+            TopicPartition(p.topic, p.partition): [
+                Record(
+                    Position(r.topic, r.partition, r.offset),
+                    r.key,
+                    r.value,
+                    tuple(r.headers or ()),
+                    max(r.timestamp, 0),
+                )
+                for r in records
+            ]
+            for p, records in polled.items()
+        }
+
+    def take_changes(self) -> Changes:
+        """Assignment changes since the last call."""
+        changes, self._listener.changes = self._listener.changes, Changes()
+        return changes
+
+    def start_of(self, source: TopicPartition) -> int:
+        """Where a partition begins for which the store has no position."""
+        partition = KafkaPartition(*source)
+        find = self._consumer.end_offsets if self._settings.start == "latest" else self._consumer.beginning_offsets
+        return int(find([partition])[partition])
+
+    def start(self, source: TopicPartition, offset: int) -> None:
+        """The partition is restored: read from this offset on."""
+        partition = KafkaPartition(*source)
+        self._consumer.seek(partition, offset)
+        if not self._paused:
+            self._consumer.resume(partition)
+
+    def pause(self) -> None:
+        """Read nothing for now, but stay in the group."""
+        self._paused = True
+        self._consumer.pause(*self._consumer.assignment())
+
+    def resume(self, sources: Iterable[TopicPartition]) -> None:
+        """Read these partitions again."""
+        self._paused = False
+        self._consumer.resume(*(KafkaPartition(*source) for source in sources))
+
+    def show_progress(self, watermarks: Mapping[TopicPartition, int]) -> None:
+        """Commit watermarks to the group, for lag displays only: the truth is in the store."""
+        offsets = {KafkaPartition(*source): OffsetAndMetadata(offset, "", -1) for source, offset in watermarks.items()}
+        self._consumer.commit_async(offsets)
+
+    def lag(self, source: TopicPartition) -> int | None:
+        """Records that have not been read yet; None before the first fetch."""
+        partition = KafkaPartition(*source)
+        highwater = self._consumer.highwater(partition)
+        return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._consumer.close(autocommit=False, timeout_ms=5_000)

@@ -1,0 +1,69 @@
+"""Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgpack
+
+from schemas.common import Event
+from worker.errors import BadRecord, Reason
+from worker.records import Chunk
+
+
+class Ended(NamedTuple):
+    """One call that is over."""
+
+    last_offset: int
+    """Its newest record; a successor that resumes at or before it will read it again."""
+    ended_at_ms: int
+    """The partition's clock at its end."""
+
+    def pack(self) -> bytes:
+        """As it is stored among the call states."""
+        return bytes(msgpack.packb({"ended": list(self)}))
+
+
+class EndedCalls:
+    """The ended calls of one partition."""
+
+    def __init__(self, memory_ms: int) -> None:
+        self._memory_ms = memory_ms
+        self._calls: dict[str, Ended] = {}
+
+    def restore(self, call_id: str, blob: bytes) -> bool:
+        """Take a stored state back if it is one of an ended call."""
+        state = msgpack.unpackb(blob)
+        if "ended" not in state:
+            return False
+        self._calls[call_id] = Ended(*state["ended"])
+        return True
+
+    def add(self, call_id: str, ended: Ended) -> None:
+        """A call is over and everything of it is published."""
+        self._calls[call_id] = ended
+
+    def refuse(self, chunk: Chunk) -> bool:
+        """Whether the record belongs to a call that is over and can be forgotten.
+
+        Raises:
+            BadRecord: it starts a new call under an id that was used a moment ago.
+        """
+        ended = self._calls.get(chunk.call_id)
+        if ended is None:
+            return False
+        if chunk.position.offset > ended.last_offset:
+            if chunk.event is Event.START:
+                raise BadRecord(Reason.CALL_ENDED, "the call id of a call that ended a moment ago was used again")
+            self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
+        return True
+
+    def expire(self, *, watermark: int, elapsed_ms: int) -> Iterator[str]:
+        """Forget the calls that no replay can reach and whose late records have had their time."""
+        over = [
+            call_id
+            for call_id, ended in self._calls.items()
+            if ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms
+        ]
+        for call_id in over:
+            del self._calls[call_id]
+            yield call_id

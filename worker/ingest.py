@@ -1,0 +1,300 @@
+"""One ingest process: the single-threaded loop that wires the stages in order.
+
+poll -> take (decode, order, segment) -> submit | collect results -> aggregate -> commit (results + states + watermark).
+
+It never waits for the model: too much in flight pauses the partitions, and polling goes on. It is crash-only:
+anything unexpected ends the process, and the next one recovers as it would after a kill.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import structlog
+
+from worker import decode, metrics, policy
+from worker.alert import Rule
+from worker.commits import Commit, Restored, TopicPartition
+from worker.consume import AudioConsumer
+from worker.dead_letters import DeadLetterTopic
+from worker.errors import Fenced, InferenceLost, StoreUnavailable
+from worker.logs import call_hash
+from worker.partition import Partition
+from worker.publish import Store
+from worker.records import ModelInfo, Prediction, Utterance
+from worker.render import Stamps
+from worker.settings import Settings
+
+log = structlog.get_logger()
+
+_BUSY_POLL_MS = 10
+_IDLE_POLL_MS = 50
+_RETRY_S = 0.5
+
+
+class Inference(Protocol):
+    """What the loop needs of the inference process."""
+
+    model: ModelInfo | None
+
+    def submit(self, utterance: Utterance) -> None:
+        """Ask for an utterance's emotion; never waits."""
+
+    def collect(self) -> list[tuple[str, Prediction]]:
+        """The answers since the last call; never waits."""
+
+    def healthy(self, now_s: float) -> bool:
+        """Whether the inference thread itself has shown life lately."""
+
+
+class Outside(NamedTuple):
+    """What the loop is wired to."""
+
+    consumer: AudioConsumer
+    store: Store
+    inference: Inference
+    dead_letters: DeadLetterTopic
+
+
+class Status(NamedTuple):
+    """What the supervisor is told about once a second."""
+
+    partitions: int
+    restoring: int
+    is_store_healthy: bool
+    stuck_s: float
+    """For how long a partition with unread records has not moved its watermark."""
+
+
+class Ingest:
+    """The loop over the partitions of one consumer."""
+
+    def __init__(
+        self, outside: Outside, settings: Settings, rules: Sequence[Rule], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._consumer, self._store, self._inference, self._dead_letters = outside
+        self._settings = settings
+        self._rules = rules
+        self._clock = clock
+        self._decode = partial(
+            decode.decode, input_format=settings.input.format, max_record_ms=settings.input.max_record_ms
+        )
+        self._partitions: dict[TopicPartition, Partition] = {}
+        self._restoring: set[TopicPartition] = set()
+        self._waiting: dict[str, tuple[TopicPartition, str]] = {}
+        self._pending: list[Commit] = []
+        self._is_paused = False
+        self._is_store_healthy = True
+        self._next_commit_s = 0.0
+        self._next_restore_s = 0.0
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}  # watermark, and since when it stands there
+        self._stamps = Stamps(policy.stamp(settings.policy), None)
+
+    # -- one turn
+
+    def turn(self) -> None:
+        """One turn of the loop.
+
+        Raises:
+            Fenced: a partition is another owner's, or the store lost writes: start again from what it holds.
+            InferenceLost: the inference process is gone.
+            TooManyBadRecords: a bad deployment of the producers.
+        """
+        polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting else _IDLE_POLL_MS)
+        self._follow_changes()
+        for source, records in polled.items():
+            partition = self._partitions.get(source)
+            if partition is None:
+                continue
+            metrics.RECORDS.labels(source.topic).inc(len(records))
+            metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
+            now_ms = self._clock() * 1000
+            for record in records:
+                self._submit(source, partition.take(record, now_ms))
+        self._collect_answers()
+        self._throttle()
+        if self._clock() >= self._next_commit_s:
+            self._commit()
+        self._restore_some()
+        if not self._inference.healthy(time.monotonic()):
+            raise InferenceLost("the inference process shows no life")
+
+    def drain(self, deadline_s: float) -> bool:
+        """Stop reading, wait for what is in flight, commit. Returns whether all of it was done in time."""
+        self._consumer.pause()
+        while self._clock() < deadline_s:
+            self._consumer.poll(0)
+            self._follow_changes()
+            self._collect_answers()
+            self._commit()
+            if not self._waiting and not self._pending:
+                return True
+            time.sleep(_BUSY_POLL_MS / 1000)
+        return False
+
+    # -- assignment
+
+    def _follow_changes(self) -> None:
+        changes = self._consumer.take_changes()
+        for source in changes.revoked:
+            self._drop(source)
+        self._restoring |= changes.assigned
+        if changes.revoked or changes.assigned:
+            log.info("rebalanced", assigned=len(changes.assigned), revoked=len(changes.revoked))
+            metrics.PARTITIONS.set(len(self._partitions) + len(self._restoring))
+
+    def _drop(self, source: TopicPartition) -> None:
+        """Forget a partition; what was not committed is the next owner's to do again."""
+        self._partitions.pop(source, None)
+        self._restoring.discard(source)
+        self._waiting = {key: value for key, value in self._waiting.items() if value[0] != source}
+        self._pending = [commit for commit in self._pending if commit.source != source]
+        self._moved.pop(source, None)
+
+    def _restore_some(self) -> None:
+        """Take the newly assigned partitions over: fence the old owner, read what it left, go to its watermark."""
+        if not self._restoring or self._clock() < self._next_restore_s:
+            return
+        for source in sorted(self._restoring):
+            try:
+                restored = self._store.claim(source)
+            except StoreUnavailable as error:
+                self._store_failed(error)
+                self._next_restore_s = self._clock() + _RETRY_S
+                return
+            self._store_answered()
+            if restored.watermark is None:
+                restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
+            assert restored.watermark is not None
+            self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
+            self._moved[source] = (restored.watermark, self._clock())
+            self._consumer.start(source, restored.watermark)
+            self._restoring.discard(source)
+            log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
+
+    # -- inference
+
+    def _submit(self, source: TopicPartition, utterances: list[Utterance]) -> None:
+        for utterance in utterances:
+            self._waiting[utterance.id] = (source, utterance.call_id)
+            self._inference.submit(utterance)
+
+    def _collect_answers(self) -> None:
+        now_ms = self._clock() * 1000
+        for utterance_id, prediction in self._inference.collect():
+            waiting = self._waiting.pop(utterance_id, None)
+            if waiting is not None:
+                source, call_id = waiting
+                self._partitions[source].settle(call_id, utterance_id, prediction, now_ms)
+
+    def _throttle(self) -> None:
+        """Too much in flight, or a store that does not answer, pauses reading; membership goes on."""
+        limit = self._settings.model.max_in_flight
+        is_full = len(self._waiting) >= (limit // 2 if self._is_paused else limit)
+        should_pause = is_full or not self._is_store_healthy
+        if should_pause and not self._is_paused:
+            self._consumer.pause()
+        elif self._is_paused and not should_pause:
+            self._consumer.resume(self._partitions)
+        self._is_paused = should_pause
+        metrics.PAUSED.set(should_pause)
+        metrics.IN_FLIGHT.set(len(self._waiting))
+
+    # -- commits
+
+    def _commit(self) -> None:
+        """Commit what is due; a commit without an answer is repeated as it is before anything newer is collected."""
+        began_s = self._clock()
+        self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
+        if not self._pending:
+            stamps = self._stamps._replace(model=self._inference.model)
+            collected = (partition.collect(stamps, began_s * 1000) for partition in self._partitions.values())
+            self._pending = [commit for commit in collected if commit is not None]
+        if not self._pending:
+            return
+        try:
+            self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
+            fenced = self._store.commit(self._pending)
+        except StoreUnavailable as error:
+            self._store_failed(error)
+            self._next_commit_s = self._clock() + _RETRY_S
+            return
+        if fenced:
+            raise Fenced(f"{len(fenced)} partitions are another owner's, or the store lost writes")
+        self._store_answered()
+        committed, self._pending = self._pending, []
+        self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
+        for commit in committed:
+            if commit.watermark != self._moved[commit.source][0]:
+                self._moved[commit.source] = (commit.watermark, self._clock())
+            _account(commit)
+        metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
+
+    def _store_failed(self, error: StoreUnavailable) -> None:
+        metrics.STORE_ERRORS.inc()
+        if self._is_store_healthy:
+            log.warning("store unavailable; reading is paused and the commit is repeated", error=str(error))
+        self._is_store_healthy = False
+
+    def _store_answered(self) -> None:
+        if not self._is_store_healthy:
+            log.info("store is back")
+        self._is_store_healthy = True
+
+    # -- facts
+
+    def status(self) -> Status:
+        """How it goes; also sets the gauges."""
+        now_s = self._clock()
+        partitions = self._partitions.values()
+        oldest = [p.oldest_capture_ms for p in partitions if p.oldest_capture_ms is not None]
+        metrics.AUDIO_AGE.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
+        metrics.OPEN_RECORDS.set(max((p.open_records for p in partitions), default=0))
+        metrics.LIVE_CALLS.set(sum(p.live_calls for p in partitions))
+        return Status(
+            partitions=len(self._partitions),
+            restoring=len(self._restoring),
+            is_store_healthy=self._is_store_healthy,
+            stuck_s=self._stuck_s(now_s),
+        )
+
+    def _stuck_s(self, now_s: float) -> float:
+        lags: Mapping[TopicPartition, int | None] = {source: self._consumer.lag(source) for source in self._partitions}
+        metrics.RECORD_LAG.set(sum(lag or 0 for lag in lags.values()))
+        return max((now_s - self._moved[source][1] for source, lag in lags.items() if lag), default=0.0)
+
+
+def _account(commit: Commit) -> None:
+    """Count and log what a commit has made visible: one canonical line per utterance."""
+    metrics.COMMITS.inc()
+    for letter in commit.dead_letters:
+        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
+        log.warning(
+            "dead letter", reason=letter.reason.value, detail=letter.detail, offset=letter.record.position.offset
+        )
+    for alert in commit.alerts:
+        metrics.ALERTS.labels(alert["rule"]).inc()
+        log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
+    for call in commit.calls:
+        if call.has_ended and call.summary is not None:
+            metrics.CALLS_ENDED.labels(call.summary["end_reason"]).inc()
+            log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
+    for utterance in commit.utterances:
+        emotion = utterance["emotion"]
+        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
+        total_ms = utterance["latency_ms"]["total"]
+        metrics.UTTERANCES.labels(utterance["role"], label).inc()
+        metrics.LATENCY.observe(total_ms / 1000)
+        log.info(
+            "utterance",
+            call=call_hash(utterance["call_id"]),
+            number=utterance["number"],
+            role=utterance["role"],
+            start_ms=utterance["start_ms"],
+            end_ms=utterance["end_ms"],
+            label=label,
+            confidence=emotion["confidence"] if emotion else None,
+            latency_ms=total_ms,
+            partition=commit.source.partition,
+        )

@@ -1,0 +1,54 @@
+"""Logs: JSON lines in production, readable ones on a terminal. One canonical line per utterance, none per record.
+
+Never logged: audio, payloads, telephone numbers. Call ids may be numbers, so a log line has a hash of them.
+"""
+
+import hashlib
+import logging
+import sys
+
+import structlog
+
+from worker.settings import LogSettings
+
+_QUIET = ("kafka", "urllib3", "httpx")
+
+
+def configure(settings: LogSettings, *, process: str) -> None:
+    """Set up structlog and the standard library's logging; call once per process, first."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    is_console = settings.format == "console" or (settings.format == "auto" and sys.stderr.isatty())
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.types.Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if is_console
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[*shared, renderer] if is_console else [*shared, structlog.processors.format_exc_info, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(process=process)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(max(level, logging.WARNING))
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def call_hash(call_id: str) -> str:
+    """A call id as it may stand in a log: the same call has the same hash."""
+    return hashlib.blake2b(call_id.encode(), digest_size=6).hexdigest()

@@ -1,0 +1,71 @@
+"""Where a stream stands: media time in ms until its rate is known, then in samples. Pure."""
+
+from typing import Any
+
+# Media clocks are rounded to milliseconds or to frames; below this a difference is rounding, not a gap.
+_TOLERANCE_MS = 20
+
+
+class MediaTime:
+    """The position of one stream, and its place on the call's time line.
+
+    Args:
+        offset_ms: where the stream's media time 0 lies on the call's time line.
+    """
+
+    def __init__(self, offset_ms: int) -> None:
+        self.offset_ms = offset_ms
+        self.rate_hz: int | None = None
+        self.sample = 0
+        """The next sample; counts once the rate is known."""
+        self._early_ms = 0.0
+
+    def begin(self, rate_hz: int, media_ms: float | None) -> None:
+        """The first audio has come."""
+        self.rate_hz = rate_hz
+        self.sample = self._samples(self._early_ms if media_ms is None else media_ms)
+
+    def skip(self, ms: float) -> int:
+        """Move on without audio; returns how many samples that is (0 while there is no rate)."""
+        if self.rate_hz is None:
+            self._early_ms += ms
+            return 0
+        samples = self._samples(ms)
+        self.sample += samples
+        return samples
+
+    def ahead_ms(self, media_ms: float | None) -> float:
+        """How far a record's media time is ahead; 0 within rounding, and behind, where the order of records wins."""
+        if media_ms is None:
+            return 0.0
+        ahead_ms = media_ms - (self._early_ms if self.rate_hz is None else self.ms(self.sample))
+        return ahead_ms if ahead_ms > _TOLERANCE_MS else 0.0
+
+    @property
+    def call_position_ms(self) -> int:
+        """The position on the call's time line."""
+        return self.call_ms(self.sample) if self.rate_hz else self.offset_ms + round(self._early_ms)
+
+    def call_ms(self, sample: int) -> int:
+        """A sample on the call's time line."""
+        return self.offset_ms + round(self.ms(sample))
+
+    def ms(self, samples: int) -> float:
+        """The duration of that many samples."""
+        assert self.rate_hz is not None
+        return samples * 1000 / self.rate_hz
+
+    def _samples(self, ms: float) -> int:
+        assert self.rate_hz is not None
+        return round(ms * self.rate_hz / 1000)
+
+    def save(self, sample: int) -> list[Any]:
+        """Plain values to restore from, as of an earlier sample."""
+        return [self.offset_ms, self.rate_hz, sample, self._early_ms]
+
+    @classmethod
+    def load(cls, saved: list[Any]) -> "MediaTime":
+        """The position that was saved."""
+        time = cls(saved[0])
+        time.rate_hz, time.sample, time._early_ms = saved[1:]
+        return time

@@ -1,0 +1,50 @@
+"""Every metric of the worker, in one list. All names start with `callmood_`; labels are few and bounded.
+
+Several processes write them: prometheus_client's multiprocess mode (files under PROMETHEUS_MULTIPROC_DIR, set by the
+supervisor before it starts the others) adds them up.
+"""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_LATENCY_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
+
+RECORDS = Counter("callmood_records", "Kafka records read.", ["topic"])
+RECORD_BYTES = Counter("callmood_record_bytes", "Bytes of record values read.", ["topic"])
+RECORDS_SKIPPED = Counter(
+    "callmood_records_skipped", "Records with nothing new: duplicates, late ones of ended calls.", ["why"]
+)
+DEAD_LETTERS = Counter("callmood_dead_letters", "Records sent to the dead-letter topic, by reason code.", ["reason"])
+UTTERANCES = Counter(
+    "callmood_utterances", "Utterances committed, by role and label (or why there is none).", ["role", "label"]
+)
+ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
+CALLS_ENDED = Counter("callmood_calls_ended", "Calls that are over, by reason.", ["reason"])
+COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
+STORE_ERRORS = Counter("callmood_store_errors", "Commits or restores that the store did not answer; they are repeated.")
+LATENCY = Histogram(
+    "callmood_latency_seconds", "Capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
+)
+COMMIT_SECONDS = Histogram("callmood_commit_seconds", "Duration of a commit round.", buckets=_LATENCY_S)
+VAD_FALLBACKS = Counter(
+    "callmood_vad_restarts", "Channels that resumed with a fresh VAD because their snapshot was of another build."
+)
+
+LIVE_CALLS = Gauge("callmood_live_calls", "Calls that are not over.", multiprocess_mode="livesum")
+PARTITIONS = Gauge("callmood_partitions", "Partitions assigned.", multiprocess_mode="livesum")
+IN_FLIGHT = Gauge("callmood_in_flight_utterances", "Utterances whose emotion is awaited.", multiprocess_mode="livesum")
+PAUSED = Gauge(
+    "callmood_paused",
+    "1 while partitions are paused because results or the store are slow.",
+    multiprocess_mode="livemax",
+)
+OPEN_RECORDS = Gauge(
+    "callmood_watermark_lag_records", "Records read that a successor would read again.", multiprocess_mode="livemax"
+)
+AUDIO_AGE = Gauge(
+    "callmood_oldest_unprocessed_audio_seconds",
+    "Age of the oldest audio read that is not in a durable result or state.",
+    multiprocess_mode="livemax",
+)
+RECORD_LAG = Gauge(
+    "callmood_unread_records", "Records on the assigned partitions not read yet.", multiprocess_mode="livesum"
+)

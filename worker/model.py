@@ -1,0 +1,290 @@
+"""The emotion model: encoder, masked mean over valid frames, linear head. Shared by the worker and by training.
+
+An utterance's logits do not depend on what it is batched or padded with: whatever looks along time (waveform
+normalisation, the GroupNorm of base-type encoders, the positional convolution, attention, pooling) sees valid samples
+only.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from schemas.common import EMOTIONS
+from worker import checkpoints
+from worker.checkpoints import Calibration, Checkpoint, HeadKind, ModelSpec
+from worker.errors import ModelError
+from worker.records import ModelInfo
+
+_ENCODERS: Final = {
+    "hubert": (transformers.HubertConfig, transformers.HubertModel),
+    "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model),
+}
+_VARIANCE_EPS: Final = 1e-7  # as in transformers' feature extractor, with which the checkpoints were trained
+_NOT_SHAPE: Final = {"id2label", "label2id", "transformers_version"}  # transformers' words, not the encoder's
+_OPTIONAL: Final = {"encoder.masked_spec_embed"}  # SpecAugment's; inference never reads it
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a saved bundle says of itself beyond its weights."""
+
+    id: str
+    version: str
+    revision: str
+    calibration: Calibration = field(default_factory=Calibration)
+
+
+class EmotionModel(nn.Module):
+    """Waveforms in, logits of the four emotions out.
+
+    Attributes:
+        spec: the shape, enough to build the model again.
+        info: which model it is; a model that was never saved has empty fields.
+        calibration: what turns logits into calibrated probabilities.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.encoder = _encoder(spec.encoder)
+        config = self.encoder.config
+        self.head: MeanLinear | SuperbHead
+        if spec.head is HeadKind.MEAN_LINEAR:
+            self.head = MeanLinear(config.hidden_size)
+        else:
+            self.head = SuperbHead(config)
+        self.spec = spec
+        self.info = ModelInfo(id="", version="", digest="")
+        self.calibration = Calibration()
+
+    @classmethod
+    def new(
+        cls, encoder: Mapping[str, Any], *, head: HeadKind = HeadKind.MEAN_LINEAR, normalize: bool = True
+    ) -> "EmotionModel":
+        """Build a model with random weights.
+
+        Args:
+            encoder: a transformers configuration as plain values; needs `model_type` (`hubert` or `wav2vec2`).
+            head: what stands on the encoder.
+            normalize: bring each utterance to zero mean and unit variance.
+
+        Raises:
+            ModelError: the configuration makes no encoder.
+        """
+        return cls(ModelSpec(encoder=encoder, head=head, normalize=normalize))
+
+    @property
+    def min_samples(self) -> int:
+        """Fewest samples that give one encoder frame."""
+        samples = 1
+        for kernel, stride in reversed(self._convolutions()):
+            samples = (samples - 1) * stride + kernel
+        return samples
+
+    def frames(self, samples: Tensor) -> Tensor:
+        """Encoder frames that `samples` samples give; the same shape."""
+        for kernel, stride in self._convolutions():
+            samples = torch.div(samples - kernel, stride, rounding_mode="floor") + 1
+        return samples.clamp(min=0)
+
+    def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """Logits for a batch of utterances.
+
+        Args:
+            waveforms: float32 [batch, samples], 16 kHz, full scale is 1; what lies beyond a length is ignored.
+            lengths: int64 [batch], valid samples of each, at least `min_samples`.
+
+        Returns:
+            float32 [batch, 4] in the order of `EMOTIONS`.
+        """
+        valid = _valid(lengths, waveforms.shape[1])
+        waveforms = waveforms.masked_fill(~valid, 0.0)
+        if self.spec.normalize:
+            waveforms = _normalized(waveforms, valid)
+        features = self._features(waveforms.to(self.encoder.dtype), lengths)
+        valid = _valid(self.frames(lengths), features.shape[1])
+        logits: Tensor = self.head(self._layers(features, valid), valid)
+        return logits.float()
+
+    def fuse(self) -> "EmotionModel":
+        """Fold the weight normalisation of the positional convolution: faster, equal, and no longer to be saved."""
+        for module in self.modules():
+            if parametrize.is_parametrized(module):
+                parametrize.remove_parametrizations(module, "weight")
+        return self
+
+    def _convolutions(self) -> list[tuple[int, int]]:
+        config = self.encoder.config
+        return list(zip(config.conv_kernel, config.conv_stride, strict=True))
+
+    def _features(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """The convolutional front end: [batch, frames, channels].
+
+        Frames that reach into the padding hold garbage, and only they: a convolution that adds no padding of its own
+        makes valid outputs of valid inputs only.
+        """
+        features = waveforms[:, None]
+        for index, layer in enumerate(self.encoder.feature_extractor.conv_layers):
+            if index == 0 and self.encoder.config.feat_extract_norm == "group":
+                features = layer.conv(features)
+                kernel, stride = self._convolutions()[0]
+                valid = _valid(torch.div(lengths - kernel, stride, rounding_mode="floor") + 1, features.shape[2])
+                features = layer.activation(_masked_group_norm(features, valid, layer.layer_norm))
+            else:
+                features = layer(features)
+        return features.transpose(1, 2)
+
+    def _layers(self, features: Tensor, valid: Tensor) -> list[Tensor]:
+        """The input of the first transformer layer and the output of each: [batch, frames, width].
+
+        The last one is the encoder's output, after its final LayerNorm: so s3prl and transformers 4 had it when the
+        SUPERB checkpoints were made. transformers 5 weighs the raw output of the last layer instead.
+        """
+        encoder = self.encoder.encoder
+        config = self.encoder.config
+        hidden = _first(self.encoder.feature_projection(features))
+        if self.training:
+            hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
+        hidden = hidden * valid[:, :, None]  # the positional convolution meets zeros beyond the end, as it does alone
+        hidden = hidden + encoder.pos_conv_embed(hidden)
+        if not config.do_stable_layer_norm:
+            hidden = encoder.layer_norm(hidden)
+        hidden = encoder.dropout(hidden)
+        layers = [hidden]
+        for layer in encoder.layers:
+            dropped = self.training and bool(torch.rand([]) < config.layerdrop)
+            if not dropped:
+                hidden = _first(layer(hidden, attention_mask=valid[:, None, None, :]))
+            layers.append(hidden)
+        if config.do_stable_layer_norm:
+            layers[-1] = encoder.layer_norm(hidden)
+        return layers
+
+
+class MeanLinear(nn.Module):
+    """Mean of the last layer over valid frames, one linear layer without bias."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, len(EMOTIONS), bias=False)
+
+    def forward(self, layers: list[Tensor], valid: Tensor) -> Tensor:
+        """Logits [batch, 4] from layers [batch, frames, width] and the mask [batch, frames]."""
+        logits: Tensor = self.linear(_masked_mean(layers[-1], valid))
+        return logits
+
+
+class SuperbHead(nn.Module):
+    """Weighted sum of all layers, projector, mean over valid frames, linear layer."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        if config.use_weighted_layer_sum:
+            self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
+        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
+        self.classifier = nn.Linear(config.classifier_proj_size, len(EMOTIONS))
+        self.weighted = bool(config.use_weighted_layer_sum)
+
+    def forward(self, layers: list[Tensor], valid: Tensor) -> Tensor:
+        """Logits [batch, 4] from layers [batch, frames, width] and the mask [batch, frames]."""
+        hidden = layers[-1]
+        if self.weighted:
+            weights = self.layer_weights.softmax(dim=-1)
+            hidden = torch.stack([weight * layer for weight, layer in zip(weights, layers, strict=True)]).sum(dim=0)
+        logits: Tensor = self.classifier(_masked_mean(self.projector(hidden), valid))
+        return logits
+
+
+def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> EmotionModel:
+    """Load a bundle, a Hugging Face folder or `demo-tiny`, ready to infer.
+
+    Raises:
+        ModelError: the checkpoint cannot be used; the message says what to do.
+    """
+    checkpoint = checkpoints.read(path)
+    with torch.device("meta"):  # weights come from the file: none are drawn
+        model = EmotionModel(checkpoint.spec)
+    tensors = {name: tensor.to(dtype) for name, tensor in checkpoint.tensors.items()}
+    broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
+    if broken:
+        raise ModelError(f"{path}: not finite: {', '.join(broken)}")
+    try:
+        keys = model.load_state_dict(tensors, strict=False, assign=True)
+    except RuntimeError as error:
+        raise ModelError(f"{path}: {error}") from error
+    wrong = sorted({*keys.missing_keys, *keys.unexpected_keys} - _OPTIONAL)
+    if wrong:
+        raise ModelError(f"{path}: tensors missing or not known: {', '.join(wrong)}")
+    if "encoder.masked_spec_embed" in keys.missing_keys:
+        model.encoder.masked_spec_embed = nn.Parameter(torch.rand(model.encoder.config.hidden_size, dtype=dtype))
+    model.info, model.calibration = checkpoint.info, checkpoint.calibration
+    return model.to(device).eval()
+
+
+def save_bundle(
+    model: EmotionModel, folder: str | Path, release: Release, *, storage: torch.dtype = torch.float16
+) -> ModelInfo:
+    """Write the model as a bundle: `config.json` and `model.safetensors`; card and report may lie beside them.
+
+    Returns:
+        The info with the digest of what was written; `storage` rounds the weights, so load the bundle to evaluate it.
+    """
+    tensors = {name: tensor.detach().to("cpu", storage) for name, tensor in model.state_dict().items()}
+    encoder = {key: value for key, value in model.encoder.config.to_dict().items() if key not in _NOT_SHAPE}
+    spec = replace(model.spec, encoder=encoder)
+    info = ModelInfo(id=release.id, version=release.version, digest="")
+    return checkpoints.write(
+        Path(folder), Checkpoint(spec, tensors, release.calibration, info), revision=release.revision
+    )
+
+
+def _encoder(values: Mapping[str, Any]) -> Any:
+    kind = values.get("model_type")
+    if kind not in _ENCODERS:
+        raise ModelError(f"model_type {kind!r}: only {' and '.join(_ENCODERS)} are supported")
+    config_class, model_class = _ENCODERS[kind]
+    try:
+        config = config_class.from_dict(dict(values))
+        config._attn_implementation = "sdpa"  # noqa: SLF001 - as transformers' own models set it; our mask is made for it
+        return model_class(config)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the encoder's configuration makes no encoder: {error}") from error
+
+
+def _first(value: Any) -> Any:
+    """Some of transformers' modules answer with a tuple."""
+    return value[0] if isinstance(value, tuple) else value
+
+
+def _valid(lengths: Tensor, size: int) -> Tensor:
+    """Mask [batch, size]: True below each length."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def _normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
+    """Zero mean and unit variance over the valid samples of each row; what lies beyond is zero and stays so."""
+    count = valid.sum(dim=1, keepdim=True)
+    centred = (waveforms - waveforms.sum(dim=1, keepdim=True) / count) * valid
+    return centred / (centred.square().sum(dim=1, keepdim=True) / count + _VARIANCE_EPS).sqrt()
+
+
+def _masked_group_norm(features: Tensor, valid: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """GroupNorm with one group per channel over valid frames only: [batch, channels, frames], statistics in float32."""
+    wide = features.float()
+    mask = valid[:, None, :]
+    count = mask.sum(dim=2, keepdim=True)
+    mean = (wide * mask).sum(dim=2, keepdim=True) / count
+    centred = wide - mean
+    variance = (centred * mask).square().sum(dim=2, keepdim=True) / count
+    scaled = centred * (variance + norm.eps).rsqrt()
+    return (scaled * norm.weight[:, None] + norm.bias[:, None]).to(features.dtype)
+
+
+def _masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Mean over valid frames: [batch, frames, width] -> [batch, width]."""
+    return (hidden * valid[:, :, None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)

@@ -1,0 +1,180 @@
+"""One atomic commit of (utterances, call states, watermark), and taking a partition over.
+
+The watermark lives with the results: whoever resumes, resumes from what the results say, so a result can be neither
+lost nor counted twice. The token is the fence: a claim replaces it, so nothing of an earlier owner fits any more, and
+a server that has lost writes in a failover answers with a token that nobody expects.
+"""
+
+import json
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any, Protocol
+
+import msgpack
+import redis
+from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from schemas import flat
+from schemas.call import Call
+from worker.commits import CallUpdate, Commit, Restored, TopicPartition
+from worker.errors import ConfigurationError, StoreUnavailable
+from worker.settings import RedisSettings
+from worker.stream_time import StreamTime
+
+_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError)
+_PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+
+
+class Store(Protocol):
+    """Where results and states are committed together."""
+
+    def claim(self, source: TopicPartition) -> Restored:
+        """Take a partition over, fence its earlier owner, and get what it left.
+
+        Raises:
+            StoreUnavailable: no answer for now.
+        """
+
+    def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
+        """Commit each partition atomically; a commit may be repeated until it is answered.
+
+        Returns:
+            The partitions that are another owner's, or whose data was lost: drop their work and claim them again.
+
+        Raises:
+            StoreUnavailable: no answer for now; some of the commits may have taken place.
+        """
+
+
+class RedisStore:
+    """Results, states and position in Redis or Valkey. All keys share a hash tag, so that one script may touch them."""
+
+    def __init__(self, client: redis.Redis, settings: RedisSettings, owner: str) -> None:
+        self._redis = client
+        self._settings = settings
+        self._owner = owner
+        self._tokens: dict[TopicPartition, tuple[str, int]] = {}
+        self._claim = client.register_script(files("worker").joinpath("claim.lua").read_text())
+        self._commit = client.register_script(files("worker").joinpath("publish.lua").read_text())
+
+    def claim(self, source: TopicPartition) -> Restored:
+        """See `Store`."""
+        claim = uuid.uuid4().hex
+        with _passing_errors():
+            watermark, elapsed_ms, newest_ms, behind, states = self._claim(
+                keys=[self._source_key("position", source), self._source_key("states", source)],
+                args=[f"{claim}:0", self._owner, self._settings.state_ttl_s],
+            )
+        self._tokens[source] = (claim, 0)
+        return Restored(
+            None if watermark is None else int(watermark),
+            StreamTime(int(elapsed_ms or 0), int(newest_ms or 0), int(behind or 0)),
+            {call_id.decode(): state for call_id, state in zip(states[::2], states[1::2], strict=True)},
+        )
+
+    def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
+        """See `Store`."""
+        fenced = []
+        for commit in commits:
+            claim, number = self._tokens[commit.source]
+            with _passing_errors():
+                answer = self._commit(
+                    keys=self._keys(commit),
+                    args=[
+                        f"{claim}:{number}",
+                        f"{claim}:{number + 1}",
+                        msgpack.packb(self._payload(commit), use_bin_type=False),
+                    ],
+                )
+            if answer == b"ok":
+                self._tokens[commit.source] = (claim, number + 1)
+            else:
+                fenced.append(commit.source)
+        return fenced
+
+    def _key(self, name: str) -> str:
+        return f"{{{self._settings.prefix}}}:{name}"
+
+    def _source_key(self, name: str, source: TopicPartition) -> str:
+        return self._key(f"{name}:{source.topic}:{source.partition}")
+
+    def _keys(self, commit: Commit) -> list[str]:
+        keys = [self._source_key("position", commit.source), self._source_key("states", commit.source)]
+        keys += [self._key(name) for name in ("utterances", "alerts", "live:by_update", "live:by_risk")]
+        for call in commit.calls:
+            keys += [self._key(f"call:{call.call_id}"), self._key(f"call:{call.call_id}:utterances")]
+        return keys
+
+    def _payload(self, commit: Commit) -> dict[str, Any]:
+        indices = {call.call_id: index for index, call in enumerate(commit.calls, start=1)}
+        return {
+            "calls": [self._call(call) for call in commit.calls],
+            "utterances": [
+                {
+                    "call": indices[utterance["call_id"]],
+                    "number": str(utterance["number"]),
+                    "fields": _entry(utterance),
+                }
+                for utterance in commit.utterances
+            ],
+            "alerts": [_entry(alert) for alert in commit.alerts],
+            "position": _flat_list(
+                {
+                    "watermark": commit.watermark,
+                    "elapsed_ms": commit.time.elapsed_ms,
+                    "newest_ms": commit.time.newest_ms,
+                    "behind": commit.time.behind,
+                    "owner": self._owner,
+                }
+            ),
+            "length": str(self._settings.firehose_length),
+            "stale_before": str(commit.time.newest_ms - self._settings.call_ttl_s * 1000),
+            "state_ttl": str(self._settings.state_ttl_s),
+        }
+
+    def _call(self, call: CallUpdate) -> dict[str, Any]:
+        packed: dict[str, Any] = {"id": call.call_id, "first": call.is_first}
+        if call.state is not None:
+            packed["state"] = call.state
+        if call.summary is not None:
+            packed |= {
+                "fields": _flat_list(flat.flatten(Call.model_validate(call.summary))),
+                "live": not call.has_ended,
+                "ttl": str(self._settings.ended_ttl_s if call.has_ended else self._settings.call_ttl_s),
+                "updated": str(call.summary["updated_at_ms"]),
+                "risk": repr(call.risk),
+            }
+        return packed
+
+
+@contextmanager
+def _passing_errors() -> Iterator[None]:
+    """Tell what will pass (a failover, a full disk) from what will not (a wrong password, a bug)."""
+    try:
+        yield
+    except (AuthenticationError, NoPermissionError) as error:
+        raise ConfigurationError(f"redis refuses us: {error}. Check CALLMOOD_REDIS__URL and the ACL") from error
+    except _PASSING as error:
+        raise StoreUnavailable(f"redis: {error}") from error
+    except ResponseError as error:
+        if str(error).startswith(_PASSING_WORDS):
+            raise StoreUnavailable(f"redis: {error}") from error
+        raise
+
+
+def _flat_list(fields: Mapping[str, Any]) -> list[str]:
+    return [str(part) for item in fields.items() for part in item]
+
+
+def _entry(record: Mapping[str, Any]) -> list[str]:
+    """A stream entry: what a reader filters by, and the whole record as JSON."""
+    emotion = record.get("emotion") or {}
+    named = {name: record.get(name) for name in ("call_id", "number", "role", "start_ms", "end_ms", "rule", "since_ms")}
+    fields = {name: value for name, value in named.items() if value is not None}
+    if emotion.get("label"):
+        fields["label"] = emotion["label"]
+    return _flat_list(fields | {"json": json.dumps(record, separators=(",", ":"))})

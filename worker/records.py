@@ -1,0 +1,182 @@
+"""What flows between the stages. Immutable values; units are in the names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from schemas.common import Encoding, Event, Notice, Role
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """Where a record stands in Kafka."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One Kafka record as it was read."""
+
+    position: Position
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    timestamp_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """How the audio bytes of a chunk are laid out: interleaved channels, one role each.
+
+    `encoding` is never S16BE here: `decode` turns it into S16LE.
+    """
+
+    encoding: Encoding
+    rate_hz: int
+    layout: tuple[Role, ...]
+
+    @property
+    def frame_bytes(self) -> int:
+        """Bytes of one sample of all channels."""
+        return self.encoding.bytes_per_sample * len(self.layout)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One legal record of a call, whichever input format it came in.
+
+    `audio` holds interleaved samples in `format` (empty unless `event` is MEDIA). `media_ms` is the media time of
+    the first sample since the stream's start; None means: right after the previous chunk.
+    """
+
+    call_id: str
+    stream: str
+    seq: int
+    event: Event
+    position: Position
+    capture_ms: int
+    media_ms: float | None = None
+    format: AudioFormat | None = None
+    audio: bytes = b""
+    discarded_ms: float = 0.0
+    notice: Notice | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    traceparent: str | None = None
+
+    @property
+    def samples(self) -> int:
+        """Samples per channel."""
+        return len(self.audio) // self.format.frame_bytes if self.format else 0
+
+
+class Cut(StrEnum):
+    """Why an utterance ended."""
+
+    SILENCE = "silence"
+    FORCED = "forced"
+    GAP = "gap"
+    PAUSE = "pause"
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A closed stretch of speech on one channel, as the segmenter found it.
+
+    Samples count from the stream's start at the stream's own rate; `decided_sample` is where in the audio the close
+    became known. `audio` is the channel's own encoding, `missing_samples` of it are concealed silence.
+    """
+
+    start_sample: int
+    end_sample: int
+    decided_sample: int
+    cut: Cut
+    missing_samples: int
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """A stretch of the call's time line without audio: paused by the producer, or lost."""
+
+    start_ms: int
+    end_ms: int
+    is_pause: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Acoustics:
+    """Measured sound of an utterance: levels in dBFS and dB, `clipping` as a share of samples, `bandwidth_hz`."""
+
+    rms_dbfs: float
+    snr_db: float
+    clipping: float
+    bandwidth_hz: int
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A span with everything that is known of it before inference. Times are on the call's time line."""
+
+    id: str
+    call_id: str
+    stream: str
+    channel: int
+    role: Role
+    start_ms: int
+    end_ms: int
+    capture_end_ms: int
+    encoding: Encoding
+    rate_hz: int
+    audio: bytes
+    cut: Cut
+    missing_ms: int
+    overlap_ms: int
+    acoustics: Acoustics
+    first: Position
+    last: Position
+    withheld: str | None
+    traceparent: str | None = None
+
+    @property
+    def wants_emotion(self) -> bool:
+        """Whether the policy lets the model hear it."""
+        return self.withheld is None
+
+    @property
+    def duration_ms(self) -> int:
+        """Length of the utterance."""
+        return self.end_ms - self.start_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The model's answer for one utterance: calibrated probabilities in the order of `EMOTIONS`, or a failure.
+
+    `reason` says why the model abstains (or failed); None means that the label stands.
+    """
+
+    probabilities: tuple[float, float, float, float] | None
+    reason: str | None = None
+    queue_ms: float = 0.0
+    inference_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """Which model answered; stamped on every utterance."""
+
+    id: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """An utterance and what the model said; `prediction` is None where the policy withholds emotion."""
+
+    utterance: Utterance
+    prediction: Prediction | None

@@ -1,0 +1,187 @@
+"""The inference process: a socket for any number of clients, the batcher, and one thread that owns the model."""
+
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
+
+import zmq
+
+from worker import wire
+from worker.batch import Batcher
+from worker.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from worker.infer import Engine
+    from worker.records import Prediction
+
+BEAT_S: Final = 0.25
+_Key = tuple[bytes, str]
+"""A client's identity and the id of its utterance."""
+
+
+def serve(settings: ModelSettings, address: str) -> None:
+    """Bind the socket, load and warm the model, and answer until SIGTERM or the death of the parent process.
+
+    Runs in the process's main thread and takes its SIGTERM and SIGINT. On SIGTERM the batch that runs is finished.
+
+    Args:
+        settings: the model and how it is run.
+        address: `ipc://` path to bind.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        ModelError: the checkpoint cannot be used.
+        Exception: the model fails whatever it is given; the process must not go on.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all comes from a local folder
+    parent = multiprocessing.parent_process()
+    parent_pid = os.getppid() if parent is None else parent.pid
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides the order
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send to a client that is gone says so
+        router.setsockopt(zmq.SNDHWM, 0)  # clients bound what they have in flight, and so what comes back
+        router.setsockopt(zmq.RCVHWM, 0)
+        router.bind(address)
+        with _Server(router, settings) as server:
+            while not stopping.is_set():
+                server.turn()
+                if os.getppid() != parent_pid:
+                    os._exit(1)  # nobody is left to answer, and a device that hangs must not keep the process
+
+
+class _Server:
+    """Clients, the queue, and the batch that runs. Only `_thread` touches torch."""
+
+    def __init__(self, router: "zmq.Socket[bytes]", settings: ModelSettings) -> None:
+        self._router = router
+        self._batcher: Batcher[_Key] = Batcher(
+            batch_seconds=settings.batch_seconds, max_wait_s=settings.max_wait_ms / 1000
+        )
+        self._clients: set[bytes] = set()
+        self._requests: dict[_Key, tuple[wire.Request, float]] = {}
+        self._next_beat_s = 0.0
+        self._wake, self._woken = socket.socketpair()
+        self._poller = zmq.Poller()
+        self._poller.register(router, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._engine: Engine | None = None
+        self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
+        self._running: _Running | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._woken.close()
+        self._wake.close()
+
+    def turn(self) -> None:
+        """Wait for something to do, at most until the next beat, and do all of it."""
+        now_s = time.monotonic()
+        until_s = self._next_beat_s
+        due_s = self._batcher.due_s()
+        if due_s is not None and self._engine and not self._running:
+            until_s = min(until_s, due_s)
+        ready = dict(self._poller.poll(max(0, math.ceil((until_s - now_s) * 1000))))
+        if self._woken.fileno() in ready:
+            self._woken.recv(64)
+        self._receive()
+        self._finish()
+        self._start()
+        if time.monotonic() >= self._next_beat_s:
+            self._beat()
+
+    def _receive(self) -> None:
+        while self._router.poll(0):
+            client, data = self._router.recv_multipart()
+            match wire.unpack(data):
+                case wire.Hello():
+                    self._clients.add(client)
+                    self._next_beat_s = 0.0
+                case wire.Request() as request:
+                    now_s = time.monotonic()
+                    self._requests[client, request.id] = request, now_s
+                    self._batcher.add((client, request.id), request.duration_s, now_s)
+
+    def _start(self) -> None:
+        """Hand the next batch to the idle model."""
+        if self._engine is None or self._running is not None:
+            return
+        now_s = time.monotonic()
+        keys = self._batcher.due(now_s)
+        if keys is None:
+            return
+        taken = [self._requests.pop(key) for key in keys]
+        sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
+        queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
+        future = self._thread.submit(self._engine.predict, sounds)
+        self._running = _Running(keys, queue_ms, now_s, future)
+        future.add_done_callback(lambda _: self._wake.send(b"\0"))
+
+    def _finish(self) -> None:
+        """Answer a batch that is done; what the model raised ends the process."""
+        if self._opening is not None and self._opening.done():
+            self._engine, self._opening = self._opening.result(), None
+            self._next_beat_s = 0.0
+        if self._running is None or not self._running.future.done():
+            return
+        done, self._running = self._running, None
+        for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, done.future.result(), strict=True):
+            self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        self._next_beat_s = now_s + BEAT_S
+        busy_s = now_s - self._running.since_s if self._running else 0.0
+        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s)
+        for client in list(self._clients):
+            self._send(client, beat)
+
+    def _send(self, client: bytes, message: wire.Message) -> None:
+        """Send to a client; one that is gone is forgotten, with all it had in the queue."""
+        try:
+            self._router.send_multipart([client, wire.pack(message)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._clients.discard(client)
+            orphans = [key for key in self._requests if key[0] == client]
+            self._batcher.discard(orphans)
+            for key in orphans:
+                del self._requests[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch on the model's thread. `queue_ms`: how long each of its utterances waited."""
+
+    keys: list[_Key]
+    queue_ms: list[float]
+    since_s: float
+    future: "Future[list[Prediction]]"
+
+
+def _open(settings: ModelSettings) -> "Engine":
+    from worker.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
+
+    engine = open_engine(
+        settings.path,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        batch_seconds=settings.batch_seconds,
+    )
+    engine.warm_up()
+    return engine

@@ -1,0 +1,295 @@
+"""One media session of a call: records in order -> closed spans on the call's time line. Pure.
+
+The session owns the order of its records, the position on its media time line and one segmenter per channel. All of
+it is a function of the records alone: chunk sizes, arrival times and restarts change nothing.
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from schemas.common import Encoding, Event, Role
+from worker.errors import BadRecord, Reason
+from worker.media_time import MediaTime
+from worker.order import Ready, StreamOrder
+from worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
+from worker.segment import Segmenter
+from worker.settings import InputSettings, SegmentSettings
+
+
+class Heard(NamedTuple):
+    """A released record, until no span can need its audio any more.
+
+    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held it: who
+    hears this record again must conceal the same again.
+    """
+
+    seq: int
+    position: Position
+    first_sample: int
+    end_sample: int
+    end_capture_ms: float
+    traceparent: str | None
+
+
+class ClosedSpan(NamedTuple):
+    """A span with its channel."""
+
+    channel: int
+    span: Span
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one record brought: spans in the order of their decision, and stretches without audio."""
+
+    spans: list[ClosedSpan]
+    unheard: list[Unheard]
+
+
+class Stream:
+    """One media session.
+
+    Args:
+        time: its position, and its place on the call's time line.
+        segment: the rules of cutting.
+        input_settings: how much disorder and loss is bridged.
+    """
+
+    def __init__(self, time: MediaTime, segment: SegmentSettings, input_settings: InputSettings) -> None:
+        self.time = time
+        self.ended = False
+        self._segment = segment
+        self._input = input_settings
+        self._order = StreamOrder(None, max_held=input_settings.reorder_records)
+        self._format: AudioFormat | None = None
+        self._channels: list[Segmenter] = []
+        self._paused_at_ms: int | None = None
+        self._heard: deque[Heard] = deque()
+        self._heard_from = 0
+
+    # -- records in
+
+    def push(self, chunk: Chunk) -> tuple[Taken, bool]:
+        """Take one record.
+
+        Returns:
+            What it (and records that waited for it) brought, and whether it was a duplicate.
+
+        Raises:
+            BadRecord: the format changed within the stream.
+        """
+        if self._format and chunk.format and chunk.format != self._format:
+            raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
+        pushed = self._order.push(chunk)
+        return self._apply_all(pushed.ready), pushed.duplicate
+
+    def close(self, cut: Cut) -> Taken:
+        """Close what is open: the stream has stalled or its call has ended. Records that waited are released first."""
+        taken = self._apply_all(self._order.flush())
+        taken.spans.extend(self._close_channels(cut))
+        return taken
+
+    def let_go(self) -> None:
+        """After `close`: forget the pre-roll and the odd samples too, so that no record is held back."""
+        self._skip_to_position()
+        self._heard.clear()
+
+    def end_pause(self) -> list[Unheard]:
+        """The pause that the call's end has ended, if there was one."""
+        if self._paused_at_ms is None:
+            return []
+        paused_at_ms, self._paused_at_ms = self._paused_at_ms, None
+        return [Unheard(paused_at_ms, self.time.call_position_ms, is_pause=True)]
+
+    def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
+        taken = Taken([], [])
+        for item in ready:
+            self._apply(item, taken)
+        return taken
+
+    def _apply(self, ready: Ready, taken: Taken) -> None:
+        if self.ended:
+            return
+        chunk = ready.chunk
+        self._heard_from = self.time.sample
+        match chunk.event:
+            case Event.MEDIA:
+                self._media(ready, taken)
+            case Event.GAP:
+                self._move_to(chunk, taken)
+                self._gap(chunk.discarded_ms, taken)
+            case Event.PAUSE:
+                self._move_to(chunk, taken)
+                if self._paused_at_ms is None:
+                    taken.spans.extend(self._close_channels(Cut.PAUSE))
+                    self._paused_at_ms = self.time.call_position_ms
+            case Event.RESUME:
+                self._resume(chunk, taken)
+            case Event.END:
+                taken.spans.extend(self._close_channels(Cut.END))
+                self.ended = True
+            case Event.START:
+                self._move_to(chunk, taken)
+        length_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
+        is_concealed = self._heard_from < self.time.sample - chunk.samples
+        seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
+        self._heard.append(
+            Heard(
+                seq,
+                chunk.position,
+                self._heard_from,
+                self.time.sample,
+                chunk.capture_ms + length_ms,
+                chunk.traceparent,
+            )
+        )
+
+    def _media(self, ready: Ready, taken: Taken) -> None:
+        chunk = ready.chunk
+        if self._format is None:
+            assert chunk.format is not None
+            self._begin(chunk, chunk.format, taken)
+        elif chunk.media_ms is None:
+            self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
+        else:
+            self._move_to(chunk, taken)
+        if self._paused_at_ms is None:
+            self._feed(self.time.sample, chunk, taken)
+        self.time.sample += chunk.samples
+
+    def _begin(self, chunk: Chunk, audio_format: AudioFormat, taken: Taken) -> None:
+        """The first audio: from here on the position counts samples."""
+        self._format = audio_format
+        self.time.begin(audio_format.rate_hz, chunk.media_ms)
+        self._channels = [
+            Segmenter(audio_format.encoding, audio_format.rate_hz, self._segment) for _ in audio_format.layout
+        ]
+        self._skip_to_position()
+        if self.time.sample > 0 and self._paused_at_ms is None:
+            taken.unheard.append(Unheard(self.time.offset_ms, self.time.call_position_ms, is_pause=False))
+
+    def _feed(self, first: int, chunk: Chunk, taken: Taken) -> None:
+        assert self._format is not None
+        width, channels = self._format.encoding.bytes_per_sample, len(self._channels)
+        spans: list[ClosedSpan] = []
+        for index, channel in enumerate(self._channels):
+            audio = chunk.audio if channels == 1 else _deinterleave(chunk.audio, index, channels, width)
+            spans.extend(ClosedSpan(index, span) for span in channel.feed(first, audio))
+        taken.spans.extend(_in_order_of_decision(spans))
+
+    # -- media time
+
+    def _move_to(self, chunk: Chunk, taken: Taken) -> None:
+        """Go to the record's media time."""
+        self._gap(self.time.ahead_ms(chunk.media_ms), taken)
+
+    def _gap(self, missing_ms: float, taken: Taken) -> None:
+        """Audio is missing: a little is heard as silence, more ends what is open."""
+        if not missing_ms:
+            return
+        first, start_ms = self.time.sample, self.time.call_position_ms
+        samples = self.time.skip(missing_ms)
+        if self._paused_at_ms is not None or not samples:
+            return
+        if missing_ms <= self._input.conceal_ms:
+            spans = [ClosedSpan(i, s) for i, c in enumerate(self._channels) for s in c.conceal(samples, first)]
+            taken.spans.extend(_in_order_of_decision(spans))
+        else:
+            taken.spans.extend(self._close_channels(Cut.GAP))
+            taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
+            self._skip_to_position()
+
+    def _resume(self, chunk: Chunk, taken: Taken) -> None:
+        if chunk.media_ms is None and chunk.discarded_ms:
+            self._gap(chunk.discarded_ms, taken)
+        else:
+            self._move_to(chunk, taken)
+        if self._paused_at_ms is not None:
+            taken.unheard.extend(self.end_pause())
+            self._skip_to_position()
+
+    def _close_channels(self, cut: Cut) -> list[ClosedSpan]:
+        spans = [ClosedSpan(i, span) for i, channel in enumerate(self._channels) for span in channel.close(cut)]
+        return _in_order_of_decision(spans)
+
+    def _skip_to_position(self) -> None:
+        self._heard_from = self.time.sample
+        for channel in self._channels:
+            channel.skip_to(self.time.sample)
+
+    # -- facts about spans
+
+    @property
+    def has_audio(self) -> bool:
+        """Whether one readable media record has come."""
+        return self._format is not None
+
+    @property
+    def format(self) -> AudioFormat:
+        """The format of the audio; only asked for once there is some."""
+        assert self._format is not None
+        return self._format
+
+    def sources(self, span: Span) -> tuple[Heard, Heard]:
+        """The records that hold the span's first and last sample."""
+        inside = [h for h in self._heard if h.end_sample > span.start_sample and h.first_sample < span.end_sample]
+        inside = inside or [self._heard[-1]]  # all of it is concealed silence
+        return inside[0], inside[-1]
+
+    def overlap_ms(self, closed: ClosedSpan) -> int:
+        """How long another channel of the stream was voiced during the span: the most of any one of them."""
+        start, end = closed.span.start_sample, closed.span.end_sample
+        return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != closed.channel), default=0)
+
+    # -- durability
+
+    def forget_covered(self) -> None:
+        """Drop records whose audio no later span can need; call once the facts of closed spans have been taken."""
+        needed_from = self.time.sample
+        if self._paused_at_ms is None and self._channels:
+            needed_from = min(channel.keep_from for channel in self._channels)
+        while self._heard and self._heard[0].end_sample <= needed_from:
+            self._heard.popleft()
+
+    @property
+    def resume_seq(self) -> int:
+        """The first record that a successor must hear again."""
+        return self._heard[0].seq if self._heard else self._order.next_seq
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a successor needs to go on from `resume_seq`; holds no audio."""
+        audio = self._format
+        return {
+            "time": self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
+            "seq": self.resume_seq,
+            "paused_at_ms": self._paused_at_ms,
+            "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
+            "channels": [channel.snapshot() for channel in self._channels],
+        }
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any], segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
+        """The stream as it was; the records from `resume_seq` on follow."""
+        stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
+        stream._order = StreamOrder(snapshot["seq"], max_held=input_settings.reorder_records)
+        stream._paused_at_ms = snapshot["paused_at_ms"]
+        if snapshot["format"]:
+            encoding, rate_hz, layout = snapshot["format"]
+            stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
+            stream._channels = [
+                Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot["channels"]
+            ]
+        return stream
+
+
+def _in_order_of_decision(spans: list[ClosedSpan]) -> list[ClosedSpan]:
+    """The one order that every chunking of the same audio gives."""
+    return sorted(spans, key=lambda closed: (closed.span.decided_sample, closed.channel))
+
+
+def _deinterleave(audio: bytes, index: int, channels: int, width: int) -> bytes:
+    if width == 1:
+        return audio[index::channels]
+    return memoryview(audio).cast("H")[index::channels].tobytes()

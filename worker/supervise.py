@@ -1,0 +1,201 @@
+"""Starts the processes, watches them, answers the probes, and drains them under one deadline."""
+
+import multiprocessing
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from worker import health, logs, processes
+from worker.health import Answer, Probes
+from worker.processes import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, Report
+from worker.settings import Settings
+from worker.submit import InferenceClient
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+_WATCH_S = 0.2
+_RESTART_S = 1.0
+_MAX_DEATHS = 3
+_DEATHS_WINDOW_S = 60.0
+_KILL_AFTER_S = 5.0
+_REPORTS_LATE_S = 10.0
+
+log = structlog.get_logger()
+_spawn = multiprocessing.get_context("spawn")
+
+
+class Child:
+    """A process below the supervisor."""
+
+    def __init__(self, name: str, target: Callable[..., None], *args: Any) -> None:
+        self.name = name
+        self.process = _spawn.Process(name=name, target=target, args=args)
+        self.process.start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended, or None while it lives."""
+        return self.process.exitcode
+
+    def stop(self, deadline_s: float) -> None:
+        """SIGTERM, and after the deadline SIGKILL."""
+        if self.process.is_alive():
+            self.process.terminate()
+        self.process.join(max(0.0, deadline_s - time.monotonic()))
+        if self.process.is_alive():
+            log.error("killed after its deadline", child=self.name)
+            self.process.kill()
+            self.process.join(_KILL_AFTER_S)
+
+
+class IngestChild:
+    """The ingest process, started again when it dies, and what it last said."""
+
+    def __init__(self, settings: Settings, name: str, address: str) -> None:
+        self._args = (settings, name, address)
+        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
+        self.report = Report("starting", {})
+        self._heard_s = 0.0
+        self._reports: Connection | None = None
+        self.child = self._start()
+
+    def _start(self) -> Child:
+        self._reports, theirs = _spawn.Pipe(duplex=False)
+        child = Child(self._args[1], processes.ingest, *self._args, theirs)
+        theirs.close()
+        self.report, self._heard_s = Report("starting", {}), time.monotonic()
+        return child
+
+    def listen(self) -> None:
+        """Read what it has reported."""
+        try:
+            while self._reports is not None and self._reports.poll():
+                self.report, self._heard_s = self._reports.recv(), time.monotonic()
+        except (EOFError, OSError):  # it has died; its exit code is looked at next
+            self._reports = None
+
+    @property
+    def silent_s(self) -> float:
+        """Since when it has not reported."""
+        return time.monotonic() - self._heard_s
+
+    def restart(self) -> bool:
+        """Start it again, unless it dies too often."""
+        now_s = time.monotonic()
+        self._deaths.append(now_s)
+        if len(self._deaths) == _MAX_DEATHS and now_s - self._deaths[0] < _DEATHS_WINDOW_S:
+            return False
+        time.sleep(_RESTART_S)
+        self.child = self._start()
+        return True
+
+
+class Supervisor:
+    """The worker as the outside sees it: one process tree, one exit code."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._stopping = threading.Event()
+        self._run_dir = tempfile.mkdtemp(prefix="callmood-")
+        address = f"ipc://{self._run_dir}/inference"
+        self._inference = Child("inference", processes.inference, settings, address)
+        self._beats = InferenceClient(address, stall_s=settings.worker.stall_s)
+        self._ingest = IngestChild(settings, "ingest-0", address)
+
+    def run(self) -> int:
+        """Watch until told to stop or until nothing can be saved; returns the exit code."""
+        code = EXIT_OK
+        while not self._stopping.wait(_WATCH_S):
+            failed = self._watch()
+            if failed is not None:
+                code = failed
+                break
+        self._drain()
+        return code
+
+    def ask_to_stop(self, *_: object) -> None:
+        """Signal handler: drain and end. A second signal ends at once."""
+        if self._stopping.is_set():
+            for child in (self._ingest.child, self._inference):
+                child.process.kill()
+        self._stopping.set()
+
+    def _watch(self) -> int | None:
+        self._beats.collect()
+        self._ingest.listen()
+        if self._inference.exit_code is not None:
+            log.error("the inference process has ended", exit_code=self._inference.exit_code)
+            return self._inference.exit_code if self._inference.exit_code == EXIT_CONFIGURATION else EXIT_AGAIN
+        code = self._ingest.child.exit_code
+        if code is None:
+            return None
+        log.error("the ingest process has ended", exit_code=code)
+        if code in (EXIT_CONFIGURATION, EXIT_GIVE_UP):
+            return code
+        health.forget_process(self._ingest.child.process.pid)
+        if not self._ingest.restart():
+            log.error("the ingest process dies too often", deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
+            return EXIT_AGAIN
+        return None
+
+    def _drain(self) -> None:
+        """Ingest first, while the model still answers; then the rest. One budget for all."""
+        deadline_s = time.monotonic() + self._settings.worker.drain_timeout_s + _KILL_AFTER_S
+        self._stopping.set()
+        self._ingest.child.stop(deadline_s)
+        self._beats.close()
+        self._inference.stop(time.monotonic() + _KILL_AFTER_S)
+        shutil.rmtree(self._run_dir, ignore_errors=True)
+
+    # -- probes
+
+    def is_alive(self) -> Answer:
+        """False when waiting longer would not help: Kubernetes should start the worker again."""
+        limit_s = self._settings.worker.stall_s
+        if not self._beats.healthy(time.monotonic()):
+            return Answer(is_ok=False, text="the model's thread hangs")
+        if self._ingest.report.state == "running" and self._ingest.silent_s > limit_s:
+            return Answer(is_ok=False, text=f"ingest has not reported for {self._ingest.silent_s:.0f} s")
+        facts = self._ingest.report.facts
+        if facts.get("is_store_healthy") and facts.get("stuck_s", 0.0) > limit_s:
+            return Answer(is_ok=False, text=f"a partition has not moved for {facts['stuck_s']:.0f} s")
+        return Answer(is_ok=True, text="alive")
+
+    def is_ready(self) -> Answer:
+        """True when the model is warm, the group joined, every partition restored and the store answering."""
+        if self._stopping.is_set():
+            return Answer(is_ok=False, text="draining")
+        report = self._ingest.report
+        if report.state != "running" or self._ingest.silent_s > _REPORTS_LATE_S:
+            return Answer(is_ok=False, text=f"ingest: {report.state}, heard {self._ingest.silent_s:.0f} s ago")
+        if not report.facts["is_store_healthy"]:
+            return Answer(is_ok=False, text="redis does not answer")
+        if report.facts["restoring"]:
+            return Answer(is_ok=False, text=f"{report.facts['restoring']} partitions are being restored")
+        return Answer(is_ok=True, text=f"ready, {report.facts['partitions']} partitions")
+
+
+def run(settings: Settings) -> int:
+    """Run a worker until SIGTERM or SIGINT; returns its exit code."""
+    logs.configure(settings.log, process="supervisor")
+    metrics_dir = health.use_shared_metrics()
+    supervisor = Supervisor(settings)
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, supervisor.ask_to_stop)
+    probes = Probes(supervisor.is_alive, supervisor.is_ready)
+    server = health.serve(probes, settings.worker.health_host, settings.worker.health_port)
+    log.info("worker started", health_port=server.server_port, policy=settings.policy.model_dump(mode="json"))
+    try:
+        return supervisor.run()
+    finally:
+        server.shutdown()
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+        log.info("worker ended")

@@ -1,0 +1,69 @@
+"""The one place where an ingest loop is wired to the outside."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+
+import redis
+from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
+
+from worker import alert, vad
+from worker.consume import AudioConsumer
+from worker.dead_letters import DeadLetterTopic
+from worker.errors import ConfigurationError, KafkaUnavailable
+from worker.ingest import Inference, Ingest, Outside
+from worker.publish import RedisStore
+from worker.settings import AlertSettings, RedisSettings, Settings
+
+
+def connect_redis(settings: RedisSettings) -> redis.Redis:
+    """A client with a limit on every command; it reconnects by itself."""
+    return redis.Redis.from_url(
+        settings.url.get_secret_value(),
+        socket_timeout=settings.timeout_s,
+        socket_connect_timeout=settings.timeout_s,
+        health_check_interval=15,
+    )
+
+
+def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
+    """The rules of the file, or the default ones without a file.
+
+    Raises:
+        ConfigurationError: the file cannot be read or holds something else.
+    """
+    if settings.rules_file is None:
+        return alert.DEFAULT_RULES
+    try:
+        return alert.parse_rules(settings.rules_file.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"alert rules: {error}") from error
+
+
+@contextmanager
+def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator[Ingest]:
+    """The loop, connected; closed in reverse order, leaving the group last of all.
+
+    Raises:
+        ConfigurationError: a topic is missing, or Kafka refuses the credentials.
+        KafkaUnavailable: no broker answers.
+    """
+    if not vad.self_test():
+        raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
+    rules = alert_rules(settings.alert)
+    owner = f"{os.uname().nodename}/{name}/{os.getpid()}"
+    with ExitStack() as stack:
+        client = connect_redis(settings.redis)
+        stack.callback(client.close)
+        try:
+            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+            stack.callback(dead_letters.close)
+            consumer = AudioConsumer(settings.kafka, client_id=name)
+            stack.callback(consumer.close)
+        except (SaslAuthenticationFailedError, AuthorizationError) as error:
+            raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
+        except KafkaError as error:
+            raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error}") from error
+        store = RedisStore(client, settings.redis, owner)
+        yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)
