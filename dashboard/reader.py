@@ -86,7 +86,7 @@ class Dashboard:
 
     def utterances(self, call_id: str, *, after: int = 0) -> list[Utterance]:
         """The utterances of a call with a number above `after`, in order."""
-        entries = self._redis.xrange(self._key(f"call:{call_id}:utterances"), f"({after}-0" if after else "-", "+")
+        entries = self._redis.xrange(self._key(f"utterances:{call_id}"), f"({after}-0" if after else "-", "+")
         return self._parsed(Utterance, entries)
 
     def follow(self, *, timeout_s: float = 0.25, from_start: bool = False) -> Iterator[News]:

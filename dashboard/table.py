@@ -203,7 +203,7 @@ def _score(emotion: RoleEmotion | None) -> Text:
 def _risk(risk: float | None) -> Text:
     if risk is None:
         return Text("")
-    return Text(f"{risk:.0%}", style="bold red" if risk >= 0.6 else "yellow" if risk >= 0.3 else "")  # noqa: PLR2004 - thirds of attention
+    return Text(f"{risk:.0%}", style="bold red" if risk >= 0.6 else "yellow" if risk >= 0.3 else "")  # noqa: PLR2004 - only colours
 
 
 def _delay(said: Sequence[Utterance]) -> Text:

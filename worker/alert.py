@@ -142,8 +142,7 @@ def evaluate(
         The new state, and the alerts (alert/1) that this raised.
     """
     if result is not None:
-        window_ms = max((round(rule.window_s * 1000) for rule in rules), default=0)
-        state = _remember(state, call["timeline"], result, window_ms)
+        state = _remember(state, call["timeline"], result)
     alerts = []
     for rule in rules:
         if result is None and rule.measure is not Measure.SILENCE:
@@ -173,9 +172,9 @@ def _judge(rule: Rule, state: dict[str, Any], reading: _Reading) -> tuple[dict[s
     return {**state, "episodes": {**state["episodes"], rule.name: list(episode)}}, is_raised
 
 
-def _remember(state: dict[str, Any], line: dict[str, Any], result: Result, window_ms: int) -> dict[str, Any]:
-    """Keep what the rules' windows need: the labels of each role, and when interruptions were counted."""
-    utterance, from_ms, labels = result.utterance, line["end_ms"] - window_ms, state["labels"]
+def _remember(state: dict[str, Any], line: dict[str, Any], result: Result) -> dict[str, Any]:
+    """Keep what windows need: the newest labels of each role, and when the newest interruptions were counted."""
+    utterance, labels = result.utterance, state["labels"]
     answer = scores.standing(result.prediction) if result.prediction else None
     if answer is not None:
         said = [
@@ -189,8 +188,12 @@ def _remember(state: dict[str, Any], line: dict[str, Any], result: Result, windo
         for role, count in counted.items()
         if count > state["counted"].get(role, 0)
     ]
-    kept = [entry for entry in state["interruptions"] if entry[0] >= from_ms]
-    return {**state, "labels": labels, "interruptions": [*kept, *newly][-_MAX_REMEMBERED:], "counted": counted}
+    return {
+        **state,
+        "labels": labels,
+        "interruptions": [*state["interruptions"], *newly][-_MAX_REMEMBERED:],
+        "counted": counted,
+    }
 
 
 def _negativity(rule: Rule, state: dict[str, Any], line: dict[str, Any]) -> list[_Reading]:

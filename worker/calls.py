@@ -119,6 +119,16 @@ class Call:
         return self._end(reason, {}, now_ms)
 
     @property
+    def is_paused(self) -> bool:
+        """Whether the producer has asked not to listen."""
+        return any(stream.paused_at_ms is not None for stream in self._streams.values())
+
+    @property
+    def fresh_detectors(self) -> int:
+        """Channels that could not be restored exactly and go on with a fresh detector."""
+        return sum(stream.fresh_detectors for stream in self._streams.values())
+
+    @property
     def has_news(self) -> bool:
         """Whether there is something to publish."""
         return self.fold.is_changed or (bool(self._groups) and self._groups[0].is_complete)

@@ -14,12 +14,12 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from worker import decode, metrics, policy
+from worker.account import account
 from worker.alert import Rule
 from worker.commits import Commit, Restored, TopicPartition
 from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
 from worker.errors import Fenced, InferenceLost, StoreUnavailable
-from worker.logs import call_hash
 from worker.partition import Partition
 from worker.publish import Store
 from worker.records import ModelInfo, Prediction, Utterance
@@ -169,6 +169,7 @@ class Ingest:
             assert restored.watermark is not None
             self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
             self._moved[source] = (restored.watermark, self._clock())
+            metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
             self._consumer.start(source, restored.watermark)
             self._restoring.discard(source)
             log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
@@ -228,7 +229,7 @@ class Ingest:
         for commit in committed:
             if commit.watermark != self._moved[commit.source][0]:
                 self._moved[commit.source] = (commit.watermark, self._clock())
-            _account(commit)
+            account(commit)
         metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
 
     def _store_failed(self, error: StoreUnavailable) -> None:
@@ -251,6 +252,9 @@ class Ingest:
         oldest = [p.oldest_capture_ms for p in partitions if p.oldest_capture_ms is not None]
         metrics.AUDIO_AGE.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
         metrics.OPEN_RECORDS.set(max((p.open_records for p in partitions), default=0))
+        for partition in partitions:
+            for why, count in partition.take_skipped().items():
+                metrics.RECORDS_SKIPPED.labels(why).inc(count)
         metrics.LIVE_CALLS.set(sum(p.live_calls for p in partitions))
         return Status(
             partitions=len(self._partitions),
@@ -263,38 +267,3 @@ class Ingest:
         lags: Mapping[TopicPartition, int | None] = {source: self._consumer.lag(source) for source in self._partitions}
         metrics.RECORD_LAG.set(sum(lag or 0 for lag in lags.values()))
         return max((now_s - self._moved[source][1] for source, lag in lags.items() if lag), default=0.0)
-
-
-def _account(commit: Commit) -> None:
-    """Count and log what a commit has made visible: one canonical line per utterance."""
-    metrics.COMMITS.inc()
-    for letter in commit.dead_letters:
-        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
-        log.warning(
-            "dead letter", reason=letter.reason.value, detail=letter.detail, offset=letter.record.position.offset
-        )
-    for alert in commit.alerts:
-        metrics.ALERTS.labels(alert["rule"]).inc()
-        log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
-    for call in commit.calls:
-        if call.has_ended and call.summary is not None:
-            metrics.CALLS_ENDED.labels(call.summary["end_reason"]).inc()
-            log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
-    for utterance in commit.utterances:
-        emotion = utterance["emotion"]
-        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
-        total_ms = utterance["latency_ms"]["total"]
-        metrics.UTTERANCES.labels(utterance["role"], label).inc()
-        metrics.LATENCY.observe(total_ms / 1000)
-        log.info(
-            "utterance",
-            call=call_hash(utterance["call_id"]),
-            number=utterance["number"],
-            role=utterance["role"],
-            start_ms=utterance["start_ms"],
-            end_ms=utterance["end_ms"],
-            label=label,
-            confidence=emotion["confidence"] if emotion else None,
-            latency_ms=total_ms,
-            partition=commit.source.partition,
-        )

@@ -33,11 +33,13 @@ class StreamOrder:
         next_seq: the record to go on with; None: the stream is new here. A stream whose first record lies above
             `max_held` was joined late and starts there; below, its beginning is only late.
         max_held: records that may wait for a missing one; with one more it is given up.
+        max_wait_ms: capture time that the waiting records may span; with more it is given up.
     """
 
-    def __init__(self, next_seq: int | None, *, max_held: int) -> None:
+    def __init__(self, next_seq: int | None, *, max_held: int, max_wait_ms: int) -> None:
         self._next = next_seq
         self._max_held = max_held
+        self._max_wait_ms = max_wait_ms
         self._held: dict[int, Chunk] = {}
 
     @property
@@ -54,7 +56,7 @@ class StreamOrder:
         self._held[chunk.seq] = chunk
         ready = self._release(chunk.seq) if chunk.event in _NOW else []
         ready += self._in_turn()
-        while len(self._held) > self._max_held:
+        while self._is_too_late:
             ready += self._release(min(self._held))
             ready += self._in_turn()
         return Pushed(tuple(ready), duplicate=False)
@@ -62,6 +64,13 @@ class StreamOrder:
     def flush(self) -> tuple[Ready, ...]:
         """Release all that waits, and give up what it waited for."""
         return tuple(self._release(max(self._held))) if self._held else ()
+
+    @property
+    def _is_too_late(self) -> bool:
+        captured_ms = [chunk.capture_ms for chunk in self._held.values()]
+        return bool(captured_ms) and (
+            len(captured_ms) > self._max_held or max(captured_ms) - min(captured_ms) > self._max_wait_ms
+        )
 
     def _in_turn(self) -> list[Ready]:
         ready = []

@@ -4,6 +4,7 @@ Everything that decides what is published lives here and below, as a function of
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from worker import aggregate
@@ -37,8 +38,6 @@ class Partition:
         self, source: TopicPartition, restored: Restored, decode: Decode, settings: Settings, rules: Sequence[Rule]
     ) -> None:
         self.source = source
-        self.counts = {"late": 0, "duplicate": 0, "dead": 0}
-        """Records since the start, by what became of them."""
         assert restored.watermark is not None
         self._settings = settings
         self._rules = rules
@@ -48,6 +47,7 @@ class Partition:
         self._calls: dict[str, Call] = {}
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
+        self._skipped = {"late": 0, "duplicate": 0}
         self._dead: list[DeadLetter] = []
         self._bad_in_a_row = 0
         self._changed: dict[str, None] = {}
@@ -89,7 +89,7 @@ class Partition:
         call = self._calls.get(chunk.call_id)
         if self._ended.refuse(chunk) or (call and call.is_over):
             self._ledger.settle(record.position.offset)
-            self.counts["late"] += 1
+            self._skipped["late"] += 1
             return []
         is_first = call is None
         call = call or Call(chunk.call_id, self._settings, self._rules)
@@ -100,14 +100,16 @@ class Partition:
         self._deadlines.pull(call.id, call.seen_at_ms + STALL_MS)
         if outcome.is_settled:
             self._ledger.settle(record.position.offset)
-            self.counts["duplicate"] += 1
+            self._skipped["duplicate"] += 1
         if call.has_news:
             self._changed[call.id] = None
         return outcome.utterances
 
     def _reject(self, record: Record, bad: BadRecord) -> None:
+        call = self._calls.get((record.key or b"").decode(errors="replace"))
+        if call is not None and call.is_paused:  # what is spoken now may be a card number
+            record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
-        self.counts["dead"] += 1
         self._bad_in_a_row += 1
         if self._bad_in_a_row > self._settings.input.max_consecutive_bad:
             raise TooManyBadRecords(
@@ -217,6 +219,16 @@ class Partition:
             self._ledger.settle(offset)
 
     # -- facts
+
+    def take_skipped(self) -> Mapping[str, int]:
+        """Records with nothing new since the last time: of ended calls, and duplicates."""
+        skipped, self._skipped = self._skipped, dict.fromkeys(self._skipped, 0)
+        return skipped
+
+    @property
+    def fresh_detectors(self) -> int:
+        """Channels that could not be restored exactly and go on with a fresh detector."""
+        return sum(call.fresh_detectors for call in self._calls.values())
 
     @property
     def position(self) -> int:

@@ -106,7 +106,7 @@ class RedisStore:
         keys = [self._source_key("position", commit.source), self._source_key("states", commit.source)]
         keys += [self._key(name) for name in ("utterances", "alerts", "live:by_update", "live:by_risk")]
         for call in commit.calls:
-            keys += [self._key(f"call:{call.call_id}"), self._key(f"call:{call.call_id}:utterances")]
+            keys += [self._key(f"call:{call.call_id}"), self._key(f"utterances:{call.call_id}")]
         return keys
 
     def _payload(self, commit: Commit) -> dict[str, Any]:
@@ -175,6 +175,6 @@ def _entry(record: Mapping[str, Any]) -> list[str]:
     emotion = record.get("emotion") or {}
     named = {name: record.get(name) for name in ("call_id", "number", "role", "start_ms", "end_ms", "rule", "since_ms")}
     fields = {name: value for name, value in named.items() if value is not None}
-    if emotion.get("label"):
+    if emotion.get("label") and not emotion["abstained"]:
         fields["label"] = emotion["label"]
     return _flat_list(fields | {"json": json.dumps(record, separators=(",", ":"))})

@@ -43,6 +43,14 @@ class AudioFormat:
         """Bytes of one sample of all channels."""
         return self.encoding.bytes_per_sample * len(self.layout)
 
+    def channel(self, audio: bytes, index: int) -> bytes:
+        """One channel of interleaved audio."""
+        if len(self.layout) == 1:
+            return audio
+        if self.encoding.bytes_per_sample == 1:
+            return audio[index :: len(self.layout)]
+        return memoryview(audio).cast("H")[index :: len(self.layout)].tobytes()
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:

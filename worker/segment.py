@@ -102,9 +102,11 @@ class Segmenter:
         Raises:
             ValueError: an utterance is open, or the sample lies in audio already decided.
         """
-        if self._refilling:
-            self._cursor = sample
+        if self._refilling and sample <= self.next_sample:
+            self._bridge(sample)
             return
+        if self._refilling:
+            self._start = None  # the log has lost the audio of what was open
         if self._start is not None or sample < self.next_sample:
             raise ValueError("close first, and skip forward only")
         frame = sample // self._rules.frame_samples
@@ -113,6 +115,13 @@ class Segmenter:
         self._frame, self._floor, self._cursor, self._window = frame, sample, sample, 0
         self._vad = self._fresh_vad()
         self._restart()
+
+    def _bridge(self, sample: int) -> None:
+        """Refill with silence where the log has lost the audio that a restore needs."""
+        missing = max(0, sample - self._known)
+        self._concealed.append((sample - missing, sample))
+        self._audio += self._silence * missing
+        self._cursor = sample
 
     # -- facts
 

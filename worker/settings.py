@@ -62,6 +62,7 @@ class InputSettings(_Group):
 
     format: Literal["headers", "json", "twilio"] = Field("headers", description="shape of the records")
     reorder_records: Annotated[int, Field(ge=0, le=256)] = Field(16, description="records held for a missing one")
+    reorder_ms: Positive = Field(2_000, description="audio held for a missing record")
     max_record_ms: Positive = Field(5_000, description="longest audio in one record")
     conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence")
     max_consecutive_bad: Positive = Field(1_000, description="bad records in a row that stop the worker")

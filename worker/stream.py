@@ -62,10 +62,11 @@ class Stream:
         self.ended = False
         self._segment = segment
         self._input = input_settings
-        self._order = StreamOrder(None, max_held=input_settings.reorder_records)
+        self._order = _order_of(None, input_settings)
         self._format: AudioFormat | None = None
         self._channels: list[Segmenter] = []
-        self._paused_at_ms: int | None = None
+        self.paused_at_ms: int | None = None
+        """Since when the producer has asked not to listen, on the call's time line."""
         self._heard: deque[Heard] = deque()
         self._heard_from = 0
 
@@ -98,9 +99,9 @@ class Stream:
 
     def end_pause(self) -> list[Unheard]:
         """The pause that the call's end has ended, if there was one."""
-        if self._paused_at_ms is None:
+        if self.paused_at_ms is None:
             return []
-        paused_at_ms, self._paused_at_ms = self._paused_at_ms, None
+        paused_at_ms, self.paused_at_ms = self.paused_at_ms, None
         return [Unheard(paused_at_ms, self.time.call_position_ms, is_pause=True)]
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
@@ -122,9 +123,9 @@ class Stream:
                 self._gap(chunk.discarded_ms, taken)
             case Event.PAUSE:
                 self._move_to(chunk, taken)
-                if self._paused_at_ms is None:
+                if self.paused_at_ms is None:
                     taken.spans.extend(self._close_channels(Cut.PAUSE))
-                    self._paused_at_ms = self.time.call_position_ms
+                    self.paused_at_ms = self.time.call_position_ms
             case Event.RESUME:
                 self._resume(chunk, taken)
             case Event.END:
@@ -155,7 +156,7 @@ class Stream:
             self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
         else:
             self._move_to(chunk, taken)
-        if self._paused_at_ms is None:
+        if self.paused_at_ms is None:
             self._feed(self.time.sample, chunk, taken)
         self.time.sample += chunk.samples
 
@@ -167,15 +168,14 @@ class Stream:
             Segmenter(audio_format.encoding, audio_format.rate_hz, self._segment) for _ in audio_format.layout
         ]
         self._skip_to_position()
-        if self.time.sample > 0 and self._paused_at_ms is None:
+        if self.time.sample > 0 and self.paused_at_ms is None:
             taken.unheard.append(Unheard(self.time.offset_ms, self.time.call_position_ms, is_pause=False))
 
     def _feed(self, first: int, chunk: Chunk, taken: Taken) -> None:
         assert self._format is not None
-        width, channels = self._format.encoding.bytes_per_sample, len(self._channels)
         spans: list[ClosedSpan] = []
         for index, channel in enumerate(self._channels):
-            audio = chunk.audio if channels == 1 else _deinterleave(chunk.audio, index, channels, width)
+            audio = self._format.channel(chunk.audio, index)
             spans.extend(ClosedSpan(index, span) for span in channel.feed(first, audio))
         taken.spans.extend(_in_order_of_decision(spans))
 
@@ -191,7 +191,7 @@ class Stream:
             return
         first, start_ms = self.time.sample, self.time.call_position_ms
         samples = self.time.skip(missing_ms)
-        if self._paused_at_ms is not None or not samples:
+        if self.paused_at_ms is not None or not samples:
             return
         if missing_ms <= self._input.conceal_ms:
             spans = [ClosedSpan(i, s) for i, c in enumerate(self._channels) for s in c.conceal(samples, first)]
@@ -206,7 +206,7 @@ class Stream:
             self._gap(chunk.discarded_ms, taken)
         else:
             self._move_to(chunk, taken)
-        if self._paused_at_ms is not None:
+        if self.paused_at_ms is not None:
             taken.unheard.extend(self.end_pause())
             self._skip_to_position()
 
@@ -220,6 +220,11 @@ class Stream:
             channel.skip_to(self.time.sample)
 
     # -- facts about spans
+
+    @property
+    def fresh_detectors(self) -> int:
+        """Channels that could not be restored exactly and go on with a fresh detector."""
+        return sum(not channel.restored_exactly for channel in self._channels)
 
     @property
     def has_audio(self) -> bool:
@@ -248,7 +253,7 @@ class Stream:
     def forget_covered(self) -> None:
         """Drop records whose audio no later span can need; call once the facts of closed spans have been taken."""
         needed_from = self.time.sample
-        if self._paused_at_ms is None and self._channels:
+        if self.paused_at_ms is None and self._channels:
             needed_from = min(channel.keep_from for channel in self._channels)
         while self._heard and self._heard[0].end_sample <= needed_from:
             self._heard.popleft()
@@ -264,7 +269,7 @@ class Stream:
         return {
             "time": self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
             "seq": self.resume_seq,
-            "paused_at_ms": self._paused_at_ms,
+            "paused_at_ms": self.paused_at_ms,
             "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
             "channels": [channel.snapshot() for channel in self._channels],
         }
@@ -273,8 +278,8 @@ class Stream:
     def restore(cls, snapshot: Mapping[str, Any], segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
         """The stream as it was; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
-        stream._order = StreamOrder(snapshot["seq"], max_held=input_settings.reorder_records)
-        stream._paused_at_ms = snapshot["paused_at_ms"]
+        stream._order = _order_of(snapshot["seq"], input_settings)
+        stream.paused_at_ms = snapshot["paused_at_ms"]
         if snapshot["format"]:
             encoding, rate_hz, layout = snapshot["format"]
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
@@ -284,12 +289,10 @@ class Stream:
         return stream
 
 
+def _order_of(next_seq: int | None, settings: InputSettings) -> StreamOrder:
+    return StreamOrder(next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms)
+
+
 def _in_order_of_decision(spans: list[ClosedSpan]) -> list[ClosedSpan]:
     """The one order that every chunking of the same audio gives."""
     return sorted(spans, key=lambda closed: (closed.span.decided_sample, closed.channel))
-
-
-def _deinterleave(audio: bytes, index: int, channels: int, width: int) -> bytes:
-    if width == 1:
-        return audio[index::channels]
-    return memoryview(audio).cast("H")[index::channels].tobytes()

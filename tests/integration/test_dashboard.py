@@ -133,7 +133,7 @@ def test_records_of_another_version_are_skipped_and_counted(worker, dashboard, r
     worker.say("good", Emotion.NEUTRAL)
     worker.say("odd", Emotion.NEUTRAL)
     redis_client.hset(f"{{{redis_prefix}}}:call:odd", "schema", "callmood.call/9")
-    redis_client.xadd(f"{{{redis_prefix}}}:call:good:utterances", {"json": "{}"}, id="2-0")
+    redis_client.xadd(f"{{{redis_prefix}}}:utterances:good", {"json": "{}"}, id="2-0")
     assert [view.call.call_id for view in dashboard.live_calls()] == ["good"]
     assert len(dashboard.utterances("good")) == 1
     assert dashboard.unreadable == 2

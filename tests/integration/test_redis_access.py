@@ -70,7 +70,7 @@ def test_a_dashboard_reads_every_result(published, login):
     fields = {name.decode(): text.decode() for name, text in dashboard.hgetall(f"{published}:call:call-1").items()}
     assert flat.unflatten(fields) == Call.model_validate(load("call/valid/live.json"))
     assert dashboard.zrange(f"{published}:live:by_risk", 0, 19, desc=True, withscores=True) == [(b"call-1", 0.5)]
-    ((entry_id, _),) = dashboard.xrevrange(f"{published}:call:call-1:utterances", "+", "-", count=10)
+    ((entry_id, _),) = dashboard.xrevrange(f"{published}:utterances:call-1", "+", "-", count=10)
     assert entry_id == b"1-0"
     heard = dict(dashboard.xread({f"{published}:utterances": "0", f"{published}:alerts": "0"}, block=100))
     ((_, utterance),), ((_, alert),) = (heard[f"{published}:{name}".encode()] for name in ("utterances", "alerts"))
@@ -106,4 +106,4 @@ def test_every_key_has_the_lifetime_of_the_catalogue(published, redis_client):
     hours = {name: round(seconds / 3600) for name, seconds in lifetimes_s.items()}
     week = dict.fromkeys((":utterances", ":alerts", ":live:by_update", ":live:by_risk"), 7 * 24)
     own = {":position:callmood.audio:0": 7 * 24, ":states:callmood.audio:0": 7 * 24}
-    assert hours == {":call:call-1": 4, ":call:call-1:utterances": 4} | week | own
+    assert hours == {":call:call-1": 4, ":utterances:call-1": 4} | week | own

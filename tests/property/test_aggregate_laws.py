@@ -34,7 +34,7 @@ def _results(draw):
         at_ms = start_ms + draw(st.integers(250, 15_000))
         position = Position("audio", 0, number)
         utterance = Utterance(
-            id=f"c:{number}:0:{start_ms}", call_id="c", stream=str(number % 2), channel=list(Role).index(role), role=role,
+            id=f"c:{number}", call_id="c", stream=str(number % 2), channel=list(Role).index(role), role=role,
             start_ms=start_ms, end_ms=at_ms, capture_end_ms=10**12 + at_ms, encoding=Encoding.PCMU, rate_hz=8_000,
             audio=b"", cut=Cut.SILENCE, missing_ms=draw(st.sampled_from((0, 20, 200))), overlap_ms=0,
             acoustics=Acoustics(draw(st.floats(-90, 0)), 20.0, 0.0, 3_400), first=position, last=position,

@@ -32,14 +32,14 @@ def shuffled(draw, count=40):
 @given(shuffled())
 def test_records_within_the_bound_come_in_order(seqs):
     """Any displacement within the bound, with duplicates, is undone without a gap."""
-    ready = _push_all(StreamOrder(None, max_held=_MAX_HELD), map(_chunk, seqs))
+    ready = _push_all(StreamOrder(None, max_held=_MAX_HELD, max_wait_ms=10_000), map(_chunk, seqs))
     assert [(item.chunk.seq, item.missing_seqs) for item in ready] == [(seq, 0) for seq in range(40)]
 
 
 @given(shuffled(), st.sets(st.integers(0, 39), min_size=1, max_size=5))
 def test_lost_records_are_gaps_of_the_right_size(seqs, lost):
     """Each run of lost records shows as one gap of its length, whatever the order."""
-    order = StreamOrder(0, max_held=_MAX_HELD)
+    order = StreamOrder(0, max_held=_MAX_HELD, max_wait_ms=10_000)
     ready = [*_push_all(order, (_chunk(seq) for seq in seqs if seq not in lost)), *order.flush()]
     expected, missing = [], 0
     for seq in range(40):
@@ -69,11 +69,11 @@ def test_a_successor_releases_the_same_rest(records, data):
     """Restored at `next_seq` and given the records again from the oldest that waited, it releases the same rest."""
     chunks = [_chunk(seq, event) for seq, event in records]
     crash = data.draw(st.integers(0, len(chunks)))
-    order = StreamOrder(0, max_held=_MAX_HELD)
+    order = StreamOrder(0, max_held=_MAX_HELD, max_wait_ms=10_000)
     _push_all(order, chunks[:crash])
     waiting = [i for i, chunk in enumerate(chunks[:crash]) if chunk.seq >= order.next_seq]
     begin = data.draw(st.integers(0, min(waiting, default=crash)))
-    successor = StreamOrder(order.next_seq, max_held=_MAX_HELD)
+    successor = StreamOrder(order.next_seq, max_held=_MAX_HELD, max_wait_ms=10_000)
     assert _push_all(successor, chunks[begin:crash]) == []
     assert successor.next_seq == order.next_seq
     assert _push_all(successor, chunks[crash:]) == _push_all(order, chunks[crash:])

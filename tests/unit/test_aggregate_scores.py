@@ -49,6 +49,22 @@ def test_quarters_are_quarters_of_the_call_not_of_the_labels():
     assert scores.summary(_said("h"), 4_000)["quarter_scores"]["q3"] == 3.333
 
 
+def test_a_bin_belongs_to_the_quarter_of_its_middle():
+    """An utterance just behind a quarter's border is not drawn before it by the start of its bin."""
+    emotion = scores.add(scores.empty(), 100, 500, _SURE[Emotion.ANGER])
+    assert scores.summary(emotion, 1_100)["quarter_scores"] == {"q1": None, "q2": -3.333, "q3": None, "q4": None}
+
+
+@pytest.mark.parametrize("length_ms", [16_000, 16_250, 10**9])
+def test_there_are_never_more_than_64_bins(length_ms):
+    """However long the call, the newest utterance fits into the bins."""
+    emotion = scores.add(
+        scores.add(scores.empty(), 0, 2, _SURE[_LETTERS["a"]]), length_ms, length_ms, _SURE[_LETTERS["h"]]
+    )
+    assert len(emotion["labels"]) <= 64
+    assert sum(emotion["labels"]) == 2
+
+
 @pytest.mark.parametrize("step_ms", [100, 10_000, 1_000_000])
 def test_quarters_hold_for_calls_of_any_length(step_ms):
     """A call of seconds, of minutes and of days has the same quarter scores."""

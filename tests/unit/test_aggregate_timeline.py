@@ -33,6 +33,12 @@ def test_a_forced_split_is_no_new_turn():
     assert timeline.interruptions(line) == {"customer": Interruptions(1, 6_000)}
 
 
+def test_a_turn_at_the_edge_of_the_open_part_can_still_go_on():
+    """A turn that ends exactly where the settled part ends is lengthened by the piece that touches it."""
+    line = _line((Role.AGENT, 0, 1_000), (Role.CUSTOMER, 300, 4_000), (Role.AGENT, 1_000, 3_900), horizon_ms=3_000)
+    assert timeline.interruptions(line) == {"customer": Interruptions(1, 3_600)}
+
+
 def test_starting_together_interrupts_nobody():
     """Two who begin in the same millisecond do not interrupt each other."""
     assert timeline.interruptions(_line((Role.AGENT, 0, 2_000), (Role.CUSTOMER, 0, 3_000))) == {}

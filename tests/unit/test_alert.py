@@ -92,7 +92,7 @@ def test_a_second_episode_needs_calm_and_the_cool_down():
 
 def test_hovering_around_the_threshold_raises_once():
     """Between clear_at and raise_at nothing happens: the alert does not flap."""
-    rule = _NEGATIVE.model_copy(update={"cooldown_s": 1.0, "window_s": 29.0, "raise_at": 3.3})
+    rule = _NEGATIVE.model_copy(update={"cooldown_s": 1.0, "window_s": 29.0, "raise_at": 4.0})
     assert len(_judge([rule], _customer(*[_A, _A, _A, _N] * 6))) == 1
 
 
@@ -177,7 +177,7 @@ def test_alerts_survive_storage_between_any_two_utterances():
 
 
 def test_the_state_of_a_call_without_end_stays_small():
-    """Labels and interruptions are remembered no longer than the widest window, and never more than 64 of them."""
+    """Never more than the newest 64 labels of a role and 64 interruptions are remembered."""
     call, state = aggregate.empty("c"), alert.empty()
     for number in range(2_000):
         role = (Role.CUSTOMER, Role.AGENT)[number % 2]

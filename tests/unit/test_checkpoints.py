@@ -35,6 +35,11 @@ def change_json(path, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
+@pytest.fixture(autouse=True)
+def _same_weights_every_time():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def model():
     return EmotionModel.new(transformers.HubertConfig(**SIZE).to_dict()).eval()

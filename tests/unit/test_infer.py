@@ -31,6 +31,7 @@ def sound(samples, seed=0):
 
 @pytest.fixture
 def model():
+    torch.manual_seed(0)
     model = EmotionModel.new(CONFIG.to_dict()).eval()
     with torch.no_grad():
         model.head.linear.weight.mul_(5)

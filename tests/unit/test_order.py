@@ -17,7 +17,7 @@ def _seqs(ready):
 
 def test_records_in_order_pass_at_once():
     """A record whose turn it is waits for nothing."""
-    order = StreamOrder(None, max_held=4)
+    order = StreamOrder(None, max_held=4, max_wait_ms=10_000)
     for seq in range(5):
         pushed = order.push(_chunk(seq))
         assert pushed == ((Ready(_chunk(seq), 0),), False)
@@ -26,7 +26,7 @@ def test_records_in_order_pass_at_once():
 
 def test_a_duplicate_is_dropped():
     """A record that was released, or waits already, is a duplicate."""
-    order = StreamOrder(None, max_held=4)
+    order = StreamOrder(None, max_held=4, max_wait_ms=10_000)
     order.push(_chunk(0))
     order.push(_chunk(2))
     assert order.push(_chunk(0)) == ((), True)
@@ -35,14 +35,14 @@ def test_a_duplicate_is_dropped():
 
 def test_a_late_record_is_waited_for():
     """Records behind a missing one wait, and follow it when it comes."""
-    order = StreamOrder(0, max_held=4)
+    order = StreamOrder(0, max_held=4, max_wait_ms=10_000)
     assert order.push(_chunk(2)).ready == order.push(_chunk(1)).ready == ()
     assert _seqs(order.push(_chunk(0)).ready) == [(0, 0), (1, 0), (2, 0)]
 
 
 def test_a_lost_record_is_given_up():
     """With one record more than the bound the missing ones are given up, and their number is known."""
-    order = StreamOrder(0, max_held=2)
+    order = StreamOrder(0, max_held=2, max_wait_ms=10_000)
     assert order.push(_chunk(3)).ready == order.push(_chunk(4)).ready == ()
     assert _seqs(order.push(_chunk(5)).ready) == [(3, 3), (4, 0), (5, 0)]
     assert order.push(_chunk(1)).duplicate
@@ -50,7 +50,7 @@ def test_a_lost_record_is_given_up():
 
 def test_without_room_nothing_waits():
     """With a bound of 0 a gap is seen at once."""
-    order = StreamOrder(None, max_held=0)
+    order = StreamOrder(None, max_held=0, max_wait_ms=10_000)
     order.push(_chunk(0))
     assert _seqs(order.push(_chunk(2)).ready) == [(2, 1)]
 
@@ -58,13 +58,13 @@ def test_without_room_nothing_waits():
 @pytest.mark.parametrize(("first", "released"), [(4, []), (5, [(5, 0)])])
 def test_a_stream_first_seen_late_was_joined_late(first, released):
     """A first record within the bound waits for the beginning; beyond it the stream starts there."""
-    assert _seqs(StreamOrder(None, max_held=4).push(_chunk(first)).ready) == released
+    assert _seqs(StreamOrder(None, max_held=4, max_wait_ms=10_000).push(_chunk(first)).ready) == released
 
 
 @pytest.mark.parametrize("event", [Event.PAUSE, Event.END])
 def test_pause_and_end_do_not_wait(event):
     """A pause or an end releases all before it at once; what is missing is given up, what lies behind it waits."""
-    order = StreamOrder(0, max_held=8)
+    order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
     order.push(_chunk(2))
     order.push(_chunk(6))
     assert _seqs(order.push(_chunk(4, event)).ready) == [(2, 2), (4, 1)]
@@ -73,14 +73,14 @@ def test_pause_and_end_do_not_wait(event):
 
 def test_what_follows_a_pause_directly_is_released_with_it():
     """A record that waited for the pause comes right after it."""
-    order = StreamOrder(0, max_held=8)
+    order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
     order.push(_chunk(3))
     assert _seqs(order.push(_chunk(2, Event.PAUSE)).ready) == [(2, 2), (3, 0)]
 
 
 def test_a_flush_releases_all_that_waits():
     """At the end of a call nothing waits any longer."""
-    order = StreamOrder(0, max_held=8)
+    order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
     assert order.flush() == ()
     order.push(_chunk(2))
     order.push(_chunk(5))
