@@ -19,7 +19,7 @@ $(READY): pyproject.toml
 		echo "callmood needs Python 3.11 to 3.13, and $(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@if command -v uv > /dev/null; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
-		uv pip install --quiet --python $(BIN)/python --editable '.[demo,train,test]'; \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,train,test]'; \
 	else \
 		{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && \
 		$(BIN)/python -m pip install --quiet --editable '.[demo,train,test]'; \

@@ -45,12 +45,16 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The loop. `train` is what learns: `all`, `encoder` (all but the CNN), `head`."""
+    """The loop. `train` is what learns: `all`, `encoder` (all but the CNN), `head`.
+
+    `speeds`: training plays each clip at one of these, pitch and all.
+    """
 
     seed: int
     epochs: int
     batch_size: int
     crop_s: float
+    speeds: Sequence[float]
     train: Trainable
     encoder_lr: float
     head_lr: float
@@ -81,7 +85,15 @@ class Config:
     calibration: CalibrationConfig
 
 
-_KINDS: dict[Any, Any] = {int: int, float: (int, float), str: str, Mapping[str, Any]: dict, Trainable: str, bool: bool}
+_KINDS: dict[Any, Any] = {
+    int: int,
+    float: (int, float),
+    str: str,
+    Mapping[str, Any]: dict,
+    Trainable: str,
+    bool: bool,
+    Sequence[float]: list,
+}
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from schemas.common import EMOTIONS, RATES_HZ, Encoding
 from training import manifest
+from training.config import TrainConfig
 from worker import audio
 from worker.errors import ConfigurationError
 
@@ -30,6 +31,10 @@ class Clip:
     def seconds(self) -> float:
         """Length."""
         return len(self.audio) / _SAMPLE_BYTES / self.rate_hz
+
+    def at_speed(self, speed: float) -> "Clip":
+        """The same samples, played faster or slower."""
+        return dataclasses.replace(self, rate_hz=round(self.rate_hz * speed))
 
     def crop(self, seconds: float, rng: np.random.Generator) -> "Clip":
         """A random stretch of at most `seconds`."""
@@ -62,11 +67,12 @@ def load(path: Path) -> dict[str, list[Clip]]:
     return clips
 
 
-def training_batches(
-    clips: Sequence[Clip], *, batch_size: int, crop_s: float, rng: np.random.Generator
-) -> Iterator[Batch]:
-    """One epoch in random order, cropped to `crop_s`, utterances of like length together."""
-    cropped = [clips[i].crop(crop_s, rng) for i in rng.permutation(len(clips))]
+def training_batches(clips: Sequence[Clip], config: TrainConfig, rng: np.random.Generator) -> Iterator[Batch]:
+    """One epoch in random order, at random speeds, cropped to `crop_s`, utterances of like length together."""
+    speeds = rng.choice(config.speeds, size=len(clips))
+    order = rng.permutation(len(clips))
+    cropped = [clips[i].at_speed(speed).crop(config.crop_s, rng) for i, speed in zip(order, speeds, strict=True)]
+    batch_size = config.batch_size
     bucket_size = batch_size * _BUCKET_BATCHES
     batches: list[Sequence[Clip]] = []
     for start in range(0, len(cropped), bucket_size):

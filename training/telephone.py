@@ -43,10 +43,9 @@ def narrow(samples: Samples, rate_hz: int, line: Line) -> Samples:
     padded_ms += -padded_ms % 20
     spectrum = np.fft.rfft(samples, padded_ms * rate_hz // 1000)[: padded_ms * RATE_HZ // 2000 + 1]
     frequency_hz = np.arange(spectrum.size) * 1000 / padded_ms
-    gain = _edge(frequency_hz, line.low_hz - 100, line.low_hz) * _edge(
-        -frequency_hz, -line.high_hz - 200, -line.high_hz
-    )
-    narrowed = np.fft.irfft(spectrum * gain, padded_ms * RATE_HZ // 1000)[:length]
+    low = _edge(frequency_hz, line.low_hz - 100, line.low_hz)
+    high = _edge(-frequency_hz, -line.high_hz - 200, -line.high_hz)
+    narrowed = np.fft.irfft(spectrum * low * high, padded_ms * RATE_HZ // 1000)[:length]
     rms = max(float(np.sqrt(np.mean(narrowed**2))), 1e-9)
     level: Samples = narrowed * 10 ** (line.level_dbfs / 20) / rms
     return level

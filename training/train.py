@@ -66,6 +66,7 @@ def train(
     newbob = NewBob(config.anneal_factor, config.anneal_threshold)
     rng = np.random.default_rng(config.seed)
     torch.manual_seed(config.seed)  # dropout
+    np.random.seed(config.seed)  # noqa: NPY002 - transformers draws SpecAugment's masks from the global generator
     step = 0
     epochs: list[Epoch] = []
     best = (float("inf"), float("inf"))
@@ -74,7 +75,7 @@ def train(
         started_s = time.monotonic()
         losses: list[float] = []
         model.train()
-        for batch in data.training_batches(train_clips, batch_size=config.batch_size, crop_s=config.crop_s, rng=rng):
+        for batch in data.training_batches(train_clips, config, rng):
             step += 1
             for group in optimizer.param_groups:
                 group["lr"] = group["full_lr"] * newbob.factor * min(1.0, step / max(config.warmup_steps, 1))

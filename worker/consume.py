@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
+from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.structs import MemberState
 
 from worker.commits import TopicPartition
 from worker.errors import ConfigurationError, Fenced
@@ -18,6 +19,7 @@ from worker.records import Position, Record
 from worker.settings import KafkaSettings
 
 _FETCH_WAIT_MS = 50
+_JOIN_POLL_MS = 500
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
@@ -100,6 +102,8 @@ class AudioConsumer:
         self._listener = _Listener(self._consumer)
         self._consumer.subscribe([settings.audio_topic], listener=self._listener)
         self._paused = False
+        self.membership: ConsumerGroupMetadata | None = None
+        """Our place in the group when it was last stable; None before, and once we are out."""
 
     def poll(self, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
         """The next records of the started partitions.
@@ -107,9 +111,15 @@ class AudioConsumer:
         Raises:
             Fenced: the group has taken this member's partitions away.
         """
-        polled = self._consumer.poll(timeout_ms=timeout_ms)
+        polled = self._consumer.poll(timeout_ms=max(timeout_ms, _JOIN_POLL_MS) if self._is_joining else timeout_ms)
+        if self._is_joining:
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 - see _is_joining
         if self._listener.is_lost:
+            self.membership = None
             raise Fenced("this worker was out of its consumer group for too long; its partitions are another's now")
+        member = self._consumer.group_metadata()
+        if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id:
+            self.membership = member
         return {
             TopicPartition(p.topic, p.partition): [
                 Record(
@@ -134,6 +144,26 @@ class AudioConsumer:
         partition = KafkaPartition(*source)
         find = self._consumer.end_offsets if self._settings.start == "latest" else self._consumer.beginning_offsets
         return int(find([partition])[partition])
+
+    @property
+    def _is_joining(self) -> bool:
+        """Whether a join is open.
+
+        kafka-python 3.0.12 forgets an open join of the group's leader when a poll ends before the join does: polls
+        then return nothing for ever, without an error. Asking for the join again keeps it known, and a longer poll
+        lets it end within one.
+        """
+        return bool(self._consumer._coordinator.rejoining)  # noqa: SLF001 - there is no public way to know
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the audio topic."""
+        return len(self._consumer.partitions_for_topic(self._settings.audio_topic))
+
+    def committed(self, source: TopicPartition, *, timeout_ms: int) -> int | None:
+        """The group's offset; waits while an open transaction holds a newer one."""
+        found = self._consumer.committed(KafkaPartition(*source), metadata=True, timeout_ms=timeout_ms)
+        return None if found is None else int(found.offset)
 
     def start(self, source: TopicPartition, offset: int) -> None:
         """The partition is restored: read from this offset on."""

@@ -225,7 +225,8 @@ class Ingest:
             raise Fenced(f"{len(fenced)} partitions are another owner's, or the store lost writes")
         self._store_answered()
         committed, self._pending = self._pending, []
-        self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
+        if not self._store.moves_group_offsets:
+            self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
         for commit in committed:
             if commit.watermark != self._moved[commit.source][0]:
                 self._moved[commit.source] = (commit.watermark, self._clock())

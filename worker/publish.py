@@ -32,6 +32,9 @@ _PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", 
 class Store(Protocol):
     """Where results and states are committed together."""
 
+    moves_group_offsets: bool
+    """Whether a commit moves the consumer group's offsets too; else they are moved afterwards, for display."""
+
     def claim(self, source: TopicPartition) -> Restored:
         """Take a partition over, fence its earlier owner, and get what it left.
 
@@ -52,6 +55,8 @@ class Store(Protocol):
 
 class RedisStore:
     """Results, states and position in Redis or Valkey. All keys share a hash tag, so that one script may touch them."""
+
+    moves_group_offsets = False
 
     def __init__(self, client: redis.Redis, settings: RedisSettings, owner: str) -> None:
         self._redis = client

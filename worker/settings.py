@@ -12,6 +12,8 @@ from worker.errors import ConfigurationError
 
 PREFIX = "CALLMOOD_"
 
+_MAY_BE_AT_WORK = frozenset((Role.AGENT, Role.MIXED, Role.UNKNOWN))
+
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 
@@ -31,15 +33,23 @@ class KafkaSettings(_Group):
     group_id: str = Field("callmood", description="consumer group of the workers")
     audio_topic: str = Field("callmood.audio", description="input topic, schema callmood.audio/1")
     dead_letter_topic: str = Field("callmood.dead-letter", description="where unreadable records go")
+    utterance_topic: str = Field("callmood.utterances", description="output=kafka: utterance/1, one per utterance")
+    call_topic: str = Field("callmood.calls", description="output=kafka: call/1, the newest per call; compacted")
+    alert_topic: str = Field("callmood.alerts", description="output=kafka: alert/1")
+    state_topic: str = Field("callmood.states", description="output=kafka: the workers' own call states; compacted")
     start: Literal["earliest", "latest"] = Field("earliest", description="where a partition without a position starts")
     session_timeout_ms: Positive = Field(15_000, description="silence after which a worker's calls go to others")
     max_poll_interval_ms: Positive = Field(60_000, description="longest pause between two polls")
     request_timeout_ms: Positive = Field(15_000, description="limit of one request")
     max_poll_records: Positive = Field(2_000, description="records per poll")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field("PLAINTEXT")
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(None)
-    sasl_username: str | None = Field(None)
-    sasl_password: SecretStr | None = Field(None)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how the connection is secured"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="how we log in, with a SASL protocol"
+    )
+    sasl_username: str | None = Field(None, description="who we are, with SASL")
+    sasl_password: SecretStr | None = Field(None, description="our secret, with SASL")
     ssl_ca_file: Path | None = Field(None, description="PEM bundle of trusted authorities")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate")
     ssl_key_file: Path | None = Field(None, description="PEM client key")
@@ -80,7 +90,9 @@ class SegmentSettings(_Group):
     )
     padding_ms: Annotated[int, Field(ge=0)] = Field(140, description="audio kept around the voiced part")
     min_utterance_ms: Positive = Field(250, description="shorter voiced spans are dropped")
-    max_utterance_s: Annotated[float, Field(ge=1)] = Field(15.0, description="longest utterance; longer speech splits")
+    max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
+        15.0, description="longest utterance; longer speech splits"
+    )
     split_search_s: PositiveFloat = Field(3.0, description="the split is at the quietest point of these last seconds")
 
 
@@ -108,8 +120,12 @@ class PolicySettings(_Group):
 
     @model_validator(mode="after")
     def _agents_need_a_basis(self) -> "PolicySettings":
-        if Role.AGENT in self.emotion_roles and not (self.legal_basis or "").strip():
-            raise ValueError("emotion_roles has `agent`: set policy.legal_basis to the written reason")
+        at_work = [role.value for role in self.emotion_roles if role in _MAY_BE_AT_WORK]
+        if at_work and not (self.legal_basis or "").strip():
+            raise ValueError(
+                f"emotion_roles has {', '.join(at_work)}, which may be a person at work: "
+                "set policy.legal_basis to the written reason"
+            )
         return self
 
 
@@ -117,8 +133,8 @@ class ModelSettings(_Group):
     """The model and how it is run."""
 
     path: str = Field("demo-tiny", description="bundle or Hugging Face folder; `demo-tiny` is the bundled demo model")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto")
-    dtype: Literal["auto", "fp32", "bf16"] = Field("auto")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0 leaves the choice to torch")
     batch_seconds: PositiveFloat = Field(60.0, description="padded seconds of audio per batch, at most")
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(20.0, description="longest wait for company in a batch")
@@ -128,6 +144,7 @@ class ModelSettings(_Group):
 class WorkerSettings(_Group):
     """Processes, time budgets and ports."""
 
+    output: Literal["redis", "kafka"] = Field("redis", description="where results and call states are committed")
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition")
     state_interval_ms: Positive = Field(
         2_000, description="audio a call may hold back before its state is saved anyway"
@@ -141,7 +158,7 @@ class WorkerSettings(_Group):
 class LogSettings(_Group):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is shown")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 

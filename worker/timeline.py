@@ -9,6 +9,7 @@ that does is left out.
 A time line is a plain dict that msgpack can carry. Functions return a new one and leave their argument as it was.
 """
 
+from collections.abc import Iterable
 from dataclasses import astuple, dataclass
 from itertools import combinations, product
 from typing import Any, Final, NamedTuple
@@ -201,7 +202,7 @@ def _remember(known: list[list[int]], ended: list[list[int]]) -> list[list[int]]
     return [*known, *long][-_MAX_SILENCES:]
 
 
-def _count(total: dict[str, Interruptions], pairs: Any) -> None:
+def _count(total: dict[str, Interruptions], pairs: Iterable[tuple[Turn, Turn]]) -> None:
     """Add the interruptions among pairs of turns."""
     for one, other in pairs:
         first, later = sorted((one, other))

@@ -13,7 +13,8 @@ from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
 from worker.errors import ConfigurationError, KafkaUnavailable
 from worker.ingest import Inference, Ingest, Outside
-from worker.publish import RedisStore
+from worker.publish import RedisStore, Store
+from worker.publish_kafka import KafkaStore
 from worker.settings import AlertSettings, RedisSettings, Settings
 
 
@@ -41,6 +42,16 @@ def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
         raise ConfigurationError(f"alert rules: {error}") from error
 
 
+def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
+    if settings.worker.output == "kafka":
+        in_kafka = KafkaStore(consumer, settings.kafka, f"{os.uname().nodename}-{name}")
+        stack.callback(in_kafka.close)
+        return in_kafka
+    client = connect_redis(settings.redis)
+    stack.callback(client.close)
+    return RedisStore(client, settings.redis, f"{os.uname().nodename}/{name}/{os.getpid()}")
+
+
 @contextmanager
 def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator[Ingest]:
     """The loop, connected; closed in reverse order, leaving the group last of all.
@@ -52,18 +63,15 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
     if not vad.self_test():
         raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
     rules = alert_rules(settings.alert)
-    owner = f"{os.uname().nodename}/{name}/{os.getpid()}"
     with ExitStack() as stack:
-        client = connect_redis(settings.redis)
-        stack.callback(client.close)
         try:
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
             stack.callback(dead_letters.close)
             consumer = AudioConsumer(settings.kafka, client_id=name)
             stack.callback(consumer.close)
+            store = _open_store(settings, name, consumer, stack)
         except (SaslAuthenticationFailedError, AuthorizationError) as error:
             raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
         except KafkaError as error:
             raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error}") from error
-        store = RedisStore(client, settings.redis, owner)
         yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)

@@ -2,13 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
+import soundfile
+import torch
 
-from schemas.common import EMOTIONS, Emotion
-from training import export
+from schemas.common import EMOTIONS, Emotion, Encoding, Role
+from training import calls, export
+from worker import audio
 from worker.checkpoints import DEMO_FOLDER
 from worker.model import load
+
+CALLS = Path(__file__).parents[2] / "examples" / "calls"
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +71,23 @@ def test_it_was_judged_on_held_out_voices_and_is_better_than_chance(report: dict
 def test_its_labels_are_the_four_emotions(report: dict):
     """The order of the report's classes is the order of every probability vector in this project."""
     assert [Emotion(label) for label in report["test"]["labels"]] == list(EMOTIONS)
+
+
+def test_it_hears_what_is_acted_in_the_example_calls():
+    """Of the customers' turns in the example calls, at least three in four get the emotion they were acted in."""
+    model = load("demo-tiny")
+    wanted, heard = [], []
+    for path in sorted(CALLS.glob("*.flac")):
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+        for turn in json.loads(path.with_suffix(".json").read_text(encoding="utf-8")):
+            if turn["role"] == Role.CUSTOMER:
+                start, end = (turn[key] * rate_hz // 1000 for key in ("start_ms", "end_ms"))
+                spoken = samples[start:end, calls.CHANNELS.index(Role.CUSTOMER)]
+                with torch.inference_mode():
+                    logits = model(*audio.prepare([(Encoding.S16LE, rate_hz, spoken.tobytes())]))
+                wanted.append(turn["emotion"])
+                heard.append(EMOTIONS[int(logits.argmax())])
+    assert len(wanted) == 17
+    right = [a for a, b in zip(wanted, heard, strict=True) if a == b]
+    assert len(right) >= 13, list(zip(wanted, heard, strict=True))
+    assert set(right) == set(EMOTIONS)

@@ -138,6 +138,17 @@ def test_every_parameter_learns(shape):
     assert without == []
 
 
+def test_layer_drop_skips_layers_in_training_only():
+    """With LayerDrop at 1 no transformer layer takes part in training, and every one in evaluation."""
+    model = EmotionModel.new(tiny(layerdrop=1.0))
+    weight = model.encoder.encoder.layers[1].feed_forward.output_dense.weight
+    waveform, length = noise(8_000), torch.tensor([8_000])
+    model.train()(waveform, length).square().sum().backward()
+    assert weight.grad is None
+    model.eval()(waveform, length).square().sum().backward()
+    assert weight.grad.abs().sum() > 0
+
+
 def test_fusing_changes_no_logits():
     """Folded weight normalisation is the same convolution."""
     model = loud(EmotionModel.new(tiny()))
