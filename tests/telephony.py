@@ -213,8 +213,12 @@ class Worker:
         self.waiting = []
 
     def commit(self) -> Store:
-        """Answer and commit what is due."""
+        """Answer all that waits and commit what is due."""
         self.answer()
+        return self.commit_answered()
+
+    def commit_answered(self) -> Store:
+        """Commit what is due without the answers that are missing."""
         if commit := self.partition.collect(STAMPS, 0.0):
             self.store.apply(commit)
         return self.store

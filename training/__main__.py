@@ -22,10 +22,8 @@ DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 2 where a configuration, a corpus or a program is wrong or missing."""
-    arguments = sys.argv[1:] if arguments is None else arguments
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    options.command = shlex.join(["callmood-train", *arguments])
     try:
         options.run(options)
     except CallmoodError as error:
@@ -37,11 +35,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo_tiny(options: argparse.Namespace) -> None:
     settings = config.load(DEMO_CONFIG, options.set)
     path = synthesize.synthesize(options.work, settings.corpus)
-    _make(settings, path, options.out, options.command, {"espeak-ng": speak.version()})
+    command = _command(options.set, "demo-tiny")
+    _make(settings, path, options.out, command, {"espeak-ng": speak.version()})
 
 
 def _train(options: argparse.Namespace) -> None:
-    _make(config.load(options.config, options.set), options.manifest, options.out, options.command, {})
+    command = _command(options.set, "train", options.config.name, options.manifest.name, options.out.name)
+    _make(config.load(options.config, options.set), options.manifest, options.out, command, {})
 
 
 def _synthesize(options: argparse.Namespace) -> None:
@@ -54,6 +54,11 @@ def _synth_calls(options: argparse.Namespace) -> None:
 
     for path in calls.make_all(options.folder):
         sys.stdout.write(f"{path}\n")
+
+
+def _command(overrides: Sequence[str], *words: str) -> str:
+    """The command as the card shows it: without the folders of the machine it ran on."""
+    return shlex.join(["callmood-train", *words, *(word for value in overrides for word in ("--set", value))])
 
 
 def _make(settings: Config, path: Path, out: Path, command: str, tools: dict[str, str]) -> None:

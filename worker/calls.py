@@ -71,7 +71,7 @@ class Call:
     def __init__(self, call_id: str, settings: Settings, rules: Sequence[Rule]) -> None:
         self.id = call_id
         self.seen_at_ms = 0
-        """The partition's clock at the call's last record."""
+        """The partition's clock at the call's last record, or at its end."""
         self.fold = Fold(call_id, rules)
         self.last_offset = -1
         """Newest record of the call that this process has read."""
@@ -96,6 +96,7 @@ class Call:
         stream = self._stream(chunk)
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
+        stream.active_at_ms = max(stream.active_at_ms or 0, elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         self.last_offset = chunk.position.offset
         if is_duplicate:
@@ -109,13 +110,23 @@ class Call:
             return Outcome(self._end(Event.END.value, {chunk.stream: taken}, now_ms), is_settled=False)
         return Outcome(self._group({chunk.stream: taken}, now_ms), is_settled=False)
 
-    def stall(self, now_ms: float) -> list[Utterance]:
-        """No record has come for a while: close what is open, so that the call holds back nothing."""
-        taken = {name: stream.close(Cut.GAP) for name, stream in self._streams.items()}
+    def stall(self, quiet_since_ms: int, now_ms: float) -> list[Utterance]:
+        """Close what is open in the streams without a record since then, so that they hold back nothing."""
+        taken = {
+            name: stream.close(Cut.GAP)
+            for name, stream in self._streams.items()
+            if stream.active_at_ms is not None and stream.active_at_ms <= quiet_since_ms
+        }
         return self._group(taken, now_ms, let_go=True)
 
-    def end(self, reason: str, now_ms: float) -> list[Utterance]:
+    @property
+    def active_at_ms(self) -> int | None:
+        """The partition's clock at the newest record of the stream that stalls next; None if all are let go."""
+        return min((s.active_at_ms for s in self._streams.values() if s.active_at_ms is not None), default=None)
+
+    def end(self, reason: str, *, elapsed_ms: int, now_ms: float) -> list[Utterance]:
         """The call is over without an `end` record."""
+        self.seen_at_ms = elapsed_ms
         return self._end(reason, {}, now_ms)
 
     @property
@@ -139,7 +150,7 @@ class Call:
             return stream
         if len(self._streams) >= _MAX_STREAMS:
             raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_STREAMS} streams in one call")
-        media_zero_ms = chunk.capture_ms - round(chunk.media_ms or 0)
+        media_zero_ms = max(0, chunk.capture_ms - round(chunk.media_ms or 0))
         if self._origin_ms is None:
             self._origin_ms = media_zero_ms
             self.fold.start(media_zero_ms)
@@ -148,13 +159,7 @@ class Call:
 
     def _end(self, reason: str, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
         for name, stream in self._streams.items():
-            rest = stream.close(Cut.END)
-            rest.unheard.extend(stream.end_pause())
-            if name in taken:
-                taken[name].spans.extend(rest.spans)
-                taken[name].unheard.extend(rest.unheard)
-            else:
-                taken[name] = rest
+            taken.setdefault(name, Taken()).extend(stream.close(Cut.END))
         self.is_over = True
         reason = reason if any(stream.has_audio for stream in self._streams.values()) else "no_audio"
         return self._group(taken, now_ms, ended=reason, let_go=True)
@@ -198,7 +203,7 @@ class Call:
             audio=span.audio,
             cut=span.cut,
             missing_ms=round(span.missing_samples * 1000 / audio.rate_hz),
-            overlap_ms=stream.overlap_ms(closed),
+            overlap_ms=closed.overlap_ms,
             acoustics=acoustics.measure(pcm, audio.rate_hz),
             first=first.position,
             last=last.position,
@@ -227,7 +232,7 @@ class Call:
             for stretch in group.unheard:
                 self.fold.add_unheard(stretch)
             if group.ended:
-                self.fold.finish(group.ended, self._position_ms)
+                self.fold.finish(group.ended, max(s.time.call_position_ms for s in self._streams.values()))
             self._cut = group.cut
         return released
 
@@ -235,10 +240,6 @@ class Call:
     def is_finished(self) -> bool:
         """Whether the call is over and everything of it has been released."""
         return self.is_over and not self._groups
-
-    @property
-    def _position_ms(self) -> int:
-        return max((stream.time.call_position_ms for stream in self._streams.values()), default=0)
 
     # -- durability
 
@@ -274,7 +275,6 @@ class Call:
             "origin_ms": self._origin_ms,
             "notice": self._notice.value if self._notice else None,
             "seen_at_ms": self.seen_at_ms,
-            "is_over": self.is_over,
         }
 
     @classmethod
@@ -290,7 +290,6 @@ class Call:
         call, cut = cls(call_id, settings, rules), state["cut"]
         call.fold.load(state["fold"])
         call.seen_at_ms = cut["seen_at_ms"]
-        call.is_over = cut["is_over"]
         call._origin_ms = cut["origin_ms"]
         call._notice = Notice(cut["notice"]) if cut["notice"] else None
         call._streams = {

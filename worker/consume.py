@@ -68,22 +68,29 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
 
 
 class AudioConsumer:
-    """The consumer of one ingest process. Not thread-safe: one loop owns it.
+    """A consumer of whole partitions in a group. Not thread-safe: one loop owns it.
+
+    Args:
+        settings: connection, group and the audio topic.
+        client_id: name of this process.
+        outputs: read the topics of the workers' results instead, in a group of their own.
 
     Raises:
         ConfigurationError: the topic does not exist.
     """
 
-    def __init__(self, settings: KafkaSettings, client_id: str) -> None:
+    def __init__(self, settings: KafkaSettings, client_id: str, *, outputs: bool = False) -> None:
         self._settings = settings
+        results = [settings.utterance_topic, settings.call_topic, settings.alert_topic]
+        topics = results if outputs else [settings.audio_topic]
         self._consumer = KafkaConsumer(
             **connection(settings),
             client_id=client_id,
-            group_id=settings.group_id,
+            group_id=f"{settings.group_id}-projector" if outputs else settings.group_id,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             isolation_level="read_committed",
             enable_auto_commit=False,
-            auto_offset_reset=settings.start,
+            auto_offset_reset="earliest",  # only met after retention loss: where to start is decided in start_of
             allow_auto_create_topics=False,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 100),
@@ -93,14 +100,15 @@ class AudioConsumer:
             max_partition_fetch_bytes=4 << 20,
             receive_buffer_bytes=1 << 20,
         )
-        if not self._consumer.partitions_for_topic(settings.audio_topic):
+        missing = [topic for topic in topics if not self._consumer.partitions_for_topic(topic)]
+        if missing:
             self._consumer.close(autocommit=False, timeout_ms=1_000)
             raise ConfigurationError(
-                f"topic {settings.audio_topic!r} does not exist on {settings.bootstrap_servers}: "
-                "create it, or set CALLMOOD_KAFKA__AUDIO_TOPIC"
+                f"topic {missing[0]!r} does not exist on {settings.bootstrap_servers}: "
+                "create it, or set its name (CALLMOOD_KAFKA__AUDIO_TOPIC and the like)"
             )
         self._listener = _Listener(self._consumer)
-        self._consumer.subscribe([settings.audio_topic], listener=self._listener)
+        self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
         self.membership: ConsumerGroupMetadata | None = None
         """Our place in the group when it was last stable; None before, and once we are out."""
@@ -141,9 +149,15 @@ class AudioConsumer:
 
     def start_of(self, source: TopicPartition) -> int:
         """Where a partition begins for which the store has no position."""
+        if self._settings.start == "earliest":
+            return self.oldest(source)
         partition = KafkaPartition(*source)
-        find = self._consumer.end_offsets if self._settings.start == "latest" else self._consumer.beginning_offsets
-        return int(find([partition])[partition])
+        return int(self._consumer.end_offsets([partition])[partition])
+
+    def oldest(self, source: TopicPartition) -> int:
+        """The first record that retention has left."""
+        partition = KafkaPartition(*source)
+        return int(self._consumer.beginning_offsets([partition])[partition])
 
     @property
     def _is_joining(self) -> bool:
@@ -164,6 +178,10 @@ class AudioConsumer:
         """The group's offset; waits while an open transaction holds a newer one."""
         found = self._consumer.committed(KafkaPartition(*source), metadata=True, timeout_ms=timeout_ms)
         return None if found is None else int(found.offset)
+
+    def position(self, source: TopicPartition) -> int:
+        """The next offset to read; control records are behind it too."""
+        return int(self._consumer.position(KafkaPartition(*source)))
 
     def start(self, source: TopicPartition, offset: int) -> None:
         """The partition is restored: read from this offset on."""

@@ -23,6 +23,16 @@ class Ended(NamedTuple):
         return bytes(msgpack.packb({"ended": list(self)}))
 
 
+def refuse_start(chunk: Chunk) -> None:
+    """A record of a call that is over is dropped, but a new call is not dropped in silence.
+
+    Raises:
+        BadRecord: it starts a new call under an id that was used a moment ago.
+    """
+    if chunk.event is Event.START:
+        raise BadRecord(Reason.CALL_ENDED, "the call id of a call that ended a moment ago was used again")
+
+
 class EndedCalls:
     """The ended calls of one partition."""
 
@@ -42,8 +52,8 @@ class EndedCalls:
         """A call is over and everything of it is published."""
         self._calls[call_id] = ended
 
-    def refuse(self, chunk: Chunk) -> bool:
-        """Whether the record belongs to a call that is over and can be forgotten.
+    def refuse(self, chunk: Chunk, *, watermark: int, elapsed_ms: int) -> bool:
+        """Whether the record belongs to a call that is over and can be dropped.
 
         Raises:
             BadRecord: it starts a new call under an id that was used a moment ago.
@@ -51,19 +61,20 @@ class EndedCalls:
         ended = self._calls.get(chunk.call_id)
         if ended is None:
             return False
+        if self._is_past(ended, watermark, elapsed_ms):
+            del self._calls[chunk.call_id]
+            return False
         if chunk.position.offset > ended.last_offset:
-            if chunk.event is Event.START:
-                raise BadRecord(Reason.CALL_ENDED, "the call id of a call that ended a moment ago was used again")
             self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
+            refuse_start(chunk)
         return True
 
     def expire(self, *, watermark: int, elapsed_ms: int) -> Iterator[str]:
         """Forget the calls that no replay can reach and whose late records have had their time."""
-        over = [
-            call_id
-            for call_id, ended in self._calls.items()
-            if ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms
-        ]
-        for call_id in over:
+        past = [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+        for call_id in past:
             del self._calls[call_id]
             yield call_id
+
+    def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
+        return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms

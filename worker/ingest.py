@@ -167,12 +167,20 @@ class Ingest:
             if restored.watermark is None:
                 restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
             assert restored.watermark is not None
+            self._mourn(source, restored.watermark)
             self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
             self._moved[source] = (restored.watermark, self._clock())
             metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
             self._consumer.start(source, restored.watermark)
             self._restoring.discard(source)
             log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
+
+    def _mourn(self, source: TopicPartition, watermark: int) -> None:
+        """Say so when retention has deleted records that were still needed: the calls in them go on with a gap."""
+        lost = self._consumer.oldest(source) - watermark
+        if lost > 0:
+            metrics.RECORDS_LOST.inc(lost)
+            log.error("records were deleted before they were read", partition=source.partition, lost=lost)
 
     # -- inference
 

@@ -4,6 +4,7 @@ from typing import Any
 
 # Media clocks are rounded to milliseconds or to frames; below this a difference is rounding, not a gap.
 _TOLERANCE_MS = 20
+_LONGEST_LEAP_MS = 1e9  # as much as media_ms can say; seq can leap much further
 
 
 class MediaTime:
@@ -21,12 +22,13 @@ class MediaTime:
         self._early_ms = 0.0
 
     def begin(self, rate_hz: int, media_ms: float | None) -> None:
-        """The first audio has come."""
+        """The first audio has come; as later on, media time that runs back is not followed."""
         self.rate_hz = rate_hz
-        self.sample = self._samples(self._early_ms if media_ms is None else media_ms)
+        self.sample = self._samples(max(self._early_ms, media_ms or 0.0))
 
     def skip(self, ms: float) -> int:
         """Move on without audio; returns how many samples that is (0 while there is no rate)."""
+        ms = min(ms, _LONGEST_LEAP_MS)
         if self.rate_hz is None:
             self._early_ms += ms
             return 0

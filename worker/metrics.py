@@ -13,6 +13,7 @@ RECORD_BYTES = Counter("callmood_record_bytes", "Bytes of record values read.", 
 RECORDS_SKIPPED = Counter(
     "callmood_records_skipped", "Records with nothing new: duplicates, late ones of ended calls.", ["why"]
 )
+RECORDS_LOST = Counter("callmood_records_lost", "Records that retention deleted before they were read.")
 DEAD_LETTERS = Counter("callmood_dead_letters", "Records sent to the dead-letter topic, by reason code.", ["reason"])
 UTTERANCES = Counter(
     "callmood_utterances", "Utterances committed, by role and label (or why there is none).", ["role", "label"]

@@ -12,7 +12,7 @@ from worker.alert import Rule
 from worker.calls import Call
 from worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from worker.deadlines import Deadlines
-from worker.ended import Ended, EndedCalls
+from worker.ended import Ended, EndedCalls, refuse_start
 from worker.errors import BadRecord, TooManyBadRecords
 from worker.ledger import Ledger
 from worker.records import Chunk, Prediction, Record, Utterance
@@ -20,7 +20,7 @@ from worker.render import Stamps, Times, utterance_record
 from worker.settings import Settings
 
 STALL_MS = 5_000
-"""Observed time without a record after which a call's open speech is closed: it must not hold back the partition."""
+"""Observed time without a record after which a stream's open speech is closed: it must not hold back the partition."""
 
 Decode = Callable[[Record], Chunk | None]
 
@@ -40,6 +40,7 @@ class Partition:
         self.source = source
         assert restored.watermark is not None
         self._settings = settings
+        self._idle_ms = settings.call.idle_s * 1000
         self._rules = rules
         self._decode = decode
         self._time = restored.time
@@ -61,7 +62,7 @@ class Partition:
     def _add(self, call: Call) -> None:
         self._calls[call.id] = call
         self._saved_at_ms[call.id] = self._time.elapsed_ms
-        self._deadlines.set(call.id, call.seen_at_ms + STALL_MS)
+        self._deadlines.set(call.id, self._deadline_ms(call))
 
     # -- records in
 
@@ -75,7 +76,6 @@ class Partition:
         self._ledger.open(record.position.offset, capture_ms=record.timestamp_ms, mark_after=self._time)
         try:
             utterances = self._take(record, now_ms)
-            self._bad_in_a_row = 0
         except BadRecord as bad:
             self._reject(record, bad)
             utterances = []
@@ -83,11 +83,12 @@ class Partition:
 
     def _take(self, record: Record, now_ms: float) -> list[Utterance]:
         chunk = self._decode(record)
+        self._bad_in_a_row = 0  # it can be read; whether it fits its call is the matter of that call alone
         if chunk is None:
             self._ledger.settle(record.position.offset)
             return []
         call = self._calls.get(chunk.call_id)
-        if self._ended.refuse(chunk) or (call and call.is_over):
+        if self._is_late(chunk, call):
             self._ledger.settle(record.position.offset)
             self._skipped["late"] += 1
             return []
@@ -97,13 +98,20 @@ class Partition:
         if is_first:
             self._add(call)
             self._first.add(call.id)
-        self._deadlines.pull(call.id, call.seen_at_ms + STALL_MS)
+        self._deadlines.pull(call.id, self._deadline_ms(call))
         if outcome.is_settled:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
         if call.has_news:
             self._changed[call.id] = None
         return outcome.utterances
+
+    def _is_late(self, chunk: Chunk, call: Call | None) -> bool:
+        if call is None or not call.is_over:
+            return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
+        call.last_offset = chunk.position.offset
+        refuse_start(chunk)
+        return True
 
     def _reject(self, record: Record, bad: BadRecord) -> None:
         call = self._calls.get((record.key or b"").decode(errors="replace"))
@@ -120,22 +128,23 @@ class Partition:
     def _age(self, now_ms: float) -> list[Utterance]:
         """Close what stalled calls hold open, and end the idle ones."""
         utterances: list[Utterance] = []
-        elapsed_ms, idle_ms = self._time.elapsed_ms, self._settings.call.idle_s * 1000
+        elapsed_ms = self._time.elapsed_ms
         for call_id in self._deadlines.pop_due(elapsed_ms):
             call = self._calls[call_id]
             if call.is_over:
                 continue
-            quiet_ms = elapsed_ms - call.seen_at_ms
-            if quiet_ms >= idle_ms:
-                utterances += call.end("idle", now_ms)
-                self._changed[call_id] = None
-            elif quiet_ms >= STALL_MS:
-                utterances += call.stall(now_ms)
-                self._changed[call_id] = None
-                self._deadlines.set(call_id, call.seen_at_ms + idle_ms)
+            if elapsed_ms - call.seen_at_ms >= self._idle_ms:
+                utterances += call.end("idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
             else:
-                self._deadlines.set(call_id, call.seen_at_ms + STALL_MS)
+                utterances += call.stall(elapsed_ms - STALL_MS, now_ms)
+                self._deadlines.set(call_id, self._deadline_ms(call))
+            self._changed[call_id] = None
         return utterances
+
+    def _deadline_ms(self, call: Call) -> int:
+        """When one of the call's streams will have stalled, or all of it will be idle."""
+        idle_at_ms, active_at_ms = call.seen_at_ms + self._idle_ms, call.active_at_ms
+        return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
     # -- results in
 
@@ -210,7 +219,7 @@ class Partition:
         del self._calls[call.id], self._saved_at_ms[call.id]
         self._deadlines.drop(call.id)
         self._settle(call.forget_all())
-        ended = Ended(call.last_offset, self._time.elapsed_ms)
+        ended = Ended(call.last_offset, call.seen_at_ms)
         self._ended.add(call.id, ended)
         return ended.pack()
 

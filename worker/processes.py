@@ -95,6 +95,23 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
         log.info("drained" if drained else "drain ran out of time; the next owner does the rest")
 
 
+def projector(settings: Settings, name: str, reports: Connection) -> None:
+    """The projecting process, with `output=both`: Kafka's results into Redis."""
+    logs.configure(settings.log, process=name)
+    stop, reporter = _Stop(), _Reporter(reports)
+    sys.exit(_ended_by(lambda: _projector(settings, name, stop, reporter)))
+
+
+def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) -> None:
+    from worker.wiring import open_projector  # noqa: PLC0415 - as for ingest
+
+    with open_projector(settings, name) as loop:
+        while not stop.is_asked:
+            loop.turn()
+            if reporter.due():
+                reporter.send("running")
+
+
 def inference(settings: Settings, address: str) -> None:
     """The inference process: loads the model, warms up, answers until it is told to stop or its parent is gone."""
     from worker.serve import serve  # noqa: PLC0415 - the model's libraries are for this process alone

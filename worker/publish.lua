@@ -9,7 +9,7 @@ if found ~= ARGV[1] then return found or '' end
 local p = cmsgpack.unpack(ARGV[3])
 
 for i, call in ipairs(p.calls) do
-  if call.first then redis.call('DEL', KEYS[5 + 2 * i], KEYS[6 + 2 * i]) end
+  if call.first then redis.call('DEL', KEYS[6 + 2 * i]) end
   if call.state then
     redis.call('HSET', KEYS[2], call.id, call.state)
   else
@@ -19,6 +19,7 @@ end
 
 for _, utterance in ipairs(p.utterances) do
   redis.call('XADD', KEYS[6 + 2 * utterance.call], utterance.number .. '-0', unpack(utterance.fields))
+  redis.call('EXPIRE', KEYS[6 + 2 * utterance.call], p.call_ttl)
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', p.length, '*', unpack(utterance.fields))
 end
 

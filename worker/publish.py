@@ -138,6 +138,7 @@ class RedisStore:
             ),
             "length": str(self._settings.firehose_length),
             "stale_before": str(commit.time.newest_ms - self._settings.call_ttl_s * 1000),
+            "call_ttl": str(self._settings.call_ttl_s),
             "state_ttl": str(self._settings.state_ttl_s),
         }
 

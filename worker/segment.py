@@ -155,11 +155,12 @@ class Segmenter:
 
     def snapshot(self) -> dict[str, Any]:
         """Everything but the audio, below 1.2 kB; the successor is fed again from `keep_from` on."""
+        rules = self._rules
         return {
-            "version": self._rules.version,
+            "version": rules.version,
             "frame": self._frame,
-            "window": _as_bytes(self._window),
-            "history": _as_bytes(self._history),
+            "window": self._window.to_bytes(-(-rules.window_mask.bit_length() // 8)),
+            "history": self._history.to_bytes(-(-rules.history_frames // 8)),
             "start": self._start,
             "first_voiced": self._first_voiced,
             "last_voiced": self._last_voiced,
@@ -296,7 +297,3 @@ class Segmenter:
             del self._audio[: (keep - self._base) * self._width]
             self._base = keep
             self._concealed = [(first, last) for first, last in self._concealed if last > keep]
-
-
-def _as_bytes(bits: int) -> bytes:
-    return bits.to_bytes((bits.bit_length() + 7) // 8)

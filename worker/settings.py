@@ -144,7 +144,9 @@ class ModelSettings(_Group):
 class WorkerSettings(_Group):
     """Processes, time budgets and ports."""
 
-    output: Literal["redis", "kafka"] = Field("redis", description="where results and call states are committed")
+    output: Literal["redis", "kafka", "both"] = Field(
+        "redis", description="where results are committed; both: in Kafka, and projected into Redis from there"
+    )
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition")
     state_interval_ms: Positive = Field(
         2_000, description="audio a call may hold back before its state is saved anyway"

@@ -5,8 +5,8 @@ it is a function of the records alone: chunk sizes, arrival times and restarts c
 """
 
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from schemas.common import Encoding, Event, Role
@@ -34,18 +34,24 @@ class Heard(NamedTuple):
 
 
 class ClosedSpan(NamedTuple):
-    """A span with its channel."""
+    """A span with its channel, and for how long another channel of the stream was voiced: the most of any one."""
 
     channel: int
     span: Span
+    overlap_ms: int
 
 
 @dataclass(slots=True)
 class Taken:
     """What one record brought: spans in the order of their decision, and stretches without audio."""
 
-    spans: list[ClosedSpan]
-    unheard: list[Unheard]
+    spans: list[ClosedSpan] = field(default_factory=list)
+    unheard: list[Unheard] = field(default_factory=list)
+
+    def extend(self, other: "Taken") -> None:
+        """Add what came after it."""
+        self.spans += other.spans
+        self.unheard += other.unheard
 
 
 class Stream:
@@ -60,6 +66,8 @@ class Stream:
     def __init__(self, time: MediaTime, segment: SegmentSettings, input_settings: InputSettings) -> None:
         self.time = time
         self.ended = False
+        self.active_at_ms: int | None = None
+        """The partition's clock at its newest record; None once it has been let go."""
         self._segment = segment
         self._input = input_settings
         self._order = _order_of(None, input_settings)
@@ -69,6 +77,7 @@ class Stream:
         """Since when the producer has asked not to listen, on the call's time line."""
         self._heard: deque[Heard] = deque()
         self._heard_from = 0
+        self._newest_capture_ms = 0
 
     # -- records in
 
@@ -79,33 +88,39 @@ class Stream:
             What it (and records that waited for it) brought, and whether it was a duplicate.
 
         Raises:
-            BadRecord: the format changed within the stream.
+            BadRecord: the format changed within the stream, or its numbers began again.
         """
-        if self._format and chunk.format and chunk.format != self._format:
+        if self._format and chunk.format not in (None, self._format):
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
         pushed = self._order.push(chunk)
+        if pushed.duplicate and chunk.capture_ms > self._newest_capture_ms:
+            raise BadRecord(Reason.SEQ_BACKWARDS, "seq began again; a reconnect needs a new stream")
+        if not pushed.duplicate:
+            self._format = self._format or chunk.format
         return self._apply_all(pushed.ready), pushed.duplicate
 
     def close(self, cut: Cut) -> Taken:
         """Close what is open: the stream has stalled or its call has ended. Records that waited are released first."""
         taken = self._apply_all(self._order.flush())
-        taken.spans.extend(self._close_channels(cut))
+        taken.spans += self._close_channels(cut)
+        if cut is Cut.END:
+            taken.unheard += self._end_pause()
         return taken
 
     def let_go(self) -> None:
         """After `close`: forget the pre-roll and the odd samples too, so that no record is held back."""
         self._skip_to_position()
         self._heard.clear()
+        self.active_at_ms = None
 
-    def end_pause(self) -> list[Unheard]:
-        """The pause that the call's end has ended, if there was one."""
+    def _end_pause(self) -> list[Unheard]:
         if self.paused_at_ms is None:
             return []
         paused_at_ms, self.paused_at_ms = self.paused_at_ms, None
         return [Unheard(paused_at_ms, self.time.call_position_ms, is_pause=True)]
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
-        taken = Taken([], [])
+        taken = Taken()
         for item in ready:
             self._apply(item, taken)
         return taken
@@ -124,60 +139,44 @@ class Stream:
             case Event.PAUSE:
                 self._move_to(chunk, taken)
                 if self.paused_at_ms is None:
-                    taken.spans.extend(self._close_channels(Cut.PAUSE))
+                    taken.spans += self._close_channels(Cut.PAUSE)
                     self.paused_at_ms = self.time.call_position_ms
             case Event.RESUME:
                 self._resume(chunk, taken)
             case Event.END:
-                taken.spans.extend(self._close_channels(Cut.END))
+                taken.spans += self._close_channels(Cut.END)
+                self._move_to(chunk, taken)
                 self.ended = True
             case Event.START:
                 self._move_to(chunk, taken)
-        length_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
+        self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+        end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
         is_concealed = self._heard_from < self.time.sample - chunk.samples
         seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
-        self._heard.append(
-            Heard(
-                seq,
-                chunk.position,
-                self._heard_from,
-                self.time.sample,
-                chunk.capture_ms + length_ms,
-                chunk.traceparent,
-            )
-        )
+        self._heard.append(Heard(seq, chunk.position, self._heard_from, self.time.sample, end_ms, chunk.traceparent))
 
     def _media(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
-        if self._format is None:
-            assert chunk.format is not None
-            self._begin(chunk, chunk.format, taken)
+        if not self._channels:
+            self._begin(chunk, taken)
         elif chunk.media_ms is None:
             self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
         else:
             self._move_to(chunk, taken)
         if self.paused_at_ms is None:
-            self._feed(self.time.sample, chunk, taken)
+            first, channel_of = self.time.sample, self.format.channel
+            taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
         self.time.sample += chunk.samples
 
-    def _begin(self, chunk: Chunk, audio_format: AudioFormat, taken: Taken) -> None:
+    def _begin(self, chunk: Chunk, taken: Taken) -> None:
         """The first audio: from here on the position counts samples."""
-        self._format = audio_format
-        self.time.begin(audio_format.rate_hz, chunk.media_ms)
-        self._channels = [
-            Segmenter(audio_format.encoding, audio_format.rate_hz, self._segment) for _ in audio_format.layout
-        ]
+        encoding, rate_hz, layout = self.format.encoding, self.format.rate_hz, self.format.layout
+        start_ms = self.time.call_position_ms
+        self.time.begin(rate_hz, chunk.media_ms)
+        self._channels = [Segmenter(encoding, rate_hz, self._segment) for _ in layout]
         self._skip_to_position()
-        if self.time.sample > 0 and self.paused_at_ms is None:
-            taken.unheard.append(Unheard(self.time.offset_ms, self.time.call_position_ms, is_pause=False))
-
-    def _feed(self, first: int, chunk: Chunk, taken: Taken) -> None:
-        assert self._format is not None
-        spans: list[ClosedSpan] = []
-        for index, channel in enumerate(self._channels):
-            audio = self._format.channel(chunk.audio, index)
-            spans.extend(ClosedSpan(index, span) for span in channel.feed(first, audio))
-        taken.spans.extend(_in_order_of_decision(spans))
+        if self.time.call_position_ms > start_ms and self.paused_at_ms is None:
+            taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
 
     # -- media time
 
@@ -191,13 +190,12 @@ class Stream:
             return
         first, start_ms = self.time.sample, self.time.call_position_ms
         samples = self.time.skip(missing_ms)
-        if self.paused_at_ms is not None or not samples:
+        if self.paused_at_ms is not None:
             return
-        if missing_ms <= self._input.conceal_ms:
-            spans = [ClosedSpan(i, s) for i, c in enumerate(self._channels) for s in c.conceal(samples, first)]
-            taken.spans.extend(_in_order_of_decision(spans))
+        if self._channels and missing_ms <= self._input.conceal_ms:
+            taken.spans += self._closed(lambda _, channel: channel.conceal(samples, first))
         else:
-            taken.spans.extend(self._close_channels(Cut.GAP))
+            taken.spans += self._close_channels(Cut.GAP)
             taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
             self._skip_to_position()
 
@@ -207,12 +205,21 @@ class Stream:
         else:
             self._move_to(chunk, taken)
         if self.paused_at_ms is not None:
-            taken.unheard.extend(self.end_pause())
+            taken.unheard += self._end_pause()
             self._skip_to_position()
 
     def _close_channels(self, cut: Cut) -> list[ClosedSpan]:
-        spans = [ClosedSpan(i, span) for i, channel in enumerate(self._channels) for span in channel.close(cut)]
-        return _in_order_of_decision(spans)
+        return self._closed(lambda _, channel: channel.close(cut))
+
+    def _closed(self, hear: Callable[[int, Segmenter], list[Span]]) -> list[ClosedSpan]:
+        """What each channel closes when all do the same, in the one order that every chunking of the audio gives."""
+        spans = [(index, span) for index, channel in enumerate(self._channels) for span in hear(index, channel)]
+        spans.sort(key=lambda closed: (closed[1].decided_sample, closed[0]))
+        return [ClosedSpan(index, span, self._overlap_ms(index, span)) for index, span in spans]
+
+    def _overlap_ms(self, index: int, span: Span) -> int:
+        start, end = span.start_sample, span.end_sample
+        return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != index), default=0)
 
     def _skip_to_position(self) -> None:
         self._heard_from = self.time.sample
@@ -229,7 +236,7 @@ class Stream:
     @property
     def has_audio(self) -> bool:
         """Whether one readable media record has come."""
-        return self._format is not None
+        return bool(self._channels)
 
     @property
     def format(self) -> AudioFormat:
@@ -242,11 +249,6 @@ class Stream:
         inside = [h for h in self._heard if h.end_sample > span.start_sample and h.first_sample < span.end_sample]
         inside = inside or [self._heard[-1]]  # all of it is concealed silence
         return inside[0], inside[-1]
-
-    def overlap_ms(self, closed: ClosedSpan) -> int:
-        """How long another channel of the stream was voiced during the span: the most of any one of them."""
-        start, end = closed.span.start_sample, closed.span.end_sample
-        return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != closed.channel), default=0)
 
     # -- durability
 
@@ -270,6 +272,8 @@ class Stream:
             "time": self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
             "seq": self.resume_seq,
             "paused_at_ms": self.paused_at_ms,
+            "active_at_ms": self.active_at_ms,
+            "newest_capture_ms": self._newest_capture_ms,
             "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
             "channels": [channel.snapshot() for channel in self._channels],
         }
@@ -279,7 +283,8 @@ class Stream:
         """The stream as it was; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
         stream._order = _order_of(snapshot["seq"], input_settings)
-        stream.paused_at_ms = snapshot["paused_at_ms"]
+        stream.paused_at_ms, stream.active_at_ms = snapshot["paused_at_ms"], snapshot["active_at_ms"]
+        stream._newest_capture_ms = snapshot["newest_capture_ms"]
         if snapshot["format"]:
             encoding, rate_hz, layout = snapshot["format"]
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
@@ -291,8 +296,3 @@ class Stream:
 
 def _order_of(next_seq: int | None, settings: InputSettings) -> StreamOrder:
     return StreamOrder(next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms)
-
-
-def _in_order_of_decision(spans: list[ClosedSpan]) -> list[ClosedSpan]:
-    """The one order that every chunking of the same audio gives."""
-    return sorted(spans, key=lambda closed: (closed.span.decided_sample, closed.channel))

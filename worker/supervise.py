@@ -56,11 +56,12 @@ class Child:
             self.process.join(_KILL_AFTER_S)
 
 
-class IngestChild:
-    """The ingest process, started again when it dies, and what it last said."""
+class WatchedChild:
+    """A process that is started again when it dies, and what it last said."""
 
-    def __init__(self, settings: Settings, name: str, address: str) -> None:
-        self._args = (settings, name, address)
+    def __init__(self, name: str, target: Callable[..., None], *args: Any) -> None:
+        self.name = name
+        self._target, self._args = target, args
         self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
         self.report = Report("starting", {})
         self._heard_s = 0.0
@@ -69,7 +70,7 @@ class IngestChild:
 
     def _start(self) -> Child:
         self._reports, theirs = _spawn.Pipe(duplex=False)
-        child = Child(self._args[1], processes.ingest, *self._args, theirs)
+        child = Child(self.name, self._target, *self._args, theirs)
         theirs.close()
         self.report, self._heard_s = Report("starting", {}), time.monotonic()
         return child
@@ -108,7 +109,10 @@ class Supervisor:
         address = f"ipc://{self._run_dir}/inference"
         self._inference = Child("inference", processes.inference, settings, address)
         self._beats = InferenceClient(address, stall_s=settings.worker.stall_s)
-        self._ingest = IngestChild(settings, "ingest-0", address)
+        self._ingest = WatchedChild("ingest-0", processes.ingest, settings, "ingest-0", address)
+        self._watched = [self._ingest]
+        if settings.worker.output == "both":
+            self._watched.append(WatchedChild("projector", processes.projector, settings, "projector"))
 
     def run(self) -> int:
         """Watch until told to stop or until nothing can be saved; returns the exit code."""
@@ -124,33 +128,39 @@ class Supervisor:
     def ask_to_stop(self, *_: object) -> None:
         """Signal handler: drain and end. A second signal ends at once."""
         if self._stopping.is_set():
-            for child in (self._ingest.child, self._inference):
+            for child in (self._inference, *(watched.child for watched in self._watched)):
                 child.process.kill()
         self._stopping.set()
 
     def _watch(self) -> int | None:
         self._beats.collect()
-        self._ingest.listen()
         if self._inference.exit_code is not None:
             log.error("the inference process has ended", exit_code=self._inference.exit_code)
             return self._inference.exit_code if self._inference.exit_code == EXIT_CONFIGURATION else EXIT_AGAIN
-        code = self._ingest.child.exit_code
+        codes = (self._look_after(watched) for watched in self._watched)
+        return next((code for code in codes if code is not None), None)
+
+    def _look_after(self, watched: WatchedChild) -> int | None:
+        """Hear a process, and start it again if it has died; returns the exit code if that is of no use."""
+        watched.listen()
+        code = watched.child.exit_code
         if code is None:
             return None
-        log.error("the ingest process has ended", exit_code=code)
+        log.error("a process has ended", name=watched.name, exit_code=code)
         if code in (EXIT_CONFIGURATION, EXIT_GIVE_UP):
             return code
-        health.forget_process(self._ingest.child.process.pid)
-        if not self._ingest.restart():
-            log.error("the ingest process dies too often", deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
-            return EXIT_AGAIN
-        return None
+        health.forget_process(watched.child.process.pid)
+        if watched.restart():
+            return None
+        log.error("a process dies too often", name=watched.name, deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
+        return EXIT_AGAIN
 
     def _drain(self) -> None:
         """Ingest first, while the model still answers; then the rest. One budget for all."""
         deadline_s = time.monotonic() + self._settings.worker.drain_timeout_s + _KILL_AFTER_S
         self._stopping.set()
-        self._ingest.child.stop(deadline_s)
+        for watched in self._watched:
+            watched.child.stop(deadline_s)
         self._beats.close()
         self._inference.stop(time.monotonic() + _KILL_AFTER_S)
         shutil.rmtree(self._run_dir, ignore_errors=True)

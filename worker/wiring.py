@@ -13,6 +13,7 @@ from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
 from worker.errors import ConfigurationError, KafkaUnavailable
 from worker.ingest import Inference, Ingest, Outside
+from worker.project import Projector
 from worker.publish import RedisStore, Store
 from worker.publish_kafka import KafkaStore
 from worker.settings import AlertSettings, RedisSettings, Settings
@@ -42,14 +43,44 @@ def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
         raise ConfigurationError(f"alert rules: {error}") from error
 
 
+@contextmanager
+def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
+    """The loop from the output topics to Redis, connected.
+
+    Raises:
+        ConfigurationError: a topic is missing, or Kafka refuses the credentials.
+        KafkaUnavailable: no broker answers.
+    """
+    with ExitStack() as stack, _kafka_errors(settings):
+        client = connect_redis(settings.redis)
+        stack.callback(client.close)
+        consumer = AudioConsumer(settings.kafka, client_id=name, outputs=True)
+        stack.callback(consumer.close)
+        yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), settings.kafka)
+
+
+@contextmanager
+def _kafka_errors(settings: Settings) -> Iterator[None]:
+    try:
+        yield
+    except (SaslAuthenticationFailedError, AuthorizationError) as error:
+        raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
+    except KafkaError as error:
+        raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
+
+
+def _owner(name: str) -> str:
+    return f"{os.uname().nodename}/{name}/{os.getpid()}"
+
+
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
-    if settings.worker.output == "kafka":
+    if settings.worker.output != "redis":
         in_kafka = KafkaStore(consumer, settings.kafka, f"{os.uname().nodename}-{name}")
         stack.callback(in_kafka.close)
         return in_kafka
     client = connect_redis(settings.redis)
     stack.callback(client.close)
-    return RedisStore(client, settings.redis, f"{os.uname().nodename}/{name}/{os.getpid()}")
+    return RedisStore(client, settings.redis, _owner(name))
 
 
 @contextmanager
@@ -63,15 +94,10 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
     if not vad.self_test():
         raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
     rules = alert_rules(settings.alert)
-    with ExitStack() as stack:
-        try:
-            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
-            stack.callback(dead_letters.close)
-            consumer = AudioConsumer(settings.kafka, client_id=name)
-            stack.callback(consumer.close)
-            store = _open_store(settings, name, consumer, stack)
-        except (SaslAuthenticationFailedError, AuthorizationError) as error:
-            raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
-        except KafkaError as error:
-            raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers} does not answer: {error}") from error
+    with ExitStack() as stack, _kafka_errors(settings):
+        dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+        stack.callback(dead_letters.close)
+        consumer = AudioConsumer(settings.kafka, client_id=name)
+        stack.callback(consumer.close)
+        store = _open_store(settings, name, consumer, stack)
         yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)

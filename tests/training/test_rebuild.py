@@ -23,6 +23,8 @@ def test_the_command_of_the_card_rebuilds_a_bundle(
     assert printed["test"] == report["test"]
     assert report["test"]["utterances"] == 4
     assert "espeak-ng" in report["training"]["tools"]
+    assert report["training"]["command"].startswith("callmood-train demo-tiny --set corpus.voices_per_split=1")
+    assert not [file for file in out.iterdir() if str(tmp_path).encode() in file.read_bytes()]
 
 
 @pytest.mark.usefixtures("espeak")

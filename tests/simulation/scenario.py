@@ -1,0 +1,129 @@
+"""What the seed decides before anything runs: the log of every partition, the settings, and which faults there are."""
+
+from dataclasses import dataclass
+from functools import cache
+from random import Random
+
+from tests.simulation.telephony import Arrival, Telephone
+from worker.records import Position, Record
+from worker.settings import CallSettings, InputSettings, KafkaSettings, ModelSettings, SegmentSettings, Settings
+from worker.settings import WorkerSettings as Work
+
+TOPIC = "audio"
+EPOCH_MS = 1_700_000_000_000
+SESSION_S = 3.0
+IDLE_S = 9
+ENDED_MEMORY_S = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How often what goes wrong; a rate is a chance per operation of a worker or per step of the world."""
+
+    kill: float
+    freeze: float
+    lost_model: float
+    lost_request: float
+    lost_letters: float
+    terminate: float
+    expel: float
+    rebalance: float
+    store_outage: float
+    failover: float
+    log_outage: float
+    slowest_model_s: float
+    is_eager: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """All of it; `logs` holds each partition's records with the time (s) at which they arrive."""
+
+    seed: int
+    logs: dict[int, list[tuple[float, Record]]]
+    settings: Settings
+    faults: Faults
+    workers: int
+    step_s: float
+    end_s: float
+
+
+def scenario(seed: int) -> Scenario:
+    """The scenario of a seed."""
+    random = Random(f"scenario {seed}")
+    speed = random.choice([1, 1, 1, 3, 50])
+    logs = {number: _log(random, number, speed) for number in range(random.choice([1, 2, 2, 3]))}
+    return Scenario(
+        seed=seed,
+        logs=logs,
+        settings=_settings(random),
+        faults=_faults(random),
+        workers=random.choice([1, 2, 2, 3]),
+        step_s=random.choice([0.03, 0.1, 0.3]) if speed == 1 else 0.05,
+        end_s=max((arrives_s for log in logs.values() for arrives_s, _ in log), default=0.0),
+    )
+
+
+def _faults(random: Random) -> Faults:
+    """Some kinds of fault, not all: what is always there hides what only comes alone."""
+
+    def maybe(*rates: float) -> float:
+        return random.choice(rates) if random.random() < 0.45 else 0.0
+
+    return Faults(
+        kill=maybe(0.002, 0.01, 0.03),
+        freeze=maybe(0.001, 0.005),
+        lost_model=maybe(0.002),
+        lost_request=maybe(0.02, 0.2),
+        lost_letters=maybe(0.3),
+        terminate=maybe(0.01, 0.03),
+        expel=maybe(0.01),
+        rebalance=maybe(0.01, 0.1),
+        store_outage=maybe(0.01, 0.05),
+        failover=maybe(0.01, 0.03),
+        log_outage=maybe(0.02),
+        slowest_model_s=random.choice([0.0, 0.3, 1.0, 6.0]),
+        is_eager=random.random() < 0.3,
+    )
+
+
+def _settings(random: Random) -> Settings:
+    return _settings_of(
+        random.choice([50, 250, 1000]),
+        random.choice([500, 2000]),
+        random.choice([1, 2, 512, 512]),
+        random.choice([2, 16]),
+        random.choice([1.5, 15.0]),
+    )
+
+
+@cache
+def _settings_of(
+    commit_interval_ms: int, state_interval_ms: int, max_in_flight: int, reorder_records: int, max_utterance_s: float
+) -> Settings:
+    return Settings(
+        kafka=KafkaSettings(audio_topic=TOPIC),
+        input=InputSettings(reorder_records=reorder_records),
+        segment=SegmentSettings(max_utterance_s=max_utterance_s, split_search_s=1.0),
+        call=CallSettings(idle_s=IDLE_S, ended_memory_s=ENDED_MEMORY_S),
+        model=ModelSettings(max_in_flight=max_in_flight),
+        worker=Work(commit_interval_ms=commit_interval_ms, state_interval_ms=state_interval_ms),
+    )
+
+
+def _log(random: Random, partition: int, speed: int) -> list[tuple[float, Record]]:
+    """Some calls interleaved on one partition; control records take offsets too."""
+    arrivals: list[Arrival] = []
+    for number in range(random.randint(1, 3)):
+        arrivals += Telephone(random, f"call-{partition}-{number}", begin_ms=random.uniform(0, 3000)).call()
+    if random.random() < 0.8:
+        until_ms = max(arrival.arrives_ms for arrival in arrivals) + (IDLE_S + 2) * 1000
+        arrivals += Telephone(random, f"ticker-{partition}", begin_ms=0).ticks(until_ms)
+    arrivals.sort(key=lambda arrival: arrival.arrives_ms)
+    log, offset = [], random.choice([0, 0, 40])
+    for arrival in arrivals:
+        position = Position(TOPIC, partition, offset)
+        record = Record(position, arrival.key, arrival.value, arrival.headers, EPOCH_MS + round(arrival.capture_ms))
+        log.append((arrival.arrives_ms / 1000 / speed, record))
+        offset += random.choice([1, 1, 1, 2])
+    return log
