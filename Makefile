@@ -17,6 +17,7 @@ setup: $(READY) ## make the virtual environment, with everything the other targe
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "callmood needs Python 3.11 to 3.13, and $(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "installing into $(VENV); the first time this is several GB and minutes" >&2
 	@if command -v uv > /dev/null; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
 		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,train,test]'; \

@@ -27,8 +27,6 @@ RATE_HZ = 8000
 STAMPS = Stamps(
     {"emotion_roles": ["customer"], "require_notice": False, "legal_basis": None}, ModelInfo("m", "1", "sha256:0")
 )
-SILENT = {"latency_ms": {}, "source": None}
-"""What of an utterance/1 record depends on how its call was sent."""
 
 
 class Sent(NamedTuple):
@@ -230,7 +228,12 @@ def analyse(sent: Iterable[Sent], configured: Settings | None = None) -> Store:
 
 
 def facts(store: Store, call_id: str = "call-1") -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """The utterances and the aggregate of a call without what depends on how it was sent and published."""
+    """The utterances and the aggregate of a call without the counters of its commits."""
     counters = {"version", "updated_at_ms"}
     summary = {name: value for name, value in store.calls[call_id].items() if name not in counters}
-    return [utterance | SILENT for utterance in store.of(call_id)], summary
+    return store.of(call_id), summary
+
+
+def unsent(utterances: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Utterances without what depends on the records that they were sent in."""
+    return [{**utterance, "source": None} for utterance in utterances]

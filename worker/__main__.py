@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, watch, demo."""
+"""`callmood`: worker, analyze, replay, redrive, watch, demo."""
 
 import argparse
 import importlib
@@ -10,6 +10,7 @@ _COMMANDS = {
     "worker": "consume call audio from Kafka and publish emotions (settings: CALLMOOD_ environment)",
     "analyze": "what the worker would say of recorded calls, without Kafka",
     "replay": "put recorded calls on Kafka, as telephony would",
+    "redrive": "list the dead letters by reason, or send them back after a fix",
     "watch": "show the live calls of a Redis in the terminal",
     "demo": "a worker, several calls and the live view, on a running stack (make demo starts one)",
 }

@@ -186,7 +186,8 @@ class Call:
 
     def _utterance(self, name: str, stream: Stream, closed: ClosedSpan) -> Utterance:
         span, audio = closed.span, stream.format
-        first, last = stream.sources(span)
+        sources = stream.sources(span)
+        last = sources[-1]
         role = audio.layout[closed.channel]
         pcm = g711.to_s16(audio.encoding, span.audio)
         return Utterance(
@@ -205,8 +206,8 @@ class Call:
             missing_ms=round(span.missing_samples * 1000 / audio.rate_hz),
             overlap_ms=closed.overlap_ms,
             acoustics=acoustics.measure(pcm, audio.rate_hz),
-            first=first.position,
-            last=last.position,
+            first=min(source.position for source in sources),
+            last=max(source.position for source in sources),
             withheld=policy.withheld(role, self._notice, self._settings.policy),
             traceparent=last.traceparent,
         )

@@ -72,7 +72,7 @@ class AudioConsumer:
 
     Args:
         settings: connection, group and the audio topic.
-        client_id: name of this process.
+        client_id: name of this process; with static membership, its place in the group.
         outputs: read the topics of the workers' results instead, in a group of their own.
 
     Raises:
@@ -87,6 +87,7 @@ class AudioConsumer:
             **connection(settings),
             client_id=client_id,
             group_id=f"{settings.group_id}-projector" if outputs else settings.group_id,
+            group_instance_id=client_id if settings.membership == "static" else None,
             partition_assignment_strategy=[CooperativeStickyAssignor],
             isolation_level="read_committed",
             enable_auto_commit=False,

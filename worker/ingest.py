@@ -71,12 +71,18 @@ class Ingest:
     """The loop over the partitions of one consumer."""
 
     def __init__(
-        self, outside: Outside, settings: Settings, rules: Sequence[Rule], clock: Callable[[], float] = time.time
+        self,
+        outside: Outside,
+        settings: Settings,
+        rules: Sequence[Rule],
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._consumer, self._store, self._inference, self._dead_letters = outside
         self._settings = settings
         self._rules = rules
         self._clock = clock
+        self._sleep = sleep
         self._decode = partial(
             decode.decode, input_format=settings.input.format, max_record_ms=settings.input.max_record_ms
         )
@@ -130,7 +136,7 @@ class Ingest:
             self._commit()
             if not self._waiting and not self._pending:
                 return True
-            time.sleep(_BUSY_POLL_MS / 1000)
+            self._sleep(_BUSY_POLL_MS / 1000)
         return False
 
     # -- assignment

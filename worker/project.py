@@ -1,9 +1,9 @@
 """Kafka outputs into Redis: with `output=both`, the commit is in Kafka and Redis is a projection of it.
 
-The position of each output partition lives in Redis and changes in one script with the data, so Redis holds exactly
 The position of each output partition lives in Redis and changes in one script with the data, so Redis holds what the
 topics held up to there: after a crash, a takeover or a failover that lost writes, it goes on from its own word.
 """
+
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any

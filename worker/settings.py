@@ -38,6 +38,9 @@ class KafkaSettings(_Group):
     alert_topic: str = Field("callmood.alerts", description="output=kafka: alert/1")
     state_topic: str = Field("callmood.states", description="output=kafka: the workers' own call states; compacted")
     start: Literal["earliest", "latest"] = Field("earliest", description="where a partition without a position starts")
+    membership: Literal["dynamic", "static"] = Field(
+        "dynamic", description="static: a restart keeps its partitions; needs stable host names, not for autoscaling"
+    )
     session_timeout_ms: Positive = Field(15_000, description="silence after which a worker's calls go to others")
     max_poll_interval_ms: Positive = Field(60_000, description="longest pause between two polls")
     request_timeout_ms: Positive = Field(15_000, description="limit of one request")
@@ -144,6 +147,9 @@ class ModelSettings(_Group):
 class WorkerSettings(_Group):
     """Processes, time budgets and ports."""
 
+    ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
+        1, description="ingest processes, one consumer each; more than the cores is of no use"
+    )
     output: Literal["redis", "kafka", "both"] = Field(
         "redis", description="where results are committed; both: in Kafka, and projected into Redis from there"
     )

@@ -244,11 +244,10 @@ class Stream:
         assert self._format is not None
         return self._format
 
-    def sources(self, span: Span) -> tuple[Heard, Heard]:
-        """The records that hold the span's first and last sample."""
+    def sources(self, span: Span) -> list[Heard]:
+        """The records that hold the span, in media order; on the topic they may stand in another."""
         inside = [h for h in self._heard if h.end_sample > span.start_sample and h.first_sample < span.end_sample]
-        inside = inside or [self._heard[-1]]  # all of it is concealed silence
-        return inside[0], inside[-1]
+        return inside or [self._heard[-1]]  # all of it is concealed silence
 
     # -- durability
 

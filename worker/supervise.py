@@ -109,8 +109,9 @@ class Supervisor:
         address = f"ipc://{self._run_dir}/inference"
         self._inference = Child("inference", processes.inference, settings, address)
         self._beats = InferenceClient(address, stall_s=settings.worker.stall_s)
-        self._ingest = WatchedChild("ingest-0", processes.ingest, settings, "ingest-0", address)
-        self._watched = [self._ingest]
+        names = [f"ingest-{number}" for number in range(settings.worker.ingest_processes)]
+        self._ingests = [WatchedChild(name, processes.ingest, settings, name, address) for name in names]
+        self._watched = list(self._ingests)
         if settings.worker.output == "both":
             self._watched.append(WatchedChild("projector", processes.projector, settings, "projector"))
 
@@ -172,25 +173,36 @@ class Supervisor:
         limit_s = self._settings.worker.stall_s
         if not self._beats.healthy(time.monotonic()):
             return Answer(is_ok=False, text="the model's thread hangs")
-        if self._ingest.report.state == "running" and self._ingest.silent_s > limit_s:
-            return Answer(is_ok=False, text=f"ingest has not reported for {self._ingest.silent_s:.0f} s")
-        facts = self._ingest.report.facts
-        if facts.get("is_store_healthy") and facts.get("stuck_s", 0.0) > limit_s:
-            return Answer(is_ok=False, text=f"a partition has not moved for {facts['stuck_s']:.0f} s")
+        for ingest in self._ingests:
+            facts = ingest.report.facts
+            if ingest.report.state == "running" and ingest.silent_s > limit_s:
+                return Answer(is_ok=False, text=f"{ingest.name} has not reported for {ingest.silent_s:.0f} s")
+            if facts.get("is_store_healthy") and facts.get("stuck_s", 0.0) > limit_s:
+                return Answer(is_ok=False, text=f"{ingest.name}: no progress for {facts['stuck_s']:.0f} s")
         return Answer(is_ok=True, text="alive")
 
     def is_ready(self) -> Answer:
         """True when the model is warm, the group joined, every partition restored and the store answering."""
         if self._stopping.is_set():
             return Answer(is_ok=False, text="draining")
-        report = self._ingest.report
-        if report.state != "running" or self._ingest.silent_s > _REPORTS_LATE_S:
-            return Answer(is_ok=False, text=f"ingest: {report.state}, heard {self._ingest.silent_s:.0f} s ago")
-        if not report.facts["is_store_healthy"]:
-            return Answer(is_ok=False, text="redis does not answer")
-        if report.facts["restoring"]:
-            return Answer(is_ok=False, text=f"{report.facts['restoring']} partitions are being restored")
-        return Answer(is_ok=True, text=f"ready, {report.facts['partitions']} partitions")
+        for ingest in self._ingests:
+            missing = _missing(ingest)
+            if missing:
+                return Answer(is_ok=False, text=f"{ingest.name}: {missing}")
+        partitions = sum(ingest.report.facts["partitions"] for ingest in self._ingests)
+        return Answer(is_ok=True, text=f"ready, {partitions} partitions")
+
+
+def _missing(ingest: WatchedChild) -> str | None:
+    """What keeps an ingest process from being ready."""
+    report = ingest.report
+    if report.state != "running" or ingest.silent_s > _REPORTS_LATE_S:
+        return f"{report.state}, heard {ingest.silent_s:.0f} s ago"
+    if not report.facts["is_store_healthy"]:
+        return "the store does not answer"
+    if report.facts["restoring"]:
+        return f"{report.facts['restoring']} partitions are being restored"
+    return None
 
 
 def run(settings: Settings) -> int:

@@ -54,7 +54,7 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
     with ExitStack() as stack, _kafka_errors(settings):
         client = connect_redis(settings.redis)
         stack.callback(client.close)
-        consumer = AudioConsumer(settings.kafka, client_id=name, outputs=True)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
         stack.callback(consumer.close)
         yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), settings.kafka)
 
@@ -69,13 +69,18 @@ def _kafka_errors(settings: Settings) -> Iterator[None]:
         raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
 
 
+def _slot(name: str) -> str:
+    """The same after a restart on the same host."""
+    return f"{os.uname().nodename}-{name}"
+
+
 def _owner(name: str) -> str:
     return f"{os.uname().nodename}/{name}/{os.getpid()}"
 
 
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
     if settings.worker.output != "redis":
-        in_kafka = KafkaStore(consumer, settings.kafka, f"{os.uname().nodename}-{name}")
+        in_kafka = KafkaStore(consumer, settings.kafka, _slot(name))
         stack.callback(in_kafka.close)
         return in_kafka
     client = connect_redis(settings.redis)
@@ -97,7 +102,7 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
     with ExitStack() as stack, _kafka_errors(settings):
         dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
-        consumer = AudioConsumer(settings.kafka, client_id=name)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(name))
         stack.callback(consumer.close)
         store = _open_store(settings, name, consumer, stack)
         yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)

@@ -108,6 +108,7 @@ class Telephone:
         has_media_time = random.random() < 0.8
         breaks = {random.uniform(500, 6000): random.choice(["pause", "gap", "hold"]) for _ in range(2)}
         breaks = breaks if random.random() < 0.4 else {}
+        silent_ms = {"pause": random.uniform(200, 1500), "gap": 400.0, "hold": random.choice([200.0, 2_000.0, 6_000.0])}
         media = {"encoding": encoding.value, "rate": str(RATE_HZ), "layout": layout}
         first, seq, skipped_ms = 0, 0, 0.0
 
@@ -121,7 +122,12 @@ class Telephone:
         add("start", **{"attr.queue": "sales", "notice": random.choice(["given", "not_given"])})
         while first < samples:
             if breaks and min(breaks) < first * 1000 / RATE_HZ:
-                skipped_ms += self._break(breaks.pop(min(breaks)), add)
+                kind = breaks.pop(min(breaks))
+                if kind != "hold":
+                    add(kind, **({"discarded_ms": "400"} if kind == "gap" else {}))
+                skipped_ms += silent_ms[kind]
+                if kind == "pause":
+                    add("resume")
                 continue
             count = min(samples - first, max(1, round(random.uniform(*chunk_ms) * RATE_HZ / 1000)))
             add("media", audio[first * frame_bytes : (first + count) * frame_bytes], **media)
@@ -129,16 +135,6 @@ class Telephone:
         if random.random() < 0.7:
             add("end")
         return first * 1000 / RATE_HZ + skipped_ms
-
-    def _break(self, kind: str, add) -> float:
-        """Nothing to hear for a while; returns the media time that is never sent."""
-        if kind == "pause":
-            add("pause")
-            return self._random.uniform(200, 1500)
-        if kind == "gap":
-            add("gap", discarded_ms="400")
-            return 400.0
-        return self._random.choice([200.0, 2_000.0, 6_000.0])  # on hold longer than a call may stall
 
     def _disturb(self) -> None:
         """Lose, double and swap a few records; a pause that never ends is fine too."""

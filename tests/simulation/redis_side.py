@@ -1,0 +1,189 @@
+"""The simulated Redis: a server that runs the worker's own Lua scripts, and a network that loses questions and answers."""
+
+import pickle
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import msgpack
+from lupa.lua51 import LuaRuntime, lua_type
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+Value = Any
+_LUA = LuaRuntime(encoding=None)
+_LIVES_S = (0.0, 0.3, 5.0)
+
+
+class Server:
+    """The commands that the scripts use, on plain Python values. Nothing expires: a simulation is short."""
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, Any] = {}
+        self.touched: set[bytes] = set()
+        """Keys written since a reader last looked."""
+
+    def run(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Value:
+        """Run a script as EVALSHA does. A script that fails half-way leaves what it did, as in Redis."""
+        redis = _LUA.table_from({b"call": self._call})
+        answer = _compiled(script)(redis, _cmsgpack(), _strings(keys), _strings(args))
+        return _plain(answer)
+
+    def dump(self) -> bytes:
+        """All there is, as a replica would have it."""
+        return pickle.dumps(self.keys)
+
+    def load(self, dump: bytes) -> None:
+        """Go on as that replica."""
+        self.touched |= set(self.keys)
+        self.keys = pickle.loads(dump)
+        self.touched |= set(self.keys)
+
+    def hash_of(self, key: str) -> dict[bytes, bytes]:
+        return self.keys.get(key.encode(), {})
+
+    def entries_of(self, key: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        return self.keys.get(key.encode(), [])
+
+    def _call(self, command: bytes, key: bytes, *args: bytes | float) -> Value:
+        words = [b"%d" % arg if isinstance(arg, int | float) else arg for arg in args]
+        return _COMMANDS[command](self, key, words)
+
+    def _hget(self, key: bytes, words: list[bytes]) -> Value:
+        return self.keys.get(key, {}).get(words[0], False)
+
+    def _hmget(self, key: bytes, words: list[bytes]) -> Value:
+        known = self.keys.get(key, {})
+        return _LUA.table_from([known.get(word, False) for word in words])
+
+    def _hgetall(self, key: bytes, _: list[bytes]) -> Value:
+        return _LUA.table_from([part for item in self.keys.get(key, {}).items() for part in item])
+
+    def _hset(self, key: bytes, words: list[bytes]) -> int:
+        self.touched.add(key)
+        self.keys.setdefault(key, {}).update(zip(words[::2], words[1::2], strict=True))
+        return 1
+
+    def _hdel(self, key: bytes, words: list[bytes]) -> int:
+        known = self.keys.get(key, {})
+        removed = sum(known.pop(word, None) is not None for word in words)
+        if not known:
+            self.keys.pop(key, None)
+        return removed
+
+    def _hincrby(self, key: bytes, words: list[bytes]) -> int:
+        known = self.keys.setdefault(key, {})
+        known[words[0]] = b"%d" % (int(known.get(words[0], 0)) + int(words[1]))
+        return int(known[words[0]])
+
+    def _del(self, key: bytes, words: list[bytes]) -> int:
+        self.touched |= {key, *words}
+        return sum(self.keys.pop(name, None) is not None for name in (key, *words))
+
+    def _expire(self, key: bytes, _: list[bytes]) -> int:
+        return int(key in self.keys)
+
+    def _xadd(self, key: bytes, words: list[bytes]) -> bytes:
+        self.touched.add(key)
+        if words[0] == b"MAXLEN":
+            words = words[3 if words[1] == b"~" else 2 :]
+        entries, name = self.keys.setdefault(key, []), words[0]
+        if name == b"*":
+            name = b"%d-0" % (len(entries) + 1)
+        elif entries and _number(name) <= _number(entries[-1][0]):
+            raise ResponseError("The ID specified in XADD is equal or smaller than the target stream top item")
+        entries.append((name, dict(zip(words[1::2], words[2::2], strict=True))))
+        return name
+
+    def _zadd(self, key: bytes, words: list[bytes]) -> int:
+        self.keys.setdefault(key, {})[words[1]] = float(words[0])
+        return 1
+
+    def _zrangebyscore(self, key: bytes, words: list[bytes]) -> Value:
+        low, high = (float(word) for word in words[:2])
+        found = sorted((score, member) for member, score in self.keys.get(key, {}).items() if low <= score <= high)
+        return _LUA.table_from([member for _, member in found])
+
+
+_COMMANDS: dict[bytes, Callable[[Server, bytes, list[bytes]], Value]] = {
+    b"DEL": Server._del,
+    b"EXPIRE": Server._expire,
+    b"HDEL": Server._hdel,
+    b"HGET": Server._hget,
+    b"HGETALL": Server._hgetall,
+    b"HINCRBY": Server._hincrby,
+    b"HMGET": Server._hmget,
+    b"HSET": Server._hset,
+    b"XADD": Server._xadd,
+    b"ZADD": Server._zadd,
+    b"ZRANGEBYSCORE": Server._zrangebyscore,
+    b"ZREM": Server._hdel,
+}
+
+
+class Client:
+    """Stands where `redis.Redis` stands, for one worker process; requests take place whole, if they do."""
+
+    def __init__(self, world, life) -> None:
+        self._world = world
+        self._life = life
+
+    def register_script(self, script: str) -> Callable[..., Value]:
+        """A script that is sent over this client's network."""
+        return lambda keys, args: self._send(script, keys, args)
+
+    def _send(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Value:
+        world = self._world
+        world.point(self._life, "before redis")
+        if world.now_s < world.redis_down_until_s:
+            raise world.random.choice([RedisConnectionError, RedisTimeoutError, ReadOnlyError])("simulated outage")
+        if world.dice(world.faults.lost_request):
+            if world.dice(0.5):  # it arrives, at once or long after its sender has given up
+                arrives_s = world.now_s + world.random.choice(_LIVES_S)
+                world.late_requests.append((arrives_s, lambda: world.redis.run(script, keys, args)))
+                world.deliver_late()
+            world.note(self._life.name, "redis timeout")
+            raise RedisTimeoutError("simulated timeout")
+        answer = world.redis.run(script, keys, args)
+        world.note(self._life.name, "redis", answer if isinstance(answer, bytes) else "claim", *keys[:1])
+        world.point(self._life, "after redis")
+        return answer
+
+
+@cache
+def _compiled(script: str) -> Callable[..., Value]:
+    return _LUA.eval(f"function(redis, cmsgpack, KEYS, ARGV)\n{script}\nend".encode())
+
+
+@cache
+def _cmsgpack() -> Value:
+    def unpack(packed: bytes) -> Value:
+        return _LUA.table_from(msgpack.unpackb(packed, raw=True), recursive=True)
+
+    return _LUA.table_from({b"unpack": unpack})
+
+
+def _strings(words: Sequence[str | bytes | int]) -> Value:
+    return _LUA.table_from([word if isinstance(word, bytes) else str(word).encode() for word in words])
+
+
+def _plain(answer: Value) -> Value:
+    """A Lua value as the client would see it: false is null, a table a list."""
+    if lua_type(answer) == "table":
+        return [_plain(value) for value in answer.values()]
+    return None if answer is False else answer
+
+
+def _number(entry_id: bytes) -> tuple[int, ...]:
+    return tuple(int(part) for part in entry_id.split(b"-"))
+
+
+def by_kind(prefix: str, keys: set[bytes]) -> dict[str, set[str]]:
+    """Keys by the first word after the prefix: `call` -> call ids, and so on."""
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for key in keys:
+        kind, _, rest = key.decode().removeprefix(f"{{{prefix}}}:").partition(":")
+        kinds[kind].add(rest)
+    return kinds
