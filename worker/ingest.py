@@ -31,6 +31,7 @@ log = structlog.get_logger()
 _BUSY_POLL_MS = 10
 _IDLE_POLL_MS = 50
 _RETRY_S = 0.5
+_CONFIRM_S = 5.0
 
 
 class Inference(Protocol):
@@ -95,6 +96,8 @@ class Ingest:
         self._next_commit_s = 0.0
         self._next_restore_s = 0.0
         self._moved: dict[TopicPartition, tuple[int, float]] = {}  # watermark, and since when it stands there
+        self._confirm_s: dict[TopicPartition, float] = {}
+        """When a partition without anything new is committed all the same."""
         self._stamps = Stamps(policy.stamp(settings.policy), None)
 
     # -- one turn
@@ -157,6 +160,7 @@ class Ingest:
         self._waiting = {key: value for key, value in self._waiting.items() if value[0] != source}
         self._pending = [commit for commit in self._pending if commit.source != source]
         self._moved.pop(source, None)
+        self._confirm_s.pop(source, None)
 
     def _restore_some(self) -> None:
         """Take the newly assigned partitions over: fence the old owner, read what it left, go to its watermark."""
@@ -176,6 +180,7 @@ class Ingest:
             self._mourn(source, restored.watermark)
             self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
             self._moved[source] = (restored.watermark, self._clock())
+            self._confirm_s[source] = self._clock() + _CONFIRM_S
             metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
             self._consumer.start(source, restored.watermark)
             self._restoring.discard(source)
@@ -223,8 +228,7 @@ class Ingest:
         began_s = self._clock()
         self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
         if not self._pending:
-            stamps = self._stamps._replace(model=self._inference.model)
-            collected = (partition.collect(stamps, began_s * 1000) for partition in self._partitions.values())
+            collected = (self._collect(partition, began_s) for partition in self._partitions.values())
             self._pending = [commit for commit in collected if commit is not None]
         if not self._pending:
             return
@@ -244,8 +248,17 @@ class Ingest:
         for commit in committed:
             if commit.watermark != self._moved[commit.source][0]:
                 self._moved[commit.source] = (commit.watermark, self._clock())
+            self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
             account(commit)
         metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
+
+    def _collect(self, partition: Partition, now_s: float) -> Commit | None:
+        """What is due; now and then without anything new, or nobody would notice that an idle partition was lost."""
+        stamps = self._stamps._replace(model=self._inference.model)
+        commit = partition.collect(stamps, now_s * 1000)
+        if commit is None and now_s >= self._confirm_s[partition.source]:
+            return partition.confirm()
+        return commit
 
     def _store_failed(self, error: StoreUnavailable) -> None:
         metrics.STORE_ERRORS.inc()

@@ -184,6 +184,10 @@ class Partition:
             dead_letters=dead,
         )
 
+    def confirm(self) -> Commit:
+        """Nothing new, committed all the same: a store that has lost what was committed refuses it."""
+        return Commit(self.source, self._committed_watermark, self._ledger.mark)
+
     def _publish(self, call: Call, outputs: _Outputs, stamps: Stamps, now_ms: float) -> None:
         """What the call has to show: its new utterances, its aggregate, and the state that belongs to them."""
         released = call.release()

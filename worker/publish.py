@@ -63,6 +63,7 @@ class RedisStore:
         self._settings = settings
         self._owner = owner
         self._tokens: dict[TopicPartition, tuple[str, int]] = {}
+        self._answered: dict[TopicPartition, Commit] = {}
         self._claim = client.register_script(files("worker").joinpath("claim.lua").read_text())
         self._commit = client.register_script(files("worker").joinpath("publish.lua").read_text())
 
@@ -75,6 +76,7 @@ class RedisStore:
                 args=[f"{claim}:0", self._owner, self._settings.state_ttl_s],
             )
         self._tokens[source] = (claim, 0)
+        self._answered.pop(source, None)
         return Restored(
             None if watermark is None else int(watermark),
             StreamTime(int(elapsed_ms or 0), int(newest_ms or 0), int(behind or 0)),
@@ -85,6 +87,8 @@ class RedisStore:
         """See `Store`."""
         fenced = []
         for commit in commits:
+            if self._answered.get(commit.source) is commit:
+                continue  # repeated, because the answer for another partition was missing
             claim, number = self._tokens[commit.source]
             with _passing_errors():
                 answer = self._commit(
@@ -97,6 +101,7 @@ class RedisStore:
                 )
             if answer == b"ok":
                 self._tokens[commit.source] = (claim, number + 1)
+                self._answered[commit.source] = commit
             else:
                 fenced.append(commit.source)
         return fenced

@@ -12,10 +12,12 @@ from typing import Any, NamedTuple
 from schemas.common import Encoding, Event, Role
 from worker.errors import BadRecord, Reason
 from worker.media_time import MediaTime
-from worker.order import Ready, StreamOrder
+from worker.order import Pushed, Ready, StreamOrder
 from worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
 from worker.segment import Segmenter
 from worker.settings import InputSettings, SegmentSettings
+
+_SWITCHES = (Event.PAUSE, Event.RESUME)
 
 
 class Heard(NamedTuple):
@@ -78,6 +80,7 @@ class Stream:
         self._heard: deque[Heard] = deque()
         self._heard_from = 0
         self._newest_capture_ms = 0
+        self._switch_seq = -1  # of the newest pause or resume that was heeded
 
     # -- records in
 
@@ -93,6 +96,8 @@ class Stream:
         if self._format and chunk.format not in (None, self._format):
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
         pushed = self._order.push(chunk)
+        if pushed.duplicate and chunk.event in _SWITCHES and chunk.seq > self._switch_seq:
+            pushed = Pushed((Ready(chunk, missing_seqs=0),), duplicate=False)  # given up, but it must not be missed
         if pushed.duplicate and chunk.capture_ms > self._newest_capture_ms:
             raise BadRecord(Reason.SEQ_BACKWARDS, "seq began again; a reconnect needs a new stream")
         if not pushed.duplicate:
@@ -130,6 +135,8 @@ class Stream:
             return
         chunk = ready.chunk
         self._heard_from = self.time.sample
+        if chunk.event in _SWITCHES:
+            self._switch_seq = chunk.seq
         match chunk.event:
             case Event.MEDIA:
                 self._media(ready, taken)
@@ -273,6 +280,7 @@ class Stream:
             "paused_at_ms": self.paused_at_ms,
             "active_at_ms": self.active_at_ms,
             "newest_capture_ms": self._newest_capture_ms,
+            "switch_seq": self._switch_seq,
             "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
             "channels": [channel.snapshot() for channel in self._channels],
         }
@@ -283,7 +291,7 @@ class Stream:
         stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
         stream._order = _order_of(snapshot["seq"], input_settings)
         stream.paused_at_ms, stream.active_at_ms = snapshot["paused_at_ms"], snapshot["active_at_ms"]
-        stream._newest_capture_ms = snapshot["newest_capture_ms"]
+        stream._newest_capture_ms, stream._switch_seq = snapshot["newest_capture_ms"], snapshot["switch_seq"]
         if snapshot["format"]:
             encoding, rate_hz, layout = snapshot["format"]
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))

@@ -29,14 +29,24 @@ def call(random: Random) -> list[Sent]:
     return [*sent, leg.send("end")] if random.random() < 0.5 else sent
 
 
+def is_waited_for(sent: list[Sent], index: int) -> bool:
+    """Whether the next records may overtake this one without that it is given up."""
+    following = sent[index + 1 : index + 5]
+    return {item.headers["event"] for item in following} == {"media"} and following[-1].at_ms - sent[
+        index
+    ].at_ms < 1_500
+
+
 def disturbed(random: Random, sent: list[Sent]) -> list[Sent]:
-    """Late, doubled and lost records; a pause is never lost, and comes before what waits for it is given up."""
+    """Late, doubled and lost records; a pause is never lost, and only overtaken while it is waited for."""
     arrived = []
     for index, item in enumerate(sent):
         dice, event = random.random(), item.headers["event"]
         if dice < 0.02 and event == "media":
             continue
-        late = random.choice([1, 3, 15]) + 0.5 if dice > 0.9 and (event != "pause" or dice < 0.95) else 0
+        late = 0.0
+        if dice > 0.9:
+            late = random.choice([1.5, 3.5, 15.5]) if event != "pause" else 3.5 * is_waited_for(sent, index)
         arrived.append((index + late, item))
         if dice > 0.97:
             arrived.append((index + 40, item))

@@ -66,9 +66,10 @@ class Telephone:
 
     def call(self) -> list[Arrival]:
         """A call of one stream, or of two: a reconnect. Its records in the order of their arrival."""
-        length_ms = self._stream("0", self._begin_ms)
-        if self._random.random() < 0.2:
-            length_ms += 300 + self._stream("1", self._begin_ms + length_ms + 300)
+        is_cut_off = self._random.random() < 0.2
+        length_ms = self._stream("0", self._begin_ms, ends=0.0 if is_cut_off else 0.7)
+        if is_cut_off:
+            self._stream("1", self._begin_ms + length_ms + 300, ends=0.7)
         self._disturb()
         last = self._arrivals[-1]
         if self._random.random() < 0.15:  # as a producer that has forgotten where it was
@@ -95,7 +96,7 @@ class Telephone:
         headers = tuple((name, text.encode()) for name, text in fields.items())
         return Arrival(at_ms, at_ms + self._clock_off_ms, self._key, headers, value)
 
-    def _stream(self, stream: str, begin_ms: float) -> float:
+    def _stream(self, stream: str, begin_ms: float, *, ends: float) -> float:
         """Append one media session; returns its length in ms."""
         random = self._random
         encoding = random.choice([Encoding.PCMU, Encoding.PCMU, Encoding.PCMA, Encoding.S16LE])
@@ -132,7 +133,7 @@ class Telephone:
             count = min(samples - first, max(1, round(random.uniform(*chunk_ms) * RATE_HZ / 1000)))
             add("media", audio[first * frame_bytes : (first + count) * frame_bytes], **media)
             first += count
-        if random.random() < 0.7:
+        if random.random() < ends:
             add("end")
         return first * 1000 / RATE_HZ + skipped_ms
 

@@ -24,7 +24,7 @@ from worker.records import ModelInfo, Prediction, Utterance
 
 _DRAIN_S = 5.0
 _QUIET_STEP_S = 0.4
-_QUIET_S = 12.0
+_QUIET_S = 15.0
 _STUCK_S = 120.0
 
 

@@ -35,6 +35,34 @@ def test_no_voice_and_no_sentence_is_in_two_splits(parts: list[synthesize.Part])
         assert not any(a & b for a, b in combinations(seen.values(), 2))
 
 
+@pytest.mark.usefixtures("espeak")
+def test_no_split_holds_a_near_copy_of_a_voice_of_another():
+    """Two variants of different splits share less than half of the lines that define their sound."""
+    folder = Path(speak._run("--version").decode().split("Data at:")[1].strip()) / "voices" / "!v"
+    sound = (
+        "formant",
+        "pitch",
+        "voicing",
+        "consonants",
+        "roughness",
+        "flutter",
+        "breath",
+        "intonation",
+        "echo",
+        "tone",
+        "klatt",
+    )
+
+    def lines(variant: str) -> set[str]:
+        definition = (folder / variant).read_text().splitlines()
+        return {line.strip() for line in definition if line.startswith(sound)}
+
+    defined = [(split, lines(variant)) for split, variants in SOURCE["variants"].items() for variant in variants]
+    pairs = [(a, b) for (one, a), (two, b) in combinations(defined, 2) if one != two]
+    assert len(pairs) == 48 * 16 + 48 * 10 + 16 * 10
+    assert max(len(a & b) / len(a | b) for a, b in pairs) < 0.5
+
+
 def test_every_sentence_is_spoken_in_every_emotion(parts: list[synthesize.Part]):
     """The words say nothing about the label."""
     by_label = {
@@ -45,7 +73,7 @@ def test_every_sentence_is_spoken_in_every_emotion(parts: list[synthesize.Part])
 
 def test_every_utterance_has_its_own_name_and_seed(parts: list[synthesize.Part]):
     """No two utterances share a file or a seed."""
-    assert len({part.item.path for part in parts}) == len({part.key for part in parts}) == len(parts) == 4032
+    assert len({part.item.path for part in parts}) == len({part.key for part in parts}) == len(parts) == 4832
 
 
 def test_a_style_without_strength_is_near_neutral_and_never_negative():

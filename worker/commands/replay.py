@@ -104,9 +104,10 @@ def send(
 
 def _interleaved(calls: Sequence[Call]) -> Iterator[tuple[str, Sent]]:
     """All calls' records in the order in which they are due."""
-    ordered = heapq.merge(
-        *([(item.due_ms, index, item) for item in call.recording.records()] for index, call in enumerate(calls)),
-        key=lambda entry: entry[:2],
-    )
-    for _, index, item in ordered:
-        yield calls[index].call_id, item
+    for item, call_id in heapq.merge(*map(_records, calls), key=lambda entry: entry[0].due_ms):
+        yield call_id, item
+
+
+def _records(call: Call) -> Iterator[tuple[Sent, str]]:
+    for item in call.recording.records():
+        yield item, call.call_id
