@@ -39,6 +39,7 @@ class Child:
         self.name = name
         self.process = _spawn.Process(name=name, target=target, args=args)
         self.process.start()
+        log.info("process started", name=name, pid=self.process.pid)
 
     @property
     def exit_code(self) -> int | None:
