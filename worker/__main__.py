@@ -2,10 +2,12 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+_READER_GONE = 141  # what a shell says of a program that ended by SIGPIPE
 _COMMANDS = {
     "worker": "consume call audio from Kafka and publish emotions (settings: CALLMOOD_ environment)",
     "analyze": "what the worker would say of recorded calls, without Kafka",
@@ -28,7 +30,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == chosen:  # only the chosen command pays for its imports
             importlib.import_module(f"worker.commands.{name}").add_arguments(command)
     arguments = parser.parse_args(argv)
-    code: int = importlib.import_module(f"worker.commands.{arguments.command}").run(arguments)
+    try:
+        code: int = importlib.import_module(f"worker.commands.{arguments.command}").run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _READER_GONE
     return code
 
 

@@ -74,7 +74,7 @@ class Call:
         """The partition's clock at the call's last record, or at its end."""
         self.fold = Fold(call_id, rules)
         self.last_offset = -1
-        """Newest record of the call that this process has read."""
+        """Newest record of the call that was read, by a predecessor too."""
         self.is_over = False
         """Whether no record can change the call any more; results may still be on their way."""
         self._settings = settings
@@ -94,16 +94,16 @@ class Call:
             BadRecord: the record does not fit its call, which goes on as if it had not come.
         """
         stream = self._stream(chunk)
+        next_seq = stream.next_seq
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
         stream.active_at_ms = max(stream.active_at_ms or 0, elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
-        self.last_offset = chunk.position.offset
+        self.last_offset = max(self.last_offset, chunk.position.offset)
         if is_duplicate:
             return Outcome([], is_settled=True)
-        self._unsettled.append((chunk.stream, chunk.seq, chunk.position.offset))
-        if chunk.notice is not None:
-            self._notice = chunk.notice
+        self._unsettled.append((chunk.stream, max(chunk.seq, next_seq), chunk.position.offset))
+        self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:
             self.fold.describe(chunk.attributes, chunk.notice)
         if stream.ended:
@@ -161,7 +161,7 @@ class Call:
         for name, stream in self._streams.items():
             taken.setdefault(name, Taken()).extend(stream.close(Cut.END))
         self.is_over = True
-        reason = reason if any(stream.has_audio for stream in self._streams.values()) else "no_audio"
+        reason = reason if any(stream.time.rate_hz for stream in self._streams.values()) else "no_audio"
         return self._group(taken, now_ms, ended=reason, let_go=True)
 
     def _group(
@@ -250,7 +250,7 @@ class Call:
             self._cut = self._snapshot()
         if self._cut is None:
             return None
-        state = {"v": STATE_VERSION, "cut": self._cut, "fold": self.fold.save()}
+        state = {"v": STATE_VERSION, "cut": self._cut, "fold": self.fold.save(), "last_offset": self.last_offset}
         return Saved(msgpack.packb(state), {name: stream["seq"] for name, stream in self._cut["streams"].items()})
 
     def forget_before(self, resume: Mapping[str, int]) -> list[int]:
@@ -290,6 +290,7 @@ class Call:
             raise ValueError(f"call state version {state['v']}; this build reads {STATE_VERSION}")
         call, cut = cls(call_id, settings, rules), state["cut"]
         call.fold.load(state["fold"])
+        call.last_offset = state["last_offset"]
         call.seen_at_ms = cut["seen_at_ms"]
         call._origin_ms = cut["origin_ms"]
         call._notice = Notice(cut["notice"]) if cut["notice"] else None

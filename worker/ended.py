@@ -48,6 +48,10 @@ class EndedCalls:
         self._calls[call_id] = Ended(*state["ended"])
         return True
 
+    def last_offset(self, call_id: str) -> int:
+        """Newest record of an ended call; -1 if it is not known."""
+        return self._calls[call_id].last_offset if call_id in self._calls else -1
+
     def add(self, call_id: str, ended: Ended) -> None:
         """A call is over and everything of it is published."""
         self._calls[call_id] = ended

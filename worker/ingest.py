@@ -211,7 +211,7 @@ class Ingest:
     def _throttle(self) -> None:
         """Too much in flight, or a store that does not answer, pauses reading; membership goes on."""
         limit = self._settings.model.max_in_flight
-        is_full = len(self._waiting) >= (limit // 2 if self._is_paused else limit)
+        is_full = len(self._waiting) > (limit // 2 if self._is_paused else limit - 1)
         should_pause = is_full or not self._is_store_healthy
         if should_pause and not self._is_paused:
             self._consumer.pause()

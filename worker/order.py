@@ -10,6 +10,8 @@ from worker.records import Chunk
 
 _NOW: Final = frozenset((Event.PAUSE, Event.END))
 """Events that do not wait: paused audio must not be heard, and after the end nothing comes."""
+_SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
+"""Events that count even after they were given up: else the pause would never begin, or never end."""
 
 
 class Ready(NamedTuple):
@@ -34,9 +36,11 @@ class StreamOrder:
             `max_held` was joined late and starts there; below, its beginning is only late.
         max_held: records that may wait for a missing one; with one more it is given up.
         max_wait_ms: capture time that the waiting records may span; with more it is given up.
+        switch_seq: the newest pause or resume that was released; -1: none.
     """
 
-    def __init__(self, next_seq: int | None, *, max_held: int, max_wait_ms: int) -> None:
+    def __init__(self, next_seq: int | None, *, max_held: int, max_wait_ms: int, switch_seq: int = -1) -> None:
+        self.switch_seq = switch_seq
         self._next = next_seq
         self._max_held = max_held
         self._max_wait_ms = max_wait_ms
@@ -51,6 +55,9 @@ class StreamOrder:
         """Take the next record as it arrived."""
         if self._next is None:
             self._next = 0 if chunk.seq <= self._max_held else chunk.seq
+        if chunk.seq < self._next and chunk.event in _SWITCHES and chunk.seq > self.switch_seq:
+            self.switch_seq = chunk.seq
+            return Pushed((Ready(chunk, missing_seqs=0),), duplicate=False)
         if chunk.seq < self._next or chunk.seq in self._held:
             return Pushed((), duplicate=True)
         self._held[chunk.seq] = chunk
@@ -82,6 +89,9 @@ class StreamOrder:
         """The held records up to `last_seq`."""
         ready = []
         for seq in sorted(seq for seq in self._held if seq <= last_seq):
-            ready.append(Ready(self._held.pop(seq), seq - self.next_seq))
+            chunk = self._held.pop(seq)
+            ready.append(Ready(chunk, seq - self.next_seq))
             self._next = seq + 1
+            if chunk.event in _SWITCHES:
+                self.switch_seq = seq
         return ready

@@ -114,7 +114,11 @@ class Partition:
         return True
 
     def _reject(self, record: Record, bad: BadRecord) -> None:
-        call = self._calls.get((record.key or b"").decode(errors="replace"))
+        call_id = (record.key or b"").decode(errors="replace")
+        call = self._calls.get(call_id)
+        if record.position.offset < (call.last_offset if call else self._ended.last_offset(call_id)):
+            self._ledger.settle(record.position.offset)  # read again: its letter went out before this state was stored
+            return
         if call is not None and call.is_paused:  # what is spoken now may be a card number
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))

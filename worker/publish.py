@@ -14,7 +14,15 @@ from typing import Any, Protocol
 
 import msgpack
 import redis
-from redis.exceptions import AuthenticationError, NoPermissionError, OutOfMemoryError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -25,8 +33,8 @@ from worker.errors import ConfigurationError, StoreUnavailable
 from worker.settings import RedisSettings
 from worker.stream_time import StreamTime
 
-_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError)
-_PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN")
+_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY")  # errors that the client has no class for
 
 
 class Store(Protocol):
@@ -142,7 +150,7 @@ class RedisStore:
                 }
             ),
             "length": str(self._settings.firehose_length),
-            "stale_before": str(commit.time.newest_ms - self._settings.call_ttl_s * 1000),
+            "call_prefix": self._key("call:"),
             "call_ttl": str(self._settings.call_ttl_s),
             "state_ttl": str(self._settings.state_ttl_s),
         }
@@ -174,6 +182,10 @@ def _passing_errors() -> Iterator[None]:
     except ResponseError as error:
         if str(error).startswith(_PASSING_WORDS):
             raise StoreUnavailable(f"redis: {error}") from error
+        if str(error).startswith("WRONGTYPE"):
+            raise ConfigurationError(
+                f"redis: {error}. Another program uses our keys: set CALLMOOD_REDIS__PREFIX"
+            ) from error
         raise
 
 

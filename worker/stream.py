@@ -12,12 +12,10 @@ from typing import Any, NamedTuple
 from schemas.common import Encoding, Event, Role
 from worker.errors import BadRecord, Reason
 from worker.media_time import MediaTime
-from worker.order import Pushed, Ready, StreamOrder
+from worker.order import Ready, StreamOrder
 from worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
 from worker.segment import Segmenter
 from worker.settings import InputSettings, SegmentSettings
-
-_SWITCHES = (Event.PAUSE, Event.RESUME)
 
 
 class Heard(NamedTuple):
@@ -72,7 +70,7 @@ class Stream:
         """The partition's clock at its newest record; None once it has been let go."""
         self._segment = segment
         self._input = input_settings
-        self._order = _order_of(None, input_settings)
+        self._order = _order_of(input_settings, None)
         self._format: AudioFormat | None = None
         self._channels: list[Segmenter] = []
         self.paused_at_ms: int | None = None
@@ -80,7 +78,6 @@ class Stream:
         self._heard: deque[Heard] = deque()
         self._heard_from = 0
         self._newest_capture_ms = 0
-        self._switch_seq = -1  # of the newest pause or resume that was heeded
 
     # -- records in
 
@@ -96,8 +93,6 @@ class Stream:
         if self._format and chunk.format not in (None, self._format):
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
         pushed = self._order.push(chunk)
-        if pushed.duplicate and chunk.event in _SWITCHES and chunk.seq > self._switch_seq:
-            pushed = Pushed((Ready(chunk, missing_seqs=0),), duplicate=False)  # given up, but it must not be missed
         if pushed.duplicate and chunk.capture_ms > self._newest_capture_ms:
             raise BadRecord(Reason.SEQ_BACKWARDS, "seq began again; a reconnect needs a new stream")
         if not pushed.duplicate:
@@ -135,8 +130,6 @@ class Stream:
             return
         chunk = ready.chunk
         self._heard_from = self.time.sample
-        if chunk.event in _SWITCHES:
-            self._switch_seq = chunk.seq
         match chunk.event:
             case Event.MEDIA:
                 self._media(ready, taken)
@@ -241,9 +234,9 @@ class Stream:
         return sum(not channel.restored_exactly for channel in self._channels)
 
     @property
-    def has_audio(self) -> bool:
-        """Whether one readable media record has come."""
-        return bool(self._channels)
+    def next_seq(self) -> int:
+        """The first record whose turn has not come."""
+        return self._order.next_seq
 
     @property
     def format(self) -> AudioFormat:
@@ -280,7 +273,7 @@ class Stream:
             "paused_at_ms": self.paused_at_ms,
             "active_at_ms": self.active_at_ms,
             "newest_capture_ms": self._newest_capture_ms,
-            "switch_seq": self._switch_seq,
+            "switch_seq": self._order.switch_seq,
             "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
             "channels": [channel.snapshot() for channel in self._channels],
         }
@@ -289,9 +282,9 @@ class Stream:
     def restore(cls, snapshot: Mapping[str, Any], segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
         """The stream as it was; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
-        stream._order = _order_of(snapshot["seq"], input_settings)
+        stream._order = _order_of(input_settings, snapshot["seq"], snapshot["switch_seq"])
         stream.paused_at_ms, stream.active_at_ms = snapshot["paused_at_ms"], snapshot["active_at_ms"]
-        stream._newest_capture_ms, stream._switch_seq = snapshot["newest_capture_ms"], snapshot["switch_seq"]
+        stream._newest_capture_ms = snapshot["newest_capture_ms"]
         if snapshot["format"]:
             encoding, rate_hz, layout = snapshot["format"]
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
@@ -301,5 +294,7 @@ class Stream:
         return stream
 
 
-def _order_of(next_seq: int | None, settings: InputSettings) -> StreamOrder:
-    return StreamOrder(next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms)
+def _order_of(settings: InputSettings, next_seq: int | None, switch_seq: int = -1) -> StreamOrder:
+    return StreamOrder(
+        next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms, switch_seq=switch_seq
+    )

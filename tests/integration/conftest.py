@@ -1,322 +1,31 @@
-"""A worker as a user starts it, calls sent to it, and what it must say of them: what `analyze` says."""
+"""A worker on topics and keys of a test's own, or one that many tests share, and what `analyze` says of their calls."""
 # ruff: noqa: PLC0415 - the model's libraries take seconds to import: only the tests that need them pay
 
 import json
-import math
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import threading
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import uuid4
 
 import pytest
 import redis
-from rich.progress import Progress
 
-from schemas import flat
-from worker import aggregate
-from worker.commands.replay import Call, send
-from worker.recordings import Recording, Sent, Shape, load
-from worker.refold import refold
-from worker.records import ModelInfo
-from worker.settings import KafkaSettings, Settings
+from worker.recordings import Recording, Shape, load
+from worker.settings import Settings
+
+pytest.register_assert_rewrite("live")
+import live  # noqa: E402 - after the line that lets its assertions explain themselves
+from live import Pipeline, Script  # noqa: E402 - as above
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
-READY_S = 120.0  # the model's libraries take seconds to import, on a busy machine a minute
-DONE_S = 90.0
-_QUIET_S = 10.0
-_ROUNDING = 2e-6  # of a probability: 6 digits are published, and another batch may differ in the 7th
-
-
-class Script(NamedTuple):
-    """Records just as they are, where a recording would make its own."""
-
-    sent: Iterable[Sent]
-    duration_ms: float = 0.0
-
-    def records(self) -> Iterable[Sent]:
-        """The records in the order of sending."""
-        return iter(self.sent)
-
-
-def _wait_until(is_true, timeout_s=DONE_S, poll_s=0.05):
-    """Wait for a condition; returns its first true value, or its last one."""
-    deadline_s = time.monotonic() + timeout_s
-    while not (value := is_true()) and time.monotonic() < deadline_s:
-        time.sleep(poll_s)
-    return value
-
-
-class Gate:
-    """Lets records through up to a point of the calls' time line, so that something can happen in the middle."""
-
-    def __init__(self) -> None:
-        self._moved = threading.Condition()
-        self._until_ms = 0.0
-
-    def open(self, until_ms: float = math.inf) -> None:
-        """Let the records before this time through."""
-        with self._moved:
-            self._until_ms = until_ms
-            self._moved.notify_all()
-
-    def before(self, recording: Recording | Script) -> Script:
-        """The recording, behind the gate."""
-        return Script(self._held(recording), recording.duration_ms)
-
-    def _held(self, recording: Recording | Script) -> Iterator[Sent]:
-        for sent in recording.records():
-            with self._moved:
-                self._moved.wait_for(lambda due_ms=sent.due_ms: due_ms < self._until_ms)
-            yield sent
-
-
-class Worker:
-    """One worker: a process tree that was started by the command of the manual, and its log."""
-
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cm-"))  # pytest's own folders are too long for a socket's address
-        self._log = self.folder.with_suffix(".log")
-        self._mark = f"TMPDIR={self.folder}".encode()
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "worker", "worker"],
-                env={**os.environ, **environment, "TMPDIR": str(self.folder)},
-                stdout=log,
-                stderr=log,
-            )
-
-    def wait_ready(self) -> "Worker":
-        """Wait until the worker itself says that it is ready."""
-        _wait_until(lambda: self.process.poll() is not None or self.probe("readyz")[0] == 200, READY_S)
-        assert self.probe("readyz")[0] == 200, self.log
-        return self
-
-    def probe(self, name: str) -> tuple[int, str]:
-        """Status and text of /livez, /readyz or /metrics; status 0 while nothing listens."""
-        port = next((line["health_port"] for line in self.lines() if "health_port" in line), None)
-        if port is None:
-            return 0, ""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/{name}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    @property
-    def log(self) -> str:
-        """All that it has written."""
-        return self._log.read_text()
-
-    def lines(self, event: str | None = None) -> list[dict[str, Any]]:
-        """Its log, line by line, or those of one event."""
-        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [line for line in lines if event in (None, line["event"])]
-
-    def pids(self) -> set[int]:
-        """Every process of the tree that lives, orphans included: all of them inherit the folder's name."""
-        found = set()
-        for path in Path("/proc").glob("[0-9]*/environ"):
-            with suppress(OSError):  # it ends while we look
-                if self._mark in path.read_bytes().split(b"\0"):
-                    found.add(int(path.parent.name))
-        return found
-
-    def inference_pid(self) -> int:
-        """The process that has the model: the only one that has loaded torch."""
-        (pid,) = [pid for pid in self.pids() if "libtorch" in Path(f"/proc/{pid}/maps").read_text()]
-        return pid
-
-    def exit_code(self, timeout_s: float = 60.0) -> int:
-        """Wait for the end; every process of the tree must then be gone within moments."""
-        code = self.process.wait(timeout_s)
-        assert _wait_until(lambda: not self.pids(), _QUIET_S), f"left running: {self.pids()}\n{self.log}"
-        return code
-
-    def stop(self) -> None:
-        """SIGTERM, which must end well and leave nothing behind."""
-        self.process.send_signal(signal.SIGTERM)
-        assert self.exit_code() == 0, self.log
-        assert list(self.folder.iterdir()) == []
-
-    def kill(self, pids: Iterable[int] | None = None) -> None:
-        """SIGKILL for some of its processes, or for all at once."""
-        for pid in self.pids() if pids is None else pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-    def discard(self) -> None:
-        """Whatever the test left is ended."""
-        self.kill()
-        self.process.wait()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self._log.unlink()
-
-
-@dataclass
-class Pipeline:
-    """Topics, a consumer group and a key prefix that belong together, and the workers on them."""
-
-    bootstrap_servers: str
-    redis_url: str
-    audio_topic: str
-    dead_letter_topic: str
-    prefix: str
-    expect: Any
-    workers: list[Worker] = field(default_factory=list)
-
-    def start_worker(self, **changes: str) -> Worker:
-        """Start a worker; `changes` are settings, such as `redis__url`. It is not ready yet."""
-        settings = {
-            "kafka__bootstrap_servers": self.bootstrap_servers,
-            "kafka__audio_topic": self.audio_topic,
-            "kafka__dead_letter_topic": self.dead_letter_topic,
-            "kafka__group_id": self.prefix,
-            "kafka__session_timeout_ms": "6000",
-            "redis__url": self.redis_url,
-            "redis__prefix": self.prefix,
-            "model__device": "cpu",
-            "model__threads": "1",
-            "worker__health_host": "127.0.0.1",
-            "worker__health_port": "0",
-            "log__format": "json",
-        } | changes
-        self.workers.append(Worker({f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}))
-        return self.workers[-1]
-
-    def environment(self) -> dict[str, str]:
-        """What `callmood replay` needs to know."""
-        return {
-            "CALLMOOD_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            "CALLMOOD_KAFKA__AUDIO_TOPIC": self.audio_topic,
-        }
-
-    def send(self, calls: Mapping[str, Recording | Script], *, speed: float = 0.0) -> None:
-        """Put calls on the audio topic, side by side."""
-        kafka = KafkaSettings(bootstrap_servers=self.bootstrap_servers, audio_topic=self.audio_topic)
-        send([Call(*item) for item in calls.items()], kafka, speed=speed, progress=Progress(disable=True))
-
-    def judged_by(self, said: Mapping[str, Any]) -> "Pipeline":
-        """The same results, held against other expectations: utterances and aggregate by call id."""
-        return replace(self, expect=lambda _recording, call_id: said[call_id])
-
-    @contextmanager
-    def sending(self, calls: Mapping[str, Recording | Script]) -> Iterator[Gate]:
-        """Put calls on the audio topic as far as the gate is open; all of them are there on leaving."""
-        gate = Gate()
-        with ThreadPoolExecutor(1) as thread:
-            sent = thread.submit(self.send, {call_id: gate.before(call) for call_id, call in calls.items()})
-            try:
-                yield gate
-            finally:
-                gate.open()
-        sent.result()
-
-    # -- results
-
-    def _redis(self) -> redis.Redis:
-        return redis.Redis.from_url(self.redis_url, decode_responses=True)
-
-    def call(self, call_id: str) -> dict[str, Any] | None:
-        """The call's aggregate, call/1."""
-        with self._redis() as client:
-            fields = client.hgetall(f"{{{self.prefix}}}:call:{call_id}")
-        return flat.unflatten(fields).model_dump(mode="json") if fields else None
-
-    def utterances(self, call_id: str) -> list[dict[str, Any]]:
-        """The call's utterances, utterance/1, in order."""
-        return self._stream(f"utterances:{call_id}")
-
-    def firehose(self) -> list[dict[str, Any]]:
-        """All utterances."""
-        return self._stream("utterances")
-
-    def alerts(self) -> list[dict[str, Any]]:
-        """All alerts."""
-        return self._stream("alerts")
-
-    def _stream(self, name: str) -> list[dict[str, Any]]:
-        with self._redis() as client:
-            return [json.loads(fields["json"]) for _, fields in client.xrange(f"{{{self.prefix}}}:{name}")]
-
-    def ingest_pids(self) -> set[int]:
-        """The ingest processes that own partitions, by what they wrote into the positions."""
-        with self._redis() as client:
-            keys = list(client.scan_iter(f"{{{self.prefix}}}:position:*"))
-            return {int(client.hget(key, "owner").rpartition("/")[2]) for key in keys}
-
-    def ended(self, call_ids: Iterable[str]) -> list[str]:
-        """Those of the calls that are over."""
-        calls = {call_id: self.call(call_id) for call_id in call_ids}
-        return [call_id for call_id, call in calls.items() if call and call["end_reason"]]
-
-    # -- the one thing that must hold
-
-    def assert_exact(self, calls: Mapping[str, Recording | Script], timeout_s: float = DONE_S) -> None:
-        """The calls end, and all that Redis holds of them is what `analyze` says: nothing missing, nothing twice."""
-        _wait_until(lambda: len(self.ended(calls)) == len(calls), timeout_s)
-        logs = "\n".join(worker.log for worker in self.workers)
-        assert self.ended(calls) == list(calls), logs
-        firehose, alerts = self.firehose(), self.alerts()
-        for call_id, recording in calls.items():
-            utterances, call = self.utterances(call_id), self.call(call_id)
-            expected, summary = self.expect(recording, call_id)
-            assert [without_place(u) for u in utterances] == [approximately(without_place(u)) for u in expected]
-            assert [u for u in firehose if u["call_id"] == call_id] == utterances
-            assert from_its_start(call) == approximately(from_its_start(summary))
-            if not call["redacted_ms"] and not call["missing_ms"]:  # these are no part of any utterance
-                again = refold(call, utterances)
-                model = ModelInfo(**call["model"]) if call["model"] else None
-                refolded = aggregate.summary(again.aggregate, policy=call["policy"], model=model)
-                assert {**refolded, "version": 0} == approximately({**call, "version": 0})
-                assert [alert for alert in alerts if alert["call_id"] == call_id] == again.alerts
-
-
-def without_place(utterance: Mapping[str, Any]) -> dict[str, Any]:
-    """An utterance without what only exists live."""
-    return {name: value for name, value in utterance.items() if name not in {"latency_ms", "source", "traceparent"}}
-
-
-def from_its_start(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call without the time of day."""
-    start_ms = call["started_at_ms"]
-    return {**call, "started_at_ms": 0, "updated_at_ms": call["updated_at_ms"] - start_ms}
-
-
-def approximately(value: Any) -> Any:
-    """The same, floats within the rounding of a probability."""
-    match value:
-        case dict():
-            return {name: approximately(inner) for name, inner in value.items()}
-        case list() | tuple():
-            return [approximately(inner) for inner in value]
-        case float():
-            return pytest.approx(value, abs=_ROUNDING, rel=1e-9)
-        case _:
-            return value
 
 
 @pytest.fixture(scope="session")
 def wait_until():
     """`wait_until(is_true, timeout_s, poll_s)` returns the first true value of a condition, or its last value."""
-    return _wait_until
+    return live.wait_until
 
 
 @pytest.fixture(scope="session")
@@ -348,6 +57,12 @@ def recorded():
 
     names = sorted(path.stem for path in _EXAMPLES.glob("*.flac"))
     return SimpleNamespace(call=read, all=lambda **shape: {name: read(name, **shape) for name in names}, names=names)
+
+
+@pytest.fixture(scope="session")
+def script():
+    """A call of records just as they are: `script(records)`."""
+    return lambda records: Script(list(records))
 
 
 def _pipeline(stack, expect, redis_url=None):

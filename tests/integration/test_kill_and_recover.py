@@ -1,6 +1,5 @@
 """kill -9 in the middle of calls: what the next process completes is exact, as if nothing had been."""
 
-import os
 import random
 import signal
 import time
@@ -39,7 +38,7 @@ def test_ingest_is_killed_at_random_moments(pipeline, recorded, wait_until, seed
             _assert_in_the_middle(pipeline, calls)
             assert wait_until(lambda gone=victim: gone not in pipeline.ingest_pids())
     pipeline.assert_exact(calls)
-    assert len([line for line in worker.lines("the ingest process has ended")]) == len(_PHASES_MS)
+    assert [line["exit_code"] for line in worker.lines("a process has ended")] == [-signal.SIGKILL] * len(_PHASES_MS)
     worker.stop()
 
 
@@ -60,7 +59,7 @@ def test_whole_workers_are_killed(pipeline, recorded, wait_until):
                     worker.kill()
                     assert worker.exit_code() == -signal.SIGKILL
                 case "inference":
-                    worker.kill([worker.inference_pid()])
+                    worker.kill([worker.pid("inference")])
                     assert worker.exit_code() == 75
                 case "supervisor":
                     worker.kill([worker.process.pid])
@@ -79,4 +78,4 @@ def test_an_ingest_process_that_dies_again_and_again_ends_the_worker(pipeline, w
         worker.kill(victims)
         wait_until(lambda gone=victims: not gone & worker.pids(), timeout_s=5)
     assert worker.exit_code() == 75
-    assert os.listdir(worker.folder) == []
+    assert list(worker.folder.iterdir()) == []

@@ -35,7 +35,11 @@ def test_concurrent_calls_by_the_commands_of_the_manual(running, recorded):
     """Files that `callmood replay` sends side by side come out as `callmood analyze` says, field by field."""
     files = [call.path for call in recorded.all().values()]
     common = ("--call-id", f"manual-{uuid4().hex[:8]}", "--attr", "queue=billing", "--notice", "given")
-    call_ids = _callmood(running.environment(), "replay", *files, *common, "--speed", "0", "--quiet")
+    where = {
+        "CALLMOOD_KAFKA__BOOTSTRAP_SERVERS": running.bootstrap_servers,
+        "CALLMOOD_KAFKA__AUDIO_TOPIC": running.audio_topic,
+    }
+    call_ids = _callmood(where, "replay", *files, *common, "--speed", "0", "--quiet")
     lines = [json.loads(line) for line in _callmood({"CALLMOOD_MODEL__DEVICE": "cpu"}, "analyze", *files, *common)]
     said = {call_id: [line for line in lines if line["call_id"] == call_id] for call_id in call_ids}
     assert len(call_ids) == len(files) >= 3

@@ -15,7 +15,7 @@ from tests.simulation.redis_side import by_kind
 from tests.simulation.scenario import TOPIC, Scenario
 from worker import decode, policy
 from worker.alert import DEFAULT_RULES
-from worker.commits import DeadLetter, Restored, TopicPartition
+from worker.commits import Commit, DeadLetter, Restored, TopicPartition
 from worker.partition import Partition
 from worker.records import ModelInfo, Prediction, Record
 from worker.render import Stamps
@@ -62,22 +62,26 @@ class Oracle:
         restored = Restored(log[0].position.offset, StreamTime(), {})
         partition = Partition(source, restored, read, scenario.settings, DEFAULT_RULES)
         for record in log:
-            for utterance in partition.take(record, 0.0):
+            utterances = partition.take(record, 0.0)
+            self._note(number, partition.collect(self._stamps, 0.0))
+            for utterance in utterances:  # one by one: each may complete a step that a reader can see
                 partition.settle(utterance.call_id, utterance.id, self._heard(utterance.audio), 0.0)
-            commit = partition.collect(self._stamps, 0.0)
-            if commit is None:
-                continue
-            for utterance in commit.utterances:
-                call = self._calls.setdefault(utterance["call_id"], CallExpected([], []))
-                call.utterances.append({**utterance, "latency_ms": {}})
-            for update in commit.calls:
-                if update.summary is not None:
-                    call = self._calls.setdefault(update.call_id, CallExpected([], []))
-                    call.prefixes.append((len(call.utterances), _content(flat.flatten(update.summary))))
-            self._alerts.update(alert["alert_id"] for alert in commit.alerts)
-            self._letters |= {(number, letter.record.position.offset): letter for letter in commit.dead_letters}
+                self._note(number, partition.collect(self._stamps, 0.0))
         if not partition.live_calls:
             self._ends[number] = log[-1].position.offset + 1
+
+    def _note(self, number: int, commit: Commit | None) -> None:
+        if commit is None:
+            return
+        for utterance in commit.utterances:
+            call = self._calls.setdefault(utterance["call_id"], CallExpected([], []))
+            call.utterances.append({**utterance, "latency_ms": {}})
+        for update in commit.calls:
+            if update.summary is not None:
+                call = self._calls.setdefault(update.call_id, CallExpected([], []))
+                call.prefixes.append((len(call.utterances), _content(flat.flatten(update.summary))))
+        self._alerts.update(alert["alert_id"] for alert in commit.alerts)
+        self._letters |= {(number, letter.record.position.offset): letter for letter in commit.dead_letters}
 
     # -- while it runs
 

@@ -17,6 +17,10 @@ _LUA = LuaRuntime(encoding=None)
 _LIVES_S = (0.0, 0.3, 5.0)
 
 
+class _Sorted(dict[bytes, float]):
+    """A sorted set: scores by member."""
+
+
 class Server:
     """The commands that the scripts use, on plain Python values. Nothing expires: a simulation is short."""
 
@@ -27,7 +31,7 @@ class Server:
 
     def run(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Value:
         """Run a script as EVALSHA does. A script that fails half-way leaves what it did, as in Redis."""
-        redis = _LUA.table_from({b"call": self._call})
+        redis = _LUA.table_from({b"call": self._call, b"pcall": self._pcall, b"error_reply": _error})
         answer = _compiled(script)(redis, _cmsgpack(), _strings(keys), _strings(args))
         return _plain(answer)
 
@@ -50,6 +54,19 @@ class Server:
     def _call(self, command: bytes, key: bytes, *args: bytes | float) -> Value:
         words = [b"%d" % arg if isinstance(arg, int | float) else arg for arg in args]
         return _COMMANDS[command](self, key, words)
+
+    def _pcall(self, command: bytes, key: bytes, *args: bytes | float) -> Value:
+        try:
+            return self._call(command, key, *args)
+        except ResponseError as error:
+            return _error(str(error).encode())
+
+    def _type(self, key: bytes, _: list[bytes]) -> Value:
+        kinds = {dict: b"hash", list: b"stream", _Sorted: b"zset", type(None): b"none"}
+        return _LUA.table_from({b"ok": kinds[type(self.keys.get(key))]})
+
+    def _exists(self, key: bytes, words: list[bytes]) -> int:
+        return sum(name in self.keys for name in (key, *words))
 
     def _hget(self, key: bytes, words: list[bytes]) -> Value:
         return self.keys.get(key, {}).get(words[0], False)
@@ -98,17 +115,16 @@ class Server:
         return name
 
     def _zadd(self, key: bytes, words: list[bytes]) -> int:
-        self.keys.setdefault(key, {})[words[1]] = float(words[0])
+        self.keys.setdefault(key, _Sorted())[words[1]] = float(words[0])
         return 1
 
-    def _zrangebyscore(self, key: bytes, words: list[bytes]) -> Value:
-        low, high = (float(word) for word in words[:2])
-        found = sorted((score, member) for member, score in self.keys.get(key, {}).items() if low <= score <= high)
-        return _LUA.table_from([member for _, member in found])
+    def _zrandmember(self, key: bytes, words: list[bytes]) -> Value:
+        return _LUA.table_from(sorted(self.keys.get(key, {}))[: int(words[0])])
 
 
 _COMMANDS: dict[bytes, Callable[[Server, bytes, list[bytes]], Value]] = {
     b"DEL": Server._del,
+    b"EXISTS": Server._exists,
     b"EXPIRE": Server._expire,
     b"HDEL": Server._hdel,
     b"HGET": Server._hget,
@@ -116,9 +132,10 @@ _COMMANDS: dict[bytes, Callable[[Server, bytes, list[bytes]], Value]] = {
     b"HINCRBY": Server._hincrby,
     b"HMGET": Server._hmget,
     b"HSET": Server._hset,
+    b"TYPE": Server._type,
     b"XADD": Server._xadd,
     b"ZADD": Server._zadd,
-    b"ZRANGEBYSCORE": Server._zrangebyscore,
+    b"ZRANDMEMBER": Server._zrandmember,
     b"ZREM": Server._hdel,
 }
 
@@ -169,9 +186,19 @@ def _strings(words: Sequence[str | bytes | int]) -> Value:
     return _LUA.table_from([word if isinstance(word, bytes) else str(word).encode() for word in words])
 
 
+def _error(message: bytes) -> Value:
+    return _LUA.table_from({b"err": message})
+
+
 def _plain(answer: Value) -> Value:
-    """A Lua value as the client would see it: false is null, a table a list."""
+    """A Lua value as the client would see it: false is null, a table a list.
+
+    Raises:
+        ResponseError: the script says so.
+    """
     if lua_type(answer) == "table":
+        if answer[b"err"]:
+            raise ResponseError(answer[b"err"].decode())
         return [_plain(value) for value in answer.values()]
     return None if answer is False else answer
 

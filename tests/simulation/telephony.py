@@ -10,8 +10,8 @@ from schemas.common import Encoding
 from worker import g711
 
 RATE_HZ = 8000
-_RECORDINGS = 8
-_RECORDING_S = 7
+_RECORDINGS = 6
+_RECORDING_S = 5
 _WIRE = {
     Encoding.PCMU: g711.encode_pcmu,
     Encoding.PCMA: g711.encode_pcma,
@@ -30,12 +30,12 @@ class Arrival(NamedTuple):
 
 
 @cache
-def recording(number: int, encoding: Encoding, channels: int) -> bytes:
-    """Interleaved speech-like audio: the channels take turns in bursts over a noise floor."""
+def voices(number: int) -> np.ndarray:
+    """Two voices that take turns in bursts over a noise floor: int16, samples x 2."""
     random = np.random.default_rng(number)
     t = np.arange(_RECORDING_S * RATE_HZ) / RATE_HZ
-    mixed = []
-    for _ in range(channels):
+    channels = []
+    for _ in range(2):
         loud, at_s = np.zeros(len(t)), random.uniform(0, 1)
         while at_s < _RECORDING_S:
             length_s = random.uniform(0.4, 2.5)
@@ -44,8 +44,14 @@ def recording(number: int, encoding: Encoding, channels: int) -> bytes:
         pitch_hz = random.uniform(100, 220) * (1 + 0.1 * np.sin(2 * np.pi * 3 * t))
         phase = 2 * np.pi * np.cumsum(pitch_hz) / RATE_HZ
         voice = sum(np.sin(k * phase) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t))
-        mixed.append(2500 * voice * loud + random.normal(0, 30, len(t)))
-    return _WIRE[encoding](np.stack(mixed, axis=1).astype(np.int16).reshape(-1))
+        channels.append(2500 * voice * loud + random.normal(0, 30, len(t)))
+    return np.stack(channels, axis=1).astype(np.int16)
+
+
+@cache
+def recording(number: int, encoding: Encoding, channels: int) -> bytes:
+    """The voices as they are sent, interleaved."""
+    return _WIRE[encoding](voices(number)[:, :channels].reshape(-1))
 
 
 class Telephone:
@@ -104,10 +110,10 @@ class Telephone:
         channels = layout.count(",") + 1
         audio = recording(random.randrange(_RECORDINGS), encoding, channels)
         frame_bytes = encoding.bytes_per_sample * channels
-        samples = round(random.uniform(1.5, _RECORDING_S) * RATE_HZ)
-        chunk_ms = random.choice([(20, 60), (100, 300), (100, 300), (200, 1000)])
+        samples = round(random.uniform(1, _RECORDING_S) * RATE_HZ)
+        chunk_ms = random.choice([(20, 60), (100, 300), (100, 300), (100, 300), (200, 1000), (200, 1000)])
         has_media_time = random.random() < 0.8
-        breaks = {random.uniform(500, 6000): random.choice(["pause", "gap", "hold"]) for _ in range(2)}
+        breaks = {random.uniform(300, 4000): kind for kind in random.sample(["pause", "pause", "gap", "gap", "hold"], 2)}
         breaks = breaks if random.random() < 0.4 else {}
         silent_ms = {"pause": random.uniform(200, 1500), "gap": 400.0, "hold": random.choice([200.0, 2_000.0, 6_000.0])}
         media = {"encoding": encoding.value, "rate": str(RATE_HZ), "layout": layout}

@@ -26,6 +26,7 @@ _DRAIN_S = 5.0
 _QUIET_STEP_S = 0.4
 _QUIET_S = 15.0
 _STUCK_S = 120.0
+_STATUS = 0.1
 
 
 class Killed(BaseException):
@@ -233,7 +234,8 @@ class World:
                 self._end(number, life, leaves=True)
             else:
                 life.ingest.turn()
-                life.ingest.status()
+                if self.random.random() < _STATUS:
+                    life.ingest.status()
         except Killed:
             self._end(number, life, leaves=False)
         except (Fenced, InferenceLost) as error:

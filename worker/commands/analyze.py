@@ -94,7 +94,8 @@ def _show_table(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, A
         table.add_column(name, justify="left" if name in {"role", "emotion", "cut"} else "right")
     for utterance in utterances:
         emotion = utterance["emotion"]
-        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
+        withheld = f"({(utterance['withheld'] or '').removeprefix('policy:')})"
+        label = withheld if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
         table.add_row(
             str(utterance["number"]),
             utterance["role"],

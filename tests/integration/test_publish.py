@@ -1,0 +1,179 @@
+"""The commit into a real Redis: claimed, fenced, repeated, rolled back; all of it or nothing."""
+
+import json
+
+import pytest
+import redis
+from telephony import SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
+
+from worker.commits import CallUpdate, Commit, Restored
+from worker.errors import ConfigurationError, StoreUnavailable
+from worker.publish import RedisStore
+from worker.settings import RedisSettings
+from worker.stream_time import StreamTime
+from worker.wiring import connect_redis
+
+
+@pytest.fixture
+def open_store(redis_url, redis_prefix):
+    """Makes a worker's own store; another call makes another worker."""
+    clients = []
+
+    def create(**settings):
+        configured = RedisSettings(url=redis_url, prefix=redis_prefix, **settings)
+        clients.append(connect_redis(configured))
+        return RedisStore(clients[-1], configured, f"worker-{len(clients)}")
+
+    yield create
+    for client in clients:
+        client.close()
+
+
+@pytest.fixture
+def tag(redis_prefix):
+    """What every key of the test begins with."""
+    return f"{{{redis_prefix}}}"
+
+
+def talk(sentences=2):
+    """The records of a call with some sentences."""
+    leg = Leg()
+    sent = [item for _ in range(sentences) for item in leg.media(quiet(0.6) + voice(1) + quiet(1))]
+    return log_of([*sent, leg.send("end")])
+
+
+def work(restored, records):
+    """What a worker that goes on from `restored` commits after these records."""
+    worker = Worker()
+    worker.store.watermark, worker.store.time = restored.watermark or 0, restored.time
+    worker.store.states = dict(restored.states)
+    worker = Worker(worker.store)
+    worker.read(record for record in records if record.position.offset >= worker.store.watermark)
+    worker.answer()
+    return worker.partition.collect(STAMPS, 0.0)
+
+
+def state_only(watermark, call_id="call-1"):
+    """A commit that shows nothing."""
+    return Commit(SOURCE, watermark, StreamTime(5, 6, 7), calls=(CallUpdate(call_id, b"state"),))
+
+
+def dump(client, tag):
+    """All keys of the test as the server would write them to its disk."""
+    return {key: client.dump(key) for key in client.scan_iter(f"{tag}:*")}
+
+
+def roll_back(client, tag, dumped):
+    """Make the server what it was: a replica that had not seen the newest writes has become the master."""
+    for key in client.scan_iter(f"{tag}:*"):
+        client.delete(key)
+    for key, value in dumped.items():
+        client.restore(key, 0, value)
+
+
+def test_a_partition_that_nobody_had_is_empty(open_store):
+    """A first claim finds neither a position nor states."""
+    assert open_store().claim(SOURCE) == Restored(None, StreamTime(), {})
+
+
+def test_a_claim_gives_what_the_last_commit_left(open_store):
+    """The successor gets the watermark, the partition's clock and the states, byte for byte."""
+    store = open_store()
+    store.claim(SOURCE)
+    state = bytes(range(256))
+    store.commit([Commit(SOURCE, 41, StreamTime(5, 6, 7), calls=(CallUpdate("caf\u00e9:1", state),))])
+    assert open_store().claim(SOURCE) == Restored(41, StreamTime(5, 6, 7), {"caf\u00e9:1": state})
+
+
+def test_a_claim_fences_the_earlier_owner(open_store):
+    """An owner that was replaced commits nothing any more, however often it tries."""
+    old, new = open_store(), open_store()
+    old.claim(SOURCE)
+    new.claim(SOURCE)
+    assert old.commit([state_only(9)]) == [SOURCE]
+    assert old.commit([state_only(10)]) == [SOURCE]
+    assert new.commit([state_only(3)]) == []
+    assert new.claim(SOURCE).watermark == 3
+
+
+def test_a_commit_whose_answer_was_lost_is_repeated(open_store, redis_client, tag):
+    """The same commit sent again, by a client that never saw the answer, appears once, and work goes on."""
+    store = open_store()
+    commit = work(store.claim(SOURCE), talk())
+    token = store._tokens[SOURCE]
+    assert store.commit([commit]) == []
+    store._tokens[SOURCE], store._answered = token, {}  # the connection broke before the answer
+    assert store.commit([commit]) == []
+    assert redis_client.xlen(f"{tag}:utterances") == len(commit.utterances) == 2
+    assert redis_client.xlen(f"{tag}:utterances:call-1") == 2
+    assert store.commit([state_only(99)]) == []
+
+
+def test_a_failover_that_lost_writes_fences_and_doubles_nothing(open_store, redis_client, redis_url, tag):
+    """After a rollback the worker is fenced, starts from the older position, and all results are there once."""
+    records, store = talk(sentences=4), open_store()
+    half = len(records) // 2
+    first = work(store.claim(SOURCE), records[:half])
+    store.commit([first])
+    with redis.Redis.from_url(redis_url) as client:
+        dumped = dump(client, tag)
+        store.commit([work(Restored(first.watermark, first.time, {c.call_id: c.state for c in first.calls}), records)])
+        roll_back(client, tag, dumped)
+    assert store.commit([state_only(10_000)]) == [SOURCE]
+
+    successor = open_store()
+    restored = successor.claim(SOURCE)
+    assert restored.watermark == first.watermark
+    assert successor.commit([work(restored, records)]) == []
+    told = [json.loads(fields["json"]) for _, fields in redis_client.xrange(f"{tag}:utterances:call-1")]
+    expected = Worker().read(records).commit().of()
+    assert [(u["number"], u["utterance_id"]) for u in told] == [(u["number"], u["utterance_id"]) for u in expected]
+    assert redis_client.xlen(f"{tag}:utterances") == len(expected)
+
+
+def test_a_server_that_lost_everything_fences(open_store, redis_url, tag):
+    """A server without our position, such as one restarted empty, takes no commit."""
+    store = open_store()
+    store.claim(SOURCE)
+    with redis.Redis.from_url(redis_url) as client:
+        roll_back(client, tag, {})
+    assert store.commit([state_only(5)]) == [SOURCE]
+    assert open_store().claim(SOURCE).watermark is None
+
+
+def test_partitions_are_fenced_one_by_one(open_store):
+    """A partition that is another's does not keep the others from their commit."""
+    mine, other = SOURCE, SOURCE._replace(partition=1)
+    store = open_store()
+    store.claim(mine)
+    store.claim(other)
+    open_store().claim(other)
+    commits = [state_only(4), Commit(other, 5, StreamTime()), Commit(mine, 6, StreamTime())]
+    assert store.commit(commits) == [other]
+    assert open_store().claim(mine).watermark == 6
+
+
+@pytest.mark.parametrize("key", ["position:audio:0", "states:audio:0", "alerts", "live:by_risk", "utterances:call-1"])
+def test_a_key_of_another_type_stops_the_worker_before_anything_is_written(open_store, redis_client, tag, key):
+    """Where another program uses one of the keys, the message says what to do and nothing of the commit appears."""
+    store = open_store()
+    commit = work(store.claim(SOURCE), talk())
+    redis_client.delete(f"{tag}:{key}")
+    redis_client.set(f"{tag}:{key}", "another program's")
+    before = set(redis_client.scan_iter(f"{tag}:*"))
+    with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__PREFIX"):
+        store.commit([commit])
+    assert set(redis_client.scan_iter(f"{tag}:*")) == before
+
+
+def test_a_server_that_does_not_answer_is_waited_for(open_store, redis_url):
+    """A commit that meets a busy server is an outage that passes, and the same commit succeeds afterwards."""
+    store = open_store(timeout_s=0.2)
+    store.claim(SOURCE)
+    with redis.Redis.from_url(redis_url) as client:
+        client.client_pause(1_000, all=True)
+        with pytest.raises(StoreUnavailable):
+            store.commit([state_only(4)])
+        client.client_unpause()
+    assert store.commit([state_only(4)]) == []
+    assert open_store().claim(SOURCE).watermark == 4

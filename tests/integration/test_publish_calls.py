@@ -1,0 +1,128 @@
+"""What a commit makes of calls in a real Redis: keys, lifetimes, live sets, and ids that come again."""
+
+import json
+
+import pytest
+import redis
+from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
+
+from schemas import flat
+from schemas.call import Call
+from worker.publish import RedisStore
+from worker.settings import RedisSettings
+
+LIFETIMES_S = {"call_ttl_s": 1_000, "ended_ttl_s": 100, "state_ttl_s": 5_000}
+
+
+@pytest.fixture
+def tag(redis_prefix):
+    """What every key of the test begins with."""
+    return f"{{{redis_prefix}}}"
+
+
+@pytest.fixture
+def publish(redis_url, redis_prefix):
+    """Publishes what a worker of a partition makes of records: `publish(partition, records)`."""
+    settings = RedisSettings(prefix=redis_prefix, **LIFETIMES_S)
+    stores, workers = {}, {}
+    with redis.Redis.from_url(redis_url) as client:
+
+        def through(partition, records):
+            source = SOURCE._replace(partition=partition)
+            if partition not in stores:
+                stores[partition] = RedisStore(client, settings, "test")
+                stores[partition].claim(source)
+                workers[partition] = Worker()
+                workers[partition].partition.source = source
+            worker = workers[partition].read(records)
+            worker.answer()
+            commit = worker.partition.collect(STAMPS, 0.0)
+            assert stores[partition].commit([commit]) == []
+            return commit
+
+        yield through
+
+
+def sentences(leg, count):
+    """That many sentences."""
+    return [item for _ in range(count) for item in leg.media(quiet(0.6) + voice(1) + quiet(1))]
+
+
+def numbers(client, key):
+    """The numbers of the utterances in a stream."""
+    return [json.loads(fields["json"])["number"] for _, fields in client.xrange(key)]
+
+
+def test_a_call_is_a_hash_a_stream_and_two_ranks(publish, redis_client, tag):
+    """A live call is found by update and by risk, its hash is call/1, its stream is numbered from 1."""
+    commit = publish(0, log_of(sentences(Leg(), 3)))
+    (update,) = commit.calls
+    assert flat.unflatten(redis_client.hgetall(f"{tag}:call:call-1")) == Call.model_validate(update.summary)
+    assert [entry for entry, _ in redis_client.xrange(f"{tag}:utterances:call-1")] == ["1-0", "2-0", "3-0"]
+    assert redis_client.zrange(f"{tag}:live:by_update", 0, -1, withscores=True) == [
+        ("call-1", update.summary["updated_at_ms"])
+    ]
+    assert redis_client.zrange(f"{tag}:live:by_risk", 0, -1, withscores=True) == [("call-1", update.risk)]
+
+
+def test_a_call_that_ends_leaves_the_live_sets(publish, redis_client, tag):
+    """The commit that ends a call takes it from the live sets and shortens its life; its results stay."""
+    leg = Leg()
+    publish(0, log_of(sentences(leg, 2)))
+    publish(0, log_of([leg.send("end")], first_offset=100))
+    assert redis_client.zcard(f"{tag}:live:by_update") == redis_client.zcard(f"{tag}:live:by_risk") == 0
+    assert redis_client.hget(f"{tag}:call:call-1", "status") == "completed"
+    assert numbers(redis_client, f"{tag}:utterances:call-1") == [1, 2]
+    for key in ("call:call-1", "utterances:call-1"):
+        assert 0 < redis_client.ttl(f"{tag}:{key}") <= LIFETIMES_S["ended_ttl_s"]
+
+
+def test_every_key_has_a_lifetime(publish, redis_client, tag):
+    """Calls live as long as the setting says, positions, states and what is shared as long as states."""
+    publish(0, log_of([*sentences(Leg(), 2), *sentences(Leg("call-2"), 1)]))
+    for key in redis_client.scan_iter(f"{tag}:*"):
+        is_of_call = key.removeprefix(f"{tag}:").startswith(("call:", "utterances:"))
+        limit_s = LIFETIMES_S["call_ttl_s" if is_of_call else "state_ttl_s"]
+        assert limit_s - 60 < redis_client.ttl(key) <= limit_s, key
+
+
+def test_a_call_id_that_comes_again_much_later_begins_anew(publish, redis_client, tag):
+    """Once the memory of an ended call is gone, its id may be used again: what was under it is replaced."""
+    first, other = Leg(), Leg("other", start_ms=EPOCH_MS + 10_000)
+    publish(0, log_of([*sentences(first, 3), first.send("end")]))
+    publish(0, log_of(other.media(quiet(700), chunk_ms=1_000), first_offset=100))
+    publish(0, log_of(sentences(Leg(start_ms=EPOCH_MS + 710_000), 1), first_offset=1_000))
+    assert numbers(redis_client, f"{tag}:utterances:call-1") == [1]
+    assert redis_client.hget(f"{tag}:call:call-1", "status") == "live"
+    assert redis_client.hget(f"{tag}:call:call-1", "utterances") == "1"
+
+
+def test_a_call_in_two_partitions_loses_no_utterance(publish, redis_client, tag):
+    """When a topic gets more partitions in the middle of a call, both halves are told; nobody stumbles."""
+    leg = Leg()
+    first_half, second_half, rest = (log_of(sentences(leg, 2), first_offset=at) for at in (0, 0, 1_000))
+    publish(0, first_half)
+    publish(1, second_half)
+    publish(0, rest)
+    publish(1, log_of([*sentences(leg, 1), leg.send("end")], first_offset=1_000))
+    assert len(numbers(redis_client, f"{tag}:utterances")) == 7
+    assert len(numbers(redis_client, f"{tag}:utterances:call-1")) == 5  # the second half began anew
+
+
+def test_calls_whose_hash_is_gone_leave_the_live_sets(publish, redis_client, tag):
+    """A producer that vanished leaves no call behind on the dashboards."""
+    ranks = {f"gone-{number}": number for number in range(15)}
+    redis_client.zadd(f"{tag}:live:by_update", ranks)
+    redis_client.zadd(f"{tag}:live:by_risk", ranks)
+    leg = Leg()
+    for turn in range(40):
+        publish(0, log_of(sentences(leg, 1), first_offset=turn * 100))
+    assert redis_client.zrange(f"{tag}:live:by_update", 0, -1) == ["call-1"]
+    assert redis_client.zrange(f"{tag}:live:by_risk", 0, -1) == ["call-1"]
+
+
+def test_a_gateway_far_ahead_hides_no_live_call(publish, redis_client, tag):
+    """One gateway whose clock is years ahead does not take the calls of others from the live sets."""
+    publish(0, log_of(sentences(Leg(), 1)))
+    publish(1, log_of(sentences(Leg("future", start_ms=EPOCH_MS * 1_000), 1)))
+    assert set(redis_client.zrange(f"{tag}:live:by_update", 0, -1)) == {"call-1", "future"}

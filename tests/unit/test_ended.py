@@ -1,0 +1,77 @@
+"""Calls that are over, and what still comes for them."""
+
+import msgpack
+import pytest
+
+from schemas.common import Event
+from worker.ended import Ended, EndedCalls
+from worker.errors import BadRecord, Reason
+from worker.records import Chunk, Position
+
+MEMORY_MS = 600_000
+
+
+def chunk(offset, event=Event.MEDIA, call_id="call-1"):
+    return Chunk(call_id, "0", 5, event, Position("audio", 0, offset), 0)
+
+
+def remembered(last_offset=10, ended_at_ms=0):
+    calls = EndedCalls(MEMORY_MS)
+    calls.add("call-1", Ended(last_offset, ended_at_ms))
+    return calls
+
+
+def test_other_calls_are_not_refused():
+    """A call that is not known to be over goes its way."""
+    assert not remembered().refuse(chunk(11, call_id="call-2"), watermark=0, elapsed_ms=0)
+
+
+def test_what_comes_after_the_end_is_dropped():
+    """Late audio and a second end start no call."""
+    calls = remembered()
+    assert calls.refuse(chunk(11), watermark=0, elapsed_ms=0)
+    assert calls.refuse(chunk(12, Event.END), watermark=0, elapsed_ms=0)
+
+
+def test_the_calls_own_records_read_again_are_dropped_in_silence():
+    """After a restart even its start comes again, and is no new call."""
+    assert remembered().refuse(chunk(3, Event.START), watermark=0, elapsed_ms=0)
+
+
+def test_a_call_that_begins_under_the_same_id_is_not_lost_in_silence():
+    """A start under an id that was used a moment ago is a bad record, for a person to see."""
+    with pytest.raises(BadRecord) as caught:
+        remembered().refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+    assert caught.value.reason is Reason.CALL_ENDED
+
+
+def test_after_its_time_an_id_is_free():
+    """Once the memory is over the id may begin a new call, and is forgotten only once."""
+    calls = remembered()
+    assert not calls.refuse(chunk(50, Event.START), watermark=40, elapsed_ms=MEMORY_MS)
+    assert list(calls.expire(watermark=40, elapsed_ms=MEMORY_MS)) == []
+
+
+def test_an_id_is_not_free_while_its_records_may_be_read_again():
+    """However old, a call is remembered until the watermark has passed its newest record, a late one included."""
+    calls = remembered(last_offset=10)
+    calls.refuse(chunk(30), watermark=0, elapsed_ms=0)
+    assert list(calls.expire(watermark=30, elapsed_ms=10 * MEMORY_MS)) == []
+    assert calls.refuse(chunk(31), watermark=30, elapsed_ms=10 * MEMORY_MS)
+    assert list(calls.expire(watermark=32, elapsed_ms=10 * MEMORY_MS)) == ["call-1"]
+
+
+def test_a_young_end_is_remembered():
+    """Late records have their time, by the partition's clock."""
+    calls = remembered(ended_at_ms=1_000)
+    assert list(calls.expire(watermark=99, elapsed_ms=MEMORY_MS + 999)) == []
+    assert list(calls.expire(watermark=99, elapsed_ms=MEMORY_MS + 1_000)) == ["call-1"]
+
+
+def test_a_stored_end_is_restored_and_a_living_call_is_not():
+    """A successor knows the ended calls from their states, and leaves the others alone."""
+    calls = EndedCalls(MEMORY_MS)
+    assert calls.restore("call-1", Ended(10, 5).pack())
+    assert not calls.restore("call-2", msgpack.packb({"v": 1, "cut": {}}))
+    assert calls.refuse(chunk(3), watermark=0, elapsed_ms=0)
+    assert not calls.refuse(chunk(3, call_id="call-2"), watermark=0, elapsed_ms=0)

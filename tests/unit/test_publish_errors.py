@@ -1,0 +1,55 @@
+"""Which errors of Redis pass by themselves, and which need a person."""
+
+import pytest
+import redis
+from redis._parsers.base import BaseParser
+
+from worker.errors import ConfigurationError, StoreUnavailable
+from worker.publish import _passing_errors
+
+
+def raised_by(line):
+    """What the loop sees when the client reads this error line of a server."""
+    with _passing_errors():
+        raise BaseParser.parse_error(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "READONLY You can't write against a read only replica.",
+        "LOADING Redis is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+        "CLUSTERDOWN Hash slot not served",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        "BUSY Redis is busy running a script.",
+    ],
+)
+def test_what_passes_is_waited_for(line):
+    """A failover, a full disk or a busy server is repeated, not the end of the process."""
+    with pytest.raises(StoreUnavailable):
+        raised_by(line)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WRONGPASS invalid username-password pair or user is disabled.",
+        "NOAUTH Authentication required.",
+        "NOPERM User worker has no permissions to run the 'evalsha' command",
+        "WRONGTYPE Operation against a key holding the wrong kind of value",
+    ],
+)
+def test_what_a_person_must_change_says_so(line):
+    """Wrong credentials and foreign keys name the setting to look at."""
+    with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__"):
+        raised_by(line)
+
+
+def test_anything_else_is_a_bug():
+    """An error that nobody has foreseen stays what it is."""
+    with pytest.raises(redis.ResponseError, match="unknown command"):
+        raised_by("ERR unknown command 'XYZ'")

@@ -1,0 +1,199 @@
+"""One media session: disorder, loss and formats, record by record."""
+
+from functools import partial
+
+import pytest
+from telephony import Leg, both, log_of, quiet, voice
+
+from worker import decode
+from worker.errors import BadRecord, Reason
+from worker.media_time import MediaTime
+from worker.records import Cut, Unheard
+from worker.settings import InputSettings, SegmentSettings
+from worker.stream import Stream
+
+READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
+SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+
+
+def new(offset_ms=0):
+    return Stream(MediaTime(offset_ms), SegmentSettings(), InputSettings())
+
+
+def chunks(sent):
+    return [READ(record) for record in log_of(sent)]
+
+
+def push(stream, sent):
+    """What records brought: spans as (channel, start, end, cut, missing) in ms, and stretches without audio."""
+    spans, unheard = [], []
+    for chunk in chunks(sent):
+        taken, _ = stream.push(chunk)
+        spans += [
+            (c.channel, c.span.start_sample // 8, c.span.end_sample // 8, c.span.cut, c.span.missing_samples // 8)
+            for c in taken.spans
+        ]
+        unheard += taken.unheard
+    return spans, unheard
+
+
+def test_records_in_order_give_spans():
+    """A sentence is one span, cut by the silence after it."""
+    (span,), unheard = push(new(), Leg().media(SENTENCE))
+    assert span == (0, 460, 1_860, Cut.SILENCE, 0)
+    assert unheard == []
+
+
+def test_reordered_records_give_the_same_spans():
+    """Swapped neighbours are put back."""
+    sent = Leg().media(SENTENCE, chunk_ms=100)
+    swapped = [item for pair in zip(sent[1::2], sent[::2], strict=True) for item in pair]
+    assert push(new(), swapped) == push(new(), sent)
+
+
+def test_a_record_that_comes_twice_is_heard_once():
+    """The second is a duplicate and changes nothing."""
+    sent = Leg().media(SENTENCE)
+    doubled = [item for item in sent for _ in range(2)]
+    assert push(new(), doubled) == push(new(), sent)
+    stream = new()
+    assert [stream.push(chunk)[1] for chunk in chunks(sent[:1] * 2)] == [False, True]
+
+
+def test_a_short_loss_is_heard_as_silence():
+    """A lost record inside a sentence does not cut it; the span says how much of it is missing."""
+    sent = Leg().media(SENTENCE, chunk_ms=100)
+    del sent[9]
+    (span,), unheard = push(new(), sent + later(sent, 20))
+    assert span == (0, 460, 1_860, Cut.SILENCE, 100)
+    assert unheard == []
+
+
+def later(sent, count):
+    """Silence right after these records, so that what waits for a lost one is given up."""
+    leg = Leg(has_media_ms="media_ms" in sent[0].headers)
+    leg.seq = int(sent[-1].headers["seq"]) + 1
+    leg.media_ms = sent[-1].at_ms - leg.start_ms + len(sent[-1].value) / 8
+    return leg.media(quiet(count / 10), chunk_ms=100)
+
+
+def test_a_loss_is_as_long_as_its_records_where_there_is_no_media_time():
+    """Without media_ms, the missing numbers times the length of a record are missing."""
+    leg = Leg(has_media_ms=False)
+    sent = leg.media(SENTENCE, chunk_ms=100)
+    del sent[9]
+    (span,), _ = push(new(), sent + later(sent, 20))
+    assert span == (0, 460, 1_860, Cut.SILENCE, 100)
+
+
+def test_a_long_loss_cuts_and_is_no_silence():
+    """More than can be concealed ends the sentence, and the time line says what was not heard."""
+    leg = Leg()
+    sent = leg.media(quiet(0.6) + voice(1))
+    leg.skip(5_000)
+    spans, unheard = push(new(), sent + leg.media(SENTENCE))
+    assert spans == [(0, 460, 1_600, Cut.GAP, 0), (0, 7_060, 8_460, Cut.SILENCE, 0)]
+    assert unheard == [Unheard(1_600, 6_600, is_pause=False)]
+
+
+def test_a_gap_record_is_a_loss():
+    """The producer says what will never come."""
+    leg = Leg(has_media_ms=False)
+    sent = [*leg.media(SENTENCE), leg.send("gap", discarded_ms="4000"), *leg.media(SENTENCE)]
+    spans, unheard = push(new(), sent)
+    assert [start for _, start, *_ in spans] == [460, 460 + 2_600 + 4_000]
+    assert unheard == [Unheard(2_600, 6_600, is_pause=False)]
+
+
+def test_media_time_that_jumps_back_is_not_followed():
+    """The order of the records wins: nothing is heard twice and nothing overlaps."""
+    leg = Leg()
+    sent = leg.media(SENTENCE)
+    leg.media_ms = 0.0
+    spans, _ = push(new(), sent + leg.media(SENTENCE))
+    assert [(start, end) for _, start, end, *_ in spans] == [(460, 1_860), (3_060, 4_340)]
+
+
+def test_a_stream_joined_late_begins_where_it_was_joined():
+    """What was before is unheard, not silence, and the spans stand at their media time."""
+    leg = Leg()
+    leg.skip(60_000)
+    leg.seq = 500
+    spans, unheard = push(new(), leg.media(SENTENCE))
+    assert [start for _, start, *_ in spans] == [60_460]
+    assert unheard == [Unheard(0, 60_000, is_pause=False)]
+
+
+def test_overlap_is_what_the_other_channel_says_meanwhile():
+    """Voiced time of the other channel inside the span, even where a long gap follows at once."""
+    leg = Leg(layout="customer,agent")
+    sent = leg.media(both(quiet(0.6) + voice(2), quiet(1.6) + voice(1)))
+    leg.skip(60_000)
+    stream, overlaps = new(), {}
+    for chunk in chunks(sent + leg.media(both(quiet(1), quiet(1)))):
+        overlaps |= {closed.channel: closed.overlap_ms for closed in stream.push(chunk)[0].spans}
+    assert overlaps == {0: pytest.approx(1_000, abs=200), 1: pytest.approx(1_000, abs=200)}
+
+
+@pytest.mark.parametrize("header", [("encoding", "pcma"), ("rate", "16000"), ("layout", "agent")])
+def test_another_format_is_a_bad_record(header):
+    """A stream has one format; the rest of it goes on."""
+    leg = Leg()
+    first, second, third = leg.media(voice(0.6))
+    stream = new()
+    stream.push(*chunks([first]))
+    with pytest.raises(BadRecord) as caught:
+        stream.push(*chunks([second._replace(headers={**second.headers, header[0]: header[1]})]))
+    assert caught.value.reason is Reason.FORMAT_CHANGED
+    assert not stream.push(*chunks([third]))[1]
+
+
+def test_another_format_is_refused_while_records_wait():
+    """Records that wait for an earlier one fix the format already: what is released later fits together."""
+    leg = Leg()
+    _, second, third = leg.media(voice(0.6))
+    stream = new()
+    stream.push(*chunks([second]))
+    with pytest.raises(BadRecord, match="format"):
+        stream.push(*chunks([third._replace(headers={**third.headers, "encoding": "s16le"})]))
+
+
+def test_numbers_that_begin_again_are_bad_records():
+    """A gateway that starts a stream again from 0 is told so, instead of losing its audio as duplicates in silence."""
+    leg, stream = Leg(), new()
+    push(stream, leg.media(voice(1)))
+    leg.seq = 0
+    with pytest.raises(BadRecord) as caught:
+        push(stream, leg.media(voice(1)))
+    assert caught.value.reason is Reason.SEQ_BACKWARDS
+
+
+def test_a_leap_of_the_numbers_can_be_stored():
+    """A garbled seq without media_ms is a long gap, not a number beyond what a state can hold."""
+    leg = Leg(has_media_ms=False)
+    sent = leg.media(SENTENCE)
+    leg.seq = 10**15 - 100
+    stream = new()
+    _, (gap,) = push(stream, sent + leg.media(quiet(5)))
+    assert gap.end_ms - gap.start_ms == 10**9
+    assert stream.snapshot()["time"][2] < 2**63
+
+
+def test_nothing_is_heard_after_the_end():
+    """What comes later in the same stream is dropped."""
+    leg, stream = Leg(), new()
+    spans, _ = push(stream, [*leg.media(quiet(0.6) + voice(1)), leg.send("end")])
+    assert [cut for *_, cut, _ in spans] == [Cut.END]
+    assert stream.ended
+    assert push(stream, leg.media(SENTENCE)) == ([], [])
+
+
+def test_audio_lost_before_the_end_is_a_gap():
+    """The end says when it is; what did not come before it is missing, not silence."""
+    leg, stream = Leg(), new()
+    sent = leg.media(quiet(0.6) + voice(1))
+    leg.skip(3_000)
+    spans, unheard = push(stream, [*sent, leg.send("end")])
+    assert [cut for *_, cut, _ in spans] == [Cut.END]
+    assert unheard == [Unheard(1_600, 4_600, is_pause=False)]
+    assert stream.time.call_position_ms == 4_600
