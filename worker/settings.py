@@ -217,6 +217,7 @@ def _in_words(error: ValidationError | SettingsError) -> str:
     if isinstance(error, SettingsError):
         return str(error)
     return "; ".join(
-        f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: {problem['msg']}"
+        f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: "
+        f"{'there is no such setting' if problem['type'] == 'extra_forbidden' else problem['msg']}"
         for problem in error.errors()
     )
