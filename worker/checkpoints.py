@@ -111,6 +111,7 @@ def write(folder: Path, checkpoint: Checkpoint, *, revision: str) -> ModelInfo:
     """Write `config.json` and `model.safetensors` of a bundle; return its info with the digest of what was written."""
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, folder / WEIGHTS)
+    (folder / WEIGHTS).chmod(0o644)  # safetensors lets its owner alone read it, and a worker may be somebody else
     config: dict[str, Any] = {
         "format": FORMAT,
         "id": checkpoint.info.id,
