@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.callmood-ready
-# Tests that start no server of their own and use none.
-LIGHT := not integration and not chaos
+# One thread a process: tests and servers share the cores.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# Tests that start no server of their own, use none, and do not take minutes.
+LIGHT := not integration and not chaos and not simulation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check integration bench schemas docs demo-model
+.PHONY: help setup demo test lint light check integration simulate bench schemas docs demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,20 +33,28 @@ $(READY): pyproject.toml
 demo: $(READY) ## several calls at once, live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
-test: $(READY) ## every test, on a real Kafka and a real Redis
-	$(BIN)/python -m pytest
+test: light ## every test, on a real Kafka and a real Redis
+	$(PYTEST) -m 'not ($(LIGHT))'
 
-check: $(READY) ## what must hold before a commit: style, types, imports, and the tests that need no server
+lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas --check
 	$(BIN)/python -m deploy.configuration --check
-	$(BIN)/python -m pytest -m '$(LIGHT)'
+
+light: $(READY) ## the tests that need no server
+	$(PYTEST) --numprocesses auto -m '$(LIGHT)'
+
+check: lint light ## what must hold before a commit: lint, and the tests that need no server
 
 integration: $(READY) ## the tests on a real Kafka and a real Redis alone
-	$(BIN)/python -m pytest -m 'integration or chaos'
+	$(PYTEST) -m 'integration or chaos'
+
+SEEDS ?= 0..9999
+simulate: $(READY) ## live through simulated worlds: make simulate SEEDS=0..100000
+	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 bench: $(READY) ## measure; each benchmark prints a table
 	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "bench.$$(basename $$file .py)" || exit 1; done

@@ -161,7 +161,7 @@ class Worker:
         self.kill()
         self.process.wait()
         shutil.rmtree(self.folder, ignore_errors=True)
-        self._log.rename("/tmp/lastlog-" + self._log.name)
+        self._log.unlink()
 
 
 @dataclass
@@ -214,7 +214,7 @@ class Pipeline:
                 yield gate
             finally:
                 gate.open()
-        sent.result()
+                sent.result()
 
     # -- results
 

@@ -15,7 +15,11 @@ def account(commit: Commit) -> None:
     for letter in commit.dead_letters:
         metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
         log.warning(
-            "dead letter", reason=letter.reason.value, detail=letter.detail, offset=letter.record.position.offset
+            "dead letter",
+            reason=letter.reason.value,
+            detail=letter.detail,
+            partition=commit.source.partition,
+            offset=letter.record.position.offset,
         )
     for alert in commit.alerts:
         metrics.ALERTS.labels(alert["rule"]).inc()

@@ -15,7 +15,7 @@ import msgpack
 from schemas.common import Event, Notice
 from worker import acoustics, g711, policy
 from worker.alert import Rule
-from worker.errors import BadRecord, Reason
+from worker.errors import BadRecord, ConfigurationError, Reason
 from worker.fold import Fold
 from worker.media_time import MediaTime
 from worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
@@ -283,15 +283,14 @@ class Call:
         """The call as it was saved; its records from `resume` on follow.
 
         Raises:
-            ValueError: the blob is of another version.
+            ConfigurationError: the blob is of another version.
         """
         state = msgpack.unpackb(blob)
         if state["v"] != STATE_VERSION:
-            raise ValueError(f"call state version {state['v']}; this build reads {STATE_VERSION}")
+            raise ConfigurationError(f"call state version {state['v']}, this build has {STATE_VERSION}")
         call, cut = cls(call_id, settings, rules), state["cut"]
         call.fold.load(state["fold"])
-        call.last_offset = state["last_offset"]
-        call.seen_at_ms = cut["seen_at_ms"]
+        call.seen_at_ms, call.last_offset = cut["seen_at_ms"], state["last_offset"]
         call._origin_ms = cut["origin_ms"]
         call._notice = Notice(cut["notice"]) if cut["notice"] else None
         call._streams = {

@@ -4,6 +4,7 @@ Rebalance listeners run on the client's own thread and must not call it: they on
 loop acts on it. A new partition stays paused until its state is restored and `start` has found its position.
 """
 
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +35,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_certfile": str(settings.ssl_cert_file) if settings.ssl_cert_file else None,
         "ssl_keyfile": str(settings.ssl_key_file) if settings.ssl_key_file else None,
         "request_timeout_ms": settings.request_timeout_ms,
+        "bootstrap_timeout_ms": settings.request_timeout_ms * 2,
     }
 
 
@@ -50,17 +52,25 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pytho
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self._consumer = consumer
-        self.changes = Changes()
+        self._lock = threading.Lock()
+        self._changes = Changes()
         self.is_lost = False
+
+    def take(self) -> Changes:
+        with self._lock:
+            changes, self._changes = self._changes, Changes()
+        return changes
 
     def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
         self._consumer.pause(*assigned)
-        self.changes.assigned |= {TopicPartition(p.topic, p.partition) for p in assigned}
+        with self._lock:  # an assignment noted in changes already taken would never be restored
+            self._changes.assigned |= {TopicPartition(p.topic, p.partition) for p in assigned}
 
     def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
         gone = {TopicPartition(p.topic, p.partition) for p in revoked}
-        self.changes.revoked |= gone
-        self.changes.assigned -= gone
+        with self._lock:
+            self._changes.revoked |= gone
+            self._changes.assigned -= gone
 
     def on_partitions_lost(self, lost: Iterable[KafkaPartition]) -> None:
         self.on_partitions_revoked(lost)
@@ -145,8 +155,7 @@ class AudioConsumer:
 
     def take_changes(self) -> Changes:
         """Assignment changes since the last call."""
-        changes, self._listener.changes = self._listener.changes, Changes()
-        return changes
+        return self._listener.take()
 
     def start_of(self, source: TopicPartition) -> int:
         """Where a partition begins for which the store has no position."""
@@ -185,8 +194,19 @@ class AudioConsumer:
         return int(self._consumer.position(KafkaPartition(*source)))
 
     def start(self, source: TopicPartition, offset: int) -> None:
-        """The partition is restored: read from this offset on."""
+        """The partition is restored: read from this offset on.
+
+        Raises:
+            ConfigurationError: the topic ends before it.
+        """
         partition = KafkaPartition(*source)
+        end = int(self._consumer.end_offsets([partition])[partition])
+        if offset > end:  # the client would begin at the start again, under states that belong to other records
+            raise ConfigurationError(
+                f"{source.topic}/{source.partition} ends at {end}, but we have read up to {offset}: the topic was made "
+                "again or has lost records. Delete our position and states of it (schemas/redis.md), or use another "
+                "CALLMOOD_REDIS__PREFIX"
+            )
         self._consumer.seek(partition, offset)
         if not self._paused:
             self._consumer.resume(partition)

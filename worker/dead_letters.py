@@ -32,6 +32,7 @@ class DeadLetterTopic:
             **connection(settings),
             delivery_timeout_ms=settings.request_timeout_ms * 2,
             max_request_size=_MAX_REQUEST_BYTES,
+            enable_idempotence=False,  # an idempotent producer never recovers from a letter that is too big
             allow_auto_create_topics=False,
         )
         if not self._producer.partitions_for(self._topic):

@@ -119,7 +119,7 @@ def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record
         BadRecord: a field or the audio breaks the contract.
     """
     event = _choice(fields, "event", _EVENTS) or Event.MEDIA
-    if event is not Event.MEDIA and value:
+    if value and event not in (Event.MEDIA, Event.PAUSE):  # a pause is heeded whatever comes with it
         raise BadRecord(Reason.BAD_PAYLOAD, f"{event} carries no audio, this has {len(value)} bytes")
     if record.timestamp_ms < 0:
         raise BadRecord(Reason.BAD_HEADER, "the record has no timestamp")

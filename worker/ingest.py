@@ -16,7 +16,7 @@ import structlog
 from worker import decode, metrics, policy
 from worker.account import account
 from worker.alert import Rule
-from worker.commits import Commit, Restored, TopicPartition
+from worker.commits import Commit, DeadLetter, Restored, TopicPartition
 from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
 from worker.errors import Fenced, InferenceLost, StoreUnavailable
@@ -91,11 +91,12 @@ class Ingest:
         self._restoring: set[TopicPartition] = set()
         self._waiting: dict[str, tuple[TopicPartition, str]] = {}
         self._pending: list[Commit] = []
+        self._letters: list[DeadLetter] = []  # of the pending commits, and not safe yet
         self._is_paused = False
         self._is_store_healthy = True
         self._next_commit_s = 0.0
         self._next_restore_s = 0.0
-        self._moved: dict[TopicPartition, tuple[int, float]] = {}  # watermark, and since when it stands there
+        self._moved: dict[TopicPartition, tuple[int, float]] = {}  # watermark, and since when it stands unread
         self._confirm_s: dict[TopicPartition, float] = {}
         """When a partition without anything new is committed all the same."""
         self._stamps = Stamps(policy.stamp(settings.policy), None)
@@ -110,7 +111,7 @@ class Ingest:
             InferenceLost: the inference process is gone.
             TooManyBadRecords: a bad deployment of the producers.
         """
-        polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting else _IDLE_POLL_MS)
+        polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
         self._follow_changes()
         for source, records in polled.items():
             partition = self._partitions.get(source)
@@ -125,7 +126,7 @@ class Ingest:
         self._throttle()
         if self._clock() >= self._next_commit_s:
             self._commit()
-        self._restore_some()
+        self._restore_one()  # not all at once: the group takes a member that does not poll for dead
         if not self._inference.healthy(time.monotonic()):
             raise InferenceLost("the inference process shows no life")
 
@@ -162,29 +163,29 @@ class Ingest:
         self._moved.pop(source, None)
         self._confirm_s.pop(source, None)
 
-    def _restore_some(self) -> None:
-        """Take the newly assigned partitions over: fence the old owner, read what it left, go to its watermark."""
+    def _restore_one(self) -> None:
+        """Take a newly assigned partition over: fence the old owner, read what it left, go to its watermark."""
         if not self._restoring or self._clock() < self._next_restore_s:
             return
-        for source in sorted(self._restoring):
-            try:
-                restored = self._store.claim(source)
-            except StoreUnavailable as error:
-                self._store_failed(error)
-                self._next_restore_s = self._clock() + _RETRY_S
-                return
-            self._store_answered()
-            if restored.watermark is None:
-                restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
-            assert restored.watermark is not None
-            self._mourn(source, restored.watermark)
-            self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
-            self._moved[source] = (restored.watermark, self._clock())
-            self._confirm_s[source] = self._clock() + _CONFIRM_S
-            metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
-            self._consumer.start(source, restored.watermark)
-            self._restoring.discard(source)
-            log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
+        source = min(self._restoring)
+        try:
+            restored = self._store.claim(source)
+        except StoreUnavailable as error:
+            self._store_failed(error)
+            self._next_restore_s = self._clock() + _RETRY_S
+            return
+        self._store_answered()
+        if restored.watermark is None:
+            restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
+        assert restored.watermark is not None
+        self._mourn(source, restored.watermark)
+        self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
+        self._moved[source] = (restored.watermark, self._clock())
+        self._confirm_s[source] = self._clock() + _CONFIRM_S
+        metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
+        self._consumer.start(source, restored.watermark)
+        self._restoring.discard(source)
+        log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
 
     def _mourn(self, source: TopicPartition, watermark: int) -> None:
         """Say so when retention has deleted records that were still needed: the calls in them go on with a gap."""
@@ -228,12 +229,13 @@ class Ingest:
         began_s = self._clock()
         self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
         if not self._pending:
-            collected = (self._collect(partition, began_s) for partition in self._partitions.values())
-            self._pending = [commit for commit in collected if commit is not None]
+            self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, began_s))]
+            self._letters = [letter for commit in self._pending for letter in commit.dead_letters]
         if not self._pending:
             return
         try:
-            self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
+            self._dead_letters.send(self._letters)
+            self._letters = []
             fenced = self._store.commit(self._pending)
         except StoreUnavailable as error:
             self._store_failed(error)
@@ -294,4 +296,5 @@ class Ingest:
     def _stuck_s(self, now_s: float) -> float:
         lags: Mapping[TopicPartition, int | None] = {source: self._consumer.lag(source) for source in self._partitions}
         metrics.RECORD_LAG.set(sum(lag or 0 for lag in lags.values()))
+        self._moved |= {source: (self._moved[source][0], now_s) for source, lag in lags.items() if not lag}
         return max((now_s - self._moved[source][1] for source, lag in lags.items() if lag), default=0.0)

@@ -119,7 +119,8 @@ class Partition:
         if record.position.offset < (call.last_offset if call else self._ended.last_offset(call_id)):
             self._ledger.settle(record.position.offset)  # read again: its letter went out before this state was stored
             return
-        if call is not None and call.is_paused:  # what is spoken now may be a card number
+        perhaps = self._calls.values() if not record.key else [call] if call else []
+        if any(call.is_paused for call in perhaps):  # what is spoken now may be a card number
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
         self._bad_in_a_row += 1

@@ -1,4 +1,4 @@
-"""The two kinds of process below the supervisor: what each does from its first line to its last."""
+"""The kinds of process below the supervisor: what each does from its first line to its last."""
 
 import os
 import signal

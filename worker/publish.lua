@@ -11,7 +11,8 @@ local kinds = {'hash', 'hash', 'stream', 'stream', 'zset', 'zset'}
 for i, key in ipairs(KEYS) do
   local kind, wanted = redis.call('TYPE', key).ok, kinds[i] or (i % 2 == 1 and 'hash' or 'stream')
   if kind ~= 'none' and kind ~= wanted then
-    return redis.error_reply('WRONGTYPE ' .. key .. ' is a ' .. kind .. ', not a ' .. wanted)
+    local name = i <= 6 and key or 'a key of a call' -- a call id may be a telephone number, and this is logged
+    return redis.error_reply('WRONGTYPE ' .. name .. ' is a ' .. kind .. ', not a ' .. wanted)
   end
 end
 

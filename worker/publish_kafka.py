@@ -10,6 +10,7 @@ is never used again: the process ends, and the next one recovers as after a kill
 import json
 import os
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -33,6 +34,7 @@ _REQUEST_MS = 10_000
 _DELIVERY_MS = 60_000  # more than the transaction's time and 10 s
 _FLUSH_S = 10.0
 _CLAIM_MS = 5_000
+_READ_S = 30.0
 _EXIT_HANGING = 75
 
 log = structlog.get_logger()
@@ -99,8 +101,8 @@ class KafkaStore:
         except KafkaError as error:
             raise StoreUnavailable(f"kafka: {error}") from error
         clock = states.pop(_CLOCK_KEY, None)
-        time = StreamTime(*msgpack.unpackb(clock)) if clock else StreamTime()
-        return Restored(watermark, time, {key.decode(): state for key, state in states.items()})
+        elapsed = StreamTime(*msgpack.unpackb(clock)) if clock else StreamTime()
+        return Restored(watermark, elapsed, {key.decode(): state for key, state in states.items()})
 
     def _read_states(self, source: TopicPartition) -> dict[bytes, bytes]:
         partition = KafkaPartition(self._settings.state_topic, source.partition)
@@ -108,6 +110,7 @@ class KafkaStore:
         self._reader.seek_to_beginning(partition)
         end = self._reader.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
         states: dict[bytes, bytes] = {}
+        deadline_s = time.monotonic() + _READ_S
         while self._reader.position(partition, timeout_ms=_CLAIM_MS) < end:
             for records in self._reader.poll(timeout_ms=100).values():
                 for record in records:
@@ -115,6 +118,10 @@ class KafkaStore:
                         states.pop(record.key, None)
                     else:
                         states[record.key] = record.value
+            if time.monotonic() > deadline_s:
+                raise StoreUnavailable(
+                    f"the states of partition {source.partition} cannot be read within {_READ_S:g} s"
+                )
         return states
 
     def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:

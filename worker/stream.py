@@ -246,7 +246,8 @@ class Stream:
 
     def sources(self, span: Span) -> list[Heard]:
         """The records that hold the span, in media order; on the topic they may stand in another."""
-        inside = [h for h in self._heard if h.end_sample > span.start_sample and h.first_sample < span.end_sample]
+        start, end = span.start_sample, span.end_sample
+        inside = [h for h in self._heard if max(start, h.first_sample) < min(end, h.end_sample)]
         return inside or [self._heard[-1]]  # all of it is concealed silence
 
     # -- durability

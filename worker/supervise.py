@@ -118,14 +118,13 @@ class Supervisor:
 
     def run(self) -> int:
         """Watch until told to stop or until nothing can be saved; returns the exit code."""
-        code = EXIT_OK
-        while not self._stopping.wait(_WATCH_S):
-            failed = self._watch()
-            if failed is not None:
-                code = failed
-                break
-        self._drain()
-        return code
+        code: int | None = None
+        try:
+            while code is None and not self._stopping.wait(_WATCH_S):
+                code = self._watch()
+        finally:
+            self._drain()
+        return EXIT_OK if code is None else code
 
     def ask_to_stop(self, *_: object) -> None:
         """Signal handler: drain and end. A second signal ends at once."""
@@ -159,8 +158,11 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Ingest first, while the model still answers; then the rest. One budget for all."""
-        deadline_s = time.monotonic() + self._settings.worker.drain_timeout_s + _KILL_AFTER_S
+        answers_s = self._settings.worker.drain_timeout_s if self._inference.exit_code is None else 0.0
+        deadline_s = time.monotonic() + answers_s + _KILL_AFTER_S
         self._stopping.set()
+        for ingest in self._ingests:  # all at once, or one would take over what another has just given up
+            ingest.child.process.terminate()
         for watched in self._watched:
             watched.child.stop(deadline_s)
         self._beats.close()
@@ -174,12 +176,12 @@ class Supervisor:
         limit_s = self._settings.worker.stall_s
         if not self._beats.healthy(time.monotonic()):
             return Answer(is_ok=False, text="the model's thread hangs")
-        for ingest in self._ingests:
-            facts = ingest.report.facts
-            if ingest.report.state == "running" and ingest.silent_s > limit_s:
-                return Answer(is_ok=False, text=f"{ingest.name} has not reported for {ingest.silent_s:.0f} s")
+        for watched in self._watched:
+            facts = watched.report.facts
+            if watched.report.state == "running" and watched.silent_s > limit_s:
+                return Answer(is_ok=False, text=f"{watched.name} has not reported for {watched.silent_s:.0f} s")
             if facts.get("is_store_healthy") and facts.get("stuck_s", 0.0) > limit_s:
-                return Answer(is_ok=False, text=f"{ingest.name}: no progress for {facts['stuck_s']:.0f} s")
+                return Answer(is_ok=False, text=f"{watched.name}: no progress for {facts['stuck_s']:.0f} s")
         return Answer(is_ok=True, text="alive")
 
     def is_ready(self) -> Answer:
@@ -210,15 +212,28 @@ def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; returns its exit code."""
     logs.configure(settings.log, process="supervisor")
     metrics_dir = health.use_shared_metrics()
+    try:
+        return _run(settings)
+    finally:
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+        log.info("worker ended")
+
+
+def _run(settings: Settings) -> int:
     supervisor = Supervisor(settings)
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, supervisor.ask_to_stop)
     probes = Probes(supervisor.is_alive, supervisor.is_ready)
-    server = health.serve(probes, settings.worker.health_host, settings.worker.health_port)
+    host, port = settings.worker.health_host, settings.worker.health_port
+    try:
+        server = health.serve(probes, host, port)
+    except OSError as error:
+        log.error("cannot run", error=f"health endpoint {host}:{port}: {error}. Set CALLMOOD_WORKER__HEALTH_PORT")  # noqa: TRY400 - the message says it all
+        supervisor.ask_to_stop()
+        supervisor.run()
+        return EXIT_CONFIGURATION
     log.info("worker started", health_port=server.server_port, policy=settings.policy.model_dump(mode="json"))
     try:
         return supervisor.run()
     finally:
         server.shutdown()
-        shutil.rmtree(metrics_dir, ignore_errors=True)
-        log.info("worker ended")

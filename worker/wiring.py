@@ -1,12 +1,13 @@
 """The one place where an ingest loop is wired to the outside."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 
 import redis
-from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
+from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
 
 from worker import alert, vad
 from worker.consume import AudioConsumer
@@ -54,7 +55,8 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
     with ExitStack() as stack, _kafka_errors(settings):
         client = connect_redis(settings.redis)
         stack.callback(client.close)
-        consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
+        with _refusals_raised():
+            consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
         stack.callback(consumer.close)
         yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), settings.kafka)
 
@@ -67,6 +69,32 @@ def _kafka_errors(settings: Settings) -> Iterator[None]:
         raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
     except KafkaError as error:
         raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
+
+
+class _Refusals(logging.Handler):
+    """Notes a refused login in what kafka-python logs."""
+
+    newest: SaslAuthenticationFailedError | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, SaslAuthenticationFailedError):
+                self.newest = value
+
+
+@contextmanager
+def _refusals_raised() -> Iterator[None]:
+    """kafka-python 3.0.12 only logs a refused login, tries again, and ends in a timeout that does not say why."""
+    refusals, logger = _Refusals(), logging.getLogger("kafka.net.connection")
+    logger.addHandler(refusals)
+    try:
+        yield
+    except KafkaTimeoutError:
+        if refusals.newest is None:
+            raise
+        raise refusals.newest from None
+    finally:
+        logger.removeHandler(refusals)
 
 
 def _slot(name: str) -> str:
@@ -100,7 +128,8 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
         raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
     rules = alert_rules(settings.alert)
     with ExitStack() as stack, _kafka_errors(settings):
-        dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+        with _refusals_raised():
+            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
         consumer = AudioConsumer(settings.kafka, client_id=_slot(name))
         stack.callback(consumer.close)

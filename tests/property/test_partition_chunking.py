@@ -2,6 +2,7 @@
 
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import Leg, Sent, analyse, dialogue, facts, unsent
@@ -38,7 +39,8 @@ def call(parts: list[tuple[str, int]], random: Random | None) -> list[Sent]:
     return [*sent, leg.send("end")]
 
 
-@settings(max_examples=100)
+@pytest.mark.timeout(300)
+@settings(max_examples=60)
 @given(parts=PARTS, seed=st.integers(0, 2**32))
 def test_records_of_any_length_give_the_same(parts, seed):
     """Records of 1 ms to 1 s give the utterances and the final aggregate that records of 200 ms give."""

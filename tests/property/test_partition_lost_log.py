@@ -3,6 +3,7 @@
 from itertools import pairwise
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of, quiet
@@ -33,7 +34,8 @@ def calls(random: Random) -> list[Sent]:
     return sent + Leg("other", start_ms=sent[-1].at_ms).media(quiet(8), chunk_ms=1_000)
 
 
-@settings(max_examples=150)
+@pytest.mark.timeout(300)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32))
 def test_a_lost_stretch_of_the_log_is_a_gap(seed):
     """Nothing fails, no utterance is told twice, and every call comes to its end."""

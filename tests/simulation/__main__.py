@@ -1,4 +1,5 @@
 """`python -m tests.simulation --seed 12345` or `--seeds 0..100000`: live through seeds; a failure ends it."""
+# ruff: noqa: T201 - a command prints
 
 import argparse
 import sys
@@ -8,40 +9,53 @@ import traceback
 from tests.simulation.run import prepare, quiet_logs
 
 _PROGRESS_S = 5.0
+_LINE = 600
 
 
 def main() -> int:
     """Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation")
     chosen = parser.add_mutually_exclusive_group(required=True)
-    chosen.add_argument("--seed", type=int, help="one seed; prints what happened")
-    chosen.add_argument("--seeds", type=_seeds, help="FIRST..LAST")
+    chosen.add_argument("--seed", type=int, help="one seed; prints all that happened in it")
+    chosen.add_argument("--seeds", type=_seeds, metavar="FIRST..LAST")
     parser.add_argument("--keep-going", action="store_true", help="count failures instead of ending at the first")
     arguments = parser.parse_args()
-    quiet_logs()
-    seeds = [arguments.seed] if arguments.seed is not None else arguments.seeds
+    with quiet_logs():
+        if arguments.seed is not None:
+            return _show(arguments.seed)
+        return _run(arguments.seeds, keep_going=arguments.keep_going)
+
+
+def _run(seeds: range, *, keep_going: bool) -> int:
     began_s = shown_s = time.monotonic()
-    failed = 0
-    for done, seed in enumerate(seeds, 1):
+    done = failed = 0
+    for seed in seeds:
+        done += 1
         try:
-            world = prepare(seed)
-            world.run()
+            prepare(seed).run()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a seed is a finding
             failed += 1
-            if arguments.seed is not None:
-                traceback.print_exc()
-            print(f"seed {seed}: {type(error).__name__} {error}"[:600])
+            print(f"seed {seed}: {type(error).__name__} {error}"[:_LINE])
             print(f"reproduce: python -m tests.simulation --seed {seed}", flush=True)
-            if not arguments.keep_going:
+            if not keep_going:
                 break
         if time.monotonic() - shown_s > _PROGRESS_S:
             shown_s = time.monotonic()
-            print(f"{done} of {len(seeds)} seeds, {done / (shown_s - began_s):.0f} a second, {failed} failed", flush=True)
-    if arguments.seed is not None:
-        for at_s, who, what in world.history:
-            print(f"{at_s:9.3f} {who:10} {' '.join(map(str, what))}")
+            print(f"{done} of {len(seeds)} seeds, {done / (shown_s - began_s):.0f}/s, {failed} failed", flush=True)
     print(f"{done} seeds in {time.monotonic() - began_s:.1f} s, {failed} failed")
     return min(failed, 1)
+
+
+def _show(seed: int) -> int:
+    world, failure = prepare(seed), ""
+    try:
+        world.run()
+    except Exception:  # noqa: BLE001 - as above
+        failure = traceback.format_exc()
+    for at_s, who, what in world.history:
+        print(f"{at_s:9.3f} {who:10} {' '.join(map(str, what))}")
+    print(failure or f"seed {seed}: {world.utterances} utterances, every one once")
+    return int(bool(failure))
 
 
 def _seeds(text: str) -> range:

@@ -1,4 +1,5 @@
 """The simulated Kafka: logs that grow, a consumer group, and each worker's end of it."""
+# ruff: noqa: D102 - methods mean what those of the real ones mean
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""The simulated Redis: a server that runs the worker's own Lua scripts, and a network that loses questions and answers."""
+"""The simulated Redis: a server that runs the worker's own Lua scripts, and a network that loses what is sent."""
 
 import pickle
 from collections import defaultdict
@@ -46,9 +46,11 @@ class Server:
         self.touched |= set(self.keys)
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
+        """The fields of a hash, or the scores of a sorted set."""
         return self.keys.get(key.encode(), {})
 
     def entries_of(self, key: str) -> list[tuple[bytes, dict[bytes, bytes]]]:
+        """The entries of a stream."""
         return self.keys.get(key.encode(), [])
 
     def _call(self, command: bytes, key: bytes, *args: bytes | float) -> Value:
@@ -155,6 +157,7 @@ class Client:
         world = self._world
         world.point(self._life, "before redis")
         if world.now_s < world.redis_down_until_s:
+            world.note(self._life.name, "redis outage")
             raise world.random.choice([RedisConnectionError, RedisTimeoutError, ReadOnlyError])("simulated outage")
         if world.dice(world.faults.lost_request):
             if world.dice(0.5):  # it arrives, at once or long after its sender has given up
@@ -164,7 +167,8 @@ class Client:
             world.note(self._life.name, "redis timeout")
             raise RedisTimeoutError("simulated timeout")
         answer = world.redis.run(script, keys, args)
-        world.note(self._life.name, "redis", answer if isinstance(answer, bytes) else "claim", *keys[:1])
+        facts = "claim" if isinstance(answer, list) else "commit" if answer == b"ok" else "refused"
+        world.note(self._life.name, facts, *keys[:1])
         world.point(self._life, "after redis")
         return answer
 

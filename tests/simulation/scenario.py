@@ -13,7 +13,7 @@ TOPIC = "audio"
 EPOCH_MS = 1_700_000_000_000
 SESSION_S = 3.0
 IDLE_S = 9
-ENDED_MEMORY_S = 4
+ENDED_MEMORY_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ def scenario(seed: int) -> Scenario:
         settings=_settings(random),
         faults=_faults(random),
         workers=random.choice([1, 2, 2, 3]),
-        step_s=random.choice([0.03, 0.1, 0.3]) if speed == 1 else 0.05,
+        step_s=random.choice([0.05, 0.15, 0.4]) if speed == 1 else 0.05,
         end_s=max((arrives_s for log in logs.values() for arrives_s, _ in log), default=0.0),
     )
 
@@ -71,14 +71,14 @@ def _faults(random: Random) -> Faults:
         return random.choice(rates) if random.random() < 0.45 else 0.0
 
     return Faults(
-        kill=maybe(0.002, 0.01, 0.03),
+        kill=maybe(0.002, 0.01, 0.02),
         freeze=maybe(0.001, 0.005),
         lost_model=maybe(0.002),
         lost_request=maybe(0.02, 0.2),
         lost_letters=maybe(0.3),
-        terminate=maybe(0.01, 0.03),
+        terminate=maybe(0.005, 0.02),
         expel=maybe(0.01),
-        rebalance=maybe(0.01, 0.1),
+        rebalance=maybe(0.01, 0.05),
         store_outage=maybe(0.01, 0.05),
         failover=maybe(0.01, 0.03),
         log_outage=maybe(0.02),

@@ -77,12 +77,12 @@ class Telephone:
         if is_cut_off:
             self._stream("1", self._begin_ms + length_ms + 300, ends=0.7)
         self._disturb()
-        last = self._arrivals[-1]
+        end_ms = max(arrival.arrives_ms for arrival in self._arrivals)
         if self._random.random() < 0.15:  # as a producer that has forgotten where it was
             late = self._random.choice(self._arrivals)
-            self._arrivals.append(late._replace(arrives_ms=last.arrives_ms + self._random.uniform(1, 900)))
+            self._arrivals.append(late._replace(arrives_ms=end_ms + self._random.uniform(1, 900)))
         if self._random.random() < 0.1:
-            again = self._record("9", 0, "start", last.arrives_ms + self._random.uniform(1, 900))
+            again = self._record("9", 0, "start", end_ms + self._random.uniform(1, 900))
             self._arrivals.append(again)
         if self._random.random() < 0.3:
             at = self._random.randrange(len(self._arrivals))
@@ -111,9 +111,11 @@ class Telephone:
         audio = recording(random.randrange(_RECORDINGS), encoding, channels)
         frame_bytes = encoding.bytes_per_sample * channels
         samples = round(random.uniform(1, _RECORDING_S) * RATE_HZ)
-        chunk_ms = random.choice([(20, 60), (100, 300), (100, 300), (100, 300), (200, 1000), (200, 1000)])
+        chunk_ms = random.choice([(20, 60), *[(100, 300)] * 4, *[(200, 1000)] * 3])
         has_media_time = random.random() < 0.8
-        breaks = {random.uniform(300, 4000): kind for kind in random.sample(["pause", "pause", "gap", "gap", "hold"], 2)}
+        breaks = {
+            random.uniform(300, 4000): kind for kind in random.sample(["pause", "pause", "gap", "gap", "hold"], 2)
+        }
         breaks = breaks if random.random() < 0.4 else {}
         silent_ms = {"pause": random.uniform(200, 1500), "gap": 400.0, "hold": random.choice([200.0, 2_000.0, 6_000.0])}
         media = {"encoding": encoding.value, "rate": str(RATE_HZ), "layout": layout}
@@ -153,7 +155,8 @@ class Telephone:
                 continue
             disturbed.append(arrival)
             if dice > 1 - badly:
-                disturbed.append(arrival)
+                late_ms = random.choice([0, random.uniform(0, 2000)])
+                disturbed.append(arrival._replace(arrives_ms=arrival.arrives_ms + late_ms))
             if dice > 1 - 2 * badly and len(disturbed) > 3:
                 swapped = disturbed[-2]._replace(arrives_ms=disturbed[-1].arrives_ms)
                 disturbed[-2:] = [disturbed[-1]._replace(arrives_ms=disturbed[-2].arrives_ms), swapped]

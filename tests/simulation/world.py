@@ -4,26 +4,29 @@ There are no threads. While a worker is frozen, or sleeps, the rest of the world
 what a worker was about to do is done after others have taken its place.
 """
 
-from collections.abc import Callable
 from contextlib import suppress
-from hashlib import blake2b
 from random import Random
+from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
 from tests.simulation.kafka_side import Group, Log, SimConsumer, SimDeadLetters
+from tests.simulation.model_side import SimInference
 from tests.simulation.oracle import Oracle
 from tests.simulation.redis_side import Client, Server
 from tests.simulation.scenario import EPOCH_MS, SESSION_S, Scenario
 from worker.alert import DEFAULT_RULES
-from worker.commits import DeadLetter
 from worker.errors import Fenced, InferenceLost
 from worker.ingest import Ingest, Outside
 from worker.publish import RedisStore
-from worker.records import ModelInfo, Prediction, Utterance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from worker.commits import DeadLetter
 
 _DRAIN_S = 5.0
-_QUIET_STEP_S = 0.4
+_QUIET_STEP_S = 1.0
 _QUIET_S = 15.0
 _STUCK_S = 120.0
 _STATUS = 0.1
@@ -51,38 +54,6 @@ class Life:
             SimDeadLetters(world, self),
         )
         self.ingest = Ingest(outside, world.settings, DEFAULT_RULES, world.clock, world.sleep)
-
-
-class SimInference:
-    """The model's process: answers late and in any order, what it says depends on every byte it hears."""
-
-    model = ModelInfo("simulated", "1", "sha256:0")
-
-    def __init__(self, world: "World", life: Life) -> None:
-        self._world = world
-        self._life = life
-        self._in_flight: dict[str, tuple[float, Prediction]] = {}
-
-    def submit(self, utterance: Utterance) -> None:
-        """An utterance in flight already is not sent twice, as the real client does it."""
-        self._world.point(self._life, "submit")
-        delay_s = self._world.random.uniform(0, self._world.faults.slowest_model_s)
-        self._in_flight.setdefault(utterance.id, (self._world.now_s + delay_s, heard(utterance.audio)))
-
-    def collect(self) -> list[tuple[str, Prediction]]:
-        self._world.point(self._life, "collect")
-        due = [i for i, (due_s, _) in self._in_flight.items() if due_s <= self._world.now_s or self._world.is_healing]
-        return [(i, self._in_flight.pop(i)[1]) for i in self._world.random.sample(due, len(due))]
-
-    def healthy(self, _: float) -> bool:
-        return not self._world.dice(self._world.faults.lost_model)
-
-
-def heard(audio: bytes) -> Prediction:
-    """A model that sometimes abstains."""
-    shares = [byte + 1 for byte in blake2b(audio, digest_size=4).digest()]
-    anger, happiness, neutral, sadness = (share / sum(shares) for share in shares)
-    return Prediction((anger, happiness, neutral, sadness), "uncertain" if max(shares) < 100 else None)
 
 
 class World:
@@ -119,7 +90,15 @@ class World:
             self.step()
         self._heal()
         self._wait_until_quiet()
+        if self.faults.failover and self.random.random() < 0.5:  # when nobody has anything to commit any more
+            self._fail_over()
+            self._wait_until_quiet()
         self._oracle.judge(self)
+
+    @property
+    def utterances(self) -> int:
+        """How many utterances the logs hold."""
+        return self._oracle.utterances
 
     # -- time
 
@@ -191,9 +170,7 @@ class World:
         if self.dice(faults.failover):
             self._replica = self.redis.dump()
         if self.dice(faults.failover / 3):
-            self.note("redis", "failover")
-            self.redis.load(self._replica)
-            self._oracle.forgive()
+            self._fail_over()
         if self.dice(0.2 if self.is_log_down else faults.log_outage):
             self.is_log_down = not self.is_log_down
         for life in filter(None, self._lives):
@@ -201,6 +178,12 @@ class World:
                 life.is_asked_to_stop = True
             if life.is_busy and self.dice(faults.kill):
                 life.is_killed = True
+
+    def _fail_over(self) -> None:
+        """The replica, which is behind, becomes the primary."""
+        self.note("redis", "failover")
+        self.redis.load(self._replica)
+        self._oracle.forgive()
 
     def _heal(self) -> None:
         self.note("world", "heals")
@@ -238,8 +221,11 @@ class World:
                     life.ingest.status()
         except Killed:
             self._end(number, life, leaves=False)
-        except (Fenced, InferenceLost) as error:
-            self.note(life.name, "ends", str(error))
+        except Fenced as error:
+            self.note(life.name, "fenced", str(error))
+            self._end(number, life, leaves=True)
+        except InferenceLost:
+            self.note(life.name, "inference lost")
             self._end(number, life, leaves=True)
         finally:
             life.is_busy = False

@@ -141,7 +141,7 @@ def test_a_malformed_trace_context_is_ignored():
         (Reason.BAD_LAYOUT, {"layout": "customer, agent"}),
         (Reason.BAD_LAYOUT, {"layout": "caller"}),
         (Reason.BAD_LAYOUT, {"layout": ",".join(["customer"] * 9)}),
-        (Reason.BAD_PAYLOAD, {"event": "pause"}),
+        (Reason.BAD_PAYLOAD, {"event": "resume"}),
         (Reason.EMPTY, {"value": b""}),
         (Reason.EMPTY, {"value": None}),
         (Reason.TRUNCATED, {"value": b"\xff"}),

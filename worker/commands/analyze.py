@@ -48,11 +48,12 @@ def run(arguments: argparse.Namespace) -> int:
     for path, call_id in zip(arguments.files, options.call_ids(arguments), strict=True):
         try:
             recording = load(path, options.shape(arguments))
+            results = analyze(recording, call_id, engine, configured)
         except BadRecording as error:
             print(f"callmood: {error}", file=sys.stderr)
             code = 2
             continue
-        show(*analyze(recording, call_id, engine, configured))
+        show(*results)
     return code
 
 
@@ -62,6 +63,9 @@ def analyze(
     """The utterance/1 records of a call and its final call/1, as the worker would publish them.
 
     What only exists live (latency, Kafka positions, wall-clock times) is null.
+
+    Raises:
+        BadRecording: the worker would refuse records of it.
     """
     reader = partial(decode.decode, input_format="headers", max_record_ms=configured.input.max_record_ms)
     partition = Partition(_SOURCE, Restored(0, StreamTime(), {}), reader, configured, DEFAULT_RULES)
@@ -72,6 +76,10 @@ def analyze(
         _answer(partition, partition.take(record, 0.0), engine)
     commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.model.info), 0.0)
     assert commit is not None
+    if commit.dead_letters:
+        letter = commit.dead_letters[0]
+        refused = f"{len(commit.dead_letters)} records refused: {letter.reason}: {letter.detail}"
+        raise BadRecording(f"{recording.path}: {refused}")
     summary = next(call.summary for call in commit.calls if call.summary is not None)
     return [{**utterance, "latency_ms": {}, "source": None} for utterance in commit.utterances], summary
 

@@ -1,0 +1,241 @@
+"""Bugs that somebody could write tomorrow: what counts as done, and what a successor is told."""
+
+from collections import deque
+from collections.abc import Iterator
+from unittest.mock import patch
+
+from tests.simulation.kafka_side import SimDeadLetters
+from tests.simulation.planting import around, planted
+from worker.calls import Call
+from worker.ended import Ended, EndedCalls
+from worker.fold import Fold
+from worker.ledger import Ledger
+from worker.order import StreamOrder
+from worker.segment import Segmenter
+from worker.stream import Stream
+
+_RESTORE_CALL = Call.restore
+_RESTORE_SEGMENTER = Segmenter.restore
+
+# -- what is done
+
+
+@planted
+def watermark_off_by_one() -> Iterator[None]:
+    """The watermark is the newest settled offset plus one too many."""
+    original = Ledger.watermark.fget
+    with patch.object(Ledger, "watermark", property(lambda self: original(self) + bool(self._open))):
+        yield
+
+
+@planted
+def clock_after_the_watermark() -> Iterator[None]:
+    """The clock that is stored has already counted the record at the watermark."""
+    with patch.object(Ledger, "mark", property(lambda self: self._next_mark)):
+        yield
+
+
+@planted
+def settled_on_read() -> Iterator[None]:
+    """A record counts as done once it is read."""
+
+    def opened(original, self, offset, **more):
+        original(self, offset, **more)
+        self.settle(offset)
+
+    with around(Ledger, "open", opened):
+        yield
+
+
+@planted
+def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
+    """An ended call is forgotten although a replay can still reach it."""
+
+    def is_past(self, ended, _, elapsed_ms):
+        return elapsed_ms - ended.ended_at_ms >= self._memory_ms
+
+    with patch.object(EndedCalls, "_is_past", is_past):
+        yield
+
+
+@planted
+def ended_calls_are_not_stored() -> Iterator[None]:
+    """The end of a call is remembered by its worker alone."""
+    with patch.object(Ended, "pack", lambda _: None):
+        yield
+
+
+# -- the state of a call
+
+
+@planted
+def state_before_the_record() -> Iterator[None]:
+    """What a record closed is published with the state of the record before."""
+
+    def take(original, self, chunk, **more):
+        before, groups = self._snapshot(), len(self._groups)
+        outcome = original(self, chunk, **more)
+        for group in list(self._groups)[groups:]:
+            group.cut = before
+        return outcome
+
+    with around(Call, "take", take):
+        yield
+
+
+@planted
+def state_of_the_newest_record() -> Iterator[None]:
+    """The state that is stored is ahead of the results that are published."""
+
+    def save(original, self):
+        self._cut = self._snapshot()
+        groups, self._groups = self._groups, deque()
+        saved, self._groups = original(self), groups
+        return saved
+
+    with around(Call, "save", save):
+        yield
+
+
+@planted
+def results_overtake_each_other() -> Iterator[None]:
+    """Results are released as they come."""
+
+    def release(original, self):
+        self._groups = deque(sorted(self._groups, key=lambda group: not group.is_complete))
+        return original(self)
+
+    with around(Call, "release", release):
+        yield
+
+
+@planted
+def half_of_a_group() -> Iterator[None]:
+    """Results are released before all of what a record closed is known."""
+
+    def release(original, self):
+        for group in self._groups:
+            if group.answers:
+                group.answers.update({u.id: (None, 0.0) for u in group.utterances if u.id not in group.answers})
+                break
+        return original(self)
+
+    with around(Call, "release", release):
+        yield
+
+
+@planted
+def aggregate_of_the_commit_before() -> Iterator[None]:
+    """The stored aggregate lacks what was folded last."""
+
+    def save(original, self):
+        newest, self._saved = original(self), getattr(self, "_saved", None)
+        before, self._saved = self._saved or newest, newest
+        return before
+
+    with around(Fold, "save", save):
+        yield
+
+
+@planted
+def aggregate_folded_twice() -> Iterator[None]:
+    """A restored aggregate counts its last result again."""
+
+    def load(original, self, saved):
+        original(self, saved)
+        self.number += bool(self.number)
+
+    with around(Fold, "load", load):
+        yield
+
+
+@planted
+def resume_off_by_one() -> Iterator[None]:
+    """A successor hears the record after the one that it needs."""
+    original = Stream.resume_seq.fget
+    with patch.object(Stream, "resume_seq", property(lambda self: original(self) + bool(self._heard))):
+        yield
+
+
+@planted
+def held_records_are_forgotten() -> Iterator[None]:
+    """A record that waits for an earlier one counts as heard."""
+
+    def next_seq(self):
+        return max(self._held, default=(self._next or 0) - 1) + 1
+
+    snapshot = Stream.snapshot
+
+    def patched(self):
+        with patch.object(StreamOrder, "next_seq", property(next_seq)):
+            return snapshot(self)
+
+    with patch.object(Stream, "snapshot", patched):
+        yield
+
+
+@planted
+def concealed_once_only() -> Iterator[None]:
+    """A gap that was bridged is not bridged again by a successor."""
+
+    def conceal(original, self, samples, first_sample=None):
+        refilling = self._refilling
+        spans = original(self, samples, first_sample)
+        if refilling and self._concealed:
+            self._concealed.pop()
+        return spans
+
+    with around(Segmenter, "conceal", conceal):
+        yield
+
+
+@planted
+def detector_starts_anew() -> Iterator[None]:
+    """The voice detector's memory is not restored."""
+
+    def restore(*args):
+        segmenter = _RESTORE_SEGMENTER(*args)
+        segmenter._vad = segmenter._fresh_vad()
+        return segmenter
+
+    with patch.object(Segmenter, "restore", restore):
+        yield
+
+
+@planted
+def pause_is_forgotten() -> Iterator[None]:
+    """A successor hears what the producer asked not to hear."""
+
+    def snapshot(original, self):
+        return original(self) | {"paused_at_ms": None}
+
+    with around(Stream, "snapshot", snapshot):
+        yield
+
+
+# -- dead letters
+
+
+@planted
+def letters_are_not_flushed() -> Iterator[None]:
+    """Letters are still in the producer's buffer when the watermark passes them."""
+
+    def send(original, self, letters):
+        buffered, self._buffer = getattr(self, "_buffer", []), list(letters)
+        original(self, buffered)
+
+    with around(SimDeadLetters, "send", send):
+        yield
+
+
+@planted
+def letters_are_written_anew() -> Iterator[None]:
+    """A letter is sent again by a successor that knows its call only as it was later."""
+
+    def restore(*args):
+        call = _RESTORE_CALL(*args)
+        call.last_offset = -1
+        return call
+
+    with patch.object(Call, "restore", restore), patch.object(EndedCalls, "last_offset", lambda *_: -1):
+        yield

@@ -1,0 +1,78 @@
+"""What must come out: one uninterrupted reading of the logs, with every answer there at once.
+
+No commit, no store, no consumer: nothing of what is tested.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from schemas import flat
+from tests.simulation.model_side import MODEL, heard
+from tests.simulation.scenario import TOPIC, Scenario
+from worker import decode, policy
+from worker.alert import DEFAULT_RULES
+from worker.commits import Commit, DeadLetter, Restored, TopicPartition
+from worker.partition import Partition
+from worker.records import Record
+from worker.render import Stamps
+from worker.stream_time import StreamTime
+
+_COUNTERS = ("version",)
+"""Fields of call/1 that say how often it was touched, not what it is."""
+
+
+class CallExpected(NamedTuple):
+    """A call's utterances, and its aggregate after each step: utterances so far and the flat call/1."""
+
+    utterances: list[dict[str, Any]]
+    prefixes: list[tuple[int, dict[str, str]]]
+
+
+class Expected:
+    """The outcome of a scenario: what any run of it must come to."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self.calls: dict[str, CallExpected] = {}
+        self.alerts: Counter[str] = Counter()
+        self.letters: dict[tuple[int, int], DeadLetter] = {}
+        self.ends: dict[int, int] = {}
+        """Where the watermark must come to stand, of partitions whose calls are all over."""
+        self._scenario = scenario
+        self._stamps = Stamps(policy.stamp(scenario.settings.policy), MODEL)
+        for number, arrivals in scenario.logs.items():
+            self._read(number, [record for _, record in arrivals])
+
+    def _read(self, number: int, log: list[Record]) -> None:
+        settings = self._scenario.settings
+        read = partial(decode.decode, input_format="headers", max_record_ms=settings.input.max_record_ms)
+        source = TopicPartition(TOPIC, number)
+        restored = Restored(log[0].position.offset, StreamTime(), {})
+        partition = Partition(source, restored, read, settings, DEFAULT_RULES)
+        for record in log:
+            utterances = partition.take(record, 0.0)
+            self._note(number, partition.collect(self._stamps, 0.0))
+            for utterance in utterances:  # one by one: each may complete a step that a reader can see
+                partition.settle(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
+                self._note(number, partition.collect(self._stamps, 0.0))
+        if not partition.live_calls:
+            self.ends[number] = log[-1].position.offset + 1
+
+    def _note(self, number: int, commit: Commit | None) -> None:
+        if commit is None:
+            return
+        for utterance in commit.utterances:
+            call = self.calls.setdefault(utterance["call_id"], CallExpected([], []))
+            call.utterances.append({**utterance, "latency_ms": {}})
+        for update in commit.calls:
+            if update.summary is not None:
+                call = self.calls.setdefault(update.call_id, CallExpected([], []))
+                call.prefixes.append((len(call.utterances), content(flat.flatten(update.summary))))
+        self.alerts.update(alert["alert_id"] for alert in commit.alerts)
+        self.letters |= {(number, letter.record.position.offset): letter for letter in commit.dead_letters}
+
+
+def content(fields: Mapping[str, str]) -> dict[str, str]:
+    """A flat call/1 without its counters of change."""
+    return {name: text for name, text in fields.items() if name not in _COUNTERS}

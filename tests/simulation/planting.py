@@ -1,0 +1,39 @@
+"""How a bug is planted in the real classes, for as long as its context lasts."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from tests.simulation.redis_side import Client
+
+BUGS: dict[str, Callable[[], Any]] = {}
+
+
+def planted(bug: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+    """Put a bug on the list, under its name."""
+    BUGS[bug.__name__] = contextmanager(bug)
+    return bug
+
+
+def around(owner: type, name: str, wrap: Callable[..., Any]) -> Any:
+    """Replace a method by `wrap(original, self, ...)`."""
+    original = getattr(owner, name)
+    return patch.object(owner, name, lambda self, *args, **more: wrap(original, self, *args, **more))
+
+
+def around_script(wrap: Callable[..., Any]) -> Any:
+    """Replace how the commit script is sent by `wrap(send, script)`; the claim script is sent as ever."""
+
+    def send(original, self, script, keys, args):
+        if "cmsgpack" not in script:
+            return original(self, script, keys, args)
+        return wrap(lambda text: original(self, text, keys, args), script)
+
+    return around(Client, "_send", send)
+
+
+def without(script: str, start: str, end: str, instead: str = "") -> str:
+    """The script without what stands from `start` up to `end`."""
+    first = script.index(start)
+    return script[:first] + instead + script[script.index(end, first) :]

@@ -1,0 +1,227 @@
+"""One call: what one record closes is told together, in the order of the log, whatever the model answers first."""
+
+from functools import partial
+
+import msgpack
+import pytest
+from telephony import EPOCH_MS, Leg, both, heard, log_of, quiet, voice
+
+from worker import decode
+from worker.alert import DEFAULT_RULES
+from worker.calls import Call
+from worker.errors import BadRecord, ConfigurationError
+from worker.settings import PolicySettings, Settings
+
+READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
+SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+
+
+def new(settings=None):
+    return Call("call-1", settings or Settings(), DEFAULT_RULES)
+
+
+def take(call, sent, elapsed_ms=0):
+    """Let the call take records; returns the utterances for the model."""
+    chunks = [READ(record) for record in log_of(sent, first_offset=call.last_offset + 1)]
+    return [u for chunk in chunks for u in call.take(chunk, elapsed_ms=elapsed_ms, now_ms=0.0).utterances]
+
+
+def answer(call, *utterances):
+    for utterance in utterances:
+        call.settle(utterance.id, heard(utterance.audio), 5.0)
+
+
+def numbers(call):
+    return [(item.number, item.result.utterance.start_ms) for item in call.release()]
+
+
+def test_results_come_in_the_order_of_the_log():
+    """A later utterance that the model answers first waits for the earlier one."""
+    call, leg = new(), Leg()
+    first, second = take(call, leg.media(SENTENCE * 2))
+    answer(call, second)
+    assert numbers(call) == []
+    answer(call, first)
+    assert numbers(call) == [(1, 460), (2, second.start_ms)]
+    assert numbers(call) == []
+
+
+def test_an_answer_that_nobody_waits_for_changes_nothing():
+    """A second answer, or one for an utterance of an earlier life, is no result."""
+    call = new()
+    (only,) = take(call, Leg().media(SENTENCE))
+    answer(call, only, only)
+    call.settle("call-1:0:0:999", heard(b""), 5.0)
+    assert len(call.release()) == 1
+
+
+def test_what_the_model_may_not_hear_is_told_without_it():
+    """An agent's utterance is a result at once, with the reason why there is no emotion."""
+    call = new()
+    assert take(call, Leg(layout="agent").media(SENTENCE)) == []
+    (released,) = call.release()
+    assert released.result.prediction is None
+    assert released.result.utterance.withheld == "policy:role_agent"
+
+
+def test_the_notice_counts_from_the_record_that_says_so():
+    """Before the caller was told nothing is inferred where the policy asks for it, afterwards it is."""
+    call, leg = new(Settings(policy=PolicySettings(require_notice=True))), Leg()
+    assert take(call, leg.media(SENTENCE)) == []
+    (told,) = take(call, [leg.send("start", notice="given"), *leg.media(SENTENCE)])
+    assert told.start_ms > 2_600
+
+
+def test_an_utterance_knows_its_records_and_its_time():
+    """Its offsets are those of the records that hold it, and its capture time ends with its last sample."""
+    call, leg = new(), Leg()
+    (utterance,) = take(call, leg.media(SENTENCE, chunk_ms=200))
+    assert (utterance.first.offset, utterance.last.offset) == (460 // 200, 1_860 // 200)
+    assert utterance.capture_end_ms == EPOCH_MS + 1_860
+    assert utterance.id == f"call-1:0:0:{460 * 8}"
+
+
+def test_the_records_of_an_utterance_are_a_range_of_offsets():
+    """Where records came in disorder, the first offset is the lowest, not that of the first sample."""
+    call, sent = new(), Leg().media(SENTENCE, chunk_ms=200)
+    sent[2], sent[3] = sent[3], sent[2]
+    (utterance,) = take(call, sent)
+    assert utterance.first.offset == 2
+
+
+def test_streams_lie_on_one_time_line():
+    """A reconnect is a new stream; its utterances stand where it was captured, and its channels are its own."""
+    call = new()
+    (one,) = take(call, Leg(stream="0").media(SENTENCE))
+    (two,) = take(call, Leg(stream="1", start_ms=EPOCH_MS + 30_000).media(SENTENCE))
+    assert (one.start_ms, two.start_ms) == (460, 30_460)
+    assert (one.id, two.id) == ("call-1:0:0:3680", "call-1:1:0:3680")
+
+
+def test_a_stream_that_began_before_the_first_one_seen_begins_with_it():
+    """A clock that runs behind puts nothing before the beginning of the call."""
+    call = new()
+    take(call, Leg(stream="0").media(SENTENCE))
+    (two,) = take(call, Leg(stream="1", start_ms=EPOCH_MS - 5_000).media(SENTENCE))
+    assert two.start_ms == 460
+
+
+def test_the_call_begins_at_its_media_zero_but_never_before_1970():
+    """A record without a sensible timestamp, late in a stream, gives a start that call/1 allows."""
+    call, leg = new(), Leg(start_ms=-60_000)
+    leg.skip(60_000)
+    take(call, leg.media(SENTENCE))
+    assert call.fold.summary({}, None)["started_at_ms"] == 0
+
+
+def test_a_call_has_a_limited_number_of_streams():
+    """The 65th stream is a bad record, and the call goes on."""
+    call = new()
+    for number in range(64):
+        take(call, Leg(stream=str(number)).media(quiet(0.1)))
+    with pytest.raises(BadRecord, match="64 streams"):
+        take(call, Leg(stream="64").media(quiet(0.1)))
+    assert len(take(call, Leg(stream="63").media(quiet(0.1))[:1] + later("63"))) == 1
+
+
+def later(stream):
+    leg = Leg(stream=stream)
+    leg.media(quiet(0.1))
+    return leg.media(SENTENCE)
+
+
+def test_the_end_closes_every_stream():
+    """What is open anywhere is told, in one group with the end."""
+    call, one, two = new(), Leg(stream="0"), Leg(stream="1")
+    take(call, one.media(quiet(0.6) + voice(1)))
+    take(call, two.media(quiet(0.6) + voice(1)))
+    last = take(call, [one.send("end")])
+    assert sorted(u.stream for u in last) == ["0", "1"]
+    assert call.is_over
+    assert not call.is_finished
+    answer(call, *last)
+    call.release()
+    assert call.is_finished
+    assert call.fold.summary({}, None)["end_reason"] == "end"
+
+
+def test_a_call_without_audio_has_failed():
+    """An end without one media record is no completed call."""
+    call, leg = new(), Leg()
+    take(call, [leg.send("start"), leg.send("end")])
+    call.release()
+    assert (call.fold.summary({}, None)["status"], call.fold.summary({}, None)["end_reason"]) == ("failed", "no_audio")
+
+
+def test_only_the_quiet_streams_stall():
+    """A stream that was left behind is closed while the one that took over goes on undisturbed."""
+    call, old, young = new(), Leg(stream="0"), Leg(stream="1")
+    take(call, old.media(quiet(0.6) + voice(1)), elapsed_ms=1_000)
+    take(call, young.media(quiet(0.6) + voice(1)), elapsed_ms=6_000)
+    assert call.active_at_ms == 1_000
+    (closed,) = call.stall(1_000, 0.0)
+    assert (closed.stream, closed.cut) == ("0", "gap")
+    assert call.active_at_ms == 6_000
+    assert call.stall(1_000, 0.0) == []
+    assert len(take(call, young.media(quiet(1)), elapsed_ms=7_000)) == 1
+
+
+def test_a_state_is_stored_only_with_what_it_has_told():
+    """While results are awaited, what is stored is the state before them: the successor tells them."""
+    call, leg = new(), Leg()
+    first, second = take(call, leg.media(SENTENCE * 2, chunk_ms=100))
+    assert call.save() is None
+    answer(call, first)
+    call.release()
+    saved = call.save()
+    successor = Call.restore("call-1", saved.blob, Settings(), DEFAULT_RULES)
+    again = log_of(Leg().media(SENTENCE * 2, chunk_ms=100))[saved.resume["0"] :]
+    retold = [u for r in again for u in successor.take(READ(r), elapsed_ms=0, now_ms=0.0).utterances]
+    assert [(u.id, u.audio) for u in retold] == [(second.id, second.audio)]
+    answer(successor, *retold)
+    assert [item.number for item in successor.release()] == [2]
+
+
+def test_records_are_settled_up_to_where_a_successor_resumes():
+    """Everything before `resume` is done with, nothing from there on."""
+    call = new()
+    take(call, Leg().media(quiet(2), chunk_ms=100))
+    saved = call.save()
+    done = call.forget_before(saved.resume)
+    assert done == list(range(saved.resume["0"]))
+    assert saved.resume["0"] in (17, 18, 19)  # the padding of what may begin next
+    assert call.has_unsettled
+    assert call.forget_all() == list(range(saved.resume["0"], 20))
+    assert not call.has_unsettled
+
+
+def test_a_pause_that_came_late_is_settled_with_what_came_before_it():
+    """A pause heeded after it was given up is not forgotten with an older state, or a kill would undo it."""
+    call, leg = new(), Leg()
+    begin = leg.media(quiet(0.2))
+    pause = leg.send("pause")
+    (pending,) = take(call, begin + leg.media(SENTENCE + quiet(3)))
+    take(call, [pause])
+    answer(call, pending)
+    call.release()
+    offset_of_pause = call.last_offset
+    assert call.is_paused
+    groups_cut = call._cut["streams"]["0"]
+    assert groups_cut["paused_at_ms"] is None
+    assert offset_of_pause not in call.forget_before({"0": groups_cut["seq"]})
+
+
+def test_a_state_of_another_version_is_refused():
+    """A downgrade stops with a reason instead of guessing."""
+    with pytest.raises(ConfigurationError, match="version 99"):
+        Call.restore("call-1", msgpack.packb({"v": 99}), Settings(), DEFAULT_RULES)
+
+
+def test_a_restored_call_goes_on_paused():
+    """The caller's card number is not heard because a worker was restarted."""
+    call, leg = new(), Leg(layout="customer,agent")
+    take(call, [*leg.media(both(quiet(1), quiet(1))), leg.send("pause")])
+    successor = Call.restore("call-1", call.save().blob, Settings(), DEFAULT_RULES)
+    successor.last_offset = call.last_offset
+    assert successor.is_paused
+    assert take(successor, leg.media(both(SENTENCE, SENTENCE))) == []

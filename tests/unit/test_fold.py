@@ -1,0 +1,87 @@
+"""The running aggregate of a call, and when it is worth publishing."""
+
+import msgpack
+from telephony import Leg, Worker, heard, log_of, quiet, voice
+
+from schemas.common import Notice
+from worker.alert import DEFAULT_RULES, Measure, Rule
+from worker.fold import Fold
+from worker.records import Result, Unheard
+
+SILENCE_RULE = Rule(name="silence", measure=Measure.SILENCE, raise_at=5, clear_at=0)
+
+
+def utterance():
+    """A real utterance of a customer."""
+    (only,) = Worker().read(log_of(Leg().media(quiet(0.6) + voice(1) + quiet(1)))).waiting
+    return only
+
+
+def published(fold):
+    """The fold as it stands right after its publication."""
+    fold.is_changed = False
+    return fold
+
+
+def test_a_new_call_is_news():
+    """The first record of a call makes it visible, before anything was said."""
+    fold = Fold("call-1", DEFAULT_RULES)
+    fold.start(1_000)
+    assert fold.is_changed
+    assert fold.summary({}, None)["started_at_ms"] == 1_000
+
+
+def test_results_are_numbered_from_one():
+    """Each result gets the next number and is news."""
+    fold, said = published(Fold("call-1", DEFAULT_RULES)), utterance()
+    assert [fold.add(Result(said, heard(said.audio))) for _ in range(3)] == [1, 2, 3]
+    assert fold.is_changed
+    assert fold.summary({}, None)["utterances"] == 3
+
+
+def test_saying_the_same_again_is_no_news():
+    """Attributes that every record repeats cause no publication."""
+    fold = Fold("call-1", DEFAULT_RULES)
+    fold.describe({"queue": "sales"}, Notice.GIVEN)
+    published(fold)
+    fold.describe({"queue": "sales"}, Notice.GIVEN)
+    assert not fold.is_changed
+    fold.describe({"queue": "support"}, None)
+    assert fold.is_changed
+    assert fold.summary({}, None)["attributes"] == {"queue": "support"}
+    assert fold.summary({}, None)["notice"] == "given"
+
+
+def test_pauses_and_gaps_are_counted_apart():
+    """A pause is redacted, a gap is missing, and neither is silence."""
+    fold = Fold("call-1", DEFAULT_RULES)
+    fold.add_unheard(Unheard(0, 2_000, is_pause=True))
+    fold.add_unheard(Unheard(2_000, 2_500, is_pause=False))
+    fold.finish("end", 3_000)
+    summary = fold.summary({}, None)
+    assert (summary["redacted_ms"], summary["missing_ms"], summary["non_talk_ms"]) == (2_000, 500, 500)
+
+
+def test_alerts_are_taken_once():
+    """An alert is published with the commit after it was raised, and not again."""
+    fold = Fold("call-1", (SILENCE_RULE,))
+    fold.finish("end", 20_000)
+    (alert,) = fold.take_alerts()
+    assert (alert["rule"], alert["value"]) == ("silence", 20.0)
+    assert fold.take_alerts() == []
+
+
+def test_a_successor_goes_on_without_telling_anything_twice():
+    """A restored fold has the numbers and the episodes of the old one, and is no news by itself."""
+    fold, said = Fold("call-1", (SILENCE_RULE,)), utterance()
+    fold.add(Result(said, heard(said.audio)))
+    fold.add_unheard(Unheard(60_000, 60_100, is_pause=False))
+    restored = Fold("call-1", (SILENCE_RULE,))
+    restored.load(msgpack.unpackb(msgpack.packb(fold.save())))
+    assert not restored.is_changed
+    assert restored.summary({}, None) == fold.summary({}, None)
+    for one in (fold, restored):
+        one.take_alerts()
+        one.finish("end", 90_000)
+    assert restored.take_alerts() == fold.take_alerts() != []
+    assert restored.add(Result(said, None)) == 2

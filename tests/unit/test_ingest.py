@@ -1,0 +1,97 @@
+"""The ingest loop around a store that comes and goes."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from worker.commits import Restored, TopicPartition
+from worker.consume import Changes
+from worker.errors import StoreUnavailable
+from worker.ingest import Ingest, Outside
+from worker.records import Position, Record
+from worker.settings import Settings
+from worker.stream_time import StreamTime
+
+UNREADABLE = Record(Position("audio", 0, 0), b"call", b"", (), 1)
+
+
+class _Consumer:
+    """Three partitions; the first holds one unreadable record."""
+
+    def __init__(self):
+        self.sources = [TopicPartition("audio", number) for number in range(3)]
+        self.assigned, self.started, self.polls = set(self.sources), [], 0
+        self.unread = {self.sources[0]: [UNREADABLE]}
+
+    def poll(self, _timeout_ms):
+        self.polls += 1
+        polled, self.unread = (self.unread, {}) if self.sources[0] in self.started else ({}, self.unread)
+        return polled
+
+    def take_changes(self):
+        assigned, self.assigned = self.assigned, set()
+        return Changes(assigned=assigned)
+
+    def start(self, source, _offset):
+        self.started.append(source)
+
+    def start_of(self, _source):
+        return 0
+
+    oldest = lag = start_of
+
+    def pause(self, *_):
+        pass
+
+    resume = show_progress = pause
+
+
+class _Store:
+    """Remembers when each partition was claimed; does not answer commits while it is down."""
+
+    moves_group_offsets = False
+
+    def __init__(self, consumer):
+        self.consumer, self.is_down, self.claimed_at_poll, self.committed = consumer, False, [], []
+
+    def claim(self, _source):
+        self.claimed_at_poll.append(self.consumer.polls)
+        return Restored(None, StreamTime(), {})
+
+    def commit(self, commits):
+        if self.is_down:
+            raise StoreUnavailable("down")
+        self.committed += commits
+        return []
+
+
+@pytest.fixture
+def loop():
+    """An ingest loop, its store, and the letters it has sent; its clock is half a second on at each look."""
+    consumer, sent = _Consumer(), []
+    store = _Store(consumer)
+    now_s = iter(range(1_000_000))
+    inference = SimpleNamespace(model=None, collect=list, healthy=lambda _now_s: True)
+    outside = Outside(consumer, store, inference, SimpleNamespace(send=sent.extend))
+    ingest = Ingest(outside, Settings(), (), lambda: next(now_s) / 2, lambda _s: None)
+    return SimpleNamespace(ingest=ingest, store=store, sent=sent)
+
+
+def test_a_letter_is_sent_once_however_often_its_commit_is_repeated(loop):
+    """A store that is silent for long does not fill the dead-letter topic with copies."""
+    loop.store.is_down = True
+    for _ in range(50):
+        loop.ingest.turn()
+    assert len(loop.sent) == 1
+    loop.store.is_down = False
+    for _ in range(50):
+        loop.ingest.turn()
+    assert len(loop.sent) == 1
+    assert sum(len(commit.dead_letters) for commit in loop.store.committed) == 1
+
+
+def test_the_group_is_polled_between_two_restored_partitions(loop):
+    """Taking over many partitions takes long, and a member that does not poll is thrown out."""
+    for _ in range(5):
+        loop.ingest.turn()
+    assert loop.store.claimed_at_poll == [1, 2, 3]

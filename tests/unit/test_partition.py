@@ -1,0 +1,153 @@
+"""One partition: what is dead-lettered, what is skipped, what is committed, and when calls end."""
+
+from dataclasses import replace
+
+import pytest
+from telephony import EPOCH_MS, Leg, Store, Worker, analyse, in_time, log_of, quiet, voice
+
+from worker.errors import TooManyBadRecords
+from worker.settings import Settings
+
+SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+
+
+def bad(sent, **headers):
+    """The record with something wrong in its headers."""
+    return sent._replace(headers={**sent.headers, **(headers or {"seq": "x"})})
+
+
+def test_a_bad_record_is_dead_lettered_and_its_call_goes_on():
+    """The letter holds the record as it came and why; the audio around it is heard, with a gap."""
+    sent = Leg().media(SENTENCE + quiet(1), chunk_ms=100)
+    store = analyse([*sent[:10], bad(sent[10]), *sent[11:]])
+    assert store.dead == {10: "bad_header"}
+    assert [u["quality"]["missing_ms"] for u in store.of()] == [100]
+
+
+def test_a_bad_record_holds_the_watermark_until_its_letter_is_collected():
+    """A letter that was not sent is read again, and sent then."""
+    worker = Worker().read(log_of([bad(Leg().send("start"))]))
+    assert worker.partition.open_records == 1
+    assert worker.commit().watermark == 1
+    assert worker.partition.open_records == 0
+
+
+def test_a_bad_record_of_a_paused_call_goes_without_its_value():
+    """What is said in a pause does not end up on the dead-letter topic either."""
+    leg = Leg()
+    sent = [*leg.media(quiet(0.2)), leg.send("pause"), bad(leg.send("media", voice(0.2)))]
+    worker = Worker().read(log_of(sent))
+    (letter,) = worker.partition._dead
+    assert letter.record.value is None
+    assert letter.record.key == b"call-1"
+
+
+def test_a_bad_record_without_a_key_goes_without_its_value_while_any_call_is_paused():
+    """Whose it is cannot be told: it may be the paused call's."""
+    leg = Leg()
+    *known, spoken = log_of([*leg.media(quiet(0.2)), leg.send("pause"), leg.send("media", voice(0.2))])
+    worker = Worker().read([*known, replace(spoken, key=None)])
+    (letter,) = worker.partition._dead
+    assert letter.reason == "no_key"
+    assert letter.record.value is None
+
+
+def test_too_many_unreadable_records_in_a_row_stop_the_worker():
+    """A deployment that sends something else is not worked off as bad data."""
+    worker = Worker(configured=Settings(input={"max_consecutive_bad": 20}))
+    good, *rest = Leg().media(voice(10), chunk_ms=200)
+    worker.read(log_of([bad(item) for item in rest[:20]]))
+    worker.read(log_of([good], first_offset=100))
+    worker.read(log_of([bad(item) for item in rest[:20]], first_offset=200))
+    with pytest.raises(TooManyBadRecords, match="21 unreadable records in a row on audio/0"):
+        worker.read(log_of([bad(rest[0])], first_offset=300))
+
+
+def test_a_call_whose_codec_changes_does_not_stop_the_worker():
+    """Readable records that do not fit their own call are that call's matter, however many."""
+    first, *rest = Leg().media(voice(10), chunk_ms=200)
+    worker = Worker(configured=Settings(input={"max_consecutive_bad": 20}))
+    store = worker.read(log_of([first, *(bad(item, encoding="pcma") for item in rest)])).commit()
+    assert set(store.dead.values()) == {"format_changed"}
+    assert len(store.dead) == len(rest) > 20
+
+
+def test_duplicates_and_late_records_are_counted_and_settled():
+    """Neither holds the watermark, and both are told about once."""
+    leg = Leg()
+    sent = leg.media(quiet(0.6))
+    log = [*sent, sent[0], leg.send("end"), *leg.media(quiet(0.4))]
+    worker = Worker().read(log_of(log))
+    assert worker.partition.take_skipped() == {"late": 2, "duplicate": 1}
+    assert worker.partition.take_skipped() == {"late": 0, "duplicate": 0}
+    assert worker.commit().watermark == len(log)
+
+
+@pytest.mark.parametrize("has_answers", [False, True])
+def test_a_call_id_used_again_at_once_is_dead_lettered(has_answers):
+    """Whether or not the ended call still waits for the model, a new start under its id is seen by a person."""
+    leg = Leg()
+    worker = Worker().read(log_of([*leg.media(quiet(0.6) + voice(1)), leg.send("end")]))
+    if has_answers:
+        worker.commit()
+    worker.read(log_of([Leg(start_ms=EPOCH_MS + 3_000).send("start")], first_offset=50))
+    store = worker.commit()
+    assert store.dead == {50: "call_ended"}
+    assert store.calls["call-1"]["utterances"] == 1
+
+
+def test_late_records_of_an_unanswered_call_do_not_start_it_again():
+    """A successor that reads late records again knows that they were late."""
+    leg = Leg()
+    log = log_of([*leg.media(quiet(0.6) + voice(1)), leg.send("end"), *leg.media(quiet(1))])
+    store = Worker().read(log).commit()
+    assert store.states.keys() == {"call-1"}
+    again = Worker(Store(watermark=10, time=store.time, states=store.states)).read(log[10:])
+    assert again.partition.live_calls == 0
+
+
+def test_nothing_new_is_no_commit():
+    """An idle partition writes nothing."""
+    worker = Worker().read(log_of(Leg().media(quiet(1))))
+    watermark = worker.commit().watermark
+    worker.store.watermark = -1  # a commit would set it
+    worker.store.calls.clear()
+    worker.commit()
+    assert (worker.store.watermark, worker.store.calls) == (-1, {})
+    assert watermark > 0
+
+
+def test_a_new_call_is_visible_with_its_first_record():
+    """A dashboard shows a call before anything was said in it, and once only as its first."""
+    worker = Worker().read(log_of([Leg().send("start", **{"attr.queue": "sales"})]))
+    assert worker.commit().calls["call-1"]["attributes"] == {"queue": "sales"}
+
+
+def test_a_call_in_which_nobody_records_anything_ends_idle():
+    """Without its end, a call is over when its partition has observed the idle time without a record of it."""
+    lost, other = Leg(), Leg("other", start_ms=EPOCH_MS)
+    sent = in_time(lost.media(SENTENCE), other.media(quiet(615), chunk_ms=1_000))
+    store = analyse(sent)
+    assert (store.calls["call-1"]["status"], store.calls["call-1"]["end_reason"]) == ("completed", "idle")
+    assert store.calls["call-1"]["duration_ms"] == 2_600
+    assert store.calls["other"]["status"] == "live"
+    early = analyse([item for item in sent if item.at_ms < EPOCH_MS + 595_000])
+    assert early.calls["call-1"]["status"] == "live"
+
+
+def test_a_night_without_records_ends_no_call():
+    """Time in which the partition was silent is not time in which the call was."""
+    leg = Leg()
+    sent = leg.media(SENTENCE)
+    leg.skip(12 * 3_600_000)
+    assert analyse(sent + leg.media(quiet(1))).calls["call-1"]["status"] == "live"
+
+
+def test_the_state_is_saved_though_nothing_is_said():
+    """Records of a silent call are settled every two seconds of its partition's time."""
+    worker, lags = Worker(), []
+    for record in log_of(Leg().media(quiet(60), chunk_ms=100)):
+        worker.read([record])
+        lags.append(worker.partition.position - worker.commit().watermark)
+    assert max(lags) <= 24
+    assert worker.partition.oldest_capture_ms >= EPOCH_MS + 57_000

@@ -1,0 +1,113 @@
+"""utterance/1, field by field, where it is known and where it is not."""
+
+from dataclasses import replace
+
+from telephony import EPOCH_MS, SOURCE, STAMPS
+
+from schemas.common import Encoding, Role
+from schemas.utterance import Utterance as Contract
+from worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+from worker.render import Times, utterance_record
+
+UTTERANCE = Utterance(
+    id="call-1:0:0:3680",
+    call_id="call-1",
+    stream="0",
+    channel=0,
+    role=Role.CUSTOMER,
+    start_ms=460,
+    end_ms=1_860,
+    capture_end_ms=EPOCH_MS + 1_860,
+    encoding=Encoding.PCMU,
+    rate_hz=8000,
+    audio=b"\xff" * 11_200,
+    cut=Cut.SILENCE,
+    missing_ms=20,
+    overlap_ms=30,
+    acoustics=Acoustics(-23.5, 31.0, 0.001, 3_400),
+    first=Position(*SOURCE, 4),
+    last=Position(*SOURCE, 9),
+    withheld=None,
+    traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+)
+PREDICTION = Prediction((0.1, 0.2, 0.65, 0.05), queue_ms=12.34, inference_ms=45.67)
+TIMES = Times(decided_ms=EPOCH_MS + 2_400.0, known_ms=EPOCH_MS + 2_500.0, rendered_ms=EPOCH_MS + 2_650.0)
+
+
+def rendered(prediction=PREDICTION, times=TIMES, **changes):
+    """The record, which must be legal."""
+    record = utterance_record(Result(replace(UTTERANCE, **changes), prediction), 3, STAMPS, times)
+    Contract.model_validate(record)
+    return record
+
+
+def test_what_is_known_is_told():
+    """Identity, place, role, acoustics, quality, source and policy stand in the record."""
+    record = rendered()
+    assert record["utterance_id"] == UTTERANCE.id
+    assert (record["number"], record["role"], record["start_ms"], record["end_ms"]) == (3, "customer", 460, 1_860)
+    assert record["acoustics"] == {"rms_dbfs": -23.5, "snr_db": 31.0, "clipping": 0.001, "bandwidth_hz": 3_400}
+    assert record["quality"] == {"missing_ms": 20, "overlap_ms": 30, "cut": "silence"}
+    assert record["source"] == {"topic": "audio", "partition": 0, "first_offset": 4, "last_offset": 9}
+    assert record["policy"] == STAMPS.policy
+    assert record["model"] == {"id": "m", "version": "1", "digest": "sha256:0"}
+    assert record["traceparent"] == UTTERANCE.traceparent
+    assert "audio" not in record
+
+
+def test_the_label_is_the_likeliest_emotion():
+    """Probabilities have names, and the confidence is that of the label."""
+    emotion = rendered()["emotion"]
+    assert emotion["probabilities"] == {"anger": 0.1, "happiness": 0.2, "neutral": 0.65, "sadness": 0.05}
+    assert (emotion["label"], emotion["confidence"]) == ("neutral", 0.65)
+    assert (emotion["abstained"], emotion["reason"]) == (False, None)
+
+
+def test_an_abstention_keeps_the_label_and_says_why():
+    """The label is shown for people, and marked as not to be used."""
+    emotion = rendered(replace(PREDICTION, reason="confidence_below:0.7"))["emotion"]
+    assert (emotion["label"], emotion["abstained"], emotion["reason"]) == ("neutral", True, "confidence_below:0.7")
+
+
+def test_a_failed_inference_has_no_label():
+    """Nothing is invented where the model could not answer."""
+    emotion = rendered(Prediction(None, "inference_failed"))["emotion"]
+    assert emotion == {
+        "label": None,
+        "probabilities": None,
+        "confidence": None,
+        "abstained": True,
+        "reason": "inference_failed",
+    }
+
+
+def test_what_the_model_may_not_hear_names_no_model():
+    """Where the policy withholds emotion, the reason stands in its place."""
+    record = rendered(None, role=Role.AGENT, withheld="policy:role_agent")
+    assert (record["emotion"], record["model"], record["withheld"]) == (None, None, "policy:role_agent")
+    assert record["latency_ms"]["queue"] is None
+    assert record["latency_ms"]["inference"] is None
+
+
+def test_latencies_add_up_from_the_last_sample():
+    """`decide` ends with the close of the span, `publish` with the record, `total` is all of it."""
+    assert rendered()["latency_ms"] == {
+        "decide": 540.0,
+        "queue": 12.3,
+        "inference": 45.7,
+        "publish": 150.0,
+        "total": 790.0,
+    }
+
+
+def test_a_gateway_whose_clock_is_ahead_gives_no_negative_latency():
+    """Where the capture lies in the future, the latency is 0."""
+    latency_ms = rendered(capture_end_ms=EPOCH_MS + 3_600_000)["latency_ms"]
+    assert latency_ms["decide"] == latency_ms["total"] == 0.0
+
+
+def test_offline_there_is_neither_latency_nor_source():
+    """What only exists live is left out."""
+    record = rendered(times=None)
+    assert record["latency_ms"] == {}
+    assert record["source"] is None

@@ -1,0 +1,93 @@
+"""Settings from the environment: what is wrong is named, and nothing starts."""
+
+import os
+
+import pytest
+
+from schemas.common import Role
+from worker import settings
+from worker.errors import ConfigurationError
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch):
+    for name in os.environ:
+        if name.upper().startswith(settings.PREFIX):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def load(monkeypatch):
+    """Loads with these variables, named without their prefix."""
+
+    def with_variables(**variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(settings.PREFIX + name, value)
+        return settings.load()
+
+    return with_variables
+
+
+def test_without_variables_the_defaults_stand(load):
+    """A worker on one's own machine needs no settings."""
+    assert load() == settings.Settings()
+
+
+def test_a_variable_sets_one_field_of_its_group(load):
+    """The others keep their defaults; lists are comma-separated."""
+    loaded = load(
+        KAFKA__BOOTSTRAP_SERVERS="kafka-1:9092,kafka-2:9092",
+        SEGMENT__MAX_UTTERANCE_S="12.5",
+        POLICY__EMOTION_ROLES="customer, unknown",
+        POLICY__LEGAL_BASIS="DPA 7/26",
+    )
+    assert loaded.kafka.bootstrap_servers == "kafka-1:9092,kafka-2:9092"
+    assert loaded.kafka.group_id == "callmood"
+    assert loaded.segment.max_utterance_s == 12.5
+    assert loaded.policy.emotion_roles == (Role.CUSTOMER, Role.UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"KAFKA__GROUP": "x"}, "CALLMOOD_KAFKA__GROUP: there is no such setting"),
+        ({"KAFAK__GROUP_ID": "x"}, "unknown settings: CALLMOOD_KAFAK__GROUP_ID"),
+        ({"SEGMENT__VAD_MODE": "4"}, "CALLMOOD_SEGMENT__VAD_MODE"),
+        ({"REDIS__PREFIX": "a{b}"}, "CALLMOOD_REDIS__PREFIX"),
+        ({"POLICY__EMOTION_ROLES": "boss"}, "CALLMOOD_POLICY__EMOTION_ROLES"),
+        ({"CALL__IDLE_S": "0"}, "CALLMOOD_CALL__IDLE_S"),
+        ({"WORKER": "not json"}, "worker"),
+    ],
+)
+def test_what_is_wrong_is_named(load, variables, named):
+    """A typing mistake stops the start with the name of the variable."""
+    with pytest.raises(ConfigurationError, match=named):
+        load(**variables)
+
+
+def test_all_that_is_wrong_is_named_at_once(load):
+    """Nobody starts a worker five times to find five mistakes."""
+    with pytest.raises(ConfigurationError, match=r"IDLE_S.*CALLMOOD_LOG__LEVEL"):
+        load(CALL__IDLE_S="0", LOG__LEVEL="loud")
+
+
+@pytest.mark.parametrize("basis", [None, "", "  "])
+def test_emotion_of_agents_needs_a_written_reason(load, basis):
+    """The EU AI Act forbids it at work by default; an empty reason is none."""
+    variables = {"POLICY__EMOTION_ROLES": "customer,agent"} | ({"POLICY__LEGAL_BASIS": basis} if basis else {})
+    with pytest.raises(ConfigurationError, match="legal_basis"):
+        load(**variables)
+    assert load(POLICY__EMOTION_ROLES="agent", POLICY__LEGAL_BASIS="safety, DPA 7/26").policy.legal_basis
+
+
+def test_secrets_are_not_shown(load):
+    """Passwords stand in no log and no error."""
+    loaded = load(REDIS__URL="redis://:hunter2@redis/0", KAFKA__SASL_PASSWORD="hunter2")
+    assert "hunter2" not in repr(loaded)
+    assert loaded.redis.url.get_secret_value() == "redis://:hunter2@redis/0"
+
+
+def test_settings_do_not_change(load):
+    """They are read once."""
+    with pytest.raises(ValueError, match="frozen"):
+        load().kafka.group_id = "other"
