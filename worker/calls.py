@@ -93,15 +93,15 @@ class Call:
         Raises:
             BadRecord: the record does not fit its call, which goes on as if it had not come.
         """
+        self.last_offset = max(self.last_offset, chunk.position.offset)
         stream = self._stream(chunk)
         next_seq = stream.next_seq
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
-        stream.active_at_ms = max(stream.active_at_ms or 0, elapsed_ms)
-        self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
-        self.last_offset = max(self.last_offset, chunk.position.offset)
         if is_duplicate:
             return Outcome([], is_settled=True)
+        stream.active_at_ms = max(stream.active_at_ms or 0, elapsed_ms)
+        self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         self._unsettled.append((chunk.stream, max(chunk.seq, next_seq), chunk.position.offset))
         self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:

@@ -170,10 +170,9 @@ class Stream:
 
     def _begin(self, chunk: Chunk, taken: Taken) -> None:
         """The first audio: from here on the position counts samples."""
-        encoding, rate_hz, layout = self.format.encoding, self.format.rate_hz, self.format.layout
-        start_ms = self.time.call_position_ms
-        self.time.begin(rate_hz, chunk.media_ms)
-        self._channels = [Segmenter(encoding, rate_hz, self._segment) for _ in layout]
+        audio, start_ms = self.format, self.time.call_position_ms
+        self.time.begin(audio.rate_hz, chunk.media_ms)
+        self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
         self._skip_to_position()
         if self.time.call_position_ms > start_ms and self.paused_at_ms is None:
             taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))

@@ -108,7 +108,8 @@ def _owner(name: str) -> str:
 
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
     if settings.worker.output != "redis":
-        in_kafka = KafkaStore(consumer, settings.kafka, _slot(name))
+        slot = f"{_slot(name)}-{os.getppid()}"  # two workers on one host must not put each other out
+        in_kafka = KafkaStore(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
         return in_kafka
     client = connect_redis(settings.redis)

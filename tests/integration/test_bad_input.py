@@ -36,7 +36,7 @@ _BAD = {
     "ten_megabytes": ("too_long", lambda sent: sent._replace(value=b"\xff" * _TEN_MB)),
     "no_seq": ("bad_header", lambda sent: _changed(sent, {"seq": None})),
     "header_not_utf8": ("bad_header", lambda sent: _changed(sent, {"stream": b"\xff\xfe"})),
-    "audio_on_an_event": ("bad_payload", lambda sent: _changed(sent, {"event": b"pause"})),
+    "audio_on_an_event": ("bad_payload", lambda sent: _changed(sent, {"event": b"resume"})),
 }
 
 
@@ -111,11 +111,9 @@ def test_bad_records_are_set_aside_and_the_call_is_as_if_they_were_not(running, 
 def test_a_bad_record_in_place_of_a_good_one_leaves_a_gap(running, recorded, script, letters, name):
     """Where a record of a call cannot be read, its audio is missing, and all else is as it was."""
     recording, (reason, make) = recorded.call("cancellation"), _BAD[name]
-    damaged = _middle(recording).media_ms
-    records = [make(sent) if sent.media_ms == damaged else sent for sent in recording.records()]
-    call_id = f"instead-{uuid4().hex[:8]}"
-    running.send({call_id: script(records)})
-    running.assert_exact({call_id: script(records)})
+    damaged, call_id = _middle(recording), f"instead-{uuid4().hex[:8]}"
+    running.send({call_id: script(make(sent) if sent == damaged else sent for sent in recording.records())})
+    running.assert_exact({call_id: script(sent for sent in recording.records() if sent != damaged)})
     (letter,) = letters(running, call_id.encode(), 1)
     assert _explained(letter)["reason"] == reason
     assert sum(utterance["quality"]["missing_ms"] for utterance in running.utterances(call_id)) == 200

@@ -112,6 +112,22 @@ def test_redis_is_an_exact_projection_of_kafka(pipeline, outputs, recorded, wait
     worker.stop()
 
 
+def test_two_workers_on_one_host_do_not_put_each_other_out(pipeline, outputs, recorded, wait_until):
+    """Two workers side by side share the partitions and commit to Kafka exactly, and neither dies of the other."""
+    calls = {f"{name}-{uuid4().hex[:8]}": call for name, call in recorded.all().items() for _ in range(2)}
+    workers = [pipeline.start_worker(worker__output="kafka", **_QUICK, **outputs) for _ in range(2)]
+    for worker in workers:
+        worker.wait_ready()
+    halves = [(200, "ready, 2 partitions\n")] * 2
+    assert wait_until(lambda: [worker.probe("readyz") for worker in workers] == halves, 60)
+    pipeline.send(calls)
+    assert wait_until(lambda: _ended(pipeline, outputs["kafka__call_topic"]) >= calls.keys(), poll_s=0.5)
+    _assert_exact(pipeline, calls, outputs)
+    for worker in workers:
+        assert worker.lines("a process has ended") == []
+        worker.stop()
+
+
 def test_output_topics_must_match_the_audio_topic(pipeline, outputs, stack):
     """An output topic with another number of partitions ends the worker with one line and code 2."""
     stack.create_topic(f"{pipeline.prefix}-narrow", 1)

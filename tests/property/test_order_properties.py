@@ -73,7 +73,7 @@ def test_a_successor_releases_the_same_rest(records, data):
     _push_all(order, chunks[:crash])
     waiting = [i for i, chunk in enumerate(chunks[:crash]) if chunk.seq >= order.next_seq]
     begin = data.draw(st.integers(0, min(waiting, default=crash)))
-    successor = StreamOrder(order.next_seq, max_held=_MAX_HELD, max_wait_ms=10_000)
+    successor = StreamOrder(order.next_seq, max_held=_MAX_HELD, max_wait_ms=10_000, switch_seq=order.switch_seq)
     assert _push_all(successor, chunks[begin:crash]) == []
     assert successor.next_seq == order.next_seq
     assert _push_all(successor, chunks[crash:]) == _push_all(order, chunks[crash:])

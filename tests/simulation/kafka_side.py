@@ -10,6 +10,8 @@ from worker.consume import Changes
 from worker.errors import Fenced, StoreUnavailable
 from worker.records import Record
 
+_POLL_RECORDS = (1, 5, 50, 2000)
+
 
 class Log:
     """One partition: its records, each with the time at which it is there."""
@@ -153,7 +155,8 @@ class SimConsumer:
             return {}
         fetched = {}
         for partition in sorted(self._started):
-            log, limit = self._world.logs[partition], self._world.random.choice([1, 5, 50, 2000])
+            log, limit = self._world.logs[partition], self._world.random.choice(_POLL_RECORDS)
+            limit = max(_POLL_RECORDS) if self._world.is_healing else limit
             self._highwater[partition] = log.end_at(self._world.now_s)
             records = log.read(self._positions[partition], self._world.now_s, limit)
             if records:

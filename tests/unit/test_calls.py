@@ -89,6 +89,18 @@ def test_the_records_of_an_utterance_are_a_range_of_offsets():
     assert utterance.first.offset == 2
 
 
+def test_a_record_without_audio_is_no_source():
+    """An event that comes long after its turn, while audio waits for a lost record, holds nothing of the utterance."""
+    call, leg = new(), Leg()
+    before = leg.media(quiet(0.2))
+    late = leg.send("resume")
+    speech = leg.media(quiet(0.4) + voice(5), chunk_ms=200)
+    assert take(call, [*before, *speech[:20], *speech[21:24], late]) == []
+    (utterance,) = call.stall(0, 0.0)
+    assert utterance.missing_ms == 200
+    assert (utterance.first.offset, utterance.last.offset) == (2, 23)
+
+
 def test_streams_lie_on_one_time_line():
     """A reconnect is a new stream; its utterances stand where it was captured, and its channels are its own."""
     call = new()
