@@ -147,7 +147,7 @@ class Ingest:
 
     def _follow_changes(self) -> None:
         changes = self._consumer.take_changes()
-        for source in changes.revoked:
+        for source in changes.revoked | changes.assigned:  # what is assigned again is restored again
             self._drop(source)
         self._restoring |= changes.assigned
         if changes.revoked or changes.assigned:
