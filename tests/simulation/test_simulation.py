@@ -37,6 +37,7 @@ def test_a_seed_is_always_the_same_world():
         assert one.redis.keys.keys() == other.redis.keys.keys()
 
 
+@pytest.mark.timeout(300)
 def test_the_worlds_are_eventful():
     """The seeds bring every kind of event that the simulation knows, in number, and calls enough to lose."""
     events, utterances = Counter(), 0
