@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from types import TracebackType
 from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
-import redis
 from pydantic import ValidationError
 
+from dashboard.connection import Address, connect
 from schemas.alert import Alert
 from schemas.call import Call
 from schemas.flat import unflatten
@@ -40,19 +40,19 @@ class Dashboard:
     """One connection to the results. Use as a context manager.
 
     Args:
-        redis_url: `redis://` or `rediss://` address; the read-only user of `schemas/redis.md` is enough.
+        address: `redis://` or `rediss://` URL, or an `Address` for Sentinel and Cluster; the read-only user of
+            `schemas/redis.md` is enough.
         prefix: the workers' `CALLMOOD_REDIS__PREFIX`.
         timeout_s: limit of one command.
 
     Every method raises `redis.RedisError` when Redis does not answer.
     """
 
-    def __init__(self, redis_url: str, prefix: str = "callmood", *, timeout_s: float = 5.0) -> None:
+    def __init__(self, address: str | Address, prefix: str = "callmood", *, timeout_s: float = 5.0) -> None:
         self._prefix = prefix
         self._timeout_s = timeout_s
-        self._redis: Any = redis.Redis.from_url(
-            redis_url, decode_responses=True, socket_timeout=timeout_s, socket_connect_timeout=timeout_s
-        )
+        address = Address(address) if isinstance(address, str) else address
+        self._redis: Any = connect(address, timeout_s=timeout_s, decode_responses=True)
         self.unreadable = 0
         """Records skipped because they do not fit this version's schemas: workers and dashboard differ in version."""
 

@@ -12,6 +12,8 @@ from typing import Any
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.structs import MemberState
 
 from worker.commits import TopicPartition
@@ -19,6 +21,11 @@ from worker.errors import ConfigurationError, Fenced
 from worker.records import Position, Record
 from worker.settings import KafkaSettings
 
+_ASSIGNORS = {
+    "cooperative-sticky": CooperativeStickyAssignor,
+    "sticky": StickyPartitionAssignor,
+    "range": RangePartitionAssignor,
+}
 _FETCH_WAIT_MS = 50
 _JOIN_POLL_MS = 500
 
@@ -98,7 +105,7 @@ class AudioConsumer:
             client_id=client_id,
             group_id=f"{settings.group_id}-projector" if outputs else settings.group_id,
             group_instance_id=client_id if settings.membership == "static" else None,
-            partition_assignment_strategy=[CooperativeStickyAssignor],
+            partition_assignment_strategy=[_ASSIGNORS[settings.assignor]],
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",  # only met after retention loss: where to start is decided in start_of

@@ -13,13 +13,13 @@ from importlib.resources import files
 from typing import Any, Protocol
 
 import msgpack
-import redis
 from redis.exceptions import (
     AuthenticationError,
-    ClusterDownError,
+    ClusterError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     ResponseError,
     TryAgainError,
 )
@@ -33,7 +33,15 @@ from worker.errors import ConfigurationError, StoreUnavailable
 from worker.settings import RedisSettings
 from worker.stream_time import StreamTime
 
-_PASSING = (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError)
+_PASSING = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    TryAgainError,
+    ClusterError,
+    RedisClusterException,
+)
 _PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY")  # errors that the client has no class for
 
 
@@ -66,7 +74,7 @@ class RedisStore:
 
     moves_group_offsets = False
 
-    def __init__(self, client: redis.Redis, settings: RedisSettings, owner: str) -> None:
+    def __init__(self, client: Any, settings: RedisSettings, owner: str) -> None:
         self._redis = client
         self._settings = settings
         self._owner = owner

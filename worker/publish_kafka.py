@@ -29,9 +29,11 @@ from worker.stream_time import StreamTime
 
 _CLOCK_KEY = b""
 """Key of the state record that holds a partition's clock; all others have a call id."""
-_TRANSACTION_MS = 20_000
-_REQUEST_MS = 10_000
-_DELIVERY_MS = 60_000  # more than the transaction's time and 10 s
+_TRANSACTION_MS = 10_000
+"""How long what a dead process left open keeps its successor waiting, at most, besides the broker's own rounds."""
+_REQUEST_MS = 10_000  # not more than the transaction's time, or a broker's restart aborts what is in flight
+_DELIVERY_MS = 30_000  # more than the transaction's time and 10 s
+_HANGING_S = 20.0
 _FLUSH_S = 10.0
 _CLAIM_MS = 5_000
 _READ_S = 30.0
@@ -180,7 +182,7 @@ def _json(topic: str, partition: int, call_id: str, value: Mapping[str, Any]) ->
 @contextmanager
 def _ends_when_it_hangs() -> Iterator[None]:
     """The client waits without limit for the end of a transaction; this process does not."""
-    timer = threading.Timer(_TRANSACTION_MS / 1000, _end)
+    timer = threading.Timer(_HANGING_S, _end)
     timer.daemon = True
     timer.start()
     try:

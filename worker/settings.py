@@ -38,6 +38,10 @@ class KafkaSettings(_Group):
     alert_topic: str = Field("callmood.alerts", description="output=kafka: alert/1")
     state_topic: str = Field("callmood.states", description="output=kafka: the workers' own call states; compacted")
     start: Literal["earliest", "latest"] = Field("earliest", description="where a partition without a position starts")
+    assignor: Literal["cooperative-sticky", "sticky", "range"] = Field(
+        "cooperative-sticky",
+        description="how partitions are shared; the others are eager: all stop while it is settled",
+    )
     membership: Literal["dynamic", "static"] = Field(
         "dynamic", description="static: a restart keeps its partitions; needs stable host names, not for autoscaling"
     )
@@ -62,12 +66,25 @@ class RedisSettings(_Group):
     """Connection to Redis (or Valkey) and how long results live there."""
 
     url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// address")
+    sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
+    )
+    sentinel_master: str = Field("mymaster", description="what the Sentinels call our servers")
+    sentinel_username: str | None = Field(None, description="who we are to the Sentinels, if they ask")
+    sentinel_password: SecretStr | None = Field(None, description="our secret for the Sentinels, if they ask")
+    cluster: bool = Field(False, description="the url is a node of a Redis Cluster")
     prefix: str = Field("callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="first word of every key, in braces")
     timeout_s: PositiveFloat = Field(2.0, description="limit of one command")
     call_ttl_s: Positive = Field(14_400, description="life of a live call's keys after their last change")
     ended_ttl_s: Positive = Field(3_600, description="life of a call's keys after its end")
     state_ttl_s: Positive = Field(604_800, description="life of positions and call states after their last change")
     firehose_length: Positive = Field(100_000, description="entries kept in the utterance and alert streams, about")
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "RedisSettings":
+        if self.cluster and self.sentinels:
+            raise ValueError("cluster and sentinels exclude each other: a cluster needs no Sentinel")
+        return self
 
 
 class InputSettings(_Group):

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 
-import redis
 from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
 
 from worker import alert, vad
@@ -17,17 +16,8 @@ from worker.ingest import Inference, Ingest, Outside
 from worker.project import Projector
 from worker.publish import RedisStore, Store
 from worker.publish_kafka import KafkaStore
-from worker.settings import AlertSettings, RedisSettings, Settings
-
-
-def connect_redis(settings: RedisSettings) -> redis.Redis:
-    """A client with a limit on every command; it reconnects by itself."""
-    return redis.Redis.from_url(
-        settings.url.get_secret_value(),
-        socket_timeout=settings.timeout_s,
-        socket_connect_timeout=settings.timeout_s,
-        health_check_interval=15,
-    )
+from worker.redis_client import connect_redis
+from worker.settings import AlertSettings, Settings
 
 
 def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:

@@ -9,9 +9,9 @@ from telephony import SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 from worker.commits import CallUpdate, Commit, Restored
 from worker.errors import ConfigurationError, StoreUnavailable
 from worker.publish import RedisStore
+from worker.redis_client import connect_redis
 from worker.settings import RedisSettings
 from worker.stream_time import StreamTime
-from worker.wiring import connect_redis
 
 
 @pytest.fixture

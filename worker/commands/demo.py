@@ -25,6 +25,7 @@ from worker import settings
 from worker.commands.replay import Call, send
 from worker.errors import CallmoodError
 from worker.recordings import Shape, load
+from worker.redis_client import redis_address
 from worker.settings import Settings
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
@@ -78,7 +79,7 @@ def _show(calls: list[Call], configured: Settings, console: Console) -> bool:
     longest_s = max(call.recording.duration_ms for call in calls) / 1000
     sender.start()
     try:
-        with Dashboard(configured.redis.url.get_secret_value(), configured.redis.prefix) as dashboard:
+        with Dashboard(redis_address(configured.redis), configured.redis.prefix) as dashboard:
             ids = [call.call_id for call in calls]
             return watch(dashboard, until=ids, timeout_s=longest_s + _GRACE_S, console=console)
     finally:

@@ -9,6 +9,7 @@ from dashboard.reader import Dashboard
 from dashboard.terminal import watch
 from worker import settings
 from worker.errors import CallmoodError
+from worker.redis_client import redis_address
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Show until Ctrl-C, or until the named calls have ended."""
     try:
         configured = settings.load().redis
-        with Dashboard(configured.url.get_secret_value(), configured.prefix) as dashboard:
+        with Dashboard(redis_address(configured), configured.prefix) as dashboard:
             watch(dashboard, until=arguments.calls, limit=arguments.limit)
     except (CallmoodError, redis.RedisError) as error:
         print(f"callmood: {error}", file=sys.stderr)

@@ -1,0 +1,78 @@
+"""Where the results are, and a client for it: one server, the master that Sentinels name, or a cluster.
+
+A command that fails is tried once more at once, on a new connection, and no further: callers have a better use for the
+time than to wait inside a client.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
+from redis.connection import parse_url
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+_SENTINEL_PORT: Final = 26379
+_HEALTH_CHECK_S: Final = 15
+
+
+class Address(NamedTuple):
+    """How to reach the results.
+
+    `url` says who we are, whether TLS is used, and the database number. With `sentinels` (`host:port`) its host and
+    port are not used: the Sentinels know which server is the `master` now. With `is_cluster` it names one of the nodes.
+    """
+
+    url: str
+    sentinels: tuple[str, ...] = ()
+    master: str = "mymaster"
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    is_cluster: bool = False
+
+
+def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
+    """A client that reconnects by itself, and after a failover to the server that is the master then.
+
+    Args:
+        address: where the results are.
+        timeout_s: limit of one command, and of connecting.
+        options: more of redis-py's client arguments.
+
+    Raises:
+        redis.exceptions.RedisClusterException: no node of a cluster answers; the other kinds connect when first used.
+        ValueError: the URL is none of Redis'.
+    """
+    options |= {
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": timeout_s,
+        "health_check_interval": _HEALTH_CHECK_S,
+        "retry": Retry(NoBackoff(), 1),
+    }
+    if address.is_cluster:
+        return RedisCluster.from_url(address.url, **options)
+    if not address.sentinels:
+        return redis.Redis.from_url(address.url, **options)
+    us: dict[str, Any] = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
+    tls = {"ssl": True} if us.pop("connection_class", None) else {}
+    own = {name: value for name, value in us.items() if name not in {"host", "port"}}
+    sentinels = Sentinel(  # type: ignore[no-untyped-call]
+        [_host_and_port(sentinel) for sentinel in address.sentinels],
+        sentinel_kwargs={
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "username": address.sentinel_username,
+            "password": address.sentinel_password,
+            **tls,
+        },
+        **own,
+        **tls,
+        **options,
+    )
+    return sentinels.master_for(address.master)  # type: ignore[no-untyped-call]
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return (host, int(port)) if host else (text, _SENTINEL_PORT)
