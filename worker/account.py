@@ -12,15 +12,7 @@ log = structlog.get_logger()
 def account(commit: Commit) -> None:
     """Count and log a commit that is durable."""
     metrics.COMMITS.inc()
-    for letter in commit.dead_letters:
-        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
-        log.warning(
-            "dead letter",
-            reason=letter.reason.value,
-            detail=letter.detail,
-            partition=commit.source.partition,
-            offset=letter.record.position.offset,
-        )
+    account_letters(commit)
     for alert in commit.alerts:
         metrics.ALERTS.labels(alert["rule"]).inc()
         log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
@@ -45,4 +37,17 @@ def account(commit: Commit) -> None:
             confidence=emotion["confidence"] if emotion else None,
             latency_ms=total_ms,
             partition=commit.source.partition,
+        )
+
+
+def account_letters(commit: Commit) -> None:
+    """Count and log the dead letters of a commit."""
+    for letter in commit.dead_letters:
+        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
+        log.warning(
+            "dead letter",
+            reason=letter.reason.value,
+            detail=letter.detail,
+            partition=commit.source.partition,
+            offset=letter.record.position.offset,
         )

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     FORMAT_CHANGED = "format_changed"
     SEQ_BACKWARDS = "seq_backwards"
     CALL_ENDED = "call_ended"
+    NOT_OURS = "not_ours"
 
 
 class CallmoodError(Exception):

@@ -7,7 +7,7 @@ anything unexpected ends the process, and the next one recovers as it would afte
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
 from worker.errors import Fenced, InferenceLost, StoreUnavailable
 from worker.partition import Partition
+from worker.progress import Progress, Status
 from worker.publish import Store
 from worker.records import ModelInfo, Prediction, Utterance
 from worker.render import Stamps
@@ -58,16 +59,6 @@ class Outside(NamedTuple):
     dead_letters: DeadLetterTopic
 
 
-class Status(NamedTuple):
-    """What the supervisor is told about once a second."""
-
-    partitions: int
-    restoring: int
-    is_store_healthy: bool
-    stuck_s: float
-    """For how long a partition with unread records has not moved its watermark."""
-
-
 class Ingest:
     """The loop over the partitions of one consumer."""
 
@@ -96,7 +87,7 @@ class Ingest:
         self._is_store_healthy = True
         self._next_commit_s = 0.0
         self._next_restore_s = 0.0
-        self._moved: dict[TopicPartition, tuple[int, float]] = {}  # watermark, and since when it stands unread
+        self._progress = Progress()
         self._confirm_s: dict[TopicPartition, float] = {}
         """When a partition without anything new is committed all the same."""
         self._stamps = Stamps(policy.stamp(settings.policy), None)
@@ -160,7 +151,7 @@ class Ingest:
         self._restoring.discard(source)
         self._waiting = {key: value for key, value in self._waiting.items() if value[0] != source}
         self._pending = [commit for commit in self._pending if commit.source != source]
-        self._moved.pop(source, None)
+        self._progress.forget(source)
         self._confirm_s.pop(source, None)
 
     def _restore_one(self) -> None:
@@ -180,7 +171,7 @@ class Ingest:
         assert restored.watermark is not None
         self._mourn(source, restored.watermark)
         self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
-        self._moved[source] = (restored.watermark, self._clock())
+        self._progress.note(source, restored.watermark, self._clock())
         self._confirm_s[source] = self._clock() + _CONFIRM_S
         metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
         self._consumer.start(source, restored.watermark)
@@ -248,8 +239,7 @@ class Ingest:
         if not self._store.moves_group_offsets:
             self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
         for commit in committed:
-            if commit.watermark != self._moved[commit.source][0]:
-                self._moved[commit.source] = (commit.watermark, self._clock())
+            self._progress.note(commit.source, commit.watermark, self._clock())
             self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
             account(commit)
         metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
@@ -286,15 +276,11 @@ class Ingest:
             for why, count in partition.take_skipped().items():
                 metrics.RECORDS_SKIPPED.labels(why).inc(count)
         metrics.LIVE_CALLS.set(sum(p.live_calls for p in partitions))
+        unread = {source: self._consumer.lag(source) for source in self._partitions}
+        metrics.RECORD_LAG.set(sum(lag or 0 for lag in unread.values()))
         return Status(
             partitions=len(self._partitions),
             restoring=len(self._restoring),
             is_store_healthy=self._is_store_healthy,
-            stuck_s=self._stuck_s(now_s),
+            stuck_s=self._progress.stuck_s(unread, now_s),
         )
-
-    def _stuck_s(self, now_s: float) -> float:
-        lags: Mapping[TopicPartition, int | None] = {source: self._consumer.lag(source) for source in self._partitions}
-        metrics.RECORD_LAG.set(sum(lag or 0 for lag in lags.values()))
-        self._moved |= {source: (self._moved[source][0], now_s) for source, lag in lags.items() if not lag}
-        return max((now_s - self._moved[source][1] for source, lag in lags.items() if lag), default=0.0)

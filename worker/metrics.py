@@ -49,3 +49,8 @@ AUDIO_AGE = Gauge(
 RECORD_LAG = Gauge(
     "callmood_unread_records", "Records on the assigned partitions not read yet.", multiprocess_mode="livesum"
 )
+PROJECTION_LAG = Gauge(
+    "callmood_unprojected_records",
+    "Records on the output topics that Redis does not hold yet.",
+    multiprocess_mode="livesum",
+)

@@ -109,7 +109,7 @@ def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) 
         while not stop.is_asked:
             loop.turn()
             if reporter.due():
-                reporter.send("running")
+                reporter.send("running", **loop.status()._asdict())
 
 
 def inference(settings: Settings, address: str) -> None:

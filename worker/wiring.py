@@ -46,9 +46,11 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         client = connect_redis(settings.redis)
         stack.callback(client.close)
         with _refusals_raised():
-            consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
+            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+        stack.callback(dead_letters.close)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
         stack.callback(consumer.close)
-        yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), settings.kafka)
+        yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), dead_letters, settings.kafka)
 
 
 @contextmanager
