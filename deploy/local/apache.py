@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ _JVM = (
 _SETTINGS = {
     "num.partitions": "4",
     "auto.create.topics.enable": "false",
+    "broker.session.timeout.ms": "6000",
+    "broker.heartbeat.interval.ms": "1000",
     "group.initial.rebalance.delay.ms": "0",
     "group.min.session.timeout.ms": "1000",
     "log.retention.ms": "-1",
@@ -43,11 +45,14 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its id and ports."""
+    """One node: its id and ports. Clients are told to come to `advertised_port`, where a proxy may stand."""
 
     id: int
     port: int
     controller_port: int
+    advertised_port: int
+    internal_port: int
+    """Where brokers talk to each other."""
 
 
 def properties(node: Node, nodes: Sequence[Node], data: Path) -> Mapping[str, str]:
@@ -57,15 +62,17 @@ def properties(node: Node, nodes: Sequence[Node], data: Path) -> Mapping[str, st
     """
     copies = str(min(3, len(nodes)))
     in_sync = "2" if len(nodes) > 2 else "1"  # noqa: PLR2004 - with three copies one may be down
+    listeners = {"PLAINTEXT": node.port, "CONTROLLER": node.controller_port, "INTERNAL": node.internal_port}
+    advertised = {"PLAINTEXT": node.advertised_port, "INTERNAL": node.internal_port}
     return _SETTINGS | {
         "process.roles": "broker,controller",
         "node.id": str(node.id),
         "controller.quorum.voters": ",".join(f"{n.id}@127.0.0.1:{n.controller_port}" for n in nodes),
-        "listeners": f"PLAINTEXT://127.0.0.1:{node.port},CONTROLLER://127.0.0.1:{node.controller_port}",
-        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{node.port}",
-        "inter.broker.listener.name": "PLAINTEXT",
+        "listeners": _listeners(listeners),
+        "advertised.listeners": _listeners(advertised),
+        "inter.broker.listener.name": "INTERNAL",
         "controller.listener.names": "CONTROLLER",
-        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,INTERNAL:PLAINTEXT",
         "log.dirs": str(data),
         "default.replication.factor": copies,
         "min.insync.replicas": in_sync,
@@ -77,8 +84,17 @@ def properties(node: Node, nodes: Sequence[Node], data: Path) -> Mapping[str, st
     }
 
 
+def _listeners(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{name}://127.0.0.1:{port}" for name, port in ports.items())
+
+
 class ApacheKafka:
     """A cluster of `size` nodes.
+
+    Args:
+        nursery: where the servers live.
+        size: number of nodes.
+        in_front: makes what stands between clients and a node's port, and returns the port that clients are told.
 
     Raises:
         StackError: it does not start; `NotInstalled` when Java or Maven is missing.
@@ -87,33 +103,47 @@ class ApacheKafka:
     kind = "apache"
     limits: tuple[str, ...] = ()
 
-    def __init__(self, nursery: Nursery, *, size: int = 1) -> None:
+    def __init__(self, nursery: Nursery, *, size: int = 1, in_front: Callable[[int], int] = lambda port: port) -> None:
         java = find_java()
+        self._nursery = nursery
         self._java = (java, *_JVM, f"-Dlog4j2.configurationFile={_LOG4J}", "-cp", f"{kafka_jars()}/*")
-        self._nodes = [Node(number + 1, free_port(), free_port()) for number in range(size)]
-        self.servers: list[Server] = [self._start(nursery, node) for node in self._nodes]
-        self.bootstrap_servers = ",".join(f"127.0.0.1:{node.port}" for node in self._nodes)
+        ports = [free_port() for _ in range(size)]
+        self._nodes = [
+            Node(number, port, free_port(), in_front(port), free_port()) for number, port in enumerate(ports, start=1)
+        ]
+        for node in self._nodes:
+            self._format(node)
+        self.servers: list[Server] = [self._start(node) for node in self._nodes]
+        self.bootstrap_servers = ",".join(f"127.0.0.1:{node.advertised_port}" for node in self._nodes)
 
     def wait_ready(self) -> None:
         """Return once every node listens on its own port. Whether the cluster answers is the caller's round trip."""
         for node, server in zip(self._nodes, self.servers, strict=True):
             server.wait_ready(partial(listens, server.pid, node.port), timeout_s=_START_S)
 
-    def _start(self, nursery: Nursery, node: Node) -> Server:
-        home = nursery.directory / f"kafka-{node.id}"
+    def restart(self, number: int) -> None:
+        """Start a node that has ended again, on its data and its ports: `number` counts from 0. It is not ready yet."""
+        self.servers[number].process.wait()
+        self.servers[number] = self._start(self._nodes[number])
+
+    def _format(self, node: Node) -> None:
+        home = self._nursery.directory / f"kafka-{node.id}"
         home.mkdir(exist_ok=True)
-        config = home / "server.properties"
         lines = [f"{key}={value}\n" for key, value in properties(node, self._nodes, home / "data").items()]
-        config.write_text("".join(lines))
+        (home / "server.properties").write_text("".join(lines))
         shutil.copytree(self._formatted(node.id), home / "data", dirs_exist_ok=True)
-        return nursery.start(home.name, [*self._java, "kafka.Kafka", str(config)])
+
+    def _start(self, node: Node) -> Server:
+        name = f"kafka-{node.id}"
+        config = self._nursery.directory / name / "server.properties"
+        return self._nursery.start(name, [*self._java, "kafka.Kafka", str(config)])
 
     def _formatted(self, node_id: int) -> Path:
         """A formatted, empty data folder: costs a JVM start the first time, a copy after that."""
         recipe = hashlib.sha256(f"{self._java[-1]} {_CLUSTER_ID} {node_id}".encode()).hexdigest()[:12]
         with cached(f"kafka-formatted-{recipe}") as (data, filling):
             if filling is not None:
-                node = Node(node_id, 1, 2)  # no port reaches the formatted files
+                node = Node(node_id, 1, 2, 1, 3)  # no port reaches the formatted files
                 config = filling.with_name("format.properties")
                 lines = [f"{key}={value}\n" for key, value in properties(node, [node], filling).items()]
                 config.write_text("".join(lines))

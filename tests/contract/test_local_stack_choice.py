@@ -149,7 +149,7 @@ def test_a_cache_entry_is_whole_or_absent(tmp_path, monkeypatch):
 
 def test_three_nodes_replicate_three_times(tmp_path):
     """The settings of a cluster follow from its size."""
-    nodes = [Node(number, free_port(), free_port()) for number in (1, 2, 3)]
+    nodes = [Node(number, free_port(), free_port(), free_port(), free_port()) for number in (1, 2, 3)]
     settings = properties(nodes[1], nodes, tmp_path)
     assert settings["node.id"] == "2"
     assert settings["controller.quorum.voters"].count("@127.0.0.1:") == 3

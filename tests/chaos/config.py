@@ -1,0 +1,66 @@
+"""What the programs of one chaos run have to know: written once by the runner, read by all."""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from dashboard.connection import Address
+
+Mode = Literal["redis", "kafka", "both"]
+KINDS = ("audio", "dead_letter", "utterance", "call", "alert", "state")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One chaos run. `prefix` begins the keys in Redis, and the names of the topics and of the group."""
+
+    mode: Mode
+    seed: int
+    calls: int
+    concurrency: int
+    chunk_ms: int
+    partitions: int
+    idle_s: int
+    prefix: str
+    bootstrap_servers: str
+    sentinel: str
+    master: str
+    folder: str
+
+    def topic(self, kind: str) -> str:
+        """Name of a topic, by its kind in the settings."""
+        return f"{self.prefix}-{kind}"
+
+    @property
+    def redis(self) -> Address:
+        """Where the results are."""
+        return Address("redis://ignored", (self.sentinel,), self.master)
+
+    @property
+    def group(self) -> str:
+        """Consumer group of the workers."""
+        return self.prefix
+
+    def file(self, name: str) -> Path:
+        """A file of this run."""
+        return Path(self.folder) / name
+
+    def save(self) -> Path:
+        """Write it into its folder."""
+        path = self.file("run.json")
+        path.write_text(json.dumps(asdict(self), indent=1))
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it back."""
+        return cls(**json.loads(path.read_text()))
+
+
+def from_arguments(description: str) -> Run:
+    """The run that `--run FILE` names."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--run", type=Path, required=True, help="run.json of a chaos run")
+    return Run.load(parser.parse_args().run)

@@ -1,0 +1,100 @@
+"""What stands in the outputs of a run, read from scratch: from Redis, from Kafka."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+
+from dashboard.connection import connect
+from schemas import flat
+from tests.chaos.config import Run
+
+_TIMEOUT_S = 10.0
+_POLL_MS = 200
+
+
+@dataclass
+class Outputs:
+    """One output: all of it. Utterances and versions stand in the order in which they were found."""
+
+    utterances: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    calls: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+    firehose: list[str] | None = None
+    live: set[str] = field(default_factory=set)
+    watermarks: dict[int, int | None] = field(default_factory=dict)
+
+
+def in_redis(run: Run) -> Outputs:
+    """Call hashes, streams of calls and of all, live sets, positions."""
+    found, tag = Outputs(), f"{{{run.prefix}}}:"
+    with closing(connect(run.redis, timeout_s=_TIMEOUT_S, decode_responses=True)) as client:
+        for key in client.scan_iter(f"{tag}utterances:*", count=1000):
+            entries = client.xrange(key)
+            found.utterances[key.removeprefix(f"{tag}utterances:")] = [
+                json.loads(entry["json"]) for _, entry in entries
+            ]
+        for key in client.scan_iter(f"{tag}call:*", count=1000):
+            call = flat.unflatten(client.hgetall(key)).model_dump(mode="json", by_alias=True)
+            found.calls[key.removeprefix(f"{tag}call:")] = [call]
+        found.firehose = [json.loads(entry["json"])["utterance_id"] for _, entry in client.xrange(f"{tag}utterances")]
+        found.alerts = [json.loads(entry["json"]) for _, entry in client.xrange(f"{tag}alerts")]
+        for name in ("by_update", "by_risk"):
+            found.live |= set(client.zrange(f"{tag}live:{name}", 0, -1))
+        for partition in range(run.partitions):
+            watermark = client.hget(f"{tag}position:{run.topic('audio')}:{partition}", "watermark")
+            found.watermarks[partition] = None if watermark is None else int(watermark)
+    return found
+
+
+def in_kafka(run: Run) -> Outputs:
+    """The output topics, as a read_committed reader sees them, and the group's offsets."""
+    found = Outputs()
+    for record in read(run, "utterance"):
+        utterance = json.loads(record.value)
+        found.utterances[utterance["call_id"]].append(utterance)
+    for record in read(run, "call"):
+        if record.value is not None:
+            call = json.loads(record.value)
+            found.calls[call["call_id"]].append(call)
+    found.alerts = [json.loads(record.value) for record in read(run, "alert")]
+    found.live = {call_id for call_id, versions in found.calls.items() if versions[-1]["status"] == "live"}
+    with closing(_consumer(run, group_id=run.group)) as consumer:
+        for partition in range(run.partitions):
+            found.watermarks[partition] = consumer.committed(KafkaPartition(run.topic("audio"), partition))
+    return found
+
+
+def read(run: Run, kind: str) -> Iterator[Any]:
+    """All records of a topic up to its present end."""
+    with closing(_consumer(run)) as consumer:
+        topic = run.topic(kind)
+        partitions = [KafkaPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(partition) < end for partition, end in ends.items()):
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                yield from records
+
+
+def ends(run: Run, kind: str) -> dict[int, int]:
+    """The offset after the last record of each partition."""
+    with closing(_consumer(run)) as consumer:
+        partitions = [KafkaPartition(run.topic(kind), number) for number in range(run.partitions)]
+        return {partition.partition: end for partition, end in consumer.end_offsets(partitions).items()}
+
+
+def _consumer(run: Run, **options: Any) -> KafkaConsumer:
+    return KafkaConsumer(
+        bootstrap_servers=run.bootstrap_servers.split(","),
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=4 << 20,
+        **options,
+    )

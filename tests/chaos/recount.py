@@ -1,0 +1,116 @@
+"""A call's figures, counted again from all of its utterances: no fold, millisecond by millisecond."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+_NEVER_INTERRUPTS = {"ivr", "mixed"}
+_INTERRUPTION_MS = 500
+_ROUNDING = 1e-5
+_Utterances = Sequence[dict[str, Any]]
+
+
+def prefix(utterances: _Utterances) -> dict[str, Any]:
+    """Figures that hold at any moment: of the utterances so far, in their order."""
+    figures: dict[str, Any] = {"utterances": len(utterances)}
+    for role in sorted({u["role"] for u in utterances}):
+        mine = [u for u in utterances if u["role"] == role]
+        figures[f"roles.{role}.utterances"] = len(mine)
+        figures[f"roles.{role}.talk_ms"] = sum(_ms(u) for u in mine)
+        powers = [(_ms(u), 10 ** (u["acoustics"]["rms_dbfs"] / 10)) for u in mine]
+        mean = sum(ms * power for ms, power in powers) / sum(ms for ms, _ in powers)
+        figures[f"roles.{role}.loudness.mean_dbfs"] = 10 * np.log10(mean)
+        figures |= {f"roles.{role}.emotion.{name}": value for name, value in _emotion(mine).items()}
+    speech = _speech(utterances)
+    figures["talk_ms"], figures["overlap_ms"] = int((speech > 0).sum()), int((speech > 1).sum())
+    return figures
+
+
+def whole(utterances: _Utterances, breaks: Sequence[tuple[str, int, int]], end_ms: int) -> dict[str, Any]:
+    """Figures of a call that is over; `breaks` are (pause or gap, start, end) on the call's time line, in ms."""
+    figures = prefix(utterances)
+    speech = _speech(utterances, end_ms)
+    unheard = np.zeros(len(speech), dtype=bool)
+    for _, start_ms, stop_ms in breaks:
+        unheard[start_ms:stop_ms] = True
+    quiet = (speech == 0) & ~unheard
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    return figures | {
+        "duration_ms": end_ms,
+        "non_talk_ms": int(quiet.sum()),
+        "longest_silence_ms": int(max(edges[1::2] - edges[::2], default=0)),
+        "redacted_ms": sum(stop - start for kind, start, stop in breaks if kind == "pause"),
+        "missing_ms": sum(stop - start for kind, start, stop in breaks if kind == "gap"),
+        **_interruptions(utterances),
+    }
+
+
+def _emotion(utterances: _Utterances) -> dict[str, Any]:
+    heard = [u for u in utterances if u["emotion"]]
+    if not heard:
+        return {}
+    labelled = [u for u in heard if not u["emotion"]["abstained"]]
+    figures: dict[str, Any] = {"utterances": len(heard), "abstained": len(heard) - len(labelled)}
+    total_ms = sum(_ms(u) for u in labelled)
+    for label in ("anger", "happiness", "neutral", "sadness"):
+        mine = [u for u in labelled if u["emotion"]["label"] == label]
+        figures[f"counts.{label}"] = len(mine)
+        figures[f"durations_ms.{label}"] = sum(_ms(u) for u in mine)
+        if labelled:
+            share = sum(_ms(u) * u["emotion"]["probabilities"][label] for u in labelled) / total_ms
+            figures[f"probabilities.{label}"] = share
+    if labelled:
+        newest = labelled[-1]["emotion"]["label"]
+        run = next((n for n, u in enumerate(reversed(labelled)) if u["emotion"]["label"] != newest), len(labelled))
+        figures |= {"streak.label": newest, "streak.count": run, "last.end_ms": labelled[-1]["end_ms"]}
+    return figures
+
+
+def _interruptions(utterances: _Utterances) -> dict[str, Any]:
+    figures = {f"roles.{u['role']}.interruptions.{name}": 0 for u in utterances for name in ("count", "total_ms")}
+    turns: list[list[Any]] = []
+    for u in sorted(utterances, key=lambda u: (u["stream"], u["channel"], u["start_ms"])):
+        channel = (u["stream"], u["channel"])
+        if turns and turns[-1][0] == channel and turns[-1][3] == u["start_ms"]:
+            turns[-1][3] = u["end_ms"]
+        else:
+            turns.append([channel, u["role"], u["start_ms"], u["end_ms"]])
+    for one, other in combinations(turns, 2):
+        first, later = (one, other) if one[2] < other[2] else (other, one)
+        both_ms = min(first[3], later[3]) - later[2]
+        apart = one[0] == other[0] or one[2] == other[2] or {one[1], other[1]} & _NEVER_INTERRUPTS
+        if not apart and both_ms >= _INTERRUPTION_MS:
+            figures[f"roles.{later[1]}.interruptions.count"] += 1
+            figures[f"roles.{later[1]}.interruptions.total_ms"] += both_ms
+    return figures
+
+
+def _speech(utterances: _Utterances, end_ms: int = 0) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """How many channels speak, per millisecond."""
+    speech = np.zeros(max([end_ms, *(u["end_ms"] for u in utterances)]), dtype=np.int64)
+    for u in utterances:
+        speech[u["start_ms"] : u["end_ms"]] += 1
+    return speech
+
+
+def _ms(utterance: dict[str, Any]) -> int:
+    return int(utterance["end_ms"] - utterance["start_ms"])
+
+
+def differences(call: dict[str, Any], figures: dict[str, Any]) -> list[str]:
+    """Where a call/1 says something else than the recount."""
+    found = []
+    for name, expected in figures.items():
+        value: Any = call
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        is_same = abs(value - expected) <= _tolerance(name) if isinstance(value, float | int) else value == expected
+        if not is_same:
+            found.append(f"{name} is {value}, counted {expected}")
+    return found
+
+
+def _tolerance(name: str) -> float:
+    return 0.02 if name.endswith("dbfs") else _ROUNDING if "probabilities" in name else 0.0
