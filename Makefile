@@ -9,7 +9,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 LIGHT := not integration and not chaos and not simulation
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check integration simulate bench schemas docs demo-model
+.PHONY: help setup demo test lint light check integration simulate chaos bench schemas docs demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,13 @@ integration: $(READY) ## the tests on a real Kafka and a real Redis alone
 SEEDS ?= 0..9999
 simulate: $(READY) ## live through simulated worlds: make simulate SEEDS=0..100000
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
+
+PROFILE ?= full
+SEED ?= 1
+chaos: $(READY) ## break everything, in each output mode, then count: make chaos PROFILE=short SEED=7
+	@for mode in redis kafka both; do \
+		$(BIN)/python -m tests.chaos --profile $(PROFILE) --mode $$mode --seed $(SEED) || exit 1; \
+	done
 
 bench: $(READY) ## measure; each benchmark prints a table
 	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "bench.$$(basename $$file .py)" || exit 1; done

@@ -185,7 +185,7 @@ class Call(Contract):
     call_id: CallId
     """Id of the call: the Kafka key of its audio."""
     version: Annotated[int, Field(strict=True, ge=1)]
-    """Grows by one with every published change of this call."""
+    """Grows with every change of this call; changes that are published together count each."""
     status: Status
     """Life cycle of the call."""
     end_reason: EndReason | None = None

@@ -164,6 +164,12 @@ class ModelSettings(_Group):
 class WorkerSettings(_Group):
     """Processes, time budgets and ports."""
 
+    name: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9_.-]+$",
+        description="who this worker is to Kafka, the same after a restart; default: the host",
+    )
+
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="ingest processes, one consumer each; more than the cores is of no use"
     )

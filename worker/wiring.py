@@ -48,9 +48,11 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         with _refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
-        consumer = AudioConsumer(settings.kafka, client_id=_slot(name), outputs=True)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name), outputs=True)
         stack.callback(consumer.close)
-        yield Projector(consumer, RedisStore(client, settings.redis, _owner(name)), dead_letters, settings.kafka)
+        yield Projector(
+            consumer, RedisStore(client, settings.redis, _owner(settings, name)), dead_letters, settings.kafka
+        )
 
 
 @contextmanager
@@ -89,24 +91,25 @@ def _refusals_raised() -> Iterator[None]:
         logger.removeHandler(refusals)
 
 
-def _slot(name: str) -> str:
-    """The same after a restart on the same host."""
-    return f"{os.uname().nodename}-{name}"
+def _slot(settings: Settings, name: str) -> str:
+    """This process's place in the group: the same after a restart, and no other's."""
+    return f"{settings.worker.name or os.uname().nodename}-{name}"
 
 
-def _owner(name: str) -> str:
-    return f"{os.uname().nodename}/{name}/{os.getpid()}"
+def _owner(settings: Settings, name: str) -> str:
+    return f"{settings.worker.name or os.uname().nodename}/{name}/{os.getpid()}"
 
 
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
     if settings.worker.output != "redis":
-        slot = f"{_slot(name)}-{os.getppid()}"  # two workers on one host must not put each other out
+        # two nameless workers on one host must not put each other out
+        slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{os.getppid()}"
         in_kafka = KafkaStore(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
         return in_kafka
     client = connect_redis(settings.redis)
     stack.callback(client.close)
-    return RedisStore(client, settings.redis, _owner(name))
+    return RedisStore(client, settings.redis, _owner(settings, name))
 
 
 @contextmanager
@@ -124,7 +127,7 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
         with _refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
-        consumer = AudioConsumer(settings.kafka, client_id=_slot(name))
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name))
         stack.callback(consumer.close)
         store = _open_store(settings, name, consumer, stack)
         yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)

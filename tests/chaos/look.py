@@ -27,7 +27,6 @@ class Outputs:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     firehose: list[str] | None = None
     live: set[str] = field(default_factory=set)
-    watermarks: dict[int, int | None] = field(default_factory=dict)
 
 
 def in_redis(run: Run) -> Outputs:
@@ -46,9 +45,6 @@ def in_redis(run: Run) -> Outputs:
         found.alerts = [json.loads(entry["json"]) for _, entry in client.xrange(f"{tag}alerts")]
         for name in ("by_update", "by_risk"):
             found.live |= set(client.zrange(f"{tag}live:{name}", 0, -1))
-        for partition in range(run.partitions):
-            watermark = client.hget(f"{tag}position:{run.topic('audio')}:{partition}", "watermark")
-            found.watermarks[partition] = None if watermark is None else int(watermark)
     return found
 
 
@@ -64,10 +60,18 @@ def in_kafka(run: Run) -> Outputs:
             found.calls[call["call_id"]].append(call)
     found.alerts = [json.loads(record.value) for record in read(run, "alert")]
     found.live = {call_id for call_id, versions in found.calls.items() if versions[-1]["status"] == "live"}
-    with closing(_consumer(run, group_id=run.group)) as consumer:
-        for partition in range(run.partitions):
-            found.watermarks[partition] = consumer.committed(KafkaPartition(run.topic("audio"), partition))
     return found
+
+
+def watermarks(run: Run) -> dict[int, int | None]:
+    """Up to where each partition of the audio is done, by the output's own word."""
+    if run.mode != "redis":
+        with closing(_consumer(run, group_id=run.group)) as consumer:
+            return {n: consumer.committed(KafkaPartition(run.topic("audio"), n)) for n in range(run.partitions)}
+    with closing(connect(run.redis, timeout_s=_TIMEOUT_S, decode_responses=True)) as client:
+        keys = [f"{{{run.prefix}}}:position:{run.topic('audio')}:{n}" for n in range(run.partitions)]
+        found = [client.hget(key, "watermark") for key in keys]
+    return {n: None if watermark is None else int(watermark) for n, watermark in enumerate(found)}
 
 
 def read(run: Run, kind: str) -> Iterator[Any]:

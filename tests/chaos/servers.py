@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from pathlib import Path
+from typing import Self
 
 import redis
 from kafka import KafkaAdminClient
@@ -71,7 +71,7 @@ class Kafka:
             admin.wait_for_topics(list(topics))
 
     def kill(self, number: int) -> None:
-        """kill -9 of one node."""
+        """One node dies by SIGKILL."""
         self._cluster.servers[number].process.kill()
 
     def restart(self, number: int) -> None:
@@ -167,7 +167,7 @@ class RedisPair:
                 client.save()
 
     def fail_over(self) -> None:
-        """kill -9 of the primary; the replica is promoted, and the old primary comes back as its replica."""
+        """The primary is killed; the replica is promoted, and the old primary comes back as its replica."""
         old = self.primary()
         self._servers[old].process.kill()
         wait_until(lambda: self.primary() != old, "the Sentinel to promote the replica")
@@ -177,7 +177,7 @@ class RedisPair:
         wait_until(self.is_whole, "the old primary to follow")
 
     def fall_back(self) -> None:
-        """kill -9 of both; the primary comes back from its newest snapshot, so what was acknowledged since is lost."""
+        """Both are killed; the primary comes back from its newest snapshot: what was acknowledged since is lost."""
         primary = self.primary()
         for server in self._servers:
             server.process.kill()
@@ -203,7 +203,7 @@ class Servers:
     def __init__(self) -> None:
         self._nursery = Nursery()
         self._proxies = Proxies()
-        self.folder: Path = self._nursery.directory
+        self.folder = self._nursery.directory
         try:
             self.kafka = Kafka(self._nursery, self._proxies)
             self.redis = RedisPair(self._nursery, self._proxies)
@@ -216,7 +216,7 @@ class Servers:
         self._nursery.close()
         self._proxies.close()
 
-    def __enter__(self) -> "Servers":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections import Counter, defaultdict
 from contextlib import closing
+from itertools import pairwise
 from typing import Any
 
 from kafka import KafkaAdminClient
@@ -16,38 +17,12 @@ from schemas import flat
 from tests.chaos import expected, look, recount
 from tests.chaos.config import Run, from_arguments
 from tests.chaos.expected import Said
+from tests.chaos.findings import Findings
 from tests.chaos.look import Outputs
-from tests.chaos.telephone import Plan, plans, ticker
+from tests.chaos.telephone import plans, ticker
 
 _ROUNDING = 2e-6  # of a probability: six digits are published, and another batch may differ in the seventh
 _OPEN = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
-
-
-class Findings:
-    """What was looked at, and what was wrong: per property."""
-
-    def __init__(self) -> None:
-        self._wrong: dict[str, list[str]] = {}
-        self._seen: Counter[str] = Counter()
-
-    def look_at(self, name: str, count: int = 1, wrong: list[str] | None = None) -> None:
-        """Count what a property was tested on, and what broke it."""
-        self._seen[name] += count
-        self._wrong.setdefault(name, []).extend(wrong or [])
-
-    def lines(self) -> list[str]:
-        """The table."""
-        width = max(map(len, self._wrong))
-        rows = []
-        for name, wrong in self._wrong.items():
-            rows.append(f"{name:{width}}  {len(wrong):6} of {self._seen[name]}")
-            rows += [f"    {text}"[:400] for text in wrong[:3]]
-        return rows
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether every property holds, and something was looked at at all."""
-        return not any(self._wrong.values()) and sum(self._seen.values()) > 0
 
 
 class Verifier:
@@ -79,7 +54,7 @@ class Verifier:
             self._utterances(name, found)
             self._calls(name, found)
             self._alerts(name, found)
-        self._watermarks(outputs["redis" if self._run.mode == "redis" else "kafka"])
+        self._watermarks()
         self._letters()
         self._transactions()
         self._history(outputs)
@@ -182,11 +157,9 @@ class Verifier:
 
     # -- positions, letters, transactions
 
-    def _watermarks(self, found: Outputs) -> None:
-        ends = look.ends(self._run, "audio")
-        wrong = [
-            f"{p}: {found.watermarks[p]}, the end is {end}" for p, end in ends.items() if found.watermarks[p] != end
-        ]
+    def _watermarks(self) -> None:
+        ends, found = look.ends(self._run, "audio"), look.watermarks(self._run)
+        wrong = [f"{p}: {found[p]}, the end is {end}" for p, end in ends.items() if found[p] != end]
         self.findings.look_at("watermarks that are not at the end", len(ends), wrong)
 
     def _letters(self) -> None:
@@ -274,18 +247,22 @@ def _difference(u: dict[str, Any], said: Said) -> str | None:
 
 def _bad_steps(versions: list[dict[str, Any]], utterances: list[dict[str, Any]]) -> list[str]:
     """Published versions of a call count up, and each is the fold of the utterances before it."""
-    found = []
-    for number, call in enumerate(versions, start=1):
-        if call["version"] != versions[0]["version"] + number - 1:
-            found.append(f"version {call['version']} is number {number}")
+    found = [
+        f"version {later['version']} came after {call['version']}"
+        for call, later in pairwise(versions)
+        if later["version"] <= call["version"]
+    ]
+    for call in versions:
         found += recount.differences(call, recount.prefix(utterances[: call["utterances"]]))
     return found
 
 
 def main() -> int:
     """Returns the exit code."""
-    verifier = Verifier(from_arguments(__doc__))
+    run = from_arguments(__doc__)
+    verifier = Verifier(run)
     verifier.verify()
+    run.file("verdict.json").write_text(json.dumps(verifier.findings.counts()))
     print("\n".join(verifier.findings.lines()))  # noqa: T201 - a command prints
     return 0 if verifier.findings.is_clean else 1
 

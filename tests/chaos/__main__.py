@@ -1,0 +1,188 @@
+"""`python -m tests.chaos --profile full --mode kafka --seed 7`: break everything, then count.
+
+Ends with 0 if the verifier finds every property to hold, and with 1 otherwise. One line repeats a run; the order of
+events on real machines is never quite the same, but calls, faults and their pace are the seed's.
+"""
+# ruff: noqa: T201 - a command prints
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from tests.chaos import faults, look
+from tests.chaos.config import Run
+from tests.chaos.faults import Fault, Scene
+from tests.chaos.fleet import Fleet
+from tests.chaos.report import Report
+from tests.chaos.servers import MASTER, Servers, wait_until
+from tests.chaos.takeovers import Takeovers
+from tests.chaos.tamper import tamper
+
+_QUIET_S = 20.0
+_DRAINED_S = 400.0
+_ATTEMPTS_S = 1.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much of it: pauses are s between two faults of a kind."""
+
+    calls: int
+    concurrency: int
+    takeovers: int
+    pause_s: float
+    server_pause_s: float
+
+
+PROFILES = {
+    "full": Profile(calls=620, concurrency=12, takeovers=8, pause_s=3.0, server_pause_s=15.0),
+    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=3.0, server_pause_s=8.0),
+}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit code."""
+    options = _parse(arguments)
+    report = Report(" ".join(["python -m tests.chaos", *arguments]))
+    with Servers() as servers:
+        folder = servers.folder / "run"
+        folder.mkdir()
+        profile = PROFILES[options.profile]
+        run = Run(
+            mode=options.mode,
+            seed=options.seed,
+            calls=options.calls or profile.calls,
+            concurrency=profile.concurrency,
+            chunk_ms=options.chunk_ms,
+            partitions=8,
+            idle_s=20,
+            prefix=f"chaos-{options.mode}-{options.seed}",
+            bootstrap_servers=servers.kafka.bootstrap_servers,
+            sentinel=servers.redis.sentinel,
+            master=MASTER,
+            folder=str(folder),
+        )
+        run.save()
+        servers.kafka.create_topics(run)
+        fleet = Fleet(run, {"kafka__assignor": options.assignor, "kafka__membership": options.membership})
+        try:
+            is_clean = _live(Scene(run, servers, fleet, Random(f"chaos {run.seed}")), profile, report)
+            is_clean = is_clean and not (options.tamper and not _is_sharp(run))
+        finally:
+            if options.logs:
+                options.logs.write_text(fleet.logs())
+            fleet.discard()
+    print(report.text())
+    if options.results:
+        with options.results.open("a") as results:
+            results.write(report.markdown())
+    return 0 if is_clean else 1
+
+
+def _live(scene: Scene, profile: Profile, report: Report) -> bool:
+    run, fleet = scene.run, scene.fleet
+    for number in range(2):
+        fleet.start(number)
+    wait_until(lambda: all(fleet.is_ready(number) for number in range(2)), "two workers to be ready")
+    reader = _program("reader", run)
+    load = _program("load", run)
+    report.takeovers = Takeovers(scene)
+    report.takeovers.measure(profile.takeovers)
+    _storm(scene, profile, load)
+    if load.wait() != 0:
+        raise RuntimeError("the load has lost a record: its broker did not keep what it acknowledged")
+    _wait_until_quiet(scene)
+    reader.terminate()
+    reader.wait()
+    code, verdict = _verify(run)
+    report.add(scene, verdict)
+    fleet.close()
+    return code == 0
+
+
+def _verify(run: Run) -> tuple[int, str]:
+    command = [sys.executable, "-m", "tests.chaos.verify", "--run", str(run.file("run.json"))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    return done.returncode, done.stdout
+
+
+def _is_sharp(run: Run) -> bool:
+    """Whether the verifier sees what is falsified now."""
+    falsified = tamper(run)
+    _verify(run)
+    wrong = json.loads(run.file("verdict.json").read_text())
+    blunt = sorted(name for name in falsified if not wrong.get(name))
+    print(f"falsified: {len(falsified)} properties; not noticed: {', '.join(blunt) or 'none'}")
+    return not blunt
+
+
+def _storm(scene: Scene, profile: Profile, load: "subprocess.Popen[bytes]") -> None:
+    """Faults of each kind go on beside each other while there are calls."""
+    kinds = [(faults.PROCESSES, profile.pause_s), (faults.KAFKA, profile.server_pause_s)]
+    kinds += [(faults.REDIS, profile.server_pause_s)] if scene.run.mode != "kafka" else []
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        loops: list[Future[None]] = [
+            pool.submit(_loop, scene, kind, pause_s, load, Random(f"{scene.run.seed} {number}"))
+            for number, (kind, pause_s) in enumerate(kinds)
+        ]
+        for loop in loops:
+            loop.result()
+
+
+def _loop(
+    scene: Scene, kind: tuple[Fault, ...], pause_s: float, load: "subprocess.Popen[bytes]", random: Random
+) -> None:
+    ends = scene.run.file("journal.jsonl")
+    while load.poll() is None and f'"ended": "{_last_call(scene.run)}"' not in ends.read_text():
+        time.sleep(random.uniform(0.5, 1.5) * pause_s)
+        faults.inflict(random.choice(kind), scene)
+
+
+def _last_call(run: Run) -> str:
+    return f"chaos-{run.seed}-{run.calls - 1:05}"
+
+
+def _wait_until_quiet(scene: Scene) -> None:
+    """Quiet is when all is read, and nothing has been committed for longer than a takeover can last."""
+    run, began_s = scene.run, time.monotonic()
+    seen, since_s = None, time.monotonic()
+    while time.monotonic() - since_s < _QUIET_S:
+        if time.monotonic() - began_s > _DRAINED_S:
+            print("not quiet: what is there now is judged", file=sys.stderr)
+            return
+        time.sleep(_ATTEMPTS_S)
+        positions = look.watermarks(run)
+        if positions != seen or positions != look.ends(run, "audio"):
+            seen, since_s = positions, time.monotonic()
+
+
+def _program(name: str, run: Run) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-m", f"tests.chaos.{name}", "--run", str(run.file("run.json"))])
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--profile", choices=list(PROFILES), default="short")
+    parser.add_argument("--mode", choices=("redis", "kafka", "both"), default="kafka")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calls", type=int, help="number of calls (default: the profile's)")
+    parser.add_argument("--chunk-ms", type=int, default=100, help="audio in a record, about")
+    parser.add_argument("--assignor", choices=("cooperative-sticky", "sticky", "range"), default="cooperative-sticky")
+    parser.add_argument("--membership", choices=("dynamic", "static"), default="dynamic")
+    parser.add_argument(
+        "--tamper", action="store_true", help="falsify the outputs at the end: the verifier must see it"
+    )
+    parser.add_argument("--results", type=Path, help="append the table to this file")
+    parser.add_argument("--logs", type=Path, help="write the workers' logs here")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,45 @@
+"""What a run has to say: its faults, its calls, its takeovers, and the verifier's lines."""
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.chaos.faults import Scene
+    from tests.chaos.takeovers import Takeovers
+
+
+class Report:
+    """Filled in by the run, read at its end."""
+
+    def __init__(self, command: str) -> None:
+        self.takeovers: Takeovers | None = None
+        self._command = command
+        self._began_s = time.time()
+        self._rows: list[tuple[str, str]] = []
+        self._verdict = ""
+
+    def add(self, scene: "Scene", verdict: str) -> None:
+        """The run is over, and judged."""
+        run = scene.run
+        codes = [code for _, _, code in scene.fleet.ends]
+        self._rows = [
+            ("output", run.mode),
+            ("calls", f"{run.calls}, {run.concurrency} at once, records of about {run.chunk_ms} ms"),
+            ("kills", f"{scene.kills}"),
+            *((f"— {what}", str(count)) for what, count in sorted(scene.tally.items())),
+            ("workers started again", f"{len(codes)}, exit codes {sorted(set(map(str, codes)))}"),
+            *(self.takeovers.rows() if self.takeovers else []),
+            ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
+        ]
+        self._verdict = verdict.rstrip()
+
+    def text(self) -> str:
+        """For a terminal."""
+        width = max((len(name) for name, _ in self._rows), default=0)
+        return "\n".join([*(f"{name:{width}}  {value}" for name, value in self._rows), "", self._verdict])
+
+    def markdown(self) -> str:
+        """For bench/RESULTS.md."""
+        rows = "\n".join(f"| {name} | {value} |" for name, value in self._rows)
+        return f"\n```sh\n{self._command}\n```\n\n| | |\n| --- | --- |\n{rows}\n\n```text\n{self._verdict}\n```\n"

@@ -1,0 +1,109 @@
+"""How long a takeover lasts and how much audio it reads again, one at a time, under load."""
+
+import time
+from contextlib import closing
+from statistics import median
+from typing import TYPE_CHECKING
+
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaPartition
+
+from tests.chaos.fleet import Restored
+from tests.chaos.servers import wait_until
+
+if TYPE_CHECKING:
+    from tests.chaos.faults import Scene
+
+_STEADY_S = 3.0
+_TAKEN_S = 60.0
+
+
+class Takeovers:
+    """Kills and orderly ends of workers that the others are given time to answer."""
+
+    def __init__(self, scene: "Scene") -> None:
+        self._scene = scene
+        self.after_kill_s: list[float] = []
+        """From kill -9 of a worker until the last of its partitions goes on elsewhere."""
+        self.reread_s: list[float] = []
+        """Audio of a partition between the record that a successor begins with and the kill."""
+        self.drain_s: list[float] = []
+        """From SIGTERM to the worker's end."""
+        self.behind_s: list[float] = []
+        """From then until the last of its partitions goes on elsewhere."""
+
+    def measure(self, count: int) -> None:
+        """This many kills and as many orderly ends, in turn."""
+        for number in range(count):
+            self._kill(number % 2)
+            self._terminate((number + 1) % 2)
+
+    def _kill(self, victim: int) -> None:
+        owned = self._steady(victim)
+        began_s = time.time()
+        self._scene.fleet.kill(victim)
+        self._scene.note("kill worker")
+        taken = self._taken(owned, began_s)
+        self.after_kill_s.append(max(r.at_s for r in taken) - began_s)
+        self.reread_s += [max(0.0, began_s - self._captured_s(r, began_s)) for r in taken]
+
+    def _terminate(self, victim: int) -> None:
+        owned = self._steady(victim)
+        began_s = time.time()
+        self.drain_s.append(self._scene.fleet.terminate(victim))
+        self._scene.note("SIGTERM")
+        taken = self._taken(owned, began_s)
+        self.behind_s.append(max(0.0, max(r.at_s for r in taken) - began_s - self.drain_s[-1]))
+
+    def _steady(self, victim: int) -> set[int]:
+        """Wait until both workers have had their share for a while; returns the victim's."""
+        fleet = self._scene.fleet
+
+        def is_steady() -> bool:
+            owners, newest = fleet.owners(), fleet.restored()[-1:]
+            shared = len(owners) == self._scene.run.partitions and len(set(owners.values())) == len(fleet.numbers)
+            rests = newest and time.time() - newest[0].at_s > _STEADY_S
+            return bool(shared and rests and all(fleet.is_ready(number) for number in fleet.numbers))
+
+        wait_until(is_steady, "both workers to have partitions", timeout_s=120)
+        return {partition for partition, slot in fleet.owners().items() if slot == victim}
+
+    def _taken(self, owned: set[int], since_s: float) -> list[Restored]:
+        """The first takeover of each of these partitions since then."""
+        found: dict[int, Restored] = {}
+
+        def is_complete() -> bool:
+            for restored in self._scene.fleet.restored():
+                if restored.at_s > since_s and restored.partition in owned:
+                    found.setdefault(restored.partition, restored)
+            return found.keys() == owned
+
+        wait_until(is_complete, "the partitions to be taken over", timeout_s=_TAKEN_S)
+        return list(found.values())
+
+    def _captured_s(self, restored: Restored, otherwise_s: float) -> float:
+        """Capture time of the record that a successor began with."""
+        source = KafkaPartition(self._scene.run.topic("audio"), restored.partition)
+        servers = self._scene.run.bootstrap_servers.split(",")
+        with closing(KafkaConsumer(bootstrap_servers=servers, max_poll_records=1)) as consumer:
+            consumer.assign([source])
+            if restored.watermark >= consumer.end_offsets([source])[source]:
+                return otherwise_s
+            consumer.seek(source, restored.watermark)
+            while True:
+                if records := consumer.poll(timeout_ms=1_000).get(source):
+                    return float(records[0].timestamp / 1000)
+
+    def rows(self) -> list[tuple[str, str]]:
+        """For the table."""
+        named = {
+            "calls go on after kill -9 of a worker": self.after_kill_s,
+            "audio read again by a successor": self.reread_s,
+            "SIGTERM to the worker's end": self.drain_s,
+            "partitions go on after its end": self.behind_s,
+        }
+        return [
+            (name, f"median {median(values):.1f} s, worst {max(values):.1f} s, of {len(values)}")
+            for name, values in named.items()
+            if values
+        ]
