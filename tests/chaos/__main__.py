@@ -42,7 +42,7 @@ class Profile:
 
 
 PROFILES = {
-    "full": Profile(calls=620, concurrency=12, takeovers=8, pause_s=3.0, server_pause_s=15.0),
+    "full": Profile(calls=700, concurrency=12, takeovers=8, pause_s=1.5, server_pause_s=15.0),
     "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=3.0, server_pause_s=8.0),
 }
 
@@ -93,6 +93,7 @@ def _live(scene: Scene, profile: Profile, report: Report) -> bool:
     wait_until(lambda: all(fleet.is_ready(number) for number in range(2)), "two workers to be ready")
     reader = _program("reader", run)
     load = _program("load", run)
+    wait_until(lambda: run.file("journal.jsonl").read_text().count("begun") >= run.concurrency, "calls on every line")
     report.takeovers = Takeovers(scene)
     report.takeovers.measure(profile.takeovers)
     _storm(scene, profile, load)
