@@ -93,7 +93,10 @@ def _live(scene: Scene, profile: Profile, report: Report) -> bool:
     wait_until(lambda: all(fleet.is_ready(number) for number in range(2)), "two workers to be ready")
     reader = _program("reader", run)
     load = _program("load", run)
-    wait_until(lambda: run.file("journal.jsonl").read_text().count("begun") >= run.concurrency, "calls on every line")
+    journal = run.file("journal.jsonl")
+    wait_until(
+        lambda: journal.exists() and journal.read_text().count("begun") >= run.concurrency, "calls on every line"
+    )
     report.takeovers = Takeovers(scene)
     report.takeovers.measure(profile.takeovers)
     _storm(scene, profile, load)
