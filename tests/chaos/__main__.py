@@ -29,6 +29,8 @@ _QUIET_S = 20.0
 _DRAINED_S = 400.0
 _ATTEMPTS_S = 1.0
 
+_programs: list["subprocess.Popen[bytes]"] = []  # none of them outlives this process
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -76,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
             is_clean = _live(Scene(run, servers, fleet, Random(f"chaos {run.seed}")), profile, report)
             is_clean = is_clean and not (options.tamper and not _is_sharp(run))
         finally:
+            for program in _programs:
+                program.kill()
             if options.logs:
                 options.logs.write_text(fleet.logs())
             fleet.discard()
@@ -168,7 +172,10 @@ def _wait_until_quiet(scene: Scene) -> None:
 
 
 def _program(name: str, run: Run) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", f"tests.chaos.{name}", "--run", str(run.file("run.json"))])
+    _programs.append(
+        subprocess.Popen([sys.executable, "-m", f"tests.chaos.{name}", "--run", str(run.file("run.json"))])
+    )
+    return _programs[-1]
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
