@@ -51,6 +51,10 @@ class StoreUnavailable(CallmoodError):  # noqa: N818 - a state of the outside, r
     """The store does not answer or refuses for now: keep the commit, pause, retry."""
 
 
+class Unsettled(StoreUnavailable):
+    """A partition cannot be taken over yet: what its dead owner left open is not decided. Ask again, work on others."""
+
+
 class Fenced(CallmoodError):  # noqa: N818 - a state of the outside
     """Another owner holds the partition, or the store lost writes: drop the state and restore."""
 

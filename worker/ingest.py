@@ -19,7 +19,7 @@ from worker.alert import Rule
 from worker.commits import Commit, DeadLetter, Restored, TopicPartition
 from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
-from worker.errors import Fenced, InferenceLost, StoreUnavailable
+from worker.errors import Fenced, InferenceLost, StoreUnavailable, Unsettled
 from worker.partition import Partition
 from worker.progress import Progress, Status
 from worker.publish import Store
@@ -79,14 +79,14 @@ class Ingest:
             decode.decode, input_format=settings.input.format, max_record_ms=settings.input.max_record_ms
         )
         self._partitions: dict[TopicPartition, Partition] = {}
-        self._restoring: set[TopicPartition] = set()
+        self._restoring: dict[TopicPartition, float] = {}
+        """Partitions to take over, and when to try."""
         self._waiting: dict[str, tuple[TopicPartition, str]] = {}
         self._pending: list[Commit] = []
         self._letters: list[DeadLetter] = []  # of the pending commits, and not safe yet
         self._is_paused = False
         self._is_store_healthy = True
         self._next_commit_s = 0.0
-        self._next_restore_s = 0.0
         self._progress = Progress()
         self._confirm_s: dict[TopicPartition, float] = {}
         """When a partition without anything new is committed all the same."""
@@ -140,7 +140,7 @@ class Ingest:
         changes = self._consumer.take_changes()
         for source in changes.revoked | changes.assigned:  # what is assigned again is restored again
             self._drop(source)
-        self._restoring |= changes.assigned
+        self._restoring |= dict.fromkeys(changes.assigned, 0.0)
         if changes.revoked or changes.assigned:
             log.info("rebalanced", assigned=len(changes.assigned), revoked=len(changes.revoked))
             metrics.PARTITIONS.set(len(self._partitions) + len(self._restoring))
@@ -148,7 +148,7 @@ class Ingest:
     def _drop(self, source: TopicPartition) -> None:
         """Forget a partition; what was not committed is the next owner's to do again."""
         self._partitions.pop(source, None)
-        self._restoring.discard(source)
+        self._restoring.pop(source, None)
         self._waiting = {key: value for key, value in self._waiting.items() if value[0] != source}
         self._pending = [commit for commit in self._pending if commit.source != source]
         self._progress.forget(source)
@@ -156,14 +156,19 @@ class Ingest:
 
     def _restore_one(self) -> None:
         """Take a newly assigned partition over: fence the old owner, read what it left, go to its watermark."""
-        if not self._restoring or self._clock() < self._next_restore_s:
+        due = [source for source, due_s in self._restoring.items() if due_s <= self._clock()]
+        if not due:
             return
-        source = min(self._restoring)
+        source = min(due)
         try:
             restored = self._store.claim(source)
+        except Unsettled as error:
+            log.info("not to be taken over yet", partition=source.partition, why=str(error))
+            self._restoring[source] = self._clock() + _RETRY_S
+            return
         except StoreUnavailable as error:
             self._store_failed(error)
-            self._next_restore_s = self._clock() + _RETRY_S
+            self._restoring = dict.fromkeys(self._restoring, self._clock() + _RETRY_S)
             return
         self._store_answered()
         if restored.watermark is None:
@@ -175,7 +180,7 @@ class Ingest:
         self._confirm_s[source] = self._clock() + _CONFIRM_S
         metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
         self._consumer.start(source, restored.watermark)
-        self._restoring.discard(source)
+        del self._restoring[source]
         log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
 
     def _mourn(self, source: TopicPartition, watermark: int) -> None:

@@ -31,7 +31,7 @@ def configure(settings: LogSettings, *, process: str) -> None:
     structlog.configure(
         processors=[*shared, renderer] if is_console else [*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line is one write: processes share the stream
         cache_logger_on_first_use=True,
     )
     structlog.contextvars.bind_contextvars(process=process)

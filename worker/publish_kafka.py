@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import structlog
@@ -23,7 +23,7 @@ from kafka.errors import KafkaError
 
 from worker.commits import Commit, Restored, TopicPartition
 from worker.consume import AudioConsumer, connection
-from worker.errors import ConfigurationError, Fenced, StoreUnavailable
+from worker.errors import ConfigurationError, Fenced, Unsettled
 from worker.settings import KafkaSettings
 from worker.stream_time import StreamTime
 
@@ -35,11 +35,24 @@ _REQUEST_MS = 10_000  # not more than the transaction's time, or a broker's rest
 _DELIVERY_MS = 30_000  # more than the transaction's time and 10 s
 _HANGING_S = 20.0
 _FLUSH_S = 10.0
-_CLAIM_MS = 5_000
+_CLAIM_MS = 2_000
 _READ_S = 30.0
+_STILL_S = 2.0
+"""After this long without a record the states are not to be read now."""
 _EXIT_HANGING = 75
 
 log = structlog.get_logger()
+
+
+class Clients(NamedTuple):
+    """What the store talks through, and closes."""
+
+    producer: KafkaProducer
+    """With the transactional id of this process."""
+    reader: KafkaConsumer
+    """Without a group; reads committed records only."""
+    ends: KafkaConsumer
+    """Asks where a topic ends, open transactions included."""
 
 
 class KafkaStore:
@@ -49,59 +62,30 @@ class KafkaStore:
 
     Args:
         consumer: whose membership and offsets the transactions carry.
-        settings: connection and topics.
-        slot: name of this ingest process; the same name after a restart spares waiting for the old transaction.
-
-    Raises:
-        ConfigurationError: an output topic is missing or has another number of partitions than the audio topic.
+        clients: of this store alone.
+        settings: the topics.
     """
 
     moves_group_offsets = True
 
-    def __init__(self, consumer: AudioConsumer, settings: KafkaSettings, slot: str) -> None:
+    def __init__(self, consumer: AudioConsumer, clients: Clients, settings: KafkaSettings) -> None:
         self._consumer = consumer
         self._settings = settings
-        self._reader = KafkaConsumer(
-            **connection(settings),
-            isolation_level="read_committed",
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            allow_auto_create_topics=False,
-        )
-        self._check_topics()
-        self._producer = KafkaProducer(
-            **(connection(settings) | {"request_timeout_ms": _REQUEST_MS}),
-            transactional_id=f"{settings.group_id}-{slot}",
-            transaction_timeout_ms=_TRANSACTION_MS,
-            delivery_timeout_ms=_DELIVERY_MS,
-            linger_ms=5,
-            batch_size=1 << 18,
-            max_request_size=4 << 20,
-            allow_auto_create_topics=False,
-        )
+        self._producer, self._reader, self._ends = clients
         self._producer.init_transactions()
-
-    def _check_topics(self) -> None:
-        wanted = self._consumer.partitions
-        topics = self._settings
-        for topic in (topics.utterance_topic, topics.call_topic, topics.alert_topic, topics.state_topic):
-            found = len(self._reader.partitions_for_topic(topic) or ())
-            if found != wanted:
-                raise ConfigurationError(
-                    f"topic {topic!r} has {found} partitions, {topics.audio_topic!r} has {wanted}: they must be equal"
-                )
 
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`. The group fences the earlier owner, whose generation is over.
 
         First the committed offset: the broker waits with its answer while a transaction holds a newer one. Then the
-        end of the states. In this order no state can be older than the offset.
+        states, up to the end that the topic has now. In this order no state can be older than the offset. That end
+        counts open transactions too: behind what a dead owner left open, its successor may have committed already.
         """
         try:
             watermark = self._consumer.committed(source, timeout_ms=_CLAIM_MS)
             states = self._read_states(source)
         except KafkaError as error:
-            raise StoreUnavailable(f"kafka: {error}") from error
+            raise Unsettled(f"kafka: {error}") from error
         clock = states.pop(_CLOCK_KEY, None)
         elapsed = StreamTime(*msgpack.unpackb(clock)) if clock else StreamTime()
         return Restored(watermark, elapsed, {key.decode(): state for key, state in states.items()})
@@ -110,20 +94,18 @@ class KafkaStore:
         partition = KafkaPartition(self._settings.state_topic, source.partition)
         self._reader.assign([partition])
         self._reader.seek_to_beginning(partition)
-        end = self._reader.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
+        end = self._ends.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
         states: dict[bytes, bytes] = {}
-        deadline_s = time.monotonic() + _READ_S
+        began_s = moved_s = time.monotonic()
         while self._reader.position(partition, timeout_ms=_CLAIM_MS) < end:
-            for records in self._reader.poll(timeout_ms=100).values():
-                for record in records:
-                    if record.value is None:
-                        states.pop(record.key, None)
-                    else:
-                        states[record.key] = record.value
-            if time.monotonic() > deadline_s:
-                raise StoreUnavailable(
-                    f"the states of partition {source.partition} cannot be read within {_READ_S:g} s"
-                )
+            for record in self._reader.poll(timeout_ms=100).get(partition, ()):
+                moved_s = time.monotonic()
+                if record.value is None:
+                    states.pop(record.key, None)
+                else:
+                    states[record.key] = record.value
+            if time.monotonic() > min(began_s + _READ_S, moved_s + _STILL_S):
+                raise Unsettled("a transaction on the states is open, or they take too long to read")
         return states
 
     def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
@@ -170,7 +152,41 @@ class KafkaStore:
     def close(self) -> None:
         """Close both clients; an open transaction is left to its successor or to time."""
         self._reader.close(timeout_ms=1_000)
+        self._ends.close(timeout_ms=1_000)
         self._producer.close(timeout=1)
+
+
+def open_kafka_store(consumer: AudioConsumer, settings: KafkaSettings, slot: str) -> KafkaStore:
+    """The store with its own clients; `slot` is the same after a restart, which spares waiting for the old transaction.
+
+    Raises:
+        ConfigurationError: an output topic is missing or has another number of partitions than the audio topic.
+    """
+    options = connection(settings) | {"enable_auto_commit": False, "allow_auto_create_topics": False}
+    reader = KafkaConsumer(**options, isolation_level="read_committed", auto_offset_reset="earliest")
+    _check_topics(reader, consumer.partitions, settings)
+    producer = KafkaProducer(
+        **(connection(settings) | {"request_timeout_ms": _REQUEST_MS}),
+        transactional_id=f"{settings.group_id}-{slot}",
+        transaction_timeout_ms=_TRANSACTION_MS,
+        delivery_timeout_ms=_DELIVERY_MS,
+        linger_ms=5,
+        batch_size=1 << 18,
+        max_request_size=4 << 20,
+        allow_auto_create_topics=False,
+    )
+    ends = KafkaConsumer(**options, isolation_level="read_uncommitted")
+    return KafkaStore(consumer, Clients(producer, reader, ends), settings)
+
+
+def _check_topics(reader: KafkaConsumer, wanted: int, topics: KafkaSettings) -> None:
+    for topic in (topics.utterance_topic, topics.call_topic, topics.alert_topic, topics.state_topic):
+        found = len(reader.partitions_for_topic(topic) or ())
+        if found != wanted:
+            reader.close(timeout_ms=1_000)
+            raise ConfigurationError(
+                f"topic {topic!r} has {found} partitions, {topics.audio_topic!r} has {wanted}: they must be equal"
+            )
 
 
 def _json(topic: str, partition: int, call_id: str, value: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from worker.errors import ConfigurationError, KafkaUnavailable
 from worker.ingest import Inference, Ingest, Outside
 from worker.project import Projector
 from worker.publish import RedisStore, Store
-from worker.publish_kafka import KafkaStore
+from worker.publish_kafka import open_kafka_store
 from worker.redis_client import connect_redis
 from worker.settings import AlertSettings, Settings
 
@@ -104,7 +104,7 @@ def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: E
     if settings.worker.output != "redis":
         # two nameless workers on one host must not put each other out
         slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{os.getppid()}"
-        in_kafka = KafkaStore(consumer, settings.kafka, slot)
+        in_kafka = open_kafka_store(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
         return in_kafka
     client = connect_redis(settings.redis)
