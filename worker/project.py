@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _POLL_MS = 100
 _RETRY_POLL_MS = 500
+_CONFIRM_S = 5.0
+"""Without anything new, a position is committed again all the same: a Redis that has lost writes then refuses it."""
 
 log = structlog.get_logger()
 
@@ -57,7 +59,9 @@ class Projector:
             self._alert_topic: Alert,
             settings.call_topic: Call,
         }
-        self._sources: set[TopicPartition] = set()
+        self._sources: dict[TopicPartition, Commit] = {}
+        """The partitions that are projected, each with its position as last committed."""
+        self._confirm_s: dict[TopicPartition, float] = {}
         self._claiming: set[TopicPartition] = set()
         self._pending: list[Commit] = []
         self._is_paused = False
@@ -72,6 +76,12 @@ class Projector:
         polled = self._consumer.poll(_RETRY_POLL_MS if self._is_paused else _POLL_MS)
         self._follow_changes()
         self._pending += [self._commit_of(*item) for item in polled.items() if item[0] in self._sources]
+        busy = {commit.source for commit in self._pending}
+        self._pending += [
+            self._sources[source]
+            for source, due_s in self._confirm_s.items()
+            if due_s <= self._clock() and source not in busy
+        ]
         try:
             self._claim()
             self._commit()
@@ -89,20 +99,26 @@ class Projector:
     def _follow_changes(self) -> None:
         changes = self._consumer.take_changes()
         dropped = changes.revoked | changes.assigned  # what is assigned again is claimed again
-        self._sources -= dropped
         self._claiming = (self._claiming | changes.assigned) - (changes.revoked - changes.assigned)
         self._pending = [commit for commit in self._pending if commit.source not in dropped]
         for source in dropped:
+            self._sources.pop(source, None)
+            self._confirm_s.pop(source, None)
             self._progress.forget(source)
 
     def _claim(self) -> None:
         for source in sorted(self._claiming):
-            watermark = self._store.claim(source).watermark
-            watermark = self._consumer.oldest(source) if watermark is None else watermark
+            restored = self._store.claim(source)
+            watermark = self._consumer.oldest(source) if restored.watermark is None else restored.watermark
             self._consumer.start(source, watermark)
-            self._progress.note(source, watermark, self._clock())
-            self._sources.add(source)
+            self._done(Commit(source, watermark, restored.time))
             self._claiming.discard(source)
+
+    def _done(self, commit: Commit) -> None:
+        """Redis holds what this commit says."""
+        self._sources[commit.source] = Commit(commit.source, commit.watermark, commit.time)
+        self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
+        self._progress.note(commit.source, commit.watermark, self._clock())
 
     def _commit(self) -> None:
         if not self._pending:
@@ -113,7 +129,7 @@ class Projector:
             raise Fenced(f"{len(fenced)} projected partitions are another's, or redis lost writes")
         self._consumer.show_progress({commit.source: commit.watermark for commit in self._pending})
         for commit in self._pending:
-            self._progress.note(commit.source, commit.watermark, self._clock())
+            self._done(commit)
             account_letters(commit)
         self._pending = []
 

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -68,9 +68,16 @@ class KafkaStore:
 
     moves_group_offsets = True
 
-    def __init__(self, consumer: AudioConsumer, clients: Clients, settings: KafkaSettings) -> None:
+    def __init__(
+        self,
+        consumer: AudioConsumer,
+        clients: Clients,
+        settings: KafkaSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._consumer = consumer
         self._settings = settings
+        self._clock = clock
         self._producer, self._reader, self._ends = clients
         self._producer.init_transactions()
 
@@ -96,15 +103,15 @@ class KafkaStore:
         self._reader.seek_to_beginning(partition)
         end = self._ends.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
         states: dict[bytes, bytes] = {}
-        began_s = moved_s = time.monotonic()
+        began_s = moved_s = self._clock()
         while self._reader.position(partition, timeout_ms=_CLAIM_MS) < end:
             for record in self._reader.poll(timeout_ms=100).get(partition, ()):
-                moved_s = time.monotonic()
+                moved_s = self._clock()
                 if record.value is None:
                     states.pop(record.key, None)
                 else:
                     states[record.key] = record.value
-            if time.monotonic() > min(began_s + _READ_S, moved_s + _STILL_S):
+            if self._clock() > min(began_s + _READ_S, moved_s + _STILL_S):
                 raise Unsettled("a transaction on the states is open, or they take too long to read")
         return states
 

@@ -7,6 +7,7 @@ events on real machines is never quite the same, but calls, faults and their pac
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -52,6 +53,7 @@ PROFILES = {
 def main(arguments: Sequence[str]) -> int:
     """Returns the exit code."""
     options = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     report = Report(" ".join(["python -m tests.chaos", *arguments]))
     with Servers() as servers:
         folder = servers.folder / "run"

@@ -1,10 +1,13 @@
-"""The simulated Kafka: logs that grow, a consumer group, and each worker's end of it."""
+"""The simulated Kafka: logs that grow, consumer groups, and each worker's end of them."""
 # ruff: noqa: D102 - methods mean what those of the real ones mean
 
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple, Protocol
 
-from tests.simulation.scenario import SESSION_S, TOPIC
+from kafka.errors import KafkaTimeoutError
+
+from tests.simulation.scenario import SESSION_S
 from worker.commits import DeadLetter, TopicPartition
 from worker.consume import Changes
 from worker.errors import Fenced, StoreUnavailable
@@ -13,8 +16,20 @@ from worker.records import Record
 _POLL_RECORDS = (1, 5, 50, 2000)
 
 
+class Readable(Protocol):
+    """A partition as a consumer sees it."""
+
+    begin: int
+
+    def end_at(self, now_s: float) -> int:
+        """The offset after what is there."""
+
+    def read(self, offset: int, now_s: float, limit: int) -> tuple[list[Record], int]:
+        """The next records, and where to go on: what is no record has an offset too."""
+
+
 class Log:
-    """One partition: its records, each with the time at which it is there."""
+    """One partition of the audio: its records, each with the time at which it is there."""
 
     def __init__(self, arrivals: list[tuple[float, Record]]) -> None:
         self._arrives_s = [arrives_s for arrives_s, _ in arrivals]
@@ -25,30 +40,37 @@ class Log:
     def begin(self) -> int:
         return self._offsets[0]
 
-    @property
-    def end(self) -> int:
-        """The offset after the last record, once all are there."""
-        return self._offsets[-1] + 1
-
     def end_at(self, now_s: float) -> int:
         there = bisect_left(self._arrives_s, now_s)
         return self._offsets[there - 1] + 1 if there else self.begin
 
-    def read(self, offset: int, now_s: float, limit: int) -> list[Record]:
+    def read(self, offset: int, now_s: float, limit: int) -> tuple[list[Record], int]:
         first = bisect_left(self._offsets, offset)
-        return self._records[first : min(first + limit, bisect_left(self._arrives_s, now_s))]
+        records = self._records[first : min(first + limit, bisect_left(self._arrives_s, now_s))]
+        return records, records[-1].position.offset + 1 if records else offset
+
+
+class Membership(NamedTuple):
+    """What a member says of itself when it commits; the broker does not check one that says nothing."""
+
+    generation: int
+    member: "SimConsumer | None"
+
+
+NOBODY = Membership(-1, None)
 
 
 class Group:
     """The coordinator: who may read what. Each rebalance deals the partitions anew, at random."""
 
-    def __init__(self, world, partitions: Iterable[int], *, is_eager: bool) -> None:
+    def __init__(self, world, logs: Mapping[TopicPartition, Readable], *, is_eager: bool) -> None:
+        self.logs = logs
+        self.committed: dict[TopicPartition, int] = {}
         self._world = world
         self._is_eager = is_eager
         self._members: list[SimConsumer] = []
-        self._owner: dict[int, SimConsumer | None] = dict.fromkeys(partitions)
-        self._target: dict[int, SimConsumer | None] = dict.fromkeys(partitions)
-        self.committed: dict[int, int] = {}
+        self._owner: dict[TopicPartition, SimConsumer | None] = dict.fromkeys(logs)
+        self._target: dict[TopicPartition, SimConsumer | None] = dict.fromkeys(logs)
 
     def join(self, consumer: "SimConsumer") -> None:
         self._members.append(consumer)
@@ -61,13 +83,20 @@ class Group:
             self._owner = {p: None if owner is consumer else owner for p, owner in self._owner.items()}
             self.rebalance()
 
+    def is_member(self, membership: Membership) -> bool:
+        """Whether the broker takes a transaction's offsets from it (KIP-447).
+
+        A member keeps its partitions until it has synchronised itself, so its generation is good as long as it is one.
+        """
+        return membership == NOBODY or membership.member in self._members
+
     def rebalance(self) -> None:
         self._world.note("group", "rebalance", len(self._members))
-        for partition in self._target:
-            self._target[partition] = self._world.random.choice(self._members) if self._members else None
+        for source in self._target:
+            self._target[source] = self._world.random.choice(self._members) if self._members else None
         for member in self._members:
-            owned = {p for p, owner in self._owner.items() if owner is member}
-            member.must_revoke = {p for p in owned if self._is_eager or self._target[p] is not member}
+            owned = {source for source, owner in self._owner.items() if owner is member}
+            member.must_revoke = {s for s in owned if self._is_eager or self._target[s] is not member}
 
     def expire(self) -> None:
         """Members that have not sent a heartbeat for the session are out."""
@@ -99,7 +128,7 @@ class Group:
             member.revoke(gone)
         if self._is_eager and any(other.must_revoke for other in self._members):
             return
-        free = {p for p, target in self._target.items() if target is member and self._owner[p] is None}
+        free = {s for s, target in self._target.items() if target is member and self._owner[s] is None}
         if free:
             self._owner.update(dict.fromkeys(free, member))
             member.assign(free)
@@ -108,60 +137,70 @@ class Group:
 class SimConsumer:
     """Stands where `AudioConsumer` stands; `life` is the worker process that it belongs to."""
 
-    def __init__(self, world, life) -> None:
+    def __init__(self, world, life, group: Group) -> None:
         self.life = life
-        self.must_revoke: set[int] = set()
+        self.must_revoke: set[TopicPartition] = set()
         self.polls_until_lost = 0
+        self.membership: Membership | None = None
         self._world = world
+        self._group = group
         self._is_lost = False
         self._changes = Changes()
         self._is_paused = False
-        self._positions: dict[int, int] = {}
-        self._started: set[int] = set()
-        self._highwater: dict[int, int] = {}
-        world.group.join(self)
+        self._positions: dict[TopicPartition, int] = {}
+        self._started: set[TopicPartition] = set()
+        self._highwater: dict[TopicPartition, int] = {}
+        self._has_joined = False
 
     # -- what the group does
 
-    def revoke(self, partitions: set[int]) -> None:
-        self._world.note(self.life.name, "revoked", *sorted(partitions))
-        gone = {TopicPartition(TOPIC, partition) for partition in partitions}
-        self._changes.revoked |= gone
-        self._changes.assigned -= gone
-        self._started -= partitions
-        for partition in partitions:
-            del self._positions[partition]
+    def revoke(self, sources: set[TopicPartition]) -> None:
+        self._world.note(self.life.name, "revoked", *sorted(sources))
+        self._changes.revoked |= sources
+        self._changes.assigned -= sources
+        self._started -= sources
+        for source in sources:
+            del self._positions[source]
 
-    def assign(self, partitions: set[int]) -> None:
-        self._world.note(self.life.name, "assigned", *sorted(partitions))
-        self._changes.assigned |= {TopicPartition(TOPIC, partition) for partition in partitions}
-        for partition in partitions:
-            begin = self._world.logs[partition].begin
-            self._positions[partition] = self._world.group.committed.get(partition, begin)
+    def assign(self, sources: set[TopicPartition]) -> None:
+        self._world.note(self.life.name, "assigned", *sorted(sources))
+        self._changes.assigned |= sources
+        for source in sources:
+            self._positions[source] = self._group.committed.get(source, self._group.logs[source].begin)
 
     def lose(self) -> None:
         self.revoke(set(self._positions))
         self._is_lost = True
+
+    @property
+    def live_membership(self) -> Membership:
+        """What the real client says of itself now: once it is out, nothing."""
+        own = Membership(1, self)
+        return own if self._group.is_member(own) else NOBODY
 
     # -- what the worker calls
 
     def poll(self, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
         assert timeout_ms >= 0
         self._world.point(self.life, "poll")
-        self._world.group.sync(self)
+        if not self._has_joined:
+            self._has_joined = True
+            self._group.join(self)
+        self._group.sync(self)
         if self._is_lost:
             raise Fenced("simulated: out of the group")
+        if self.live_membership != NOBODY:
+            self.membership = self.live_membership
         if self._world.is_log_down:
             return {}
         fetched = {}
-        for partition in sorted(self._started):
-            log, limit = self._world.logs[partition], self._world.random.choice(_POLL_RECORDS)
+        for source in sorted(self._started):
+            log, limit = self._group.logs[source], self._world.random.choice(_POLL_RECORDS)
             limit = max(_POLL_RECORDS) if self._world.is_healing else limit
-            self._highwater[partition] = log.end_at(self._world.now_s)
-            records = log.read(self._positions[partition], self._world.now_s, limit)
+            self._highwater[source] = log.end_at(self._world.now_s)
+            records, self._positions[source] = log.read(self._positions[source], self._world.now_s, limit)
             if records:
-                self._positions[partition] = records[-1].position.offset + 1
-                fetched[TopicPartition(TOPIC, partition)] = records
+                fetched[source] = records
         return fetched
 
     def take_changes(self) -> Changes:
@@ -173,13 +212,23 @@ class SimConsumer:
 
     def oldest(self, source: TopicPartition) -> int:
         self._world.point(self.life, "oldest")
-        return self._world.logs[source.partition].begin
+        return self._group.logs[source].begin
+
+    def committed(self, source: TopicPartition, *, timeout_ms: int) -> int | None:
+        assert timeout_ms > 0
+        self._world.point(self.life, "committed")
+        if self._world.broker.holds_offset(source):
+            raise KafkaTimeoutError("simulated: a transaction holds a newer offset")
+        return self._group.committed.get(source)
+
+    def position(self, source: TopicPartition) -> int:
+        return self._positions[source]
 
     def start(self, source: TopicPartition, offset: int) -> None:
         self._check([source])
-        self._positions[source.partition] = offset
+        self._positions[source] = offset
         if not self._is_paused:
-            self._started.add(source.partition)
+            self._started.add(source)
 
     def pause(self) -> None:
         self._is_paused = True
@@ -188,23 +237,23 @@ class SimConsumer:
     def resume(self, sources: Iterable[TopicPartition]) -> None:
         self._is_paused = False
         self._check(sources)
-        self._started |= {source.partition for source in sources}
+        self._started |= set(sources)
 
     def show_progress(self, watermarks: Mapping[TopicPartition, int]) -> None:
         self._world.point(self.life, "show_progress")
-        self._world.group.committed |= {source.partition: offset for source, offset in watermarks.items()}
+        self._group.committed |= watermarks
 
     def lag(self, source: TopicPartition) -> int | None:
         self._check([source])
-        highwater = self._highwater.get(source.partition)
-        return None if highwater is None else max(0, highwater - self._positions[source.partition])
+        highwater = self._highwater.get(source)
+        return None if highwater is None else max(0, highwater - self._positions[source])
 
     def close(self) -> None:
-        self._world.group.remove(self)
+        self._group.remove(self)
 
     def _check(self, sources: Iterable[TopicPartition]) -> None:
         """The client refuses to touch what is not assigned."""
-        if not {source.partition for source in sources} <= set(self._positions):
+        if not set(sources) <= set(self._positions):
             raise ValueError("simulated: unassigned partition")
 
 

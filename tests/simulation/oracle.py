@@ -8,6 +8,7 @@ from typing import Any
 from schemas import flat
 from tests.simulation.expected import CallExpected, Expected, content
 from tests.simulation.redis_side import by_kind
+from tests.simulation.scenario import TOPIC
 
 
 class Violation(AssertionError):  # noqa: N818 - it is the finding, not an error of ours
@@ -15,12 +16,25 @@ class Violation(AssertionError):  # noqa: N818 - it is the finding, not an error
 
 
 class Oracle:
-    """Watches a world, and judges it when it is quiet."""
+    """Watches one output of a world, and judges it when it is quiet.
 
-    def __init__(self, expected: Expected, prefix: str) -> None:
+    Args:
+        expected: what must come out.
+        prefix: of the keys.
+        view: the output, as Redis holds it or as a reader of Kafka would lay it out there.
+        is_one_step: whether a call and its utterances change together; from Kafka's topics they come one by one.
+        is_source: whether the output holds the watermarks of the audio; a projection has others.
+    """
+
+    def __init__(
+        self, expected: Expected, prefix: str, view: Any, *, is_one_step: bool = True, is_source: bool = True
+    ) -> None:
         self._expected = expected
         self._prefix = prefix
-        self._watermarks: dict[int, int] = {}
+        self._view = view
+        self._is_one_step = is_one_step
+        self._is_source = is_source
+        self._watermarks: dict[str, int] = {}
 
     @property
     def utterances(self) -> int:
@@ -29,48 +43,48 @@ class Oracle:
 
     # -- while it runs
 
-    def forgive(self) -> None:
-        """The store has lost writes: it may be behind what was seen."""
-        self._watermarks.clear()
+    def forgive(self, store: Any) -> None:
+        """This store has lost writes: it may be behind what was seen."""
+        if self._view is store:
+            self._watermarks.clear()
 
-    def progress(self, world: Any) -> object:
+    def progress(self) -> object:
         """What changes as long as something is still to do."""
-        results = [len(world.redis.entries_of(f"{{{self._prefix}}}:{name}")) for name in ("utterances", "alerts")]
-        return self._watermarks.copy(), results, len(world.letters)
+        results = [len(self._view.entries_of(f"{{{self._prefix}}}:{name}")) for name in ("utterances", "alerts")]
+        return self._watermarks.copy(), results
 
-    def look(self, world: Any) -> None:
+    def look(self) -> None:
         """A reader's look at what has been written since the last one."""
-        touched = by_kind(self._prefix, world.redis.touched)
-        world.redis.touched.clear()
+        touched = by_kind(self._prefix, self._view.touched)
+        self._view.touched.clear()
         for name in touched.get("position", ()):
-            number = int(name.rpartition(":")[2])
-            watermark = int(world.redis.hash_of(f"{{{self._prefix}}}:position:{name}").get(b"watermark", 0))
-            if watermark < self._watermarks.get(number, 0):
-                raise Violation(f"the watermark of {name} went from {self._watermarks[number]} to {watermark}")
-            self._watermarks[number] = watermark
+            watermark = int(self._view.hash_of(f"{{{self._prefix}}}:position:{name}").get(b"watermark", 0))
+            if watermark < self._watermarks.get(name, 0):
+                raise Violation(f"the watermark of {name} went from {self._watermarks[name]} to {watermark}")
+            self._watermarks[name] = watermark
         for call_id in sorted(touched.get("call", set()) | touched.get("utterances", set()) - {""}):
-            self._look_at(world, call_id)
+            self._look_at(call_id)
 
-    def _look_at(self, world: Any, call_id: str) -> None:
-        found = self._utterances(world, call_id)
+    def _look_at(self, call_id: str) -> None:
+        found = self._utterances(call_id)
         expected = self._expected.calls.get(call_id, CallExpected([], []))
         if found != expected.utterances[: len(found)]:
             raise Violation(f"{call_id}: {_difference(found, expected.utterances)}")
-        fields = content(_text(world.redis.hash_of(f"{{{self._prefix}}}:call:{call_id}")))
-        if not fields and not found:
+        fields = content(_text(self._view.hash_of(f"{{{self._prefix}}}:call:{call_id}")))
+        if not fields and (not found or not self._is_one_step):
             return
         described = {name: text for name, text in fields.items() if _is_folded(name)}
         prefixes = [
             {n: t for n, t in prefix.items() if _is_folded(n)}
             for count, prefix in expected.prefixes
-            if count == len(found)
+            if count == len(found) or not self._is_one_step
         ]
         if described not in prefixes:
             difference = _fields(described, prefixes)
             raise Violation(f"{call_id}: its aggregate is no fold of its first {len(found)} utterances: {difference}")
 
-    def _utterances(self, world: Any, call_id: str) -> list[dict[str, Any]]:
-        entries = world.redis.entries_of(f"{{{self._prefix}}}:utterances:{call_id}")
+    def _utterances(self, call_id: str) -> list[dict[str, Any]]:
+        entries = self._view.entries_of(f"{{{self._prefix}}}:utterances:{call_id}")
         found = [{**json.loads(fields[b"json"]), "latency_ms": {}} for _, fields in entries]
         if [entry_id for entry_id, _ in entries] != [b"%d-0" % (n + 1) for n in range(len(entries))]:
             raise Violation(f"{call_id}: entries are not numbered 1 to {len(entries)}")
@@ -84,39 +98,40 @@ class Oracle:
         Raises:
             Violation: it is not.
         """
-        problems = [*self._wrong_calls(world), *self._wrong_streams(world), *self._wrong_letters(world)]
-        for number, end in self._expected.ends.items():
-            if self._watermarks.get(number) != end:
-                problems.append(f"watermark of partition {number} is {self._watermarks.get(number)}, the end {end}")
+        problems = [*self._wrong_calls(), *self._wrong_streams(), *self._wrong_letters(world)]
+        for number, end in self._expected.ends.items() if self._is_source else ():
+            watermark = self._watermarks.get(f"{TOPIC}:{number}")
+            if watermark != end:
+                problems.append(f"watermark of partition {number} is {watermark}, the end {end}")
         if problems:
             raise Violation("; ".join(problems))
 
-    def _wrong_calls(self, world: Any) -> list[str]:
+    def _wrong_calls(self) -> list[str]:
         problems, live = [], set()
         for call_id, expected in self._expected.calls.items():
-            found = self._utterances(world, call_id)
+            found = self._utterances(call_id)
             if found != expected.utterances:
                 problems.append(f"{call_id}: {_difference(found, expected.utterances)}")
-            fields = _text(world.redis.hash_of(f"{{{self._prefix}}}:call:{call_id}"))
+            fields = _text(self._view.hash_of(f"{{{self._prefix}}}:call:{call_id}"))
             if content(fields) != expected.prefixes[-1][1]:
                 problems.append(f"{call_id}: final aggregate {_fields(content(fields), [expected.prefixes[-1][1]])}")
             if expected.prefixes[-1][1]["status"] == "live":
                 live.add(call_id.encode())
-        stored = by_kind(self._prefix, set(world.redis.keys))
+        stored = by_kind(self._prefix, set(self._view.keys))
         foreign = (stored["call"] | stored["utterances"]) - {"", *self._expected.calls}
         problems += [f"{call_id}: foreign" for call_id in sorted(foreign)]
         for name in ("by_update", "by_risk"):
-            listed = set(world.redis.hash_of(f"{{{self._prefix}}}:live:{name}"))
+            listed = set(self._view.hash_of(f"{{{self._prefix}}}:live:{name}"))
             if listed != live:
                 problems.append(f"live:{name} has {sorted(listed)} instead of {sorted(live)}")
         return problems
 
-    def _wrong_streams(self, world: Any) -> list[str]:
+    def _wrong_streams(self) -> list[str]:
         """Every utterance and alert stands in the streams for all calls exactly once, too."""
-        entries = world.redis.entries_of(f"{{{self._prefix}}}:utterances")
+        entries = self._view.entries_of(f"{{{self._prefix}}}:utterances")
         utterances = Counter(json.loads(fields[b"json"])["utterance_id"] for _, fields in entries)
         expected = Counter(u["utterance_id"] for call in self._expected.calls.values() for u in call.utterances)
-        entries = world.redis.entries_of(f"{{{self._prefix}}}:alerts")
+        entries = self._view.entries_of(f"{{{self._prefix}}}:alerts")
         alerts = Counter(json.loads(fields[b"json"])["alert_id"] for _, fields in entries)
         problems = []
         for name, seen, due in (("utterances", utterances, expected), ("alerts", alerts, self._expected.alerts)):

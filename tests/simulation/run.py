@@ -8,20 +8,18 @@ from functools import lru_cache
 import structlog
 
 from tests.simulation.expected import Expected
-from tests.simulation.oracle import Oracle
-from tests.simulation.scenario import Scenario, scenario
+from tests.simulation.scenario import Output, Scenario, scenario
 from tests.simulation.world import World
 
 
-def prepare(seed: int) -> World:
-    """The world of a seed, before anything happens in it."""
-    decided, expected = _known(seed)
-    return World(decided, Oracle(expected, decided.settings.redis.prefix))
+def prepare(seed: int, output: Output | None = None) -> World:
+    """The world of a seed, before anything happens in it; the seed chooses the output if that is left to it."""
+    return World(*_known(seed, output))
 
 
 @lru_cache(maxsize=64)
-def _known(seed: int) -> tuple[Scenario, Expected]:
-    decided = scenario(seed)
+def _known(seed: int, output: Output | None) -> tuple[Scenario, Expected]:
+    decided = scenario(seed, output)
     return decided, Expected(decided)
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import cache
 from random import Random
+from typing import Literal
 
 from tests.simulation.telephony import Arrival, Telephone
 from worker.records import Position, Record
@@ -14,6 +15,8 @@ EPOCH_MS = 1_700_000_000_000
 SESSION_S = 3.0
 IDLE_S = 9
 ENDED_MEMORY_S = 5
+Output = Literal["redis", "kafka", "both"]
+OUTPUTS: tuple[Output, ...] = ("redis", "redis", "redis", "kafka", "kafka", "both")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class Faults:
     freeze: float
     lost_model: float
     lost_request: float
+    lost_batch: float
     lost_letters: float
     terminate: float
     expel: float
@@ -48,23 +52,24 @@ class Scenario:
     end_s: float
 
 
-def scenario(seed: int) -> Scenario:
-    """The scenario of a seed."""
-    random = Random(f"scenario {seed}")
+def scenario(seed: int, output: Output | None = None) -> Scenario:
+    """The scenario of a seed, which chooses the output too if that is left to it."""
+    random, second = Random(f"scenario {seed}"), Random(f"output {seed}")
+    output = output or second.choice(OUTPUTS)
     speed = random.choice([1, 1, 1, 3, 50])
     logs = {number: _log(random, number, speed) for number in range(random.choice([1, 1, 2, 2, 3]))}
     return Scenario(
         seed=seed,
         logs=logs,
-        settings=_settings(random),
-        faults=_faults(random),
+        settings=_settings(random, output),
+        faults=_faults(random, second),
         workers=random.choice([1, 2, 2, 3]),
         step_s=random.choice([0.05, 0.15, 0.4]) if speed == 1 else 0.05,
         end_s=max((arrives_s for log in logs.values() for arrives_s, _ in log), default=0.0),
     )
 
 
-def _faults(random: Random) -> Faults:
+def _faults(random: Random, second: Random) -> Faults:
     """Some kinds of fault, not all: what is always there hides what only comes alone."""
 
     def maybe(*rates: float) -> float:
@@ -75,6 +80,7 @@ def _faults(random: Random) -> Faults:
         freeze=maybe(0.001, 0.005),
         lost_model=maybe(0.002),
         lost_request=maybe(0.02, 0.2),
+        lost_batch=second.choice([0.0, 0.0, 0.003, 0.03]),
         lost_letters=maybe(0.3),
         terminate=maybe(0.005, 0.02),
         expel=maybe(0.01),
@@ -87,19 +93,25 @@ def _faults(random: Random) -> Faults:
     )
 
 
-def _settings(random: Random) -> Settings:
+def _settings(random: Random, output: Output) -> Settings:
     return _settings_of(
         random.choice([50, 250, 1000]),
         random.choice([500, 2000]),
         random.choice([1, 2, 512, 512]),
         random.choice([2, 16]),
         random.choice([1.5, 15.0]),
+        output,
     )
 
 
 @cache
 def _settings_of(
-    commit_interval_ms: int, state_interval_ms: int, max_in_flight: int, reorder_records: int, max_utterance_s: float
+    commit_interval_ms: int,
+    state_interval_ms: int,
+    max_in_flight: int,
+    reorder_records: int,
+    max_utterance_s: float,
+    output: Output,
 ) -> Settings:
     return Settings(
         kafka=KafkaSettings(audio_topic=TOPIC),
@@ -107,7 +119,7 @@ def _settings_of(
         segment=SegmentSettings(max_utterance_s=max_utterance_s, split_search_s=1.0),
         call=CallSettings(idle_s=IDLE_S, ended_memory_s=ENDED_MEMORY_S),
         model=ModelSettings(max_in_flight=max_in_flight),
-        worker=Work(commit_interval_ms=commit_interval_ms, state_interval_ms=state_interval_ms),
+        worker=Work(commit_interval_ms=commit_interval_ms, state_interval_ms=state_interval_ms, output=output),
     )
 
 

@@ -4,21 +4,23 @@ There are no threads. While a worker is frozen, or sleeps, the rest of the world
 what a worker was about to do is done after others have taken its place.
 """
 
+import math
 from contextlib import suppress
 from random import Random
 from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
-from tests.simulation.kafka_side import Group, Log, SimConsumer, SimDeadLetters
-from tests.simulation.model_side import SimInference
+from tests.simulation.expected import Expected
+from tests.simulation.kafka_side import Group, Log
+from tests.simulation.kafka_view import KafkaView
+from tests.simulation.lives import Killed, Life, ProjectorLife
 from tests.simulation.oracle import Oracle
-from tests.simulation.redis_side import Client, Server
-from tests.simulation.scenario import EPOCH_MS, SESSION_S, Scenario
-from worker.alert import DEFAULT_RULES
+from tests.simulation.redis_side import Server
+from tests.simulation.scenario import EPOCH_MS, SESSION_S, TOPIC, Output, Scenario
+from tests.simulation.transactions import Broker
+from worker.commits import TopicPartition
 from worker.errors import Fenced, InferenceLost
-from worker.ingest import Ingest, Outside
-from worker.publish import RedisStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,34 +34,10 @@ _STUCK_S = 120.0
 _STATUS = 0.1
 
 
-class Killed(BaseException):
-    """SIGKILL: no handler runs, nobody leaves the group."""
-
-
-class Life:
-    """One worker process from its start to its end."""
-
-    def __init__(self, world: "World", name: str) -> None:
-        self.name = name
-        self.is_busy = False
-        self.is_killed = False
-        self.is_asked_to_stop = False
-        self.silent_since_s: float | None = None
-        self.inference = SimInference(world, self)
-        self.consumer = SimConsumer(world, self)
-        outside = Outside(
-            self.consumer,
-            RedisStore(Client(world, self), world.settings.redis, name),
-            self.inference,
-            SimDeadLetters(world, self),
-        )
-        self.ingest = Ingest(outside, world.settings, DEFAULT_RULES, world.clock, world.sleep)
-
-
 class World:
     """Everything, and the time."""
 
-    def __init__(self, scenario: Scenario, oracle: Oracle) -> None:
+    def __init__(self, scenario: Scenario, expected: Expected) -> None:
         self.random = Random(f"world {scenario.seed}")
         self.settings, self.faults = scenario.settings, scenario.faults
         self.now_s = 0.0
@@ -69,15 +47,36 @@ class World:
         self.late_requests: list[tuple[float, Callable[[], object]]] = []
         self.letters: list[DeadLetter] = []
         self.history: list[tuple[float, str, tuple[object, ...]]] = []
-        self.logs = {number: Log(arrivals) for number, arrivals in scenario.logs.items()}
-        self.group = Group(self, self.logs, is_eager=self.faults.is_eager)
+        logs = {TopicPartition(TOPIC, number): Log(arrivals) for number, arrivals in scenario.logs.items()}
+        self.group = Group(self, logs, is_eager=self.faults.is_eager)
+        topics = self.settings.kafka
+        results = [topics.utterance_topic, topics.call_topic, topics.alert_topic]
+        self.broker = Broker(self, [*results, topics.state_topic], list(scenario.logs))
+        outputs = {source: log for source, log in self.broker.logs.items() if source.topic in results}
+        self.projector_group = Group(self, outputs, is_eager=self.faults.is_eager)
         self.redis = Server()
         self._replica = self.redis.dump()
         self._scenario = scenario
-        self._oracle = oracle
-        self._lives: list[Life | None] = [None] * scenario.workers
-        self._starts_s = [0.0] * scenario.workers
+        self._expected = expected
+        self._kafka = KafkaView(self.broker, self.group, self.settings)
+        self._oracles = self._make_oracles()
+        kinds = [Life] * scenario.workers + [ProjectorLife] * (scenario.workers * (self._output == "both"))
+        self._kinds: list[type[Life | ProjectorLife]] = kinds
+        self._lives: list[Life | ProjectorLife | None] = [None] * len(kinds)
+        self._starts_s = [0.0] * len(kinds)
         self._names = 0
+
+    @property
+    def _output(self) -> Output:
+        return self.settings.worker.output
+
+    def _make_oracles(self) -> list[Oracle]:
+        prefix = self.settings.redis.prefix
+        oracles = [Oracle(self._expected, prefix, self._kafka, is_one_step=False)] if self._output != "redis" else []
+        if self._output != "kafka":
+            is_all = self._output == "redis"
+            oracles.append(Oracle(self._expected, prefix, self.redis, is_one_step=is_all, is_source=is_all))
+        return oracles
 
     def run(self) -> None:
         """Live through the scenario, then heal everything and wait until it is quiet.
@@ -93,12 +92,13 @@ class World:
         if self.faults.failover and self.random.random() < 0.5:  # when nobody has anything to commit any more
             self._fail_over()
             self._wait_until_quiet()
-        self._oracle.judge(self)
+        for oracle in self._oracles:
+            oracle.judge(self)
 
     @property
     def utterances(self) -> int:
         """How many utterances the logs hold."""
-        return self._oracle.utterances
+        return sum(len(call.utterances) for call in self._expected.calls.values())
 
     # -- time
 
@@ -115,12 +115,16 @@ class World:
         self.now_s += _QUIET_STEP_S if self.is_healing else self.random.uniform(0, 2 * self._scenario.step_s)
         self.deliver_late()
         self.group.expire()
+        self.projector_group.expire()
+        self.broker.expire()
         if not self.is_healing:
             self._go_wrong()
         idle = [n for n, life in enumerate(self._lives) if not (life and life.is_busy)]
         for number in idle if self.is_healing else self.random.sample(idle, min(1, len(idle))):
             self._turn(number)
-        self._oracle.look(self)
+        self._kafka.follow(self.now_s)
+        for oracle in self._oracles:
+            oracle.look()
 
     def deliver_late(self) -> None:
         """Requests that their senders have given up arrive."""
@@ -136,7 +140,7 @@ class World:
         """Whether something of this chance goes wrong now."""
         return not self.is_healing and chance > 0 and self.random.random() < chance
 
-    def point(self, life: Life, name: str) -> None:
+    def point(self, life: Life | ProjectorLife, name: str) -> None:
         """A worker is about to touch the outside, or has just done so: here it may die, or stand still.
 
         Raises:
@@ -150,7 +154,7 @@ class World:
         if life.is_killed:
             raise Killed
 
-    def _freeze(self, life: Life, seconds: float) -> None:
+    def _freeze(self, life: Life | ProjectorLife, seconds: float) -> None:
         self.note(life.name, "frozen")
         wakes_s = self.now_s + seconds
         life.silent_since_s = self.now_s
@@ -183,7 +187,8 @@ class World:
         """The replica, which is behind, becomes the primary."""
         self.note("redis", "failover")
         self.redis.load(self._replica)
-        self._oracle.forgive()
+        for oracle in self._oracles:
+            oracle.forgive(self.redis)
 
     def _heal(self) -> None:
         self.note("world", "heals")
@@ -192,33 +197,45 @@ class World:
     def _wait_until_quiet(self) -> None:
         """Quiet is when nothing has been committed for longer than a takeover can last."""
         since_s = began_s = self.now_s
-        seen = self._oracle.progress(self)
+        seen = self._progress()
         while self.now_s - since_s < _QUIET_S:
             self.step()
-            now = self._oracle.progress(self)
+            now = self._progress()
             if now != seen:
                 seen, since_s = now, self.now_s
             assert self.now_s - began_s < _STUCK_S, "no end of changes"
 
+    def _progress(self) -> object:
+        return [oracle.progress() for oracle in self._oracles], len(self.letters)
+
     # -- workers
+
+    def read_waits(self, life: "Life | ProjectorLife") -> None:
+        """A reader waits for more: the others go on, and it may die meanwhile.
+
+        Raises:
+            Killed: it dies.
+        """
+        self.point(life, "reading")
+        self.step()
 
     def _turn(self, number: int) -> None:
         life = self._lives[number]
         if life is None:
             if self.now_s >= self._starts_s[number]:
-                self._lives[number] = self._start()
+                self._start(number)
             return
         life.is_busy = True
         try:
             if life.is_asked_to_stop:
                 self.note(life.name, "drains")
-                drained = life.ingest.drain(self.clock() + _DRAIN_S)
+                drained = life.drain(self.clock() + _DRAIN_S)
                 self.note(life.name, "drained" if drained else "ran out of time")
                 self._end(number, life, leaves=True)
             else:
-                life.ingest.turn()
+                life.loop.turn()
                 if self.random.random() < _STATUS:
-                    life.ingest.status()
+                    life.loop.status()
         except Killed:
             self._end(number, life, leaves=False)
         except Fenced as error:
@@ -230,13 +247,17 @@ class World:
         finally:
             life.is_busy = False
 
-    def _start(self) -> Life:
+    def _start(self, number: int) -> None:
         self._names += 1
-        life = Life(self, f"worker-{self._names}")
-        self.note(life.name, "started")
-        return life
+        name = f"worker-{self._names}"
+        self.note(name, "started")
+        self._starts_s[number] = math.inf  # it may stand still before it has begun, and nobody takes its place
+        try:
+            self._lives[number] = self._kinds[number](self, name, slot=number)
+        except Killed:
+            self._starts_s[number] = self.now_s + 1.0
 
-    def _end(self, number: int, life: Life, *, leaves: bool) -> None:
+    def _end(self, number: int, life: Life | ProjectorLife, *, leaves: bool) -> None:
         if leaves:
             life.consumer.close()
         life.silent_since_s = self.now_s
