@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 from random import Random
 
 from kafka.errors import KafkaError
+from redis import RedisError
 
 from tests.chaos.armed import POINTS
 from tests.chaos.config import Run
 from tests.chaos.fleet import SESSION_S, Fleet
-from tests.chaos.proxy import BAD_MOMENTS
+from tests.chaos.proxy import BAD_MOMENTS, SCRIPT, Proxy, Trap
 from tests.chaos.servers import Servers
 
 _REACHED_S = 6.0
+_WHOLE = 0.2  # of the kills at a point take the supervisor too
+_RARE = {"in_revoked", "before_restore", "in_restore", "letters_sent"}
+"""Points that stay armed until somebody comes: the fault goes on without them."""
+_IN_TRANSACTIONS = {"AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit"}
 
 
 @dataclass
@@ -27,6 +32,9 @@ class Scene:
     fleet: Fleet
     random: Random
     tally: Counter[str] = field(default_factory=Counter)
+    tries: Counter[str] = field(default_factory=Counter)
+    armed: set[str] = field(default_factory=set)
+    only: frozenset[str] = frozenset()
 
     def note(self, what: str) -> None:
         """It has happened."""
@@ -36,6 +44,37 @@ class Scene:
     def kills(self) -> int:
         """Processes, trees or servers that have met SIGKILL."""
         return sum(count for what, count in self.tally.items() if what.startswith("kill"))
+
+    @property
+    def points(self) -> list[str]:
+        """The points at which something can be killed in this run."""
+        points = [name for name, modes in POINTS.items() if self.run.mode in modes.split()]
+        return [name for name in points if name in self.only] or points
+
+    def chosen(self, kind: tuple["Fault", ...]) -> tuple["Fault", ...]:
+        """Those of these faults that the run is about."""
+        names = self.only - POINTS.keys()
+        return tuple(fault for fault in kind if not names or fault.__name__ in names)
+
+    def next_of(self, kind: str, names: list[str]) -> str:
+        """Whose turn it is: what has happened least, or what was tried least, so that nothing waits for the rare."""
+        counts = self.random.choice((self.tally, self.tries))
+        name = min(names, key=lambda name: (counts[f"{kind} {name}"], self.random.random()))
+        self.tries[f"{kind} {name}"] += 1
+        return name
+
+    def collect_armed(self) -> None:
+        """Note the points that were reached."""
+        for name in sorted(self.armed):
+            if not (self.fleet.points / name).exists():
+                self.armed.remove(name)
+                self.note(f"kill at {name}")
+
+    def disarm(self, name: str) -> None:
+        """Nobody dies there any more."""
+        with suppress(FileNotFoundError):
+            (self.fleet.points / name).unlink()
+            self.armed.discard(name)
 
 
 Fault = Callable[[Scene], None]
@@ -77,17 +116,19 @@ def kill_projector(scene: Scene) -> None:
 
 def kill_at_point(scene: Scene) -> None:
     """Whoever reaches a point of the commit next; each point has its turn."""
-    points = [name for name, modes in POINTS.items() if scene.run.mode in modes.split()]
-    name = min(points, key=lambda point: (scene.tally[f"kill at {point}"], scene.random.random()))
+    scene.collect_armed()
+    name = scene.next_of("kill at", [point for point in scene.points if point not in scene.armed])
     path = scene.fleet.points / name
-    path.touch()
+    path.with_suffix(".new").write_text("worker" if scene.random.random() < _WHOLE else "")
+    path.with_suffix(".new").rename(path)
+    scene.armed.add(name)
+    if name in _RARE:
+        return
     deadline_s = time.monotonic() + _REACHED_S
     while path.exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        scene.note(f"kill at {name}")
+    scene.disarm(name)
+    scene.collect_armed()
 
 
 def freeze_worker(scene: Scene) -> None:
@@ -126,10 +167,34 @@ def kill_broker(scene: Scene) -> None:
     kafka.restart(victim)
 
 
+def freeze_broker(scene: Scene) -> None:
+    """A broker stands still, perhaps until its partitions have other leaders, and wakes up."""
+    scene.servers.kafka.freeze(scene.random.randrange(3), scene.random.uniform(1, 12))
+    scene.note("broker stands still")
+
+
 def fail_over_redis(scene: Scene) -> None:
     """The primary dies, the replica takes over."""
     scene.servers.redis.fail_over()
     scene.note("kill redis primary, replica promoted")
+
+
+def depose_redis(scene: Scene) -> None:
+    """The replica is promoted while the primary goes on taking writes: the newest of them are lost."""
+    scene.servers.redis.depose()
+    scene.note("redis primary deposed alive")
+
+
+def isolate_redis(scene: Scene) -> None:
+    """Nobody reaches the primary until the replica is promoted."""
+    scene.servers.redis.isolate()
+    scene.note("redis primary out of reach, replica promoted")
+
+
+def kill_sentinel(scene: Scene) -> None:
+    """One of the Sentinels, for a while."""
+    scene.servers.redis.kill_sentinel(scene.random.randrange(3), scene.random.uniform(1, 5))
+    scene.note("kill sentinel")
 
 
 def old_redis(scene: Scene) -> None:
@@ -155,16 +220,38 @@ def cut_redis(scene: Scene) -> None:
     scene.note("redis connections cut")
 
 
-def cut_at_bad_moment(scene: Scene) -> None:
-    """A request of a chosen kind reaches Kafka, and its answer never comes."""
-    name = scene.random.choice(list(BAD_MOMENTS))
-    proxies = scene.servers.kafka.proxies
-    before = sum(proxy.cuts for proxy in proxies)
+def lose_redis_answer(scene: Scene) -> None:
+    """A commit, or a claim, reaches Redis and takes place, and its answer never comes."""
+    if _springs(Trap(SCRIPT), scene.servers.redis.proxies):
+        scene.note("redis answer lost")
+
+
+def lose_kafka_answer(scene: Scene) -> None:
+    """A request of a chosen kind reaches Kafka and takes place, and its answer never comes."""
+    names = [name for name in BAD_MOMENTS if scene.run.mode != "redis" or name not in _IN_TRANSACTIONS]
+    name = scene.next_of("kafka answer lost:", names)
+    if _springs(Trap(BAD_MOMENTS[name]), scene.servers.kafka.proxies):
+        scene.note(f"kafka answer lost: {name}")
+
+
+def _springs(trap: Trap, proxies: list[Proxy]) -> bool:
     for proxy in proxies:
-        proxy.cut_after(BAD_MOMENTS[name])
-    time.sleep(2.0)
-    if sum(proxy.cuts for proxy in proxies) > before:
-        scene.note(f"kafka cut after {name}")
+        proxy.set_trap(trap)
+    deadline_s = time.monotonic() + _REACHED_S
+    while not trap.has_sprung and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    trap.take_away()
+    return trap.has_sprung
+
+
+def slow_network(scene: Scene) -> None:
+    """Every piece to and from one server comes late."""
+    proxies = [*scene.servers.kafka.proxies, *(scene.servers.redis.proxies if scene.run.mode != "kafka" else [])]
+    proxy = scene.random.choice(proxies)
+    proxy.delay(scene.random.uniform(0.02, 0.3))
+    time.sleep(scene.random.uniform(2, 6))
+    proxy.delay(0.0)
+    scene.note("slow network")
 
 
 def cut_kafka(scene: Scene) -> None:
@@ -177,7 +264,6 @@ def cut_kafka(scene: Scene) -> None:
     proxy.swallow(on=True)
     time.sleep(scene.random.uniform(1, 8))
     proxy.swallow(on=False)
-    proxy.cut()  # what was swallowed is gone; a real network would have ended these connections too
     scene.note("kafka out of reach")
 
 
@@ -185,11 +271,16 @@ PROCESSES: tuple[Fault, ...] = (
     kill_at_point, kill_at_point, kill_at_point, kill_ingest, kill_ingest, kill_worker, kill_worker, kill_inference,
     kill_supervisor, kill_projector, freeze_worker, terminate_worker, storm,
 )  # fmt: skip
-KAFKA: tuple[Fault, ...] = (kill_broker, kill_broker, cut_kafka, cut_at_bad_moment, cut_at_bad_moment)
-REDIS: tuple[Fault, ...] = (fail_over_redis, fail_over_redis, old_redis, slow_redis, cut_redis)
+KAFKA: tuple[Fault, ...] = (
+    kill_broker, kill_broker, kill_broker, freeze_broker, cut_kafka, cut_kafka, slow_network, *[lose_kafka_answer] * 4,
+)  # fmt: skip
+REDIS: tuple[Fault, ...] = (
+    fail_over_redis, fail_over_redis, fail_over_redis, depose_redis, isolate_redis, kill_sentinel, old_redis, old_redis,
+    slow_redis, cut_redis, lose_redis_answer, lose_redis_answer,
+)  # fmt: skip
 
 
 def inflict(fault: Fault, scene: Scene) -> None:
     """Let it happen; a fault that meets another one's mess has not happened."""
-    with suppress(KafkaError):
+    with suppress(KafkaError, RedisError):
         fault(scene)
