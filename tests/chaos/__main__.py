@@ -139,7 +139,8 @@ def _is_sharp(run: Run) -> bool:
 
 def _storm(scene: Scene, profile: Profile, load: "subprocess.Popen[bytes]") -> None:
     """Faults of each kind go on beside each other while there are calls."""
-    kinds = [(faults.PROCESSES, profile.pause_s), (faults.KAFKA, profile.server_pause_s)]
+    kinds = [(faults.KILLS, profile.pause_s), (faults.LIVES, profile.server_pause_s)]
+    kinds += [(faults.KAFKA, profile.server_pause_s)]
     kinds += [(faults.REDIS, profile.server_pause_s)] if scene.run.mode != "kafka" else []
     kinds = [(chosen, pause_s) for kind, pause_s in kinds if (chosen := scene.chosen(kind))]
     with ThreadPoolExecutor(len(kinds)) as pool:

@@ -267,10 +267,10 @@ def cut_kafka(scene: Scene) -> None:
     scene.note("kafka out of reach")
 
 
-PROCESSES: tuple[Fault, ...] = (
-    kill_at_point, kill_at_point, kill_at_point, kill_ingest, kill_ingest, kill_worker, kill_worker, kill_inference,
-    kill_supervisor, kill_projector, freeze_worker, terminate_worker, storm,
+KILLS: tuple[Fault, ...] = (
+    *[kill_at_point] * 6, *[kill_ingest] * 4, kill_worker, kill_inference, kill_supervisor, kill_projector,
 )  # fmt: skip
+LIVES: tuple[Fault, ...] = (freeze_worker, terminate_worker, storm)
 KAFKA: tuple[Fault, ...] = (
     kill_broker, kill_broker, kill_broker, freeze_broker, cut_kafka, cut_kafka, slow_network, *[lose_kafka_answer] * 4,
 )  # fmt: skip

@@ -103,7 +103,8 @@ class Kafka:
         with suppress(KafkaError), closing(self.admin()) as admin:
             (described,) = admin.describe_topics([topic])
             leaders = {p["partition_index"]: p["leader_id"] for p in described["partitions"]}
-            return int(leaders[partition]) - 1
+            leader = int(leaders.get(partition, -1))
+            return leader - 1 if leader > 0 else None
         return None
 
 
