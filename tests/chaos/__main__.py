@@ -177,8 +177,8 @@ def _wait_until_quiet(scene: Scene) -> None:
             print("not quiet: what is there now is judged", file=sys.stderr)
             return
         time.sleep(_ATTEMPTS_S)
-        positions = look.watermarks(run)
-        if positions != seen or positions != look.ends(run, "audio"):
+        positions = look.watermarks(run), look.projected(run)
+        if positions != seen or positions[0] != look.ends(run, "audio"):
             seen, since_s = positions, time.monotonic()
 
 

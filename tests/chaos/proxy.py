@@ -59,22 +59,40 @@ class Proxies:
     """The thread in which all proxies run."""
 
     def __init__(self) -> None:
+        self._servers: list[asyncio.Server] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxies", daemon=True)
         self._thread.start()
 
     def open(self, target_port: int, *, speaks_kafka: bool = False) -> "Proxy":
         """A new proxy in front of a port of this machine."""
-        return self.call(_opened(target_port, speaks_kafka=speaks_kafka))
+        return self.call(self._open(target_port, speaks_kafka=speaks_kafka))
+
+    async def _open(self, target_port: int, *, speaks_kafka: bool) -> "Proxy":
+        proxy = Proxy(target_port, speaks_kafka=speaks_kafka)
+        self._servers.append(await asyncio.start_server(proxy.serve, "127.0.0.1", 0))
+        proxy.port = self._servers[-1].sockets[0].getsockname()[1]
+        return proxy
 
     def call(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run in the proxies' thread, and wait for the result."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
 
     def close(self) -> None:
-        """End the thread; the connections go with the process."""
+        """End the thread, and with it every connection."""
+        self.call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0)  # what was reset is closed in the loop's next turn
 
 
 class Proxy:
@@ -134,15 +152,15 @@ class Proxy:
             asyncio.ensure_future(pass_on[0](reader, to_writer, caught)),
             asyncio.ensure_future(pass_on[1](to_reader, writer, caught)),
         ]
-        await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
-        for pump in pumps:
-            pump.cancel()
-        for pump in pumps:
-            with suppress(asyncio.CancelledError, OSError, asyncio.IncompleteReadError):
-                await pump
-        for end in ends:
-            _reset(end)
-        self._writers -= ends
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            for end in ends:
+                _reset(end)
+            self._writers -= ends
 
     async def _commands(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, caught: dict[int, Trap]
@@ -196,13 +214,6 @@ class Proxy:
         if not self._swallows:
             writer.write(data)
             await writer.drain()
-
-
-async def _opened(target_port: int, *, speaks_kafka: bool) -> Proxy:
-    proxy = Proxy(target_port, speaks_kafka=speaks_kafka)
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    return proxy
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:
