@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
+from tests.chaos import look
 from tests.chaos.fleet import SESSION_S, Restored
 from tests.chaos.servers import wait_until
 
@@ -28,7 +29,7 @@ class Takeovers:
         self.after_kill_s: list[float] = []
         """From kill -9 of a worker until the last of its partitions goes on elsewhere."""
         self.reread_s: list[float] = []
-        """Audio of a partition between the record that a successor begins with and the kill."""
+        """Audio of a partition between the record that a successor begins with and the newest at the kill."""
         self.drain_s: list[float] = []
         """From SIGTERM to the worker's end."""
         self.behind_s: list[float] = []
@@ -44,10 +45,11 @@ class Takeovers:
         owned = self._steady(victim)
         began_s = time.time()
         self._scene.fleet.kill(victim)
+        ends = look.ends(self._scene.run, "audio")
         self._scene.note("kill worker")
         taken = self._taken(owned, began_s)
         self.after_kill_s.append(max(r.at_s for r in taken) - began_s)
-        self.reread_s += [max(0.0, began_s - self._captured_s(r, began_s)) for r in taken]
+        self.reread_s += [self._reread_s(r, ends[r.partition]) for r in taken]
 
     def _terminate(self, victim: int) -> None:
         owned = self._steady(victim)
@@ -85,18 +87,17 @@ class Takeovers:
         wait_until(is_complete, "the partitions to be taken over", timeout_s=_TAKEN_S)
         return list(found.values())
 
-    def _captured_s(self, restored: Restored, otherwise_s: float) -> float:
-        """Capture time of the record that a successor began with."""
+    def _reread_s(self, restored: Restored, end: int) -> float:
+        """How much captured time the records span that a successor reads again: from its watermark to the old end."""
         source = KafkaPartition(self._scene.run.topic("audio"), restored.partition)
-        servers = self._scene.run.bootstrap_servers.split(",")
-        with closing(KafkaConsumer(bootstrap_servers=servers, max_poll_records=1)) as consumer:
+        captured_ms: list[int] = []
+        with closing(KafkaConsumer(bootstrap_servers=self._scene.run.bootstrap_servers.split(","))) as consumer:
             consumer.assign([source])
-            if restored.watermark >= consumer.end_offsets([source])[source]:
-                return otherwise_s
             consumer.seek(source, restored.watermark)
-            while True:
-                if records := consumer.poll(timeout_ms=1_000).get(source):
-                    return float(records[0].timestamp / 1000)
+            while consumer.position(source) < end:
+                records = consumer.poll(timeout_ms=1_000).get(source, ())
+                captured_ms += [record.timestamp for record in records if record.offset < end]
+        return (max(captured_ms) - min(captured_ms)) / 1000 if captured_ms else 0.0
 
     def _figures(self) -> dict[str, tuple[list[float], float]]:
         """Per name: what was measured, and the longest that is promised."""
