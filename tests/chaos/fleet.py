@@ -54,6 +54,11 @@ class Fleet:
         self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
         self._thread.start()
 
+    @property
+    def has_static_members(self) -> bool:
+        """Whether a worker keeps its place in the group while it starts again."""
+        return self._options.get("kafka__membership") == "static"
+
     # -- life
 
     def start(self, number: int) -> None:
