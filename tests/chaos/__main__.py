@@ -19,9 +19,9 @@ from random import Random
 from tests.chaos import faults, look
 from tests.chaos.bugs import BUGS
 from tests.chaos.config import Run
-from tests.chaos.faults import Fault, Scene
 from tests.chaos.fleet import Fleet
 from tests.chaos.report import Report
+from tests.chaos.scene import Fault, Scene
 from tests.chaos.servers import MASTER, Servers, wait_until
 from tests.chaos.takeovers import Takeovers
 from tests.chaos.tamper import tamper

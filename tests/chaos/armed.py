@@ -1,9 +1,9 @@
 """`python -m tests.chaos.armed worker`: the real worker, with points at which it can be made to die.
 
 A point is armed by a file of its name in the folder `CHAOS_POINTS`; the first process that reaches it takes the file
-away and is gone, by SIGKILL, and its supervisor with it if the file says `worker`. Nothing of this is in the worker:
-the points are set around its calls and its libraries' when a child process begins. `CHAOS_BUG` names a bug of `bugs`
-to plant.
+away and is gone, by SIGKILL, and its supervisor with it if the file says `worker`; if it says `freeze`, the process
+stops until it is told to go on (SIGCONT). Nothing of this is in the worker: the points are set around its calls and its
+libraries' when a child process begins. `CHAOS_BUG` names a bug of `bugs` to plant.
 """
 
 import os
@@ -39,11 +39,17 @@ POINTS: Final = {
 """The points, and the output modes in which they are reached."""
 
 _MOMENT_S = 0.02
+_AWAKE_S = 0.5
+_NOBODY = 0
 
 
 def reach(name: str) -> None:
     """Die here, if this point is armed."""
-    if doomed := _taken(name):
+    doomed = _taken(name)
+    if doomed == [_NOBODY]:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(_AWAKE_S)  # the client's own thread learns what has become of us
+    elif doomed:
         _die(doomed)
 
 
@@ -52,7 +58,12 @@ def _taken(name: str) -> list[int]:
     point = Path(os.environ["CHAOS_POINTS"]) / name
     with suppress(FileNotFoundError):
         taken = point.rename(point.with_name(f"{name}.hit.{os.getpid()}"))
-        return [os.getppid(), os.getpid()] if taken.read_text() == "worker" else [os.getpid()]
+        match taken.read_text():
+            case "freeze":
+                return [_NOBODY]
+            case "worker":
+                return [os.getppid(), os.getpid()]
+        return [os.getpid()]
     return []
 
 

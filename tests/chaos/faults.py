@@ -1,83 +1,22 @@
 """What may go wrong: each fault does one thing to a running scene, and takes as long as it takes."""
 
+import os
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from random import Random
 
 from kafka.errors import KafkaError
 from redis import RedisError
 
-from tests.chaos.armed import POINTS
-from tests.chaos.config import Run
-from tests.chaos.fleet import SESSION_S, Fleet
+from tests.chaos.fleet import SESSION_S
 from tests.chaos.proxy import BAD_MOMENTS, SCRIPT, Proxy, Trap
-from tests.chaos.servers import Servers
+from tests.chaos.scene import Fault, Scene
 
 _SPRUNG_S = 6.0
 _WHOLE = 0.2  # of the kills at a point take the supervisor too
 _SOON_S = 1.0
 _MOST_ARMED = 5
 _IN_TRANSACTIONS = {"AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit"}
-
-
-@dataclass
-class Scene:
-    """Everything that faults may touch, and the tally of what they did."""
-
-    run: Run
-    servers: Servers
-    fleet: Fleet
-    random: Random
-    tally: Counter[str] = field(default_factory=Counter)
-    tries: Counter[str] = field(default_factory=Counter)
-    armed: set[str] = field(default_factory=set)
-    only: frozenset[str] = frozenset()
-
-    def note(self, what: str) -> None:
-        """It has happened."""
-        self.tally[what] += 1
-
-    @property
-    def kills(self) -> int:
-        """Processes, trees or servers that have met SIGKILL."""
-        return sum(count for what, count in self.tally.items() if what.startswith("kill"))
-
-    @property
-    def points(self) -> list[str]:
-        """The points at which something can be killed in this run."""
-        points = [name for name, modes in POINTS.items() if self.run.mode in modes.split()]
-        return [name for name in points if name in self.only] or points
-
-    def chosen(self, kind: tuple["Fault", ...]) -> tuple["Fault", ...]:
-        """Those of these faults that the run is about."""
-        names = self.only - POINTS.keys()
-        return tuple(fault for fault in kind if not names or fault.__name__ in names)
-
-    def next_of(self, kind: str, names: list[str]) -> str:
-        """Whose turn it is: what has happened least, or what was tried least, so that nothing waits for the rare."""
-        counts = self.random.choice((self.tally, self.tries))
-        name = min(names, key=lambda name: (counts[f"{kind} {name}"], self.random.random()))
-        self.tries[f"{kind} {name}"] += 1
-        return name
-
-    def collect_armed(self) -> None:
-        """Note the points that were reached."""
-        for name in sorted(self.armed):
-            if not (self.fleet.points / name).exists():
-                self.armed.remove(name)
-                self.note(f"kill at {name}")
-
-    def disarm(self, name: str) -> None:
-        """Nobody dies there any more."""
-        with suppress(FileNotFoundError):
-            (self.fleet.points / name).unlink()
-            self.armed.discard(name)
-
-
-Fault = Callable[[Scene], None]
 
 
 def _victim(scene: Scene) -> int:
@@ -117,13 +56,11 @@ def kill_projector(scene: Scene) -> None:
 def kill_at_point(scene: Scene) -> None:
     """Whoever reaches a point next; each has its turn. Where nobody comes soon, it stays armed."""
     scene.collect_armed()
-    free = [point for point in scene.points if point not in scene.armed]
+    free = [point for point in scene.points if point not in scene.armed | scene.freezing]
     if not free or len(scene.armed) >= _MOST_ARMED:
         return
     name = scene.next_of("kill at", free)
-    path = scene.fleet.points / name
-    path.with_suffix(".new").write_text("worker" if scene.random.random() < _WHOLE else "")
-    path.with_suffix(".new").rename(path)
+    path = scene.arm(name, "worker" if scene.random.random() < _WHOLE else "")
     scene.armed.add(name)
     deadline_s = time.monotonic() + _SOON_S
     while path.exists() and time.monotonic() < deadline_s:
@@ -135,6 +72,24 @@ def freeze_worker(scene: Scene) -> None:
     """A worker stands still until its partitions are another's, and wakes up."""
     if scene.fleet.freeze(_victim(scene), SESSION_S + scene.random.uniform(1, 4)):
         scene.note("zombie")
+
+
+def freeze_at_point(scene: Scene) -> None:
+    """Whoever reaches a point next stands still there until its partitions are another's, and goes on from there."""
+    free = [point for point in scene.points if point not in {*scene.armed, "during_commit"}]
+    name = scene.next_of("zombie at", free)
+    scene.freezing.add(name)
+    scene.arm(name, "freeze")
+    deadline_s = time.monotonic() + _SPRUNG_S
+    while not (frozen := list(scene.fleet.points.glob(f"{name}.hit.*"))) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    scene.disarm(name)
+    scene.freezing.discard(name)
+    for hit in frozen:
+        time.sleep(SESSION_S + scene.random.uniform(1, 4))
+        with suppress(ProcessLookupError):  # somebody was faster
+            os.kill(int(hit.suffix[1:]), signal.SIGCONT)
+        scene.note(f"zombie at {name}")
 
 
 def terminate_worker(scene: Scene) -> None:
@@ -270,7 +225,7 @@ def cut_kafka(scene: Scene) -> None:
 KILLS: tuple[Fault, ...] = (
     *[kill_at_point] * 6, *[kill_ingest] * 4, kill_worker, kill_inference, kill_supervisor, kill_projector,
 )  # fmt: skip
-LIVES: tuple[Fault, ...] = (freeze_worker, terminate_worker, storm)
+LIVES: tuple[Fault, ...] = (freeze_worker, freeze_at_point, freeze_at_point, terminate_worker, storm)
 KAFKA: tuple[Fault, ...] = (
     kill_broker, kill_broker, kill_broker, freeze_broker, cut_kafka, cut_kafka, slow_network, *[lose_kafka_answer] * 4,
 )  # fmt: skip

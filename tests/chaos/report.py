@@ -5,7 +5,7 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.chaos.faults import Scene
+    from tests.chaos.scene import Scene
     from tests.chaos.takeovers import Takeovers
 
 _MANY = 100

@@ -13,7 +13,7 @@ from tests.chaos.fleet import SESSION_S, Restored
 from tests.chaos.servers import wait_until
 
 if TYPE_CHECKING:
-    from tests.chaos.faults import Scene
+    from tests.chaos.scene import Scene
 
 _STEADY_S = 3.0
 _TAKEN_S = 60.0
