@@ -200,6 +200,8 @@ class Partition:
             times = Times(item.decided_ms, item.known_ms, now_ms)
             outputs.utterances.append(utterance_record(item.result, item.number, stamps, times))
         state = self._finish(call) if call.is_finished else self._save(call)
+        if state is None:  # its first results are awaited: a successor would find no trace of what is shown now
+            return
         outputs.alerts.extend(call.fold.take_alerts())
         if not call.fold.is_changed:
             outputs.calls.append(CallUpdate(call.id, state))

@@ -12,14 +12,14 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import msgpack
 import structlog
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from worker.commits import Commit, Restored, TopicPartition
 from worker.consume import AudioConsumer, connection
@@ -157,10 +157,11 @@ class KafkaStore:
         yield {"topic": topics.state_topic, "partition": partition, "key": _CLOCK_KEY, "value": clock}
 
     def close(self) -> None:
-        """Close both clients; an open transaction is left to its successor or to time."""
+        """Close the clients; an open transaction is left to its successor or to time."""
         self._reader.close(timeout_ms=1_000)
         self._ends.close(timeout_ms=1_000)
-        self._producer.close(timeout=1)
+        with suppress(KafkaTimeoutError):  # what it still holds belongs to a transaction that will not take place
+            self._producer.close(timeout=1)
 
 
 def open_kafka_store(consumer: AudioConsumer, settings: KafkaSettings, slot: str) -> KafkaStore:

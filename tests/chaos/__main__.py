@@ -18,10 +18,11 @@ from pathlib import Path
 from random import Random
 
 from tests.chaos import faults, look
+from tests.chaos.bugs import BUGS
 from tests.chaos.config import Run
-from tests.chaos.faults import Fault, Scene
 from tests.chaos.fleet import Fleet
 from tests.chaos.report import Report
+from tests.chaos.scene import Fault, Scene
 from tests.chaos.servers import MASTER, Servers, wait_until
 from tests.chaos.takeovers import Takeovers
 from tests.chaos.tamper import tamper
@@ -42,11 +43,14 @@ class Profile:
     takeovers: int
     pause_s: float
     server_pause_s: float
+    kills: int = 0
+    """So many there must be."""
 
 
 PROFILES = {
-    "full": Profile(calls=700, concurrency=12, takeovers=8, pause_s=1.5, server_pause_s=15.0),
-    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=3.0, server_pause_s=8.0),
+    "full": Profile(calls=700, concurrency=12, takeovers=8, pause_s=2.5, server_pause_s=15.0, kills=200),
+    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=2.0, server_pause_s=8.0, kills=5),
+    "brief": Profile(calls=16, concurrency=8, takeovers=0, pause_s=0.5, server_pause_s=3.0),
 }
 
 
@@ -69,15 +73,17 @@ def main(arguments: Sequence[str]) -> int:
             idle_s=20,
             prefix=f"chaos-{options.mode}-{options.seed}",
             bootstrap_servers=servers.kafka.bootstrap_servers,
-            sentinel=servers.redis.sentinel,
+            sentinels=servers.redis.sentinels,
             master=MASTER,
             folder=str(folder),
         )
         run.save()
         servers.kafka.create_topics(run)
-        fleet = Fleet(run, {"kafka__assignor": options.assignor, "kafka__membership": options.membership})
+        settings = {"kafka__assignor": options.assignor, "kafka__membership": options.membership}
+        fleet = Fleet(run, settings, bug=options.bug)
         try:
-            is_clean = _live(Scene(run, servers, fleet, Random(f"chaos {run.seed}")), profile, report)
+            scene = Scene(run, servers, fleet, Random(f"chaos {run.seed}"), only=frozenset(options.only))
+            is_clean = _live(scene, profile, report)
             is_clean = is_clean and not (options.tamper and not _is_sharp(run))
         finally:
             for program in _programs:
@@ -112,9 +118,9 @@ def _live(scene: Scene, profile: Profile, report: Report) -> bool:
     reader.terminate()
     reader.wait()
     code, verdict = _verify(run)
-    report.add(scene, verdict)
+    report.add(scene, verdict, least_kills=profile.kills)
     fleet.close()
-    return code == 0
+    return code == 0 and not report.broken
 
 
 def _verify(run: Run) -> tuple[int, str]:
@@ -135,8 +141,10 @@ def _is_sharp(run: Run) -> bool:
 
 def _storm(scene: Scene, profile: Profile, load: "subprocess.Popen[bytes]") -> None:
     """Faults of each kind go on beside each other while there are calls."""
-    kinds = [(faults.PROCESSES, profile.pause_s), (faults.KAFKA, profile.server_pause_s)]
+    kinds = [(faults.KILLS, profile.pause_s), (faults.LIVES, profile.server_pause_s)]
+    kinds += [(faults.KAFKA, profile.server_pause_s)]
     kinds += [(faults.REDIS, profile.server_pause_s)] if scene.run.mode != "kafka" else []
+    kinds = [(chosen, pause_s) for kind, pause_s in kinds if (chosen := scene.chosen(kind))]
     with ThreadPoolExecutor(len(kinds)) as pool:
         loops: list[Future[None]] = [
             pool.submit(_loop, scene, kind, pause_s, load, Random(f"{scene.run.seed} {number}"))
@@ -144,6 +152,9 @@ def _storm(scene: Scene, profile: Profile, load: "subprocess.Popen[bytes]") -> N
         ]
         for loop in loops:
             loop.result()
+    scene.collect_armed()
+    for name in list(scene.armed):
+        scene.disarm(name)
 
 
 def _loop(
@@ -168,8 +179,8 @@ def _wait_until_quiet(scene: Scene) -> None:
             print("not quiet: what is there now is judged", file=sys.stderr)
             return
         time.sleep(_ATTEMPTS_S)
-        positions = look.watermarks(run)
-        if positions != seen or positions != look.ends(run, "audio"):
+        positions = look.watermarks(run), look.projected(run)
+        if positions != seen or positions[0] != look.ends(run, "audio"):
             seen, since_s = positions, time.monotonic()
 
 
@@ -185,6 +196,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--profile", choices=list(PROFILES), default="short")
     parser.add_argument("--mode", choices=("redis", "kafka", "both"), default="kafka")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--bug", choices=list(BUGS), help="plant a bug in the workers: the run must end with 1")
+    parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="faults, and points of kill_at_point")
     parser.add_argument("--calls", type=int, help="number of calls (default: the profile's)")
     parser.add_argument("--chunk-ms", type=int, default=100, help="audio in a record, about")
     parser.add_argument("--assignor", choices=("cooperative-sticky", "sticky", "range"), default="cooperative-sticky")

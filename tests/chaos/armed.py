@@ -1,8 +1,9 @@
 """`python -m tests.chaos.armed worker`: the real worker, with points at which it can be made to die.
 
 A point is armed by a file of its name in the folder `CHAOS_POINTS`; the first process that reaches it takes the file
-away and is gone, by SIGKILL. Nothing of this is in the worker: the points are set around its calls and its libraries'
-when a child process begins. `CHAOS_BUG` names a bug of `bugs` to plant instead.
+away and is gone, by SIGKILL, and its supervisor with it if the file says `worker`; if it says `freeze`, the process
+stops until it is told to go on (SIGCONT). Nothing of this is in the worker: the points are set around its calls and its
+libraries' when a child process begins. `CHAOS_BUG` names a bug of `bugs` to plant.
 """
 
 import os
@@ -38,24 +39,37 @@ POINTS: Final = {
 """The points, and the output modes in which they are reached."""
 
 _MOMENT_S = 0.02
+_AWAKE_S = 0.5
+_NOBODY = 0
 
 
 def reach(name: str) -> None:
     """Die here, if this point is armed."""
-    if _taken(name):
-        _die()
+    doomed = _taken(name)
+    if doomed == [_NOBODY]:
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(_AWAKE_S)  # the client's own thread learns what has become of us
+    elif doomed:
+        _die(doomed)
 
 
-def _taken(name: str) -> bool:
+def _taken(name: str) -> list[int]:
+    """Who is to die, if this point is armed."""
     point = Path(os.environ["CHAOS_POINTS"]) / name
     with suppress(FileNotFoundError):
-        point.rename(point.with_name(f"{name}.hit.{os.getpid()}"))
-        return True
-    return False
+        taken = point.rename(point.with_name(f"{name}.hit.{os.getpid()}"))
+        match taken.read_text():
+            case "freeze":
+                return [_NOBODY]
+            case "worker":
+                return [os.getppid(), os.getpid()]
+        return [os.getpid()]
+    return []
 
 
-def _die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+def _die(doomed: list[int]) -> None:
+    for pid in doomed:
+        os.kill(pid, signal.SIGKILL)
 
 
 def around(
@@ -86,12 +100,12 @@ def _die_during_commit(producer: Any) -> None:
 
     @wraps(original)
     def commit(self: Any) -> None:
-        is_last = _taken("during_commit")
-        if is_last:
-            threading.Timer(random.uniform(0, _MOMENT_S), _die).start()
+        doomed = _taken("during_commit")
+        if doomed:
+            threading.Timer(random.uniform(0, _MOMENT_S), _die, [doomed]).start()
         original(self)
-        if is_last:
-            time.sleep(_MOMENT_S)
+        if doomed:
+            time.sleep(2 * _MOMENT_S)
 
     producer.commit_transaction = commit
 

@@ -6,9 +6,11 @@ from typing import Any
 
 from kafka import OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
+from kafka.errors import KafkaError
 
 from worker.commits import Commit
 from worker.consume import AudioConsumer
+from worker.errors import Fenced
 from worker.ingest import Ingest
 from worker.publish import RedisStore
 from worker.publish_kafka import KafkaStore
@@ -76,6 +78,37 @@ def results_outside_the_transaction() -> None:
         return original(self, [Commit(c.source, c.watermark, c.time, (), c.alerts, c.calls) for c in commits])
 
     _replace(KafkaStore, "commit", commit)
+
+
+@_bug
+def producer_is_used_again() -> None:
+    """A transaction that failed is given up, its producer goes on, and the commit counts as done."""
+
+    def commit(original: Any, self: Any, commits: list[Commit]) -> Any:
+        try:
+            return original(self, commits)
+        except Fenced as error:
+            if not isinstance(error.__cause__, KafkaError):
+                raise
+            self._producer.abort_transaction()
+            return []
+
+    _replace(KafkaStore, "commit", commit)
+
+
+@_bug
+def live_membership() -> None:
+    """Offsets carry what the group says of us now: nothing, once we are out, and the broker takes that unchecked."""
+    membership = property(lambda self: self._consumer.group_metadata(), lambda *_: None)
+    AudioConsumer.membership = membership  # type: ignore[assignment]  # that is the bug
+    original = AudioConsumer.poll
+
+    @wraps(original)
+    def poll(self: Any, timeout_ms: int) -> Any:
+        self._listener.is_lost = False  # without this, the process would end before it commits
+        return original(self, timeout_ms)
+
+    AudioConsumer.poll = poll
 
 
 @_bug

@@ -25,7 +25,7 @@ class Run:
     idle_s: int
     prefix: str
     bootstrap_servers: str
-    sentinel: str
+    sentinels: tuple[str, ...]
     master: str
     folder: str
 
@@ -36,7 +36,7 @@ class Run:
     @property
     def redis(self) -> Address:
         """Where the results are."""
-        return Address("redis://ignored", (self.sentinel,), self.master)
+        return Address("redis://ignored", tuple(self.sentinels), self.master)
 
     @property
     def group(self) -> str:

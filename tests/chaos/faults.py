@@ -1,44 +1,22 @@
 """What may go wrong: each fault does one thing to a running scene, and takes as long as it takes."""
 
+import os
+import signal
 import time
-from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
-from random import Random
 
 from kafka.errors import KafkaError
+from redis import RedisError
 
-from tests.chaos.armed import POINTS
-from tests.chaos.config import Run
-from tests.chaos.fleet import SESSION_S, Fleet
-from tests.chaos.proxy import BAD_MOMENTS
-from tests.chaos.servers import Servers
+from tests.chaos.fleet import SESSION_S
+from tests.chaos.proxy import BAD_MOMENTS, SCRIPT, Proxy, Trap
+from tests.chaos.scene import Fault, Scene
 
-_REACHED_S = 6.0
-
-
-@dataclass
-class Scene:
-    """Everything that faults may touch, and the tally of what they did."""
-
-    run: Run
-    servers: Servers
-    fleet: Fleet
-    random: Random
-    tally: Counter[str] = field(default_factory=Counter)
-
-    def note(self, what: str) -> None:
-        """It has happened."""
-        self.tally[what] += 1
-
-    @property
-    def kills(self) -> int:
-        """Processes, trees or servers that have met SIGKILL."""
-        return sum(count for what, count in self.tally.items() if what.startswith("kill"))
-
-
-Fault = Callable[[Scene], None]
+_SPRUNG_S = 6.0
+_WHOLE = 0.2  # of the kills at a point take the supervisor too
+_SOON_S = 1.0
+_MOST_ARMED = 5
+_IN_TRANSACTIONS = {"AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit"}
 
 
 def _victim(scene: Scene) -> int:
@@ -76,24 +54,42 @@ def kill_projector(scene: Scene) -> None:
 
 
 def kill_at_point(scene: Scene) -> None:
-    """Whoever reaches a point of the commit next; each point has its turn."""
-    points = [name for name, modes in POINTS.items() if scene.run.mode in modes.split()]
-    name = min(points, key=lambda point: (scene.tally[f"kill at {point}"], scene.random.random()))
-    path = scene.fleet.points / name
-    path.touch()
-    deadline_s = time.monotonic() + _REACHED_S
+    """Whoever reaches a point next; each has its turn. Where nobody comes soon, it stays armed."""
+    scene.collect_armed()
+    free = [point for point in scene.points if point not in scene.armed | scene.freezing]
+    if not free or len(scene.armed) >= _MOST_ARMED:
+        return
+    name = scene.next_of("kill at", free)
+    path = scene.arm(name, "worker" if scene.random.random() < _WHOLE else "")
+    scene.armed.add(name)
+    deadline_s = time.monotonic() + _SOON_S
     while path.exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
-    try:
-        path.unlink()
-    except FileNotFoundError:
-        scene.note(f"kill at {name}")
+    scene.collect_armed()
 
 
 def freeze_worker(scene: Scene) -> None:
     """A worker stands still until its partitions are another's, and wakes up."""
     if scene.fleet.freeze(_victim(scene), SESSION_S + scene.random.uniform(1, 4)):
         scene.note("zombie")
+
+
+def freeze_at_point(scene: Scene) -> None:
+    """Whoever reaches a point next stands still there until its partitions are another's, and goes on from there."""
+    free = [point for point in scene.points if point not in {*scene.armed, "during_commit"}]
+    name = scene.next_of("zombie at", free)
+    scene.freezing.add(name)
+    scene.arm(name, "freeze")
+    deadline_s = time.monotonic() + _SPRUNG_S
+    while not (frozen := list(scene.fleet.points.glob(f"{name}.hit.*"))) and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    scene.disarm(name)
+    scene.freezing.discard(name)
+    for hit in frozen:
+        time.sleep(SESSION_S + scene.random.uniform(1, 4))
+        with suppress(ProcessLookupError):  # somebody was faster
+            os.kill(int(hit.suffix[1:]), signal.SIGCONT)
+        scene.note(f"zombie at {name}")
 
 
 def terminate_worker(scene: Scene) -> None:
@@ -126,10 +122,34 @@ def kill_broker(scene: Scene) -> None:
     kafka.restart(victim)
 
 
+def freeze_broker(scene: Scene) -> None:
+    """A broker stands still, perhaps until its partitions have other leaders, and wakes up."""
+    scene.servers.kafka.freeze(scene.random.randrange(3), scene.random.uniform(1, 12))
+    scene.note("broker stands still")
+
+
 def fail_over_redis(scene: Scene) -> None:
     """The primary dies, the replica takes over."""
     scene.servers.redis.fail_over()
     scene.note("kill redis primary, replica promoted")
+
+
+def depose_redis(scene: Scene) -> None:
+    """The replica is promoted while the primary goes on taking writes: the newest of them are lost."""
+    scene.servers.redis.depose()
+    scene.note("redis primary deposed alive")
+
+
+def isolate_redis(scene: Scene) -> None:
+    """Nobody reaches the primary until the replica is promoted."""
+    scene.servers.redis.isolate()
+    scene.note("redis primary out of reach, replica promoted")
+
+
+def kill_sentinel(scene: Scene) -> None:
+    """One of the Sentinels, for a while."""
+    scene.servers.redis.kill_sentinel(scene.random.randrange(3), scene.random.uniform(1, 5))
+    scene.note("kill sentinel")
 
 
 def old_redis(scene: Scene) -> None:
@@ -155,16 +175,38 @@ def cut_redis(scene: Scene) -> None:
     scene.note("redis connections cut")
 
 
-def cut_at_bad_moment(scene: Scene) -> None:
-    """A request of a chosen kind reaches Kafka, and its answer never comes."""
-    name = scene.random.choice(list(BAD_MOMENTS))
-    proxies = scene.servers.kafka.proxies
-    before = sum(proxy.cuts for proxy in proxies)
+def lose_redis_answer(scene: Scene) -> None:
+    """A commit, or a claim, reaches Redis and takes place, and its answer never comes."""
+    if _springs(Trap(SCRIPT), scene.servers.redis.proxies):
+        scene.note("redis answer lost")
+
+
+def lose_kafka_answer(scene: Scene) -> None:
+    """A request of a chosen kind reaches Kafka and takes place, and its answer never comes."""
+    names = [name for name in BAD_MOMENTS if scene.run.mode != "redis" or name not in _IN_TRANSACTIONS]
+    name = scene.next_of("kafka answer lost:", names)
+    if _springs(Trap(BAD_MOMENTS[name]), scene.servers.kafka.proxies):
+        scene.note(f"kafka answer lost: {name}")
+
+
+def _springs(trap: Trap, proxies: list[Proxy]) -> bool:
     for proxy in proxies:
-        proxy.cut_after(BAD_MOMENTS[name])
-    time.sleep(2.0)
-    if sum(proxy.cuts for proxy in proxies) > before:
-        scene.note(f"kafka cut after {name}")
+        proxy.set_trap(trap)
+    deadline_s = time.monotonic() + _SPRUNG_S
+    while not trap.has_sprung and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    trap.take_away()
+    return trap.has_sprung
+
+
+def slow_network(scene: Scene) -> None:
+    """Every piece to and from one server comes late."""
+    proxies = [*scene.servers.kafka.proxies, *(scene.servers.redis.proxies if scene.run.mode != "kafka" else [])]
+    proxy = scene.random.choice(proxies)
+    proxy.delay(scene.random.uniform(0.02, 0.3))
+    time.sleep(scene.random.uniform(2, 6))
+    proxy.delay(0.0)
+    scene.note("slow network")
 
 
 def cut_kafka(scene: Scene) -> None:
@@ -177,19 +219,23 @@ def cut_kafka(scene: Scene) -> None:
     proxy.swallow(on=True)
     time.sleep(scene.random.uniform(1, 8))
     proxy.swallow(on=False)
-    proxy.cut()  # what was swallowed is gone; a real network would have ended these connections too
     scene.note("kafka out of reach")
 
 
-PROCESSES: tuple[Fault, ...] = (
-    kill_at_point, kill_at_point, kill_at_point, kill_ingest, kill_ingest, kill_worker, kill_worker, kill_inference,
-    kill_supervisor, kill_projector, freeze_worker, terminate_worker, storm,
+KILLS: tuple[Fault, ...] = (
+    *[kill_at_point] * 6, *[kill_ingest] * 4, kill_worker, kill_inference, kill_supervisor, kill_projector,
 )  # fmt: skip
-KAFKA: tuple[Fault, ...] = (kill_broker, kill_broker, cut_kafka, cut_at_bad_moment, cut_at_bad_moment)
-REDIS: tuple[Fault, ...] = (fail_over_redis, fail_over_redis, old_redis, slow_redis, cut_redis)
+LIVES: tuple[Fault, ...] = (freeze_worker, freeze_at_point, freeze_at_point, terminate_worker, storm)
+KAFKA: tuple[Fault, ...] = (
+    kill_broker, kill_broker, kill_broker, freeze_broker, cut_kafka, cut_kafka, slow_network, *[lose_kafka_answer] * 4,
+)  # fmt: skip
+REDIS: tuple[Fault, ...] = (
+    fail_over_redis, fail_over_redis, fail_over_redis, depose_redis, isolate_redis, kill_sentinel, old_redis, old_redis,
+    slow_redis, cut_redis, lose_redis_answer, lose_redis_answer,
+)  # fmt: skip
 
 
 def inflict(fault: Fault, scene: Scene) -> None:
     """Let it happen; a fault that meets another one's mess has not happened."""
-    with suppress(KafkaError):
+    with suppress(KafkaError, RedisError):
         fault(scene)

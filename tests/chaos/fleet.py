@@ -39,19 +39,25 @@ class Slot:
 class Fleet:
     """Workers in slots, watched by a thread of its own."""
 
-    def __init__(self, run: Run, options: dict[str, str]) -> None:
+    def __init__(self, run: Run, options: dict[str, str], *, bug: str | None = None) -> None:
         self.points = run.file("points")
         self.points.mkdir()
         self.ends: list[tuple[float, int, int | None]] = []
         """When which slot's worker ended, and its exit code."""
         self._run = run
         self._options = options
+        self._bug = {"CHAOS_BUG": bug} if bug else {}
         self._lives: list[tuple[int, Worker]] = []
         self._slots: dict[int, Slot] = {}
         self._lock = threading.RLock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="fleet", daemon=True)
         self._thread.start()
+
+    @property
+    def has_static_members(self) -> bool:
+        """Whether a worker keeps its place in the group while it starts again."""
+        return self._options.get("kafka__membership") == "static"
 
     # -- life
 
@@ -67,7 +73,7 @@ class Fleet:
             "kafka__group_id": run.group,
             "kafka__session_timeout_ms": str(int(SESSION_S * 1000)),
             **{f"kafka__{kind}_topic": run.topic(kind) for kind in KINDS},
-            "redis__sentinels": run.sentinel,
+            "redis__sentinels": ",".join(run.sentinels),
             "redis__sentinel_master": run.master,
             "redis__prefix": run.prefix,
             "redis__timeout_s": "1.0",
@@ -82,8 +88,8 @@ class Fleet:
             "log__format": "json",
         } | self._options
         environment = {f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}
-        bug = {"CHAOS_BUG": os.environ["CHAOS_BUG"]} if "CHAOS_BUG" in os.environ else {}
-        worker = Worker(environment | {"CHAOS_POINTS": str(self.points)} | bug, module="tests.chaos.armed")
+        environment |= {"CHAOS_POINTS": str(self.points)} | self._bug
+        worker = Worker(environment, module="tests.chaos.armed")
         self._lives.append((number, worker))
         return worker
 

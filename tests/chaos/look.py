@@ -74,6 +74,15 @@ def watermarks(run: Run) -> dict[int, int | None]:
     return {n: None if watermark is None else int(watermark) for n, watermark in enumerate(found)}
 
 
+def projected(run: Run) -> dict[str, str | None]:
+    """With output=both: up to where each partition of the outputs has come in Redis."""
+    if run.mode != "both":
+        return {}
+    sources = [f"{run.topic(kind)}:{n}" for kind in ("utterance", "call", "alert") for n in range(run.partitions)]
+    with closing(connect(run.redis, timeout_s=_TIMEOUT_S, decode_responses=True)) as client:
+        return {source: client.hget(f"{{{run.prefix}}}:position:{source}", "watermark") for source in sources}
+
+
 def read(run: Run, kind: str) -> Iterator[Any]:
     """All records of a topic up to its present end."""
     with closing(_consumer(run)) as consumer:

@@ -5,8 +5,10 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.chaos.faults import Scene
+    from tests.chaos.scene import Scene
     from tests.chaos.takeovers import Takeovers
+
+_MANY = 100
 
 
 class Report:
@@ -18,9 +20,11 @@ class Report:
         self._began_s = time.time()
         self._rows: list[tuple[str, str]] = []
         self._verdict = ""
+        self.broken: list[str] = []
+        """What the run should have done and did not, besides what the verifier says."""
 
-    def add(self, scene: "Scene", verdict: str) -> None:
-        """The run is over, and judged."""
+    def add(self, scene: "Scene", verdict: str, *, least_kills: int) -> None:
+        """The run is over, and judged; with many kills asked for, each point must have had one."""
         run = scene.run
         codes = [code for _, _, code in scene.fleet.ends]
         self._rows = [
@@ -33,6 +37,12 @@ class Report:
             ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
         ]
         self._verdict = verdict.rstrip()
+        self.broken = self.takeovers.broken() if self.takeovers else []
+        if scene.kills < least_kills:
+            self.broken.append(f"{scene.kills} kills, not {least_kills}")
+        if least_kills >= _MANY:
+            self.broken += [f"nothing died at {name}" for name in scene.points if not scene.tally[f"kill at {name}"]]
+        self._rows += [("not as it should be", text) for text in self.broken]
 
     def text(self) -> str:
         """For a terminal."""

@@ -1,4 +1,4 @@
-"""The servers of a chaos run: three Kafka nodes; a Redis primary, its replica and a Sentinel; a proxy before each."""
+"""The servers of a chaos run: three Kafka nodes; a Redis primary, its replica, three Sentinels; proxies."""
 
 import os
 import shutil
@@ -20,6 +20,8 @@ from tests.chaos.proxy import Proxies, Proxy
 
 MASTER = "calls"
 _COMPACTED = {"call", "state"}
+_SENTINELS = 3
+_QUORUM = 2
 _WAIT_S = 90.0
 
 
@@ -80,6 +82,14 @@ class Kafka:
         self._cluster.wait_ready()
         wait_until(self._is_in_sync, "all replicas to be in sync")
 
+    def freeze(self, number: int, seconds: float) -> None:
+        """One node stands still; returns when all partitions are whole again."""
+        pid = self._cluster.servers[number].pid
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGCONT)
+        wait_until(self._is_in_sync, "all replicas to be in sync")
+
     def _is_in_sync(self) -> bool:
         with suppress(KafkaError), closing(self.admin()) as admin:
             if len(admin.describe_cluster()["brokers"]) < len(self.proxies):
@@ -93,12 +103,13 @@ class Kafka:
         with suppress(KafkaError), closing(self.admin()) as admin:
             (described,) = admin.describe_topics([topic])
             leaders = {p["partition_index"]: p["leader_id"] for p in described["partitions"]}
-            return int(leaders[partition]) - 1
+            leader = int(leaders.get(partition, -1))
+            return leader - 1 if leader > 0 else None
         return None
 
 
 class RedisPair:
-    """A primary and a replica that a Sentinel watches; both snapshot now and then, and may be started from that."""
+    """A primary and a replica that three Sentinels watch; both may be started again from an old snapshot."""
 
     def __init__(self, nursery: Nursery, proxies: Proxies) -> None:
         self._nursery = nursery
@@ -107,9 +118,11 @@ class RedisPair:
         self._servers: list[Server] = []
         for number in range(2):
             self._servers.append(self._start(number, replica_of=number and self.proxies[0].port))
-        self._sentinel_port = free_port()
-        self.sentinel = f"127.0.0.1:{self._sentinel_port}"
-        self._start_sentinel()
+        self._sentinel_ports = [free_port() for _ in range(_SENTINELS)]
+        self.sentinels = tuple(f"127.0.0.1:{port}" for port in self._sentinel_ports)
+        for number in range(_SENTINELS):
+            self._configure_sentinel(number)
+        self._sentinels = [self._start_sentinel(number) for number in range(_SENTINELS)]
         wait_until(self.is_whole, "redis and its replica")
 
     def _start(self, number: int, *, replica_of: int = 0) -> Server:
@@ -122,16 +135,29 @@ class RedisPair:
         server.wait_ready(lambda: self._answers(port), timeout_s=_WAIT_S)
         return server
 
-    def _start_sentinel(self) -> None:
-        config = self._nursery.directory / "sentinel.conf"
-        config.write_text(
-            f"sentinel monitor {MASTER} 127.0.0.1 {self.proxies[0].port} 1\n"
+    def _configure_sentinel(self, number: int) -> None:
+        """Its file is its memory: it writes there what it has learnt."""
+        (self._nursery.directory / f"sentinel-{number}.conf").write_text(
+            f"sentinel monitor {MASTER} 127.0.0.1 {self.proxies[0].port} {_QUORUM}\n"
             f"sentinel down-after-milliseconds {MASTER} 1500\n"
             f"sentinel failover-timeout {MASTER} 6000\n"
         )
-        options = ["--sentinel", "--bind", "127.0.0.1", "--port", str(self._sentinel_port)]
-        server = self._nursery.start("sentinel", [find_server("valkey"), str(config), *options])
-        server.wait_ready(lambda: self._answers(self._sentinel_port), timeout_s=_WAIT_S)
+
+    def _start_sentinel(self, number: int) -> Server:
+        name, port = f"sentinel-{number}", self._sentinel_ports[number]
+        config = self._nursery.directory / f"{name}.conf"
+        options = ["--sentinel", "--bind", "127.0.0.1", "--port", str(port)]
+        server = self._nursery.start(name, [find_server("valkey"), str(config), *options])
+        server.wait_ready(lambda: self._answers(port), timeout_s=_WAIT_S)
+        return server
+
+    def kill_sentinel(self, number: int, seconds: float) -> None:
+        """One Sentinel is away for a while; the other two are enough."""
+        self._sentinels[number].process.kill()
+        self._sentinels[number].process.wait()
+        time.sleep(seconds)
+        self._sentinels[number] = self._start_sentinel(number)
+        wait_until(self.is_whole, "the Sentinels to agree")
 
     @staticmethod
     def client(port: int) -> redis.Redis:
@@ -143,16 +169,23 @@ class RedisPair:
             return bool(client.ping())
         return False
 
-    def primary(self) -> int:
-        """Which of the two the Sentinel takes for the primary."""
-        with closing(self.client(self._sentinel_port)) as client:
+    def primary(self, sentinel: int = 0) -> int:
+        """Which of the two a Sentinel takes for the primary."""
+        with closing(self.client(self._sentinel_ports[sentinel])) as client:
             _, port = client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", MASTER)
         return [proxy.port for proxy in self.proxies].index(int(port))
 
+    def _is_deposed(self, old: int) -> bool:
+        with suppress(redis.RedisError):
+            return self.primary() != old
+        return False
+
     def is_whole(self) -> bool:
-        """Whether the primary is one, and the replica follows it."""
+        """Whether all Sentinels take the same one for the primary, it is one, and the replica follows it."""
         with suppress(redis.RedisError):
             primary = self.primary()
+            if any(self.primary(other) != primary for other in range(1, _SENTINELS)):
+                return False
             roles = []
             for port in (self._ports[primary], self._ports[1 - primary]):
                 with closing(self.client(port)) as client:
@@ -170,10 +203,28 @@ class RedisPair:
         """The primary is killed; the replica is promoted, and the old primary comes back as its replica."""
         old = self.primary()
         self._servers[old].process.kill()
-        wait_until(lambda: self.primary() != old, "the Sentinel to promote the replica")
+        wait_until(lambda: self._is_deposed(old), "the Sentinels to promote the replica")
         new = self.proxies[1 - old].port
         self._servers[old].process.wait()
         self._servers[old] = self._start(old, replica_of=new)
+        wait_until(self.is_whole, "the old primary to follow")
+
+    def depose(self) -> None:
+        """The Sentinels promote the replica, and the old primary learns of it later: what it took meanwhile is lost."""
+        old = self.primary()
+        with closing(self.client(self._sentinel_ports[0])) as client:
+            client.execute_command("SENTINEL FAILOVER", MASTER)
+        wait_until(lambda: self._is_deposed(old), "the Sentinels to promote the replica")
+        wait_until(self.is_whole, "the old primary to follow")
+
+    def isolate(self) -> None:
+        """Nothing reaches the primary or leaves it until the replica is promoted."""
+        old = self.primary()
+        self.proxies[old].swallow(on=True)
+        try:
+            wait_until(lambda: self._is_deposed(old), "the Sentinels to promote the replica")
+        finally:
+            self.proxies[old].swallow(on=False)
         wait_until(self.is_whole, "the old primary to follow")
 
     def fall_back(self) -> None:

@@ -1,5 +1,6 @@
 """Real servers, real kills: nothing is lost, doubled or foreign. The short profile; `make chaos` runs the full one."""
 
+import re
 import subprocess
 import sys
 
@@ -26,3 +27,19 @@ def test_every_utterance_once_whatever_dies(mode):
     """Through kills, zombies, failovers and cuts the outputs are exact; falsified afterwards, the verifier says so."""
     code, told = chaos("--mode", mode, *VARIANTS[mode])
     assert code == 0, told
+
+
+BUGS = {
+    "position_before_results": ("redis", "before_script", "after_script"),
+    "offsets_before_results": ("kafka", "after_begin", "after_send", "after_flush", "before_commit"),
+}
+
+
+@pytest.mark.parametrize("bug", BUGS)
+def test_a_planted_bug_is_found(bug):
+    """What an untimely kill can lose is lost, and the verifier says so: a chaos run can fail."""
+    mode, *points = BUGS[bug]
+    run = ("--profile", "brief", "--mode", mode, "--seed", "31", "--bug", bug, "--only", "kill_at_point", *points)
+    code, told = chaos(*run)
+    missing = re.search(r"utterances missing +(\d+) of", told)
+    assert (code, missing and int(missing[1]) > 0) == (1, True), told

@@ -123,6 +123,16 @@ def test_a_new_call_is_visible_with_its_first_record():
     assert worker.commit().calls["call-1"]["attributes"] == {"queue": "sales"}
 
 
+def test_nothing_of_a_call_is_visible_before_its_state_can_be_stored():
+    """A successor that knows nothing of the call would publish the same version of it again."""
+    worker = Worker().read(log_of(Leg().media(SENTENCE, chunk_ms=5_000)))
+    store = worker.commit_answered()
+    assert (store.calls, store.states, len(worker.waiting)) == ({}, {}, 1)
+    worker.commit()
+    assert store.calls.keys() == store.states.keys() == {"call-1"}
+    assert store.calls["call-1"]["utterances"] == 1
+
+
 def test_a_call_in_which_nobody_records_anything_ends_idle():
     """Without its end, a call is over when its partition has observed the idle time without a record of it."""
     lost, other = Leg(), Leg("other", start_ms=EPOCH_MS)
