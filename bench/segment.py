@@ -33,7 +33,7 @@ Mask = npt.NDArray[np.bool_]
 
 RATE_HZ = 8000
 FRAME = RATE_HZ // 50
-SOUNDS = Path("/usr/share/asterisk/sounds/en")
+SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 PROMPTS = """
 agent-loginok auth-incorrect basic-pbx-ivr-main conf-adminmenu conf-usermenu demo-abouttotry demo-congrats
 demo-echotest demo-moreinfo demo-nogo demo-thanks dir-intro priv-callee-options queue-thankyou screen-callee-options

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of hanging
 
 _TESTS = Path(__file__).parent
-_SOUNDS = Path("/usr/share/asterisk/sounds/en")
+_SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _SOUNDS_NEEDED = "no recorded speech: apt-get install asterisk-core-sounds-en-wav"
 _KAFKA_NEEDED = "the embedded broker stands in for Kafka and cannot show this: install Java 17 and Maven"
 
