@@ -34,7 +34,8 @@ demo: $(READY) ## several calls at once, live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
 test: light ## every test, on a real Kafka and a real Redis
-	$(PYTEST) -m 'not ($(LIGHT))'
+	$(PYTEST) --numprocesses auto -m simulation
+	$(PYTEST) -m 'integration or chaos'
 
 lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/ruff check

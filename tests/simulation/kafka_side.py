@@ -14,6 +14,8 @@ from worker.errors import Fenced, StoreUnavailable
 from worker.records import Record
 
 _POLL_RECORDS = (1, 5, 50, 2000)
+_JOIN_UNFINISHED = 0.1
+"""How often a poll ends when the broker has a new generation, and the client has not heard yet what it is dealt."""
 
 
 class Readable(Protocol):
@@ -69,6 +71,7 @@ class Group:
         self._world = world
         self._is_eager = is_eager
         self._members: list[SimConsumer] = []
+        self._generation = 0
         self._owner: dict[TopicPartition, SimConsumer | None] = dict.fromkeys(logs)
         self._target: dict[TopicPartition, SimConsumer | None] = dict.fromkeys(logs)
 
@@ -84,14 +87,13 @@ class Group:
             self.rebalance()
 
     def is_member(self, membership: Membership) -> bool:
-        """Whether the broker takes a transaction's offsets from it (KIP-447).
-
-        A member keeps its partitions until it has synchronised itself, so its generation is good as long as it is one.
-        """
-        return membership == NOBODY or membership.member in self._members
+        """Whether the broker takes a transaction's offsets from it (KIP-447)."""
+        member = membership.member
+        return member is None or (member in self._members and membership.generation == member.generation)
 
     def rebalance(self) -> None:
         self._world.note("group", "rebalance", len(self._members))
+        self._generation += 1
         for source in self._target:
             self._target[source] = self._world.random.choice(self._members) if self._members else None
         for member in self._members:
@@ -122,6 +124,11 @@ class Group:
             if member.polls_until_lost < 0:
                 member.lose()
             return
+        is_news = member.generation != self._generation
+        member.generation = self._generation
+        member.is_joining = is_news and not self._is_eager and self._world.dice(_JOIN_UNFINISHED)
+        if member.is_joining:
+            return
         if member.must_revoke:
             gone, member.must_revoke = member.must_revoke, set()
             self._owner.update(dict.fromkeys(gone))
@@ -141,6 +148,9 @@ class SimConsumer:
         self.life = life
         self.must_revoke: set[TopicPartition] = set()
         self.polls_until_lost = 0
+        self.generation = 0
+        """That it has joined last, as the broker knows it."""
+        self.is_joining = False
         self.membership: Membership | None = None
         self._world = world
         self._group = group
@@ -175,7 +185,7 @@ class SimConsumer:
     @property
     def live_membership(self) -> Membership:
         """What the real client says of itself now: once it is out, nothing."""
-        own = Membership(1, self)
+        own = Membership(self.generation, self)
         return own if self._group.is_member(own) else NOBODY
 
     # -- what the worker calls
@@ -189,7 +199,7 @@ class SimConsumer:
         self._group.sync(self)
         if self._is_lost:
             raise Fenced("simulated: out of the group")
-        if self.live_membership != NOBODY:
+        if self.live_membership != NOBODY and not self.is_joining:
             self.membership = self.live_membership
         if self._world.is_log_down:
             return {}

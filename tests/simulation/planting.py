@@ -2,18 +2,38 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 from tests.simulation.redis_side import Client
+from tests.simulation.scenario import Output
 
-BUGS: dict[str, Callable[[], Any]] = {}
+Plant = Callable[[], Iterator[None]]
 
 
-def planted(bug: Callable[[], Iterator[None]]) -> Callable[[], Iterator[None]]:
+class Bug(NamedTuple):
+    """What plants it, and the output of the worlds that it is looked for in."""
+
+    plant: Callable[[], Any]
+    output: Output
+
+
+BUGS: dict[str, Bug] = {}
+
+
+def planted(plant: Plant) -> Plant:
     """Put a bug on the list, under its name."""
-    BUGS[bug.__name__] = contextmanager(bug)
-    return bug
+    return planted_in("redis")(plant)
+
+
+def planted_in(output: Output) -> Callable[[Plant], Plant]:
+    """The same, for worlds with this output."""
+
+    def note(plant: Plant) -> Plant:
+        BUGS[plant.__name__] = Bug(contextmanager(plant), output)
+        return plant
+
+    return note
 
 
 def around(owner: type, name: str, wrap: Callable[..., Any]) -> Any:

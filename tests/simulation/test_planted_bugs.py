@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests.simulation import bugs_of_delivery, bugs_of_state
+from tests.simulation import bugs_of_delivery, bugs_of_kafka, bugs_of_state
 from tests.simulation.planting import BUGS
 from tests.simulation.run import prepare, quiet_logs
 
 SEEDS = 300
-LISTS = (bugs_of_delivery, bugs_of_state)  # importing them fills BUGS
+LISTS = (bugs_of_delivery, bugs_of_kafka, bugs_of_state)  # importing them fills BUGS
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +25,11 @@ def test_a_planted_bug_is_found(name):
 
 def found_by(name):
     """The first seed that finds the bug, and how it shows."""
+    bug = BUGS[name]
     for seed in range(SEEDS):
-        world = prepare(seed)
+        world = prepare(seed, bug.output)
         try:
-            with BUGS[name]():
+            with bug.plant():
                 world.run()
         except Exception as error:  # noqa: BLE001 - however it shows, it is found
             return seed, f"{type(error).__name__} {error}"

@@ -15,7 +15,7 @@ from tests.simulation.kafka_side import Group, Membership
 from worker.commits import TopicPartition
 from worker.records import Position, Record
 
-TRANSACTION_S = 4.0
+TRANSACTION_S = 8.0
 """Longer than a session: a dead owner's transaction may outlive its successor's first commits."""
 
 
