@@ -24,7 +24,7 @@ class Report:
         """What the run should have done and did not, besides what the verifier says."""
 
     def add(self, scene: "Scene", verdict: str, *, least_kills: int) -> None:
-        """The run is over, and judged; with many kills asked for, each point must have had one."""
+        """The run is over, and judged. A long one must have killed at each point, and been quick to take over."""
         run = scene.run
         codes = [code for _, _, code in scene.fleet.ends]
         self._rows = [
@@ -37,10 +37,10 @@ class Report:
             ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
         ]
         self._verdict = verdict.rstrip()
-        self.broken = self.takeovers.broken() if self.takeovers else []
         if scene.kills < least_kills:
             self.broken.append(f"{scene.kills} kills, not {least_kills}")
         if least_kills >= _MANY:
+            self.broken += self.takeovers.broken() if self.takeovers else []
             self.broken += [f"nothing died at {name}" for name in scene.points if not scene.tally[f"kill at {name}"]]
         self._rows += [("not as it should be", text) for text in self.broken]
 
