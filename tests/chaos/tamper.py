@@ -63,6 +63,11 @@ def _in_redis(run: Run) -> None:
         client.rename(f"{tag}call:{longest}", f"{tag}call:stranger")
         client.zadd(f"{tag}live:by_risk", {longest: 0.5})
         client.hincrby(f"{tag}position:{run.topic('audio')}:0", "watermark", -1)
+    history = run.file("history.jsonl")
+    looks = [json.loads(line) for line in history.read_text().splitlines()]
+    newest = next(seen for seen in reversed(looks) if "ids" in seen)
+    with history.open("a") as file:  # one look showed what was never there
+        file.write(json.dumps(newest | {"ids": ["stranger", *newest["ids"]]}) + "\n")
 
 
 def _in_kafka(run: Run) -> None:
