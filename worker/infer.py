@@ -1,12 +1,11 @@
 """The engine: prepare, run, finish. Call audio in, calibrated probabilities out; a bad utterance harms only itself."""
 
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 from torch import Tensor
@@ -16,46 +15,55 @@ from worker import audio
 from worker.audio import Sound
 from worker.errors import ConfigurationError
 from worker.model import EmotionModel, load
+from worker.packed import PackedModel
 from worker.records import Prediction
+
+if TYPE_CHECKING:
+    from worker.settings import ModelSettings
 
 TOO_SHORT: Final = "too_short"
 LOW_CONFIDENCE: Final = "low_confidence"
 NOT_FINITE: Final = "not_finite"
 FAILED: Final = "inference_failed"
+OUT_OF_MEMORY: Final = "out_of_memory"
 
 _SILENCE: Final = (Encoding.S16LE, audio.RATE_HZ, bytes(2 * audio.RATE_HZ))
 _LONGEST_S: Final = 15
+_LARGE: Final = 512  # of the encoder's width; a smaller model is as fast in float32
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _log: Final = logging.getLogger(__name__)
 
 
-def open_engine(
-    path: str, *, device: str = "auto", dtype: str = "auto", threads: int = 0, batch_seconds: float = 60.0
-) -> "Engine":
+def open_engine(settings: "ModelSettings") -> "Engine":
     """Load a model and make the engine for it, not yet warm.
-
-    Args:
-        path: bundle, Hugging Face folder or `demo-tiny`.
-        device: `cpu`, `cuda`, or `auto`: a GPU if there is one.
-        dtype: `fp32`, `bf16`, or `auto`: bf16 on a GPU, fp32 on a CPU.
-        threads: CPU threads; 0 leaves the choice to torch.
-        batch_seconds: padded seconds of the largest batch that will come.
 
     Raises:
         ConfigurationError: there is no such device.
         ModelError: the checkpoint cannot be used.
     """
-    if device == "cuda" and not torch.cuda.is_available():
+    device, has_gpu = settings.device, torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
         raise ConfigurationError("model.device is cuda, but torch finds no GPU it can use")
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype == "auto":
-        dtype = "bf16" if device == "cuda" else "fp32"
+        device = "cuda" if has_gpu else "cpu"
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
-    if threads:
-        torch.set_num_threads(threads)
-    return Engine(load(path, device=device, dtype=_TYPES[dtype]), batch_seconds=batch_seconds)
+        torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    model = load(settings.path)
+    dtype = _choose_type(model, device) if settings.dtype == "auto" else _TYPES[settings.dtype]
+    is_packed = device == "cpu" if settings.packed == "auto" else settings.packed == "on"
+    return Engine(model.to(device, dtype), batch_seconds=settings.batch_seconds, packed=is_packed)
+
+
+def _choose_type(model: EmotionModel, device: str) -> torch.dtype:
+    """bfloat16 on a GPU, and on a CPU that multiplies it, if the model is large enough to gain by it."""
+    if device == "cuda":
+        return torch.bfloat16
+    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
+    is_large = model.encoder.config.hidden_size >= _LARGE
+    return torch.bfloat16 if has_bf16 and is_large else torch.float32
 
 
 class Engine:
@@ -64,12 +72,17 @@ class Engine:
     Args:
         model: in evaluation mode, on its device, in its type. The engine fuses it: do not save it afterwards.
         batch_seconds: padded seconds of the largest batch that will come; the warm-up on a GPU tries one.
+        packed: compute without padding. Off, `EmotionModel` itself runs, on padded batches.
+
+    Attributes:
+        batch_seconds: as given, or less: what has been found to fit into memory.
     """
 
-    def __init__(self, model: EmotionModel, *, batch_seconds: float = 60.0) -> None:
+    def __init__(self, model: EmotionModel, *, batch_seconds: float = 60.0, packed: bool = False) -> None:
         self.model = model.fuse()
+        self.batch_seconds = batch_seconds
+        self._forward = PackedModel(self.model) if packed else self.model
         self._device = next(model.parameters()).device
-        self._batch_seconds = batch_seconds
 
     def warm_up(self) -> None:
         """Run what will be run: kernels are chosen and memory is taken before the first caller speaks.
@@ -80,7 +93,7 @@ class Engine:
         self._run([_SILENCE])
         if self._device.type == "cuda":
             encoding, rate_hz, second = _SILENCE
-            self._run([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self._batch_seconds / _LONGEST_S)))
+            self._predict([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self.batch_seconds / _LONGEST_S)))
 
     def predict(self, sounds: Sequence[Sound]) -> list[Prediction]:
         """Predict a batch; predictions stand in the order of `sounds`.
@@ -93,7 +106,7 @@ class Engine:
         started_s = time.perf_counter()
         predictions = [Prediction(None, TOO_SHORT)] * len(sounds)
         fit = [row for row, sound in enumerate(sounds) if self._is_long_enough(sound)]
-        for row, prediction in zip(fit, self._isolated([sounds[row] for row in fit]), strict=True):
+        for row, prediction in zip(fit, self._predict([sounds[row] for row in fit]), strict=True):
             predictions[row] = prediction
         inference_ms = (time.perf_counter() - started_s) * 1000
         return [replace(prediction, inference_ms=inference_ms) for prediction in predictions]
@@ -102,28 +115,40 @@ class Engine:
         encoding, rate_hz, data = sound
         return audio.resampled(len(data) // encoding.bytes_per_sample, rate_hz) >= self.model.min_samples
 
-    def _isolated(self, sounds: Sequence[Sound]) -> list[Prediction]:
-        """Predict together, or one by one where that fails."""
-        if len(sounds) == 1:
-            return [self._alone(sounds[0])]
-        # Whatever one utterance does to torch must stay with it. The error is dropped, and with it the tensors that it
-        # holds, before the second try: that one says which utterance it was.
-        with contextlib.suppress(Exception):
-            return self._run(sounds) if sounds else []
-        return [self._alone(sound) for sound in sounds]
-
-    def _alone(self, sound: Sound) -> Prediction:
+    def _predict(self, sounds: Sequence[Sound]) -> list[Prediction]:
+        """Predict together; where that fails, each half by itself, down to the one utterance that is to blame."""
+        if not sounds:
+            return []
         try:
-            return self._run([sound])[0]
-        except Exception:  # noqa: BLE001 - as above; a fault of the model itself is raised by the silence
-            self._run([_SILENCE])
-            _log.exception("inference failed on one utterance")
-            return Prediction(None, FAILED)
+            return self._run(sounds)
+        except Exception as error:  # noqa: BLE001 - whatever one utterance does to torch must stay with it
+            is_too_large = isinstance(error, torch.OutOfMemoryError)
+            if len(sounds) == 1:
+                return [self._blame(error)]
+        # Here the error is gone, and with it the tensors that it held.
+        if is_too_large:
+            self._remember(sounds)
+        middle = len(sounds) // 2
+        return self._predict(sounds[:middle]) + self._predict(sounds[middle:])
+
+    def _blame(self, error: Exception) -> Prediction:
+        """The utterance, unless silence fails as well: then the fault is the model's, and is raised."""
+        self._run([_SILENCE])
+        _log.error("inference failed on one utterance", exc_info=error)
+        return Prediction(None, OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else FAILED)
+
+    def _remember(self, sounds: Sequence[Sound]) -> None:
+        """A batch did not fit: from now on batches are to be half as large."""
+        longest_s = max(len(data) / (encoding.bytes_per_sample * rate_hz) for encoding, rate_hz, data in sounds)
+        self.batch_seconds = min(self.batch_seconds, longest_s * len(sounds) / 2)
+        _log.warning("out of memory with %d utterances; at most %.1f s a batch now", len(sounds), self.batch_seconds)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def _run(self, sounds: Sequence[Sound]) -> list[Prediction]:
         waveforms, lengths = audio.prepare(sounds, self._device)
-        return self._finish(self.model(waveforms, lengths))
+        return self._finish(self._forward(waveforms, lengths))
 
     def _finish(self, logits: Tensor) -> list[Prediction]:
         """Logits [batch, 4] -> calibrated predictions."""

@@ -105,7 +105,7 @@ class EmotionModel(nn.Module):
         valid = _valid(lengths, waveforms.shape[1])
         waveforms = waveforms.masked_fill(~valid, 0.0)
         if self.spec.normalize:
-            waveforms = _normalized(waveforms, valid)
+            waveforms = normalized(waveforms, valid)
         features = self._features(waveforms.to(self.encoder.dtype), lengths)
         valid = _valid(self.frames(lengths), features.shape[1])
         logits: Tensor = self.head(self._layers(features, valid), valid)
@@ -147,7 +147,7 @@ class EmotionModel(nn.Module):
         """
         encoder = self.encoder.encoder
         config = self.encoder.config
-        hidden = _first(self.encoder.feature_projection(features))
+        hidden = first_of(self.encoder.feature_projection(features))
         if self.training:
             hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
         hidden = hidden * valid[:, :, None]  # the positional convolution meets zeros beyond the end, as it does alone
@@ -159,7 +159,7 @@ class EmotionModel(nn.Module):
         for layer in encoder.layers:
             dropped = self.training and bool(torch.rand([]) < config.layerdrop)
             if not dropped:
-                hidden = _first(layer(hidden, attention_mask=valid[:, None, None, :]))
+                hidden = first_of(layer(hidden, attention_mask=valid[:, None, None, :]))
             layers.append(hidden)
         if config.do_stable_layer_norm:
             layers[-1] = encoder.layer_norm(hidden)
@@ -256,7 +256,7 @@ def _encoder(values: Mapping[str, Any]) -> Any:
         raise ModelError(f"the encoder's configuration makes no encoder: {error}") from error
 
 
-def _first(value: Any) -> Any:
+def first_of(value: Any) -> Any:
     """Some of transformers' modules answer with a tuple."""
     return value[0] if isinstance(value, tuple) else value
 
@@ -266,7 +266,7 @@ def _valid(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
-def _normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
+def normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
     """Zero mean and unit variance over the valid samples of each row; what lies beyond is zero and stays so."""
     count = valid.sum(dim=1, keepdim=True)
     centred = (waveforms - waveforms.sum(dim=1, keepdim=True) / count) * valid

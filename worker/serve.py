@@ -176,12 +176,6 @@ class _Running:
 def _open(settings: ModelSettings) -> "Engine":
     from worker.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
 
-    engine = open_engine(
-        settings.path,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        batch_seconds=settings.batch_seconds,
-    )
+    engine = open_engine(settings)
     engine.warm_up()
     return engine

@@ -154,7 +154,15 @@ class ModelSettings(_Group):
 
     path: str = Field("demo-tiny", description="bundle or Hugging Face folder; `demo-tiny` is the bundled demo model")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    dtype: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    dtype: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 on a GPU, and for large models on a CPU that has it; else fp32"
+    )
+    packed: Literal["auto", "on", "off"] = Field(
+        "auto", description="compute without padding; auto: on a CPU. off: padded batches, the reference"
+    )
+    gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
+        1.0, description="share of the GPU's memory that this process may take; for GPUs that others use too"
+    )
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0 leaves the choice to torch")
     batch_seconds: PositiveFloat = Field(60.0, description="padded seconds of audio per batch, at most")
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(20.0, description="longest wait for company in a batch")

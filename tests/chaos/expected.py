@@ -14,7 +14,7 @@ from tests.chaos.telephone import RATE_HZ, Leg, Plan
 from worker.infer import Engine, open_engine
 from worker.records import Cut, Span
 from worker.segment import Segmenter
-from worker.settings import SegmentSettings
+from worker.settings import ModelSettings, SegmentSettings
 
 _BATCH = 32
 _CUTS = {"pause": Cut.PAUSE, "gap": Cut.GAP}
@@ -68,7 +68,7 @@ def _spans(plan: Plan, leg: Leg, channel: int) -> Iterable[Span]:
 
 def judge(said: list[Said]) -> None:
     """Ask the model about the customers' utterances, as the policy's default has it."""
-    engine: Engine = open_engine("demo-tiny", device="cpu", threads=2)
+    engine: Engine = open_engine(ModelSettings(device="cpu", threads=2))
     asked = sorted((one for one in said if one.role == "customer"), key=lambda one: len(one.audio))
     for first in range(0, len(asked), _BATCH):
         batch = asked[first : first + _BATCH]

@@ -9,6 +9,7 @@ from schemas.common import Encoding, Role
 from worker import g711
 from worker.infer import TOO_SHORT, open_engine
 from worker.records import Acoustics, Cut, Position, Utterance
+from worker.settings import ModelSettings
 
 pytestmark = pytest.mark.timeout(180)  # the first test also waits for the process to start
 
@@ -64,7 +65,7 @@ def test_answers_are_those_of_the_engine(inference, random_bundle):
         client.submit(one)
     assert client.in_flight == len(asked)
     found = answers(client)
-    engine = open_engine(str(random_bundle), device="cpu")
+    engine = open_engine(ModelSettings(path=str(random_bundle), device="cpu"))
     for one in asked:
         [expected] = engine.predict([(one.encoding, one.rate_hz, one.audio)])
         assert found[one.id].probabilities == pytest.approx(expected.probabilities, abs=1e-5)

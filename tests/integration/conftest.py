@@ -31,8 +31,9 @@ def wait_until():
 @pytest.fixture(scope="session")
 def _engine():
     from worker.infer import open_engine
+    from worker.settings import ModelSettings
 
-    return open_engine("demo-tiny", device="cpu", threads=1)
+    return open_engine(ModelSettings(device="cpu", threads=1))
 
 
 @pytest.fixture(scope="session")

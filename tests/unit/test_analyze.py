@@ -17,7 +17,7 @@ from worker.commands import analyze
 from worker.infer import open_engine
 from worker.model import EmotionModel, Release, save_bundle
 from worker.recordings import Shape, load
-from worker.settings import Settings
+from worker.settings import ModelSettings, Settings
 
 CONFIG = transformers.HubertConfig(
     hidden_size=16,
@@ -80,7 +80,7 @@ def test_the_records_are_those_of_the_worker(command, call):
 
 def test_the_length_of_the_records_changes_nothing(call, bundle):
     """Chunks of 20 ms and of 1 s give the same analysis."""
-    engine = open_engine(bundle, device="cpu")
+    engine = open_engine(ModelSettings(path=bundle, device="cpu"))
     short, long = (
         analyze.analyze(load(call, Shape(chunk_ms=chunk_ms)), "c", engine, Settings()) for chunk_ms in (20, 1_000)
     )

@@ -10,8 +10,9 @@ import transformers
 from schemas.common import Encoding
 from worker.checkpoints import Calibration
 from worker.errors import ConfigurationError
-from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, TOO_SHORT, Engine, open_engine
+from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Engine, open_engine
 from worker.model import EmotionModel, Release, save_bundle
+from worker.settings import ModelSettings
 
 CONFIG = transformers.HubertConfig(
     hidden_size=16,
@@ -38,12 +39,12 @@ def model():
     return model
 
 
-def break_on(model, fails):
+def break_on(model, fails, error=RuntimeError):
     """Let the real model raise whenever `fails(waveforms, lengths)`."""
 
     def hook(_module, inputs):
         if fails(*inputs):
-            raise RuntimeError("no kernel for this")
+            raise error("no kernel for this")
 
     return model.register_forward_pre_hook(hook)
 
@@ -112,11 +113,38 @@ def test_bytes_that_cannot_be_decoded_harm_only_their_own(model):
     assert [prediction.reason for prediction in found] == [None, FAILED]
 
 
-def test_batches_that_fail_as_a_whole_go_one_by_one(model):
-    """Where only large batches fail, as out of memory does, every utterance is still predicted."""
+def test_batches_that_fail_as_a_whole_are_halved(model):
+    """Where only large batches fail, every utterance is still predicted."""
     break_on(model, lambda waveforms, _: len(waveforms) > 1)
     found = Engine(model).predict([sound(8_000, seed) for seed in range(3)])
     assert all(prediction.probabilities for prediction in found)
+
+
+def test_what_fits_into_memory_is_remembered(model, caplog):
+    """Out of memory halves the batch until it fits, and the engine says what batches it can take from now on."""
+    break_on(model, lambda waveforms, _: waveforms.numel() > 30_000, torch.OutOfMemoryError)
+    engine = Engine(model, batch_seconds=60.0)
+    found = engine.predict([sound(8_000, seed) for seed in range(16)])
+    assert all(prediction.probabilities for prediction in found)
+    assert engine.batch_seconds == 1.0
+    assert "out of memory with 16 utterances" in caplog.text
+
+
+def test_an_utterance_that_never_fits_harms_only_its_own(model):
+    """One that is too large even alone gets the reason; the others are predicted."""
+    break_on(model, lambda waveforms, _: waveforms.numel() > 30_000, torch.OutOfMemoryError)
+    found = Engine(model).predict([sound(8_000), sound(32_000), sound(7_000)])
+    assert [prediction.reason for prediction in found] == [None, OUT_OF_MEMORY, None]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_packed_or_padded_the_predictions_are_the_same(model, packed):
+    """The setting chooses how it is computed, not what comes out; each utterance is as it is alone."""
+    sounds = [sound(8_000), sound(400, 1), sound(21_000, 2)]
+    found = Engine(model, packed=packed).predict(sounds)
+    for one, prediction in zip(sounds, found, strict=True):
+        [alone] = Engine(model).predict([one])
+        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
 
 def test_a_model_that_fails_on_everything_is_not_hidden(model):
@@ -133,7 +161,7 @@ def test_a_model_that_fails_on_everything_is_not_hidden(model):
 def test_an_engine_is_opened_from_a_bundle(model, tmp_path, dtype):
     """On a CPU `auto` is float32; bfloat16 works there and says nearly the same."""
     save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
-    engine = open_engine(str(tmp_path), device="cpu", dtype=dtype)
+    engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype=dtype))
     engine.warm_up()
     assert engine.model.info.id == "m"
     assert next(engine.model.parameters()).dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
@@ -145,4 +173,4 @@ def test_an_engine_is_opened_from_a_bundle(model, tmp_path, dtype):
 def test_a_missing_gpu_is_a_configuration_error(tmp_path):
     """Asking for a GPU that is not there stops before anything is loaded."""
     with pytest.raises(ConfigurationError, match="GPU"):
-        open_engine(str(tmp_path), device="cuda")
+        open_engine(ModelSettings(path=str(tmp_path), device="cuda"))

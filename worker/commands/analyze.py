@@ -36,10 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Analyze each file; the exit code is 2 if one could not be."""
     try:
         configured = settings.load()
-        model = configured.model
-        engine = open_engine(
-            model.path, device=model.device, dtype=model.dtype, threads=model.threads, batch_seconds=model.batch_seconds
-        )
+        engine = open_engine(configured.model)
     except CallmoodError as error:
         print(f"callmood: {error}", file=sys.stderr)
         return 2

@@ -1,0 +1,168 @@
+"""The emotion model without padding: the utterances of a batch stand one after another, and nothing else is computed.
+
+Everything that treats each frame alone (projections, feed-forward, norms) runs over all frames of the batch at once.
+What looks along time sees one utterance at a time: the convolutional front end, the positional convolution, attention,
+pooling. The numbers are those of `EmotionModel`, which stays the reference, up to rounding.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from worker.model import EmotionModel, MeanLinear, first_of, normalized
+
+
+class PackedModel:
+    """Logits of an `EmotionModel`, faster. For inference alone; shares the model's weights.
+
+    Args:
+        model: in evaluation mode, fused, on its device, in its type.
+    """
+
+    def __init__(self, model: EmotionModel) -> None:
+        self._model = model
+        encoder = model.encoder
+        self._front_end = [
+            _Convolution(layer, is_grouped=index == 0 and encoder.config.feat_extract_norm == "group")
+            for index, layer in enumerate(encoder.feature_extractor.conv_layers)
+        ]
+        self._layers = [_Layer(layer, encoder.config) for layer in encoder.encoder.layers]
+
+    def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
+        """See `EmotionModel.forward`."""
+        encoder: Any = self._model.encoder
+        rows = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
+        features = [self._features(row) for row in rows]
+        frames = [feature.shape[0] for feature in features]
+        hidden: Tensor = first_of(encoder.feature_projection(torch.cat(features)))
+        hidden = torch.cat([part + encoder.encoder.pos_conv_embed(part[None])[0] for part in _split(hidden, frames)])
+        if not encoder.config.do_stable_layer_norm:
+            hidden = encoder.encoder.layer_norm(hidden)
+        return self._head(self._through_layers(hidden, frames), frames)
+
+    def _features(self, waveform: Tensor) -> Tensor:
+        """[samples] -> [frames, channels]."""
+        if self._model.spec.normalize:
+            waveform = normalized(waveform[None], torch.ones_like(waveform[None], dtype=torch.bool))[0]
+        features = waveform.to(self._model.encoder.dtype)[:, None]
+        for convolution in self._front_end:
+            features = convolution(features)
+        return features
+
+    def _through_layers(self, hidden: Tensor, frames: list[int]) -> Iterator[Tensor]:
+        """The input of the first layer and the output of each, the last one after the final norm."""
+        encoder: Any = self._model.encoder
+        for layer in self._layers:
+            yield hidden
+            hidden = layer(hidden, frames)
+        yield encoder.encoder.layer_norm(hidden) if encoder.config.do_stable_layer_norm else hidden
+
+    def _head(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
+        """Means are taken before the projector, not after it: both are linear."""
+        head = self._model.head
+        if isinstance(head, MeanLinear):
+            *_, last = layers
+            return _linear(head.linear, _means(last, frames))
+        if head.weighted:
+            weights = head.layer_weights.float().softmax(dim=-1)
+            weighted = [weight * _means(layer, frames) for weight, layer in zip(weights, layers, strict=True)]
+            mean = torch.stack(weighted).sum(dim=0)
+        else:
+            *_, last = layers
+            mean = _means(last, frames)
+        return _linear(head.classifier, _linear(head.projector, mean))
+
+
+class _Convolution:
+    """One layer of the front end on [frames, channels]: as many matrix products as strides fit into the kernel.
+
+    A kernel of 3 frames at a stride of 2 is a product over two neighbouring frames, which is a mere view of the input,
+    and one over the third. Nothing is copied.
+    """
+
+    def __init__(self, layer: Any, *, is_grouped: bool) -> None:
+        convolution = layer.conv
+        self._kernel, self._stride = convolution.kernel_size[0], convolution.stride[0]
+        taps = convolution.weight.detach().permute(2, 1, 0)  # [kernel, in, out]
+        step = self._kernel if taps.shape[1] == 1 else self._stride  # the first layer's copy is small
+        self._parts = [(first, taps[first : first + step].flatten(0, 1)) for first in range(0, self._kernel, step)]
+        self._bias = convolution.bias
+        self._norm = getattr(layer, "layer_norm", None)
+        self._is_grouped = is_grouped
+        self._activation = layer.activation
+
+    def __call__(self, features: Tensor) -> Tensor:
+        channels = features.shape[1]
+        features = features.contiguous()
+        count = (features.shape[0] - self._kernel) // self._stride + 1
+        out = None
+        for first, weight in self._parts:
+            view = features.as_strided(
+                (count, weight.shape[0]), (self._stride * channels, 1), features.storage_offset() + first * channels
+            )
+            if out is not None:
+                out = out.addmm_(view, weight)
+            else:
+                out = view @ weight if self._bias is None else torch.addmm(self._bias, view, weight)
+        assert out is not None
+        if self._is_grouped:  # one group per channel: over time, as a batch norm that believes its batch
+            assert self._norm is not None
+            out = functional.batch_norm(
+                out.float(), None, None, self._norm.weight.float(), self._norm.bias.float(), True, 0.0, self._norm.eps
+            ).to(out.dtype)
+        elif self._norm is not None:
+            out = self._norm(out)
+        activated: Tensor = self._activation(out)
+        return activated
+
+
+class _Layer:
+    """One transformer layer on packed frames [frames, width]; query, key and value in one product."""
+
+    def __init__(self, layer: Any, config: Any) -> None:
+        attention = layer.attention
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        self._weight = torch.cat([projection.weight.detach() for projection in projections])
+        self._bias = torch.cat([projection.bias.detach() for projection in projections])
+        self._heads, self._width = attention.num_heads, attention.head_dim
+        self._is_stable = config.do_stable_layer_norm
+        self._layer = layer
+
+    def __call__(self, hidden: Tensor, frames: list[int]) -> Tensor:
+        layer = self._layer
+        if self._is_stable:
+            hidden = hidden + self._attend(layer.layer_norm(hidden), frames)
+            after: Tensor = hidden + layer.feed_forward(layer.final_layer_norm(hidden))
+            return after
+        hidden = layer.layer_norm(hidden + self._attend(hidden, frames))
+        normed: Tensor = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+        return normed
+
+    def _attend(self, hidden: Tensor, frames: list[int]) -> Tensor:
+        projected = functional.linear(hidden, self._weight, self._bias)
+        queries_keys_values = projected.view(-1, 3, self._heads, self._width).permute(1, 2, 0, 3)
+        parts = _split(queries_keys_values, frames, dim=2)
+        mixed = [functional.scaled_dot_product_attention(*part[:, None]) for part in parts]
+        together = torch.cat([part[0].transpose(0, 1).flatten(1) for part in mixed])
+        projection: Tensor = self._layer.attention.out_proj(together)
+        return projection
+
+
+def _split(packed: Tensor, frames: list[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of each utterance's part."""
+    parts: tuple[Tensor, ...] = packed.split(frames, dim)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _means(hidden: Tensor, frames: list[int]) -> Tensor:
+    """Mean of each utterance's frames, in float32: [frames, width] -> [batch, width]."""
+    return torch.stack([part.mean(dim=0, dtype=torch.float32) for part in _split(hidden, frames)])
+
+
+def _linear(layer: Any, inputs: Tensor) -> Tensor:
+    """In float32, whatever the layer's type: it costs nothing here, and this is where labels are decided."""
+    bias = None if layer.bias is None else layer.bias.float()
+    return functional.linear(inputs, layer.weight.float(), bias)
