@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, redrive, watch, demo."""
+"""`callmood`: worker, analyze, replay, redrive, watch, demo, bench."""
 
 import argparse
 import importlib
@@ -14,6 +14,7 @@ _COMMANDS = {
     "replay": "put recorded calls on Kafka, as telephony would",
     "redrive": "list the dead letters by reason, or send them back after a fix",
     "watch": "show the live calls of a Redis in the terminal",
+    "bench": "measure the inference engine on this machine",
     "demo": "a worker, several calls and the live view, on a running stack (make demo starts one)",
 }
 

@@ -191,7 +191,7 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any], digest: str) -> 
     preprocessor = read_json(folder / "preprocessor_config.json")
     _require_rate(folder, preprocessor["sampling_rate"])
     labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
-    tensors = {_own_name(name, model_type): tensor for name, tensor in _tensors(folder).items()}
+    tensors = {own_name(name, model_type): tensor for name, tensor in _tensors(folder).items()}
     return Checkpoint(
         spec=ModelSpec(encoder=config, head=HeadKind.HF_SUPERB, normalize=bool(preprocessor["do_normalize"])),
         tensors=_in_order(tensors, "head.classifier", _label_order(folder, labels)),
@@ -212,7 +212,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{folder / WEIGHTS}: {error}") from error
 
 
-def _own_name(name: str, model_type: str) -> str:
+def own_name(name: str, model_type: str) -> str:
     """Our name of a tensor of a Hugging Face checkpoint, whichever name of weight normalisation it uses."""
     name = name.replace(".conv.weight_g", ".conv.parametrizations.weight.original0")
     name = name.replace(".conv.weight_v", ".conv.parametrizations.weight.original1")

@@ -110,9 +110,8 @@ class _Convolution:
         assert out is not None
         if self._is_grouped:  # one group per channel: over time, as a batch norm that believes its batch
             assert self._norm is not None
-            out = functional.batch_norm(
-                out.float(), None, None, self._norm.weight.float(), self._norm.bias.float(), True, 0.0, self._norm.eps
-            ).to(out.dtype)
+            weight, bias = self._norm.weight.float(), self._norm.bias.float()
+            out = functional.batch_norm(out, None, None, weight, bias, True, 0.0, self._norm.eps)
         elif self._norm is not None:
             out = self._norm(out)
         activated: Tensor = self._activation(out)
@@ -145,9 +144,11 @@ class _Layer:
         projected = functional.linear(hidden, self._weight, self._bias)
         queries_keys_values = projected.view(-1, 3, self._heads, self._width).permute(1, 2, 0, 3)
         parts = _split(queries_keys_values, frames, dim=2)
-        mixed = [functional.scaled_dot_product_attention(*part[:, None]) for part in parts]
-        together = torch.cat([part[0].transpose(0, 1).flatten(1) for part in mixed])
-        projection: Tensor = self._layer.attention.out_proj(together)
+        mixed = torch.empty_like(hidden)
+        for part, into in zip(parts, _split(mixed, frames), strict=True):
+            attended = functional.scaled_dot_product_attention(*part[:, None])[0]
+            into.view(-1, self._heads, self._width).copy_(attended.transpose(0, 1))
+        projection: Tensor = self._layer.attention.out_proj(mixed)
         return projection
 
 

@@ -1,0 +1,269 @@
+"""`callmood bench engine`: the inference engine beside transformers' pipeline, same weights, same utterances, same run.
+
+Needs torch, transformers and numpy only, so that it runs in a bare CUDA image: `python -m worker.bench`. Weights are
+random, in the exact shape of a published checkpoint; the head is fitted so that labels differ and logits are whole
+units apart. The pipeline is given samples at 16 kHz; the engine decodes and resamples telephone audio itself.
+"""
+
+import argparse
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+from schemas.common import Encoding
+from worker import audio
+from worker.audio import Sound
+from worker.batch import Batcher
+from worker.checkpoints import HeadKind, own_name
+from worker.g711 import encode_pcmu
+from worker.infer import Engine
+from worker.model import EmotionModel
+
+_BASE: Final[dict[str, Any]] = {"classifier_proj_size": 256, "use_weighted_layer_sum": True, "num_labels": 4}
+_LARGE: Final[dict[str, Any]] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "feat_extract_norm": "layer",
+    "do_stable_layer_norm": True,
+    "conv_bias": True,
+}
+SHAPES: Final[dict[str, dict[str, Any]]] = {"base": _BASE, "large": _BASE | _LARGE}
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
+_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_RATE_HZ: Final = 8_000
+_MEDIAN_S, _SIGMA, _SHORTEST_S, _LONGEST_S = 2.5, 0.7, 0.4, 15.0
+_LOADS: Final = (0.5, 0.7, 0.9)
+
+
+class Row(NamedTuple):
+    """One line of the table; `rate` is audio seconds per second."""
+
+    name: str
+    rate: float
+
+
+def lengths_s(number: int, seed: int) -> list[float]:
+    """Lengths of utterances as calls have them: lognormal, median 2.5 s, at most 15 s."""
+    drawn = np.random.default_rng(seed).lognormal(np.log(_MEDIAN_S), _SIGMA, number)
+    return [float(length) for length in drawn.clip(_SHORTEST_S, _LONGEST_S)]
+
+
+def speak(seconds: float, seed: int) -> Sound:
+    """Something like a voice, as PCMU: harmonics of a moving pitch through moving resonances, syllables, some noise."""
+    random = np.random.default_rng(seed)
+    times = np.arange(int(seconds * _RATE_HZ)) / _RATE_HZ
+    pitch_hz = random.uniform(80, 300) * (1 + 0.2 * np.sin(2 * np.pi * random.uniform(0.2, 2) * times))
+    phase = 2 * np.pi * np.cumsum(pitch_hz) / _RATE_HZ
+    centres_hz, width_hz = random.uniform(200, 3_400, 3), random.uniform(80, 500)
+    samples = random.normal(0, 10 ** random.uniform(-2.5, -0.5), times.size)
+    for harmonic in range(1, 25):
+        loudness = sum(np.exp(-(((harmonic * pitch_hz - centre) / width_hz) ** 2)) for centre in centres_hz)
+        samples += loudness * np.sin(harmonic * phase)
+    samples *= 1 + np.sin(2 * np.pi * random.uniform(2, 6) * times)
+    scaled = samples / np.abs(samples).max() * 10 ** random.uniform(-1.5, -0.1) * 32_767
+    return Encoding.PCMU, _RATE_HZ, encode_pcmu(scaled.astype(np.int16))
+
+
+def build(shape: str, sounds: Sequence[Sound]) -> tuple[Any, EmotionModel]:
+    """The classifier of transformers, and ours with the same weights; `sounds` are what the head is fitted to."""
+    torch.manual_seed(0)
+    reference = transformers.HubertForSequenceClassification(
+        transformers.HubertConfig(**SHAPES[shape], tie_last_hidden_states=True)
+    ).eval()
+    reference.config.id2label = dict(enumerate(("neu", "hap", "ang", "sad")))
+    _fit_head(reference, sounds)
+    model = EmotionModel.new(reference.config.to_dict(), head=HeadKind.HF_SUPERB, normalize=False).eval()
+    model.load_state_dict({own_name(name, "hubert"): tensor for name, tensor in reference.state_dict().items()})
+    return reference, model
+
+
+@torch.no_grad()
+def _fit_head(reference: Any, sounds: Sequence[Sound]) -> None:
+    """Logits along the four directions in which these utterances differ most, whole units apart."""
+    pooled: list[Tensor] = []
+    keep = reference.classifier.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0][0]))
+    for sound in sounds:
+        reference(audio.prepare([sound])[0])
+    keep.remove()
+    features = torch.stack(pooled)
+    mean = features.mean(dim=0)
+    _, spread, directions = torch.linalg.svd(features - mean, full_matrices=False)
+    weight = directions[:4] / (spread[:4, None] / len(sounds) ** 0.5) * 2
+    reference.classifier.weight.copy_(weight)
+    reference.classifier.bias.copy_(-weight @ mean)
+
+
+def rate(run: Callable[[], object], seconds: float) -> float:
+    """Audio seconds per second, of one run after a short one."""
+    began_s = time.perf_counter()
+    run()
+    return seconds / (time.perf_counter() - began_s)
+
+
+def matrix_peak(dtype: torch.dtype, device: str) -> float:
+    """FLOP/s of large matrix products here, the best of several."""
+    size, best = 4096 if device == "cuda" else 2048, 0.0
+    one = torch.randn(size, size, device=device).to(dtype)
+    for _ in range(5):
+        began_s = time.perf_counter()
+        (one @ one)[0, 0].item()
+        best = max(best, 2 * size**3 / (time.perf_counter() - began_s))
+    return best
+
+
+def pipeline_rates(reference: Any, sounds: Sequence[Sound], device: str) -> Iterator[Row]:
+    """The pipeline of transformers at each batch size."""
+    extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
+    pipe = transformers.pipeline("audio-classification", reference, feature_extractor=extractor, device=device)
+    waveforms = [audio.prepare([sound])[0][0].numpy() for sound in sounds]
+    seconds = sum(map(duration_s, sounds))
+    for size in BATCH_SIZES:
+        pipe(waveforms[:2], batch_size=size)
+        yield Row(f"pipeline, batches of {size}", rate(lambda size=size: pipe(waveforms, batch_size=size), seconds))  # type: ignore[misc]
+
+
+def duration_s(sound: Sound) -> float:
+    """Length of an utterance."""
+    encoding, rate_hz, data = sound
+    return len(data) / (encoding.bytes_per_sample * rate_hz)
+
+
+def batches(sounds: Sequence[Sound], batch_seconds: float) -> list[list[int]]:
+    """What the worker's batcher makes of utterances that all wait."""
+    batcher: Batcher[int] = Batcher(batch_seconds=batch_seconds, max_wait_s=0.0)
+    for key, sound in enumerate(sounds):
+        batcher.add(key, duration_s(sound), 0.0)
+    taken: list[list[int]] = []
+    while (batch := batcher.due(0.0)) is not None:
+        taken.append(batch)
+    return taken
+
+
+def labels(engine: Engine, sounds: Sequence[Sound], batch_seconds: float) -> list[int]:
+    """The most probable class of each utterance, computed in batches."""
+    found = [-1] * len(sounds)
+    for batch in batches(sounds, batch_seconds):
+        for key, prediction in zip(batch, engine.predict([sounds[key] for key in batch]), strict=True):
+            assert prediction.probabilities is not None
+            found[key] = int(np.argmax(prediction.probabilities))
+    return found
+
+
+def waste(sounds: Sequence[Sound], batch_seconds: float) -> float:
+    """Share of padding in the batches; nothing of it is computed where batches are packed."""
+    useful = sum(map(duration_s, sounds))
+    padded = sum(len(batch) * max(duration_s(sounds[key]) for key in batch) for batch in batches(sounds, batch_seconds))
+    return 1 - useful / padded
+
+
+def latencies_ms(engine: Engine, sounds: Sequence[Sound], audio_rate: float, batch_seconds: float) -> list[float]:
+    """From an utterance's arrival to its answer, when `audio_rate` seconds of audio arrive per second, at random.
+
+    Batches are really run, one after another; the time between them is not waited for.
+    """
+    random, now_s, arrives_s = np.random.default_rng(5), 0.0, 0.0
+    gap_s = float(np.mean([duration_s(sound) for sound in sounds])) / audio_rate
+    arrivals = [(arrives_s := arrives_s + float(random.exponential(gap_s)), key) for key in range(len(sounds))]
+    batcher: Batcher[int] = Batcher(batch_seconds=batch_seconds, max_wait_s=0.02)
+    came_s, took_ms, waiting = dict[int, float](), list[float](), list(reversed(arrivals))
+    while waiting or len(batcher):
+        while waiting and waiting[-1][0] <= now_s:
+            at_s, key = waiting.pop()
+            came_s[key] = at_s
+            batcher.add(key, duration_s(sounds[key]), at_s)
+        batch = batcher.due(now_s)
+        if batch is None:
+            due_s = batcher.due_s()
+            next_s = [at_s for at_s in (due_s, waiting[-1][0] if waiting else None) if at_s is not None]
+            now_s = max(min(next_s), np.nextafter(now_s, np.inf))
+            continue
+        began_s = time.perf_counter()
+        engine.predict([sounds[key] for key in batch])
+        now_s += time.perf_counter() - began_s
+        took_ms += [(now_s - came_s[key]) * 1000 for key in batch]
+    return took_ms
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables; returns the exit code."""
+    options = add_arguments(argparse.ArgumentParser(prog="python -m worker.bench", description=__doc__)).parse_args(
+        arguments
+    )
+    return run(options)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options of the command."""
+    parser.add_argument("--shape", choices=list(SHAPES), default="base", help="of the checkpoint")
+    parser.add_argument("--utterances", type=int, default=64, help="in each measurement of the rate")
+    parser.add_argument("--agreement", type=int, default=2000, help="utterances whose labels are compared")
+    parser.add_argument("--agreement-longest-s", type=float, default=_LONGEST_S, help="cut them to this length")
+    parser.add_argument("--batch-seconds", type=float, default=60.0)
+    parser.add_argument("--threads", type=int, default=0)
+    return parser
+
+
+@torch.inference_mode()
+def run(options: argparse.Namespace) -> int:
+    """The command."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    name = (
+        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
+    )
+    _say(f"{name}; torch {torch.__version__}, transformers {transformers.__version__}; HuBERT-{options.shape}")
+    seeds = count(1)
+    sounds = [speak(length, next(seeds)) for length in lengths_s(options.utterances, 1)]
+    with torch.no_grad():
+        reference, model = build(options.shape, [speak(2.0, next(seeds)) for _ in range(100)])
+    seconds = sum(map(duration_s, sounds))
+    _say(
+        f"{len(sounds)} utterances, {seconds:.0f} s; padding in the batches {waste(sounds, options.batch_seconds):.1%}"
+    )
+    best = max(_told(pipeline_rates(reference.to(device), sounds, device)), key=lambda row: row.rate)
+    others = [speak(min(s, options.agreement_longest_s), next(seeds)) for s in lengths_s(options.agreement, 2)]
+    expected: list[int] = []
+    for type_name, dtype in _TYPES.items():
+        peak = matrix_peak(dtype, device)
+        _say(f"matrix products in {type_name}: {peak / 1e12:.2f} TFLOP/s")
+        for packed in (False, True):
+            engine = Engine(model.to(device, dtype), batch_seconds=options.batch_seconds, packed=packed)
+            engine.predict(sounds[:2])
+            fast = rate(lambda engine=engine: labels(engine, sounds, options.batch_seconds), seconds)  # type: ignore[misc]
+            found = labels(engine, others, options.batch_seconds)
+            expected = expected or found
+            same = float(np.mean(np.equal(found, expected))) if found else float("nan")
+            way = "packed" if packed else "padded"
+            _say(f"engine, {way}, {type_name:19} {fast:8.2f} s/s {fast / best.rate:6.2f} x  labels as fp32 {same:.2%}")
+    shares = np.bincount(expected, minlength=4) / max(1, len(expected))
+    _say(f"labels in fp32: {', '.join(f'{share:.0%}' for share in shares)}")
+    for load in _LOADS:
+        took = latencies_ms(engine, sounds, load * fast, options.batch_seconds)
+        _say(f"at {load:.0%} load: p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms")
+    return 0
+
+
+def _told(rows: Iterator[Row]) -> Iterator[Row]:
+    for row in rows:
+        _say(f"{row.name:34} {row.rate:8.2f} s/s")
+        yield row
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
