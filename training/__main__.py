@@ -12,8 +12,9 @@ import torch
 
 from training import config, data, front_end, manifest, speak, synthesize, train
 from training.config import Config
+from training.convert import convert
 from training.export import Provenance, export
-from worker.checkpoints import DEMO_FOLDER
+from worker.checkpoints import DEMO_FOLDER, read_json
 from worker.errors import CallmoodError
 from worker.model import EmotionModel
 
@@ -54,6 +55,12 @@ def _synth_calls(options: argparse.Namespace) -> None:
 
     for path in calls.make_all(options.folder):
         sys.stdout.write(f"{path}\n")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    encoder = read_json(options.encoder) if options.encoder else None
+    info = convert(options.source, options.target, encoder)
+    sys.stdout.write(json.dumps({"folder": str(options.target), "id": info.id, "digest": info.digest}, indent=2) + "\n")
 
 
 def _command(overrides: Sequence[str], *words: str) -> str:
@@ -102,6 +109,13 @@ def _parser() -> argparse.ArgumentParser:
     corpus.add_argument("out", type=Path)
     corpus.add_argument("--config", type=Path, default=DEMO_CONFIG)
     settable(corpus)
+
+    converting = command("convert", _convert, "Pickled checkpoints of others to safetensors that the worker loads.")
+    converting.add_argument(
+        "source", type=Path, help="folder as downloaded: Hugging Face, or SpeechBrain's IEMOCAP recipe"
+    )
+    converting.add_argument("target", type=Path, help="folder that does not exist yet")
+    converting.add_argument("--encoder", type=Path, help="config.json of the encoder, if it is not wav2vec 2.0 base")
 
     example = command("synth-calls", _synth_calls, "Speak the scripts (*.toml) of a folder as two-party calls.")
     example.add_argument("folder", type=Path, nargs="?", default=Path("examples/calls"))

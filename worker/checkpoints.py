@@ -18,11 +18,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from schemas.common import EMOTIONS, Emotion
+from worker import hub
 from worker.errors import ModelError
 from worker.records import ModelInfo
 
 FORMAT: Final = "callmood.model/1"
 RATE_HZ: Final = 16_000
+EPS: Final = 1e-7
+"""What transformers adds to the variance of a waveform."""
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 DEMO_FOLDER: Final = Path(__file__).parent / "models" / "demo-tiny"
@@ -43,7 +46,7 @@ _ARCHITECTURES: Final = {
     "HubertForSequenceClassification": "hubert",
     "Wav2Vec2ForSequenceClassification": "wav2vec2",
 }
-_PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
+PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
 
 
 class HeadKind(StrEnum):
@@ -61,12 +64,16 @@ class HeadKind(StrEnum):
 class ModelSpec:
     """The shape of a model. `encoder` is a transformers configuration as plain values, with its `model_type`.
 
-    `normalize`: each utterance is brought to zero mean and unit variance before the encoder.
+    `normalize`: each utterance is brought to zero mean and unit variance before the encoder; `normalize_eps` is added
+    to the variance (1e-7 in transformers, 1e-5 in SpeechBrain: quiet audio hears the difference).
+    `output_norm`: the encoder's output too, over the whole utterance, before it is pooled (MEAN_LINEAR alone).
     """
 
     encoder: Mapping[str, Any]
     head: HeadKind = HeadKind.MEAN_LINEAR
     normalize: bool = True
+    normalize_eps: float = EPS
+    output_norm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +95,16 @@ class Checkpoint:
 
 
 def read(path: str | Path) -> Checkpoint:
-    """Read a bundle, a Hugging Face folder, or the bundled `demo-tiny`.
+    """Read a bundle, a Hugging Face folder, either of them on the hub (`hf://`), or the bundled `demo-tiny`.
 
     Raises:
         ModelError: there is no such folder, it cannot be used, or its content does not match its stated digest.
     """
-    folder = DEMO_FOLDER if str(path) == "demo-tiny" else Path(path)
+    folder = DEMO_FOLDER if str(path) == "demo-tiny" else hub.folder(str(path)) or Path(path)
     if not folder.is_dir():
-        raise ModelError(f"{path}: no such folder; give a bundle, a Hugging Face folder, or demo-tiny")
+        raise ModelError(
+            f"{path}: no such folder; give a bundle, a Hugging Face folder, hf://OWNER/NAME@REVISION, or demo-tiny"
+        )
     weights = _weights(folder)
     config = read_json(folder / CONFIG)
     digest = _digest(config, weights)
@@ -112,16 +121,18 @@ def write(folder: Path, checkpoint: Checkpoint, *, revision: str) -> ModelInfo:
     folder.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in checkpoint.tensors.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)  # safetensors lets its owner alone read it, and a worker may be somebody else
+    spec = checkpoint.spec
     config: dict[str, Any] = {
         "format": FORMAT,
         "id": checkpoint.info.id,
         "version": checkpoint.info.version,
         "revision": revision,
         "labels": list(EMOTIONS),
-        "head": checkpoint.spec.head,
-        "audio": {"rate_hz": RATE_HZ, "normalize": checkpoint.spec.normalize},
+        "head": spec.head,
+        "output_norm": spec.output_norm,
+        "audio": {"rate_hz": RATE_HZ, "normalize": spec.normalize, "normalize_eps": spec.normalize_eps},
         "calibration": asdict(checkpoint.calibration),
-        "encoder": dict(checkpoint.spec.encoder),
+        "encoder": dict(spec.encoder),
     }
     config["digest"] = _digest(config, folder / WEIGHTS)
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -147,7 +158,7 @@ def _weights(folder: Path) -> Path:
     path = folder / WEIGHTS
     if path.is_file():
         return path
-    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
     if pickles:
         raise ModelError(
             f"{folder}: {', '.join(pickles)} can run code when loaded and is refused; "
@@ -174,9 +185,16 @@ def _read_bundle(folder: Path, config: Mapping[str, Any], digest: str) -> Checkp
     _require_rate(folder, config["audio"]["rate_hz"])
     head = HeadKind(config["head"])
     output = "head.linear" if head is HeadKind.MEAN_LINEAR else "head.classifier"
+    spec = ModelSpec(
+        encoder=config["encoder"],
+        head=head,
+        normalize=bool(config["audio"]["normalize"]),
+        normalize_eps=float(config["audio"].get("normalize_eps", EPS)),
+        output_norm=bool(config.get("output_norm", False)),
+    )
     return Checkpoint(
-        spec=ModelSpec(encoder=config["encoder"], head=head, normalize=bool(config["audio"]["normalize"])),
-        tensors=_in_order(_tensors(folder), output, _label_order(folder, config["labels"])),
+        spec=spec,
+        tensors=_in_order(_tensors(folder), output, label_order(folder, config["labels"])),
         calibration=Calibration(**config["calibration"]),
         info=ModelInfo(id=config["id"], version=config["version"], digest=digest),
     )
@@ -194,7 +212,7 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any], digest: str) -> 
     tensors = {own_name(name, model_type): tensor for name, tensor in _tensors(folder).items()}
     return Checkpoint(
         spec=ModelSpec(encoder=config, head=HeadKind.HF_SUPERB, normalize=bool(preprocessor["do_normalize"])),
-        tensors=_in_order(tensors, "head.classifier", _label_order(folder, labels)),
+        tensors=_in_order(tensors, "head.classifier", label_order(folder, labels)),
         calibration=Calibration(),
         info=ModelInfo(id=config.get("_name_or_path") or folder.name, version=digest[7:19], digest=digest),
     )
@@ -212,16 +230,21 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
         raise ModelError(f"{folder / WEIGHTS}: {error}") from error
 
 
-def own_name(name: str, model_type: str) -> str:
-    """Our name of a tensor of a Hugging Face checkpoint, whichever name of weight normalisation it uses."""
+def weight_norm_name(name: str) -> str:
+    """A tensor's name as torch has it now, whichever name of weight normalisation the file uses."""
     name = name.replace(".conv.weight_g", ".conv.parametrizations.weight.original0")
-    name = name.replace(".conv.weight_v", ".conv.parametrizations.weight.original1")
+    return name.replace(".conv.weight_v", ".conv.parametrizations.weight.original1")
+
+
+def own_name(name: str, model_type: str) -> str:
+    """Our name of a tensor of a Hugging Face checkpoint."""
+    name = weight_norm_name(name)
     if name.startswith(f"{model_type}."):
         return "encoder." + name.removeprefix(f"{model_type}.")
     return f"head.{name}"
 
 
-def _label_order(folder: Path, labels: list[str]) -> list[int]:
+def label_order(folder: Path, labels: list[str]) -> list[int]:
     """For each of `EMOTIONS`, its index among the checkpoint's classes."""
     known = [_NAMES.get(str(label).lower()) for label in labels]
     if len(known) != len(EMOTIONS) or set(known) != set(EMOTIONS):

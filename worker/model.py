@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from schemas.common import EMOTIONS
-from worker import checkpoints
+from worker import checkpoints, masked
 from worker.checkpoints import Calibration, Checkpoint, HeadKind, ModelSpec
 from worker.errors import ModelError
 from worker.records import ModelInfo
@@ -25,7 +25,6 @@ _ENCODERS: Final = {
     "hubert": (transformers.HubertConfig, transformers.HubertModel),
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model),
 }
-_VARIANCE_EPS: Final = 1e-7  # as in transformers' feature extractor, with which the checkpoints were trained
 _NOT_SHAPE: Final = {"id2label", "label2id", "transformers_version"}  # transformers' words, not the encoder's
 _OPTIONAL: Final = {"encoder.masked_spec_embed"}  # SpecAugment's; inference never reads it
 
@@ -55,7 +54,7 @@ class EmotionModel(nn.Module):
         config = self.encoder.config
         self.head: MeanLinear | SuperbHead
         if spec.head is HeadKind.MEAN_LINEAR:
-            self.head = MeanLinear(config.hidden_size)
+            self.head = MeanLinear(config.hidden_size, output_norm=spec.output_norm)
         else:
             self.head = SuperbHead(config)
         self.spec = spec
@@ -64,7 +63,7 @@ class EmotionModel(nn.Module):
 
     @classmethod
     def new(
-        cls, encoder: Mapping[str, Any], *, head: HeadKind = HeadKind.MEAN_LINEAR, normalize: bool = True
+        cls, encoder: Mapping[str, Any], *, head: HeadKind = HeadKind.MEAN_LINEAR, normalize: bool = True, **more: Any
     ) -> "EmotionModel":
         """Build a model with random weights.
 
@@ -72,11 +71,12 @@ class EmotionModel(nn.Module):
             encoder: a transformers configuration as plain values; needs `model_type` (`hubert` or `wav2vec2`).
             head: what stands on the encoder.
             normalize: bring each utterance to zero mean and unit variance.
+            more: other fields of `ModelSpec`.
 
         Raises:
             ModelError: the configuration makes no encoder.
         """
-        return cls(ModelSpec(encoder=encoder, head=head, normalize=normalize))
+        return cls(ModelSpec(encoder=encoder, head=head, normalize=normalize, **more))
 
     @property
     def min_samples(self) -> int:
@@ -102,12 +102,12 @@ class EmotionModel(nn.Module):
         Returns:
             float32 [batch, 4] in the order of `EMOTIONS`.
         """
-        valid = _valid(lengths, waveforms.shape[1])
+        valid = masked.valid_mask(lengths, waveforms.shape[1])
         waveforms = waveforms.masked_fill(~valid, 0.0)
         if self.spec.normalize:
-            waveforms = normalized(waveforms, valid)
+            waveforms = masked.normalized(waveforms, valid, self.spec.normalize_eps)
         features = self._features(waveforms.to(self.encoder.dtype), lengths)
-        valid = _valid(self.frames(lengths), features.shape[1])
+        valid = masked.valid_mask(self.frames(lengths), features.shape[1])
         logits: Tensor = self.head(self._layers(features, valid), valid)
         return logits.float()
 
@@ -133,8 +133,10 @@ class EmotionModel(nn.Module):
             if index == 0 and self.encoder.config.feat_extract_norm == "group":
                 features = layer.conv(features)
                 kernel, stride = self._convolutions()[0]
-                valid = _valid(torch.div(lengths - kernel, stride, rounding_mode="floor") + 1, features.shape[2])
-                features = layer.activation(_masked_group_norm(features, valid, layer.layer_norm))
+                valid = masked.valid_mask(
+                    torch.div(lengths - kernel, stride, rounding_mode="floor") + 1, features.shape[2]
+                )
+                features = layer.activation(masked.group_norm(features, valid, layer.layer_norm))
             else:
                 features = layer(features)
         return features.transpose(1, 2)
@@ -167,15 +169,17 @@ class EmotionModel(nn.Module):
 
 
 class MeanLinear(nn.Module):
-    """Mean of the last layer over valid frames, one linear layer without bias."""
+    """Mean of the last layer over valid frames, one linear layer without bias; before both, perhaps the output norm."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, output_norm: bool) -> None:
         super().__init__()
+        self.output_norm = output_norm
         self.linear = nn.Linear(width, len(EMOTIONS), bias=False)
 
     def forward(self, layers: list[Tensor], valid: Tensor) -> Tensor:
         """Logits [batch, 4] from layers [batch, frames, width] and the mask [batch, frames]."""
-        logits: Tensor = self.linear(_masked_mean(layers[-1], valid))
+        last = masked.output_norm(layers[-1], valid) if self.output_norm else layers[-1]
+        logits: Tensor = self.linear(masked.mean(last, valid))
         return logits
 
 
@@ -196,7 +200,7 @@ class SuperbHead(nn.Module):
         if self.weighted:
             weights = self.layer_weights.softmax(dim=-1)
             hidden = torch.stack([weight * layer for weight, layer in zip(weights, layers, strict=True)]).sum(dim=0)
-        logits: Tensor = self.classifier(_masked_mean(self.projector(hidden), valid))
+        logits: Tensor = self.classifier(masked.mean(self.projector(hidden), valid))
         return logits
 
 
@@ -259,32 +263,3 @@ def _encoder(values: Mapping[str, Any]) -> Any:
 def first_of(value: Any) -> Any:
     """Some of transformers' modules answer with a tuple."""
     return value[0] if isinstance(value, tuple) else value
-
-
-def _valid(lengths: Tensor, size: int) -> Tensor:
-    """Mask [batch, size]: True below each length."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]
-
-
-def normalized(waveforms: Tensor, valid: Tensor) -> Tensor:
-    """Zero mean and unit variance over the valid samples of each row; what lies beyond is zero and stays so."""
-    count = valid.sum(dim=1, keepdim=True)
-    centred = (waveforms - waveforms.sum(dim=1, keepdim=True) / count) * valid
-    return centred / (centred.square().sum(dim=1, keepdim=True) / count + _VARIANCE_EPS).sqrt()
-
-
-def _masked_group_norm(features: Tensor, valid: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """GroupNorm with one group per channel over valid frames only: [batch, channels, frames], statistics in float32."""
-    wide = features.float()
-    mask = valid[:, None, :]
-    count = mask.sum(dim=2, keepdim=True)
-    mean = (wide * mask).sum(dim=2, keepdim=True) / count
-    centred = wide - mean
-    variance = (centred * mask).square().sum(dim=2, keepdim=True) / count
-    scaled = centred * (variance + norm.eps).rsqrt()
-    return (scaled * norm.weight[:, None] + norm.bias[:, None]).to(features.dtype)
-
-
-def _masked_mean(hidden: Tensor, valid: Tensor) -> Tensor:
-    """Mean over valid frames: [batch, frames, width] -> [batch, width]."""
-    return (hidden * valid[:, :, None]).sum(dim=1) / valid.sum(dim=1, keepdim=True)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker.model import EmotionModel, MeanLinear, first_of, normalized
+from worker import masked
+from worker.model import EmotionModel, MeanLinear, first_of
 
 
 class PackedModel:
@@ -46,7 +47,8 @@ class PackedModel:
     def _features(self, waveform: Tensor) -> Tensor:
         """[samples] -> [frames, channels]."""
         if self._model.spec.normalize:
-            waveform = normalized(waveform[None], torch.ones_like(waveform[None], dtype=torch.bool))[0]
+            everywhere = torch.ones_like(waveform[None], dtype=torch.bool)
+            waveform = masked.normalized(waveform[None], everywhere, self._model.spec.normalize_eps)[0]
         features = waveform.to(self._model.encoder.dtype)[:, None]
         for convolution in self._front_end:
             features = convolution(features)
@@ -65,6 +67,8 @@ class PackedModel:
         head = self._model.head
         if isinstance(head, MeanLinear):
             *_, last = layers
+            if head.output_norm:
+                last = torch.cat([functional.layer_norm(part.float(), part.shape) for part in _split(last, frames)])
             return _linear(head.linear, _means(last, frames))
         if head.weighted:
             weights = head.layer_weights.float().softmax(dim=-1)

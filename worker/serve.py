@@ -40,7 +40,8 @@ def serve(settings: ModelSettings, address: str) -> None:
         ModelError: the checkpoint cannot be used.
         Exception: the model fails whatever it is given; the process must not go on.
     """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all comes from a local folder
+    if not settings.path.startswith("hf://"):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all comes from a local folder
     parent = multiprocessing.parent_process()
     parent_pid = os.getppid() if parent is None else parent.pid
     stopping = threading.Event()

@@ -152,7 +152,10 @@ class PolicySettings(_Group):
 class ModelSettings(_Group):
     """The model and how it is run."""
 
-    path: str = Field("demo-tiny", description="bundle or Hugging Face folder; `demo-tiny` is the bundled demo model")
+    path: str = Field(
+        "demo-tiny",
+        description="bundle or Hugging Face folder, or hf://OWNER/NAME@REVISION; `demo-tiny` is the bundled demo model",
+    )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 on a GPU, and for large models on a CPU that has it; else fp32"
