@@ -1,12 +1,15 @@
 """Utterances -> batches of at most a budget of padded seconds, of similar length each. Pure.
 
-A batch is built around the utterance that has waited longest, so none starves. An utterance that meets an idle engine
-goes at once; between batches it waits for company, but not longer than the deadline.
+Clients take turns by seconds of audio (start-time fair queueing): one that floods the queue waits for itself, not the
+others for it. A batch is built around the utterance whose turn it is, so none starves. An utterance that meets an idle
+engine goes at once; between batches it waits for company, but not longer than the deadline. How long batches run is
+learned, by length of their utterances, and bounds what the next one holds: on a slow device the batches are small.
 """
 
+import math
+from bisect import insort
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
-from itertools import islice
 from typing import Final, Generic, TypeVar
 
 Key = TypeVar("Key", bound=Hashable)
@@ -14,8 +17,10 @@ Key = TypeVar("Key", bound=Hashable)
 LOOK_AHEAD: Final = 256
 """Utterances among which company is looked for."""
 
-MAX_PADDING: Final = 0.25
+MAX_PADDING: Final = 0.08
 """Largest share of padding in a batch; a longer or shorter utterance waits for the next one."""
+
+_NEWS: Final = 0.2  # weight of the newest run in what is learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,7 @@ class _Waiting(Generic[Key]):
     key: Key
     seconds: float
     since_s: float
+    turn: tuple[float, int]
 
 
 class Batcher(Generic[Key]):
@@ -31,68 +37,101 @@ class Batcher(Generic[Key]):
     Args:
         batch_seconds: padded seconds of audio in a batch, at most; one utterance alone may be longer.
         max_wait_s: longest wait for company.
+        max_run_s: how long a batch may run, as far as is known; one utterance alone may run longer.
+
+    Attributes:
+        batch_seconds: as given; may be lowered when less turns out to fit into memory.
     """
 
-    def __init__(self, *, batch_seconds: float, max_wait_s: float) -> None:
-        self._batch_seconds = batch_seconds
+    def __init__(self, *, batch_seconds: float, max_wait_s: float, max_run_s: float = math.inf) -> None:
+        self.batch_seconds = batch_seconds
         self._max_wait_s = max_wait_s
-        self._waiting: dict[Key, _Waiting[Key]] = {}
-        self._last_batch_s = float("-inf")
+        self._max_run_s = max_run_s
+        self._queue: list[_Waiting[Key]] = []  # by turn
+        self._keys: set[Key] = set()
+        self._turn_s = 0.0
+        self._next_turn_s: dict[Hashable, float] = {}
+        self._added = 0
+        self._cost: dict[int, float] = {}
+        self._last_batch_s = -math.inf
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._queue)
 
-    def add(self, key: Key, seconds: float, now_s: float) -> None:
-        """Put an utterance of `seconds` of audio at the end of the queue.
+    def add(self, key: Key, seconds: float, now_s: float, client: Hashable = None) -> None:
+        """Put a client's utterance of `seconds` of audio into the queue.
 
         Raises:
             ValueError: the key already waits.
         """
-        if key in self._waiting:
+        if key in self._keys:
             raise ValueError(f"{key!r} already waits")
-        self._waiting[key] = _Waiting(key, seconds, now_s)
+        turn_s = max(self._turn_s, self._next_turn_s.get(client, 0.0))
+        self._next_turn_s[client] = turn_s + seconds
+        self._added += 1
+        self._keys.add(key)
+        insort(self._queue, _Waiting(key, seconds, now_s, (turn_s, self._added)), key=lambda waiting: waiting.turn)
 
     def discard(self, keys: Iterable[Key]) -> None:
         """Forget the utterances of `keys` that still wait."""
-        for key in keys:
-            self._waiting.pop(key, None)
+        self._keys -= set(keys)
+        self._queue = [waiting for waiting in self._queue if waiting.key in self._keys]
+        if not self._queue:
+            self._next_turn_s.clear()
+
+    def learn(self, longest_s: float, padded_s: float, run_s: float) -> None:
+        """A batch of this many padded seconds, the longest utterance of this length, has run for so long."""
+        bucket, cost = _bucket(longest_s), run_s / padded_s
+        before = self._cost.get(bucket, cost)
+        self._cost[bucket] = before + _NEWS * (cost - before)
 
     def due_s(self) -> float | None:
         """When `due` will give a batch if nothing is added; None: the queue is empty."""
-        oldest = next(iter(self._waiting.values()), None)
-        if oldest is None:
+        if not self._queue:
             return None
-        if sum(waiting.seconds for waiting in self._waiting.values()) >= self._batch_seconds:
-            return oldest.since_s
-        return min(oldest.since_s, self._last_batch_s) + self._max_wait_s
+        oldest_s = min(waiting.since_s for waiting in self._queue)
+        if sum(waiting.seconds for waiting in self._queue) >= self._budget_s(self._queue[0].seconds):
+            return oldest_s
+        return min(oldest_s, self._last_batch_s) + self._max_wait_s
 
     def due(self, now_s: float) -> list[Key] | None:
         """Take the next batch, shortest utterance first; None: it is better to wait for company, or nothing waits."""
         due_s = self.due_s()
         if due_s is None or now_s < due_s:
             return None
-        window = list(islice(self._waiting.values(), LOOK_AHEAD))
-        oldest = window[0]
-        window.reverse()  # of equal lengths the oldest then stand last, next to the seed, and are the first company
+        window = self._queue[:LOOK_AHEAD]
+        first = window[0]
+        self._turn_s = first.turn[0]
+        window.reverse()  # of equal lengths the first in turn then stand next to the seed, and are the first company
         window.sort(key=lambda waiting: waiting.seconds)
-        batch = self._around([waiting.seconds for waiting in window], window.index(oldest))
+        batch = self._around([waiting.seconds for waiting in window], window.index(first))
         keys = [waiting.key for waiting in window[batch]]
         self.discard(keys)
         self._last_batch_s = now_s
         return keys
 
+    def _budget_s(self, seconds: float) -> float:
+        """Padded seconds that a batch around an utterance of this length may hold."""
+        cost = self._cost.get(_bucket(seconds))
+        return min(self.batch_seconds, self._max_run_s / cost) if cost else self.batch_seconds
+
     def _around(self, seconds: list[float], seed: int) -> slice:
         """The part of the ascending `seconds` around `seed` that makes the batch: grown where it adds less padding."""
         start, end = seed, seed + 1
-        useful = seconds[seed]
+        useful, budget_s = seconds[seed], self._budget_s(seconds[seed])
         while start > 0 or end < len(seconds):
             longest, count = seconds[end - 1], end - start
             down = longest - seconds[start - 1] if start > 0 else float("inf")
             up = count * (seconds[end] - longest) if end < len(seconds) else float("inf")
             added = seconds[start - 1] if down <= up else seconds[end]
             padded = (count + 1) * max(longest, added)
-            if padded > self._batch_seconds or padded - useful - added > MAX_PADDING * padded:
+            if padded > budget_s or padded - useful - added > MAX_PADDING * padded:
                 break
             start, end = (start - 1, end) if down <= up else (start, end + 1)
             useful += added
         return slice(start, end)
+
+
+def _bucket(seconds: float) -> int:
+    """Utterances of about one length: each bucket's are twice as long as those of the one before."""
+    return math.frexp(seconds)[1]

@@ -76,11 +76,13 @@ class Engine:
 
     Attributes:
         batch_seconds: as given, or less: what has been found to fit into memory.
+        is_packed: as given.
     """
 
     def __init__(self, model: EmotionModel, *, batch_seconds: float = 60.0, packed: bool = False) -> None:
         self.model = model.fuse()
         self.batch_seconds = batch_seconds
+        self.is_packed = packed
         self._forward = PackedModel(self.model) if packed else self.model
         self._device = next(model.parameters()).device
 

@@ -54,3 +54,8 @@ PROJECTION_LAG = Gauge(
     "Records on the output topics that Redis does not hold yet.",
     multiprocess_mode="livesum",
 )
+BATCH_PADDING = Gauge(
+    "callmood_batch_padding_share",
+    "Share of padding in what the model computed lately; 0 where batches are packed.",
+    multiprocess_mode="livemax",
+)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from worker.records import Prediction
 
 BEAT_S: Final = 0.25
+_NEWS: Final = 0.05  # weight of the newest batch in the share of padding
 _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
 
@@ -66,7 +67,9 @@ class _Server:
     def __init__(self, router: "zmq.Socket[bytes]", settings: ModelSettings) -> None:
         self._router = router
         self._batcher: Batcher[_Key] = Batcher(
-            batch_seconds=settings.batch_seconds, max_wait_s=settings.max_wait_ms / 1000
+            batch_seconds=settings.batch_seconds,
+            max_wait_s=settings.max_wait_ms / 1000,
+            max_run_s=settings.batch_ms / 1000,
         )
         self._clients: set[bytes] = set()
         self._requests: dict[_Key, tuple[wire.Request, float]] = {}
@@ -79,6 +82,7 @@ class _Server:
         self._engine: Engine | None = None
         self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
         self._running: _Running | None = None
+        self._padding = 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +118,7 @@ class _Server:
                 case wire.Request() as request:
                     now_s = time.monotonic()
                     self._requests[client, request.id] = request, now_s
-                    self._batcher.add((client, request.id), request.duration_s, now_s)
+                    self._batcher.add((client, request.id), request.duration_s, now_s, client)
 
     def _start(self) -> None:
         """Hand the next batch to the idle model."""
@@ -128,7 +132,7 @@ class _Server:
         sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
         queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
         future = self._thread.submit(self._engine.predict, sounds)
-        self._running = _Running(keys, queue_ms, now_s, future)
+        self._running = _Running(keys, queue_ms, [request.duration_s for request, _ in taken], now_s, future)
         future.add_done_callback(lambda _: self._wake.send(b"\0"))
 
     def _finish(self) -> None:
@@ -139,14 +143,25 @@ class _Server:
         if self._running is None or not self._running.future.done():
             return
         done, self._running = self._running, None
+        self._account(done)
         for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, done.future.result(), strict=True):
             self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
+
+    def _account(self, done: "_Running") -> None:
+        """What the batch cost, what fits, and how much of it was padding."""
+        assert self._engine is not None
+        longest_s = max(done.seconds)
+        useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
+        computed_s = useful_s if self._engine.is_packed else padded_s
+        self._batcher.learn(longest_s, padded_s, time.monotonic() - done.since_s)
+        self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
+        self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
 
     def _beat(self) -> None:
         now_s = time.monotonic()
         self._next_beat_s = now_s + BEAT_S
         busy_s = now_s - self._running.since_s if self._running else 0.0
-        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s)
+        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding)
         for client in list(self._clients):
             self._send(client, beat)
 
@@ -166,10 +181,11 @@ class _Server:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch on the model's thread. `queue_ms`: how long each of its utterances waited."""
+    """A batch on the model's thread. Of each utterance: `queue_ms` is how long it waited, `seconds` its length."""
 
     keys: list[_Key]
     queue_ms: list[float]
+    seconds: list[float]
     since_s: float
     future: "Future[list[Prediction]]"
 

@@ -168,6 +168,9 @@ class ModelSettings(_Group):
     )
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0 leaves the choice to torch")
     batch_seconds: PositiveFloat = Field(60.0, description="padded seconds of audio per batch, at most")
+    batch_ms: PositiveFloat = Field(
+        500.0, description="longest run of a batch, as learned from those before it; keeps the delay low on a CPU"
+    )
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(20.0, description="longest wait for company in a batch")
     max_in_flight: Positive = Field(512, description="utterances in flight at which partitions pause")
 

@@ -4,7 +4,7 @@ import time
 
 import zmq
 
-from worker import wire
+from worker import metrics, wire
 from worker.records import ModelInfo, Prediction, Utterance
 
 
@@ -54,7 +54,8 @@ class InferenceClient:
                 case wire.Answer(id=id_, prediction=prediction):
                     self._in_flight.discard(id_)
                     answers.append((id_, prediction))
-                case wire.Beat(model=model, busy_s=busy_s):
+                case wire.Beat(model=model, busy_s=busy_s, padding=padding):
+                    metrics.BATCH_PADDING.set(padding)
                     self.model, self._busy_s, self._heard_s = model, busy_s, time.monotonic()
         return answers
 
