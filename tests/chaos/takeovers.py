@@ -1,6 +1,7 @@
 """How long a takeover lasts and how much audio it reads again, one at a time, under load."""
 
 import time
+from collections import Counter
 from contextlib import closing
 from statistics import median
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
+from schemas.common import Encoding
 from tests.chaos import look
 from tests.chaos.fleet import SESSION_S, Restored
 from tests.chaos.servers import wait_until
@@ -29,7 +31,7 @@ class Takeovers:
         self.after_kill_s: list[float] = []
         """From kill -9 of a worker until the last of its partitions goes on elsewhere."""
         self.reread_s: list[float] = []
-        """Audio of a partition between the record that a successor begins with and the newest at the kill."""
+        """Audio of one stream between the record that a successor begins with and the newest at the kill, the most."""
         self.drain_s: list[float] = []
         """From SIGTERM to the worker's end."""
         self.behind_s: list[float] = []
@@ -88,16 +90,21 @@ class Takeovers:
         return list(found.values())
 
     def _reread_s(self, restored: Restored, end: int) -> float:
-        """How much captured time the records span that a successor reads again: from its watermark to the old end."""
+        """The most audio of one stream that is read again: in the records from the watermark to the old end."""
         source = KafkaPartition(self._scene.run.topic("audio"), restored.partition)
-        captured_ms: list[int] = []
+        heard_s: Counter[tuple[bytes, str]] = Counter()
         with closing(KafkaConsumer(bootstrap_servers=self._scene.run.bootstrap_servers.split(","))) as consumer:
             consumer.assign([source])
             consumer.seek(source, restored.watermark)
             while consumer.position(source) < end:
                 records = consumer.poll(timeout_ms=1_000).get(source, ())
-                captured_ms += [record.timestamp for record in records if record.offset < end]
-        return (max(captured_ms) - min(captured_ms)) / 1000 if captured_ms else 0.0
+                for record in (record for record in records if record.offset < end):
+                    headers = {name: value.decode() for name, value in record.headers}
+                    if "encoding" in headers:
+                        width = Encoding(headers["encoding"]).bytes_per_sample * len(headers["layout"].split(","))
+                        seconds = len(record.value) / width / float(headers["rate"])
+                        heard_s[record.key, headers["stream"]] += seconds
+        return max(heard_s.values(), default=0.0)
 
     def _figures(self) -> dict[str, tuple[list[float], float]]:
         """Per name: what was measured, and the longest that is promised.
