@@ -10,7 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from itertools import count
+from itertools import count, product
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from schemas.common import Encoding
+from schemas.common import EMOTIONS, Encoding
 from worker import audio
 from worker.audio import Sound
 from worker.batch import Batcher
@@ -103,11 +103,16 @@ def _fit_head(reference: Any, sounds: Sequence[Sound]) -> None:
     reference.classifier.bias.copy_(-weight @ mean)
 
 
-def rate(run: Callable[[], object], seconds: float) -> float:
-    """Audio seconds per second, of one run after a short one."""
+def rate(run: Callable[[], object], sounds: Sequence[Sound]) -> float:
+    """Seconds of audio per second that it takes."""
     began_s = time.perf_counter()
     run()
-    return seconds / (time.perf_counter() - began_s)
+    return sum(map(duration_s, sounds)) / (time.perf_counter() - began_s)
+
+
+def flop_per_second(shape: str) -> float:
+    """Of the model, for a second of audio in an utterance of 4 s."""
+    return {"base": 14.2e9, "large": 36.8e9}[shape]
 
 
 def matrix_peak(dtype: torch.dtype, device: str) -> float:
@@ -126,10 +131,9 @@ def pipeline_rates(reference: Any, sounds: Sequence[Sound], device: str) -> Iter
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
     pipe = transformers.pipeline("audio-classification", reference, feature_extractor=extractor, device=device)
     waveforms = [audio.prepare([sound])[0][0].numpy() for sound in sounds]
-    seconds = sum(map(duration_s, sounds))
     for size in BATCH_SIZES:
         pipe(waveforms[:2], batch_size=size)
-        yield Row(f"pipeline, batches of {size}", rate(lambda size=size: pipe(waveforms, batch_size=size), seconds))  # type: ignore[misc]
+        yield Row(f"pipeline, batches of {size}", rate(lambda size=size: pipe(waveforms, batch_size=size), sounds))  # type: ignore[misc]
 
 
 def duration_s(sound: Sound) -> float:
@@ -174,7 +178,7 @@ def latencies_ms(engine: Engine, sounds: Sequence[Sound], audio_rate: float, bat
     random, now_s, arrives_s = np.random.default_rng(5), 0.0, 0.0
     gap_s = float(np.mean([duration_s(sound) for sound in sounds])) / audio_rate
     arrivals = [(arrives_s := arrives_s + float(random.exponential(gap_s)), key) for key in range(len(sounds))]
-    batcher: Batcher[int] = Batcher(batch_seconds=batch_seconds, max_wait_s=0.02)
+    batcher: Batcher[int] = Batcher(batch_seconds=batch_seconds, max_wait_s=0.02, max_run_s=0.5)
     came_s, took_ms, waiting = dict[int, float](), list[float](), list(reversed(arrivals))
     while waiting or len(batcher):
         while waiting and waiting[-1][0] <= now_s:
@@ -189,7 +193,9 @@ def latencies_ms(engine: Engine, sounds: Sequence[Sound], audio_rate: float, bat
             continue
         began_s = time.perf_counter()
         engine.predict([sounds[key] for key in batch])
-        now_s += time.perf_counter() - began_s
+        run_s, longest_s = time.perf_counter() - began_s, max(duration_s(sounds[key]) for key in batch)
+        batcher.learn(longest_s, longest_s * len(batch), run_s)
+        now_s += run_s
         took_ms += [(now_s - came_s[key]) * 1000 for key in batch]
     return took_ms
 
@@ -219,39 +225,43 @@ def run(options: argparse.Namespace) -> int:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if options.threads:
         torch.set_num_threads(options.threads)
-    name = (
-        torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {torch.get_num_threads()} threads"
-    )
+    cores = f"{platform.machine()}, {torch.get_num_threads()} threads"
+    name = torch.cuda.get_device_name() if device == "cuda" else cores
     _say(f"{name}; torch {torch.__version__}, transformers {transformers.__version__}; HuBERT-{options.shape}")
     seeds = count(1)
     sounds = [speak(length, next(seeds)) for length in lengths_s(options.utterances, 1)]
+    others = [speak(min(s, options.agreement_longest_s), next(seeds)) for s in lengths_s(options.agreement, 2)]
     with torch.no_grad():
         reference, model = build(options.shape, [speak(2.0, next(seeds)) for _ in range(100)])
-    seconds = sum(map(duration_s, sounds))
-    _say(
-        f"{len(sounds)} utterances, {seconds:.0f} s; padding in the batches {waste(sounds, options.batch_seconds):.1%}"
-    )
-    best = max(_told(pipeline_rates(reference.to(device), sounds, device)), key=lambda row: row.rate)
-    others = [speak(min(s, options.agreement_longest_s), next(seeds)) for s in lengths_s(options.agreement, 2)]
+    share = waste(sounds, options.batch_seconds)
+    _say(f"{len(sounds)} utterances, {sum(map(duration_s, sounds)):.0f} s; {share:.1%} of padded batches is padding")
+    best = max(_told(pipeline_rates(reference.to(device), sounds, device)), key=lambda row: row.rate).rate
     expected: list[int] = []
-    for type_name, dtype in _TYPES.items():
-        peak = matrix_peak(dtype, device)
-        _say(f"matrix products in {type_name}: {peak / 1e12:.2f} TFLOP/s")
-        for packed in (False, True):
-            engine = Engine(model.to(device, dtype), batch_seconds=options.batch_seconds, packed=packed)
-            engine.predict(sounds[:2])
-            fast = rate(lambda engine=engine: labels(engine, sounds, options.batch_seconds), seconds)  # type: ignore[misc]
-            found = labels(engine, others, options.batch_seconds)
-            expected = expected or found
-            same = float(np.mean(np.equal(found, expected))) if found else float("nan")
-            way = "packed" if packed else "padded"
-            _say(f"engine, {way}, {type_name:19} {fast:8.2f} s/s {fast / best.rate:6.2f} x  labels as fp32 {same:.2%}")
-    shares = np.bincount(expected, minlength=4) / max(1, len(expected))
-    _say(f"labels in fp32: {', '.join(f'{share:.0%}' for share in shares)}")
+    for type_name, is_packed in product(_TYPES, (False, True)):
+        model.to(device, _TYPES[type_name])
+        engine = Engine(model, batch_seconds=options.batch_seconds, packed=is_packed)
+        engine.predict(sounds[:2])
+        fast = rate(lambda engine=engine: labels(engine, sounds, options.batch_seconds), sounds)  # type: ignore[misc]
+        way = f"engine, {'packed' if is_packed else 'padded'}, {type_name}"
+        peak = matrix_peak(_TYPES[type_name], device)
+        of_peak = fast * flop_per_second(options.shape) / peak
+        _say(f"{way:34} {fast:8.2f} s/s {fast / best:6.2f} x  {of_peak:4.0%} of {peak / 1e12:.2f} TFLOP/s")
+        expected = expected or labels(engine, others, options.batch_seconds)
+    _compare(labels(engine, others, options.batch_seconds), expected)
     for load in _LOADS:
         took = latencies_ms(engine, sounds, load * fast, options.batch_seconds)
-        _say(f"at {load:.0%} load: p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms")
+        _say(f"{way} at {load:.0%} load: p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms")
     return 0
+
+
+def _compare(found: Sequence[int], expected: Sequence[int]) -> None:
+    """The last engine's labels beside those of the first, which is the reference."""
+    if not expected:
+        return
+    same = float(np.mean(np.equal(found, expected)))
+    shares = np.bincount(expected, minlength=len(EMOTIONS)) / len(expected)
+    said = ", ".join(f"{emotion} {share:.0%}" for emotion, share in zip(EMOTIONS, shares, strict=True))
+    _say(f"{len(expected)} labels, {same:.2%} as in fp32 (there {said})")
 
 
 def _told(rows: Iterator[Row]) -> Iterator[Row]:

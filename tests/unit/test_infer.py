@@ -174,3 +174,18 @@ def test_a_missing_gpu_is_a_configuration_error(tmp_path):
     """Asking for a GPU that is not there stops before anything is loaded."""
     with pytest.raises(ConfigurationError, match="GPU"):
         open_engine(ModelSettings(path=str(tmp_path), device="cuda"))
+
+
+def test_large_models_run_in_bfloat16_where_the_cpu_has_it(tmp_path, monkeypatch):
+    """`auto` takes float32 for a small model anywhere, and bfloat16 for a large one if the CPU multiplies it."""
+    large = transformers.HubertConfig(**CONFIG.to_dict() | {"hidden_size": 512, "num_attention_heads": 8})
+    for width, config in ((16, CONFIG), (512, large)):
+        save_bundle(EmotionModel.new(config.to_dict()), tmp_path / str(width), Release("m", "1", "r"))
+    for has_bf16 in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        for width in (16, 512):
+            engine = open_engine(ModelSettings(path=str(tmp_path / str(width)), device="cpu"))
+            expected = torch.bfloat16 if has_bf16 and width == 512 else torch.float32
+            assert next(engine.model.parameters()).dtype == expected
+            assert engine.is_packed

@@ -1,0 +1,77 @@
+"""The benchmark of the engine: it measures what it says, on a model small enough for a test."""
+
+import re
+
+import numpy as np
+import pytest
+
+from worker import bench
+from worker.__main__ import main
+from worker.bench import batches, build, duration_s, labels, latencies_ms, lengths_s, speak, waste
+from worker.infer import Engine
+
+TINY = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "conv_dim": [16] * 7,
+    "num_conv_pos_embeddings": 16,
+    "num_conv_pos_embedding_groups": 4,
+    "classifier_proj_size": 16,
+    "use_weighted_layer_sum": True,
+    "num_labels": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def _small_shape(monkeypatch):
+    monkeypatch.setitem(bench.SHAPES, "base", TINY)
+    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 2))
+
+
+def test_lengths_are_those_of_calls():
+    """Half the utterances are shorter than 2.5 s, none is longer than 15 s, and the seed decides them."""
+    lengths = lengths_s(2_000, 3)
+    assert np.median(lengths) == pytest.approx(2.5, rel=0.1)
+    assert max(lengths) == 15.0
+    assert lengths == lengths_s(2_000, 3)
+
+
+def test_every_utterance_is_in_one_batch_and_waste_is_what_is_padded():
+    """The batches are the worker's own; the share of padding is counted from them."""
+    sounds = [speak(length, seed) for seed, length in enumerate(lengths_s(40, 1))]
+    taken = batches(sounds, 20.0)
+    assert sorted(key for batch in taken for key in batch) == list(range(40))
+    padded_s = sum(len(batch) * max(duration_s(sounds[key]) for key in batch) for batch in taken)
+    assert waste(sounds, 20.0) == pytest.approx(1 - sum(map(duration_s, sounds)) / padded_s)
+
+
+def test_the_labels_of_the_random_model_differ():
+    """The fitted head gives every class to some utterance: agreement is about something."""
+    sounds = [speak(1.0, seed) for seed in range(60)]
+    _, model = build("base", sounds[:40])
+    assert set(labels(Engine(model), sounds, 60.0)) == {0, 1, 2, 3}
+
+
+def test_every_arrival_is_answered():
+    """Each utterance has one delay, none shorter than nothing."""
+    sounds = [speak(0.5, seed) for seed in range(20)]
+    _, model = build("base", sounds)
+    took = latencies_ms(Engine(model), sounds, 50.0, 60.0)
+    assert len(took) == 20
+    assert min(took) > 0
+
+
+def test_the_command_prints_its_tables(capsys):
+    """Pipeline, the engine's four ways, agreement and delays: each has its line."""
+    assert main(["bench", "engine", "--utterances", "6", "--agreement", "12"]) == 0
+    told = capsys.readouterr().out
+    for line in (
+        r"pipeline, batches of 2 +\d",
+        r"engine, padded, fp32 +\d",
+        r"engine, packed, bf16 +\d.* x ",
+        r"12 labels, \d+\.\d\d% as in fp32",
+        r"at 90% load: p50 \d+ ms, p99 \d+ ms",
+    ):
+        assert re.search(line, told), told
