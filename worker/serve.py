@@ -151,6 +151,8 @@ class _Server:
         """What the batch cost, what fits, and how much of it was padding."""
         assert self._engine is not None
         longest_s = max(done.seconds)
+        if longest_s == 0:  # nothing was computed
+            return
         useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
         computed_s = useful_s if self._engine.is_packed else padded_s
         self._batcher.learn(longest_s, padded_s, time.monotonic() - done.since_s)

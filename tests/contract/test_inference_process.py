@@ -95,6 +95,15 @@ def test_every_client_gets_its_own_answers(inference):
     assert found["same id"].probabilities is not None
 
 
+def test_an_utterance_without_audio_is_answered(inference):
+    """Nothing to hear is too short, and the process goes on."""
+    client = inference.client()
+    client.submit(utterance("empty", seconds=0.0))
+    assert answers(client)["empty"].reason == TOO_SHORT
+    client.submit(utterance("next"))
+    assert answers(client)["next"].probabilities is not None
+
+
 def test_what_is_in_flight_is_not_asked_twice(inference):
     """Submitting an utterance again before its answer has come gives one answer."""
     client = inference.client()
