@@ -1,14 +1,17 @@
 """The client and the real inference process: what is asked is answered, once, to the one who asked."""
 
+import signal
 import time
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from schemas.common import Encoding, Role
 from worker import g711
 from worker.infer import TOO_SHORT, open_engine
 from worker.records import Acoustics, Cut, Position, Utterance
+from worker.serve import BEAT_S
 from worker.settings import ModelSettings
 
 pytestmark = pytest.mark.timeout(180)  # the first test also waits for the process to start
@@ -134,3 +137,36 @@ def test_a_client_that_vanished_costs_nothing(inference):
     here.submit(utterance("served"))
     assert set(answers(here)) == {"served"}
     assert time.monotonic() - started_s < left_s / 4
+
+
+def test_what_runs_cost_bounds_the_next_batches(start_inference, random_bundle):
+    """Once runs are known to be longer than they may be, utterances go one by one."""
+
+    def batches(client, name):
+        for number in range(30):
+            client.submit(utterance(f"{name} {number}"))
+        return len({prediction.inference_ms for prediction in answers(client).values()})
+
+    inference = start_inference(random_bundle, batch_ms=0.001)
+    client = inference.client()
+    inference.wait_until_warm(client)
+    client.submit(utterance("first"))
+    answers(client)
+    assert batches(client, "slow") > 25
+
+
+def test_padding_is_told_with_the_beats(start_inference, random_bundle):
+    """Padded batches of 1.0 and 0.95 s have some padding, and the client's gauge says so; packed ones have none."""
+    gauge = "callmood_batch_padding_share"
+    for packed in ("off", "on"):
+        inference = start_inference(random_bundle, packed=packed)
+        client = inference.client()
+        inference.wait_until_warm(client)
+        for number in range(40):
+            client.submit(utterance(f"{packed} {number}", seconds=1.0 if number % 2 else 0.95))
+        answers(client)
+        time.sleep(2 * BEAT_S)
+        client.collect()
+        assert (REGISTRY.get_sample_value(gauge) > 0) == (packed == "off")
+        inference.send(signal.SIGKILL)
+        inference.exit_code()

@@ -120,6 +120,16 @@ def test_batches_that_fail_as_a_whole_are_halved(model):
     assert all(prediction.probabilities for prediction in found)
 
 
+def test_the_one_to_blame_is_found_by_halving(model):
+    """One bad utterance among 16 costs two runs for each halving, the first, and a look at silence."""
+    runs = []
+    model.register_forward_pre_hook(lambda _module, inputs: runs.append(len(inputs[0])))
+    break_on(model, lambda _, lengths: (lengths == 6_000).any())
+    found = Engine(model).predict([sound(6_000 if seed == 5 else 8_000, seed) for seed in range(16)])
+    assert [seed for seed, prediction in enumerate(found) if prediction.reason == FAILED] == [5]
+    assert len(runs) == 1 + 2 * 4 + 1
+
+
 def test_what_fits_into_memory_is_remembered(model, caplog):
     """Out of memory halves the batch until it fits, and the engine says what batches it can take from now on."""
     break_on(model, lambda waveforms, _: waveforms.numel() > 30_000, torch.OutOfMemoryError)
