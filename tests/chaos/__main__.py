@@ -49,7 +49,7 @@ class Profile:
 
 PROFILES = {
     "full": Profile(calls=600, concurrency=12, takeovers=8, pause_s=1.5, server_pause_s=15.0, kills=200),
-    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=2.0, server_pause_s=8.0, kills=3),
+    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=2.0, server_pause_s=8.0, kills=5),
     "brief": Profile(calls=16, concurrency=8, takeovers=0, pause_s=0.5, server_pause_s=3.0),
 }
 

@@ -24,7 +24,7 @@ class Report:
         """What the run should have done and did not, besides what the verifier says."""
 
     def add(self, scene: "Scene", verdict: str, *, least_kills: int) -> None:
-        """The run is over, and judged. A long one must have killed often, and been quick to take over."""
+        """The run is over, and judged. A long one must have killed at each point, and been quick to take over."""
         run = scene.run
         codes = [code for _, _, code in scene.fleet.ends]
         self._rows = [
@@ -32,10 +32,6 @@ class Report:
             ("calls", f"{run.calls}, {run.concurrency} at once, records of about {run.chunk_ms} ms"),
             ("kills", f"{scene.kills}"),
             *((f"— {what}", str(count)) for what, count in sorted(scene.tally.items())),
-            (
-                "no kill at",
-                ", ".join(name for name in scene.points if not scene.tally[f"kill at {name}"]) or "none of the points",
-            ),
             ("workers started again", f"{len(codes)}, exit codes {sorted(set(map(str, codes)))}"),
             *(self.takeovers.rows() if self.takeovers else []),
             ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
@@ -45,6 +41,7 @@ class Report:
             self.broken.append(f"{scene.kills} kills, not {least_kills}")
         if least_kills >= _MANY:
             self.broken += self.takeovers.broken() if self.takeovers else []
+            self.broken += [f"nothing died at {name}" for name in scene.points if not scene.tally[f"kill at {name}"]]
         self._rows += [("not as it should be", text) for text in self.broken]
 
     def text(self) -> str:

@@ -1,36 +1,27 @@
 """Batch invariance: what an utterance is batched, padded or packed with does not change what is heard in it."""
 
+import numpy as np
 import pytest
 import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import BASE, LARGE, SIZE
 
+from schemas.common import Encoding
+from worker import g711
 from worker.checkpoints import HeadKind
+from worker.infer import Engine
 from worker.model import EmotionModel
 from worker.packed import PackedModel
 
-SHAPES = {
-    "base": {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False},
-    "large": {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True},
-}
+SHAPES = {"base": BASE, "large": LARGE}
 LONGEST = 20_000
 
 
 def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config):
     torch.manual_seed(1)
-    config = kind(
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        conv_dim=[16] * 7,
-        num_conv_pos_embeddings=16,
-        num_conv_pos_embedding_groups=4,
-        classifier_proj_size=8,
-        use_weighted_layer_sum=weighted,
-        **SHAPES[shape],
-    )
+    config = kind(**SIZE, **SHAPES[shape], use_weighted_layer_sum=weighted)
     model = EmotionModel.new(config.to_dict(), head=head).eval().fuse()
     output = model.head.linear if head is HeadKind.MEAN_LINEAR else model.head.classifier
     with torch.no_grad():
@@ -90,3 +81,34 @@ def test_heads_without_a_weighted_sum_are_packed_too(shape, kind):
         torch.testing.assert_close(
             PackedModel(model)(waveforms, counts), model(waveforms, counts), atol=1e-5, rtol=1e-5
         )
+
+
+def sound(samples, seed, encoding):
+    """A tone in noise, as the call's codec has it."""
+    rng = np.random.default_rng(seed)
+    shape = np.sin(np.arange(samples) * rng.uniform(0.05, 1.5)) + rng.normal(size=samples) * rng.uniform(0, 1)
+    values = (shape * rng.uniform(100, 8_000)).astype(np.int16)
+    if encoding is Encoding.PCMU:
+        return encoding, 8_000, g711.encode_pcmu(values)
+    return encoding, 16_000, values.tobytes()
+
+
+SOUNDS = st.lists(
+    st.tuples(st.integers(400, 24_000), st.integers(0, 2**32), st.sampled_from([Encoding.PCMU, Encoding.S16LE])),
+    min_size=2,
+    max_size=6,
+)
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize(("shape", "head"), MODELS)
+@settings(max_examples=40)
+@given(descriptions=SOUNDS)
+def test_alone_or_in_company_the_probabilities_are_equal(shape, head, packed, descriptions):
+    """Through the whole engine, any lengths, codecs and neighbours: the same probabilities within 1e-5."""
+    engine = Engine(MODELS[shape, head], packed=packed)
+    sounds = [sound(*description) for description in descriptions]
+    together = engine.predict(sounds)
+    for prediction, one in zip(together, sounds, strict=True):
+        [alone] = engine.predict([one])
+        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-5)

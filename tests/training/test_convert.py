@@ -6,6 +6,7 @@ import os
 import pytest
 import torch
 import transformers
+from tiny import SIZE
 from torch.nn import functional
 
 from training.__main__ import main
@@ -13,16 +14,6 @@ from training.convert import convert
 from worker.errors import ModelError
 from worker.model import load
 
-SIZE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "classifier_proj_size": 8,
-}
 CLASSES = ["neu", "ang", "hap", "sad"]  # first seen, first numbered
 OURS = [1, 2, 0, 3]  # anger, happiness, neutral, sadness
 

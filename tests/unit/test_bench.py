@@ -4,24 +4,14 @@ import re
 
 import numpy as np
 import pytest
+from tiny import SIZE
 
 from worker import bench
 from worker.__main__ import main
 from worker.bench import batches, build, duration_s, labels, latencies_ms, lengths_s, speak, waste
 from worker.infer import Engine
 
-TINY = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "classifier_proj_size": 16,
-    "use_weighted_layer_sum": True,
-    "num_labels": 4,
-}
+TINY = SIZE | {"classifier_proj_size": 16, "use_weighted_layer_sum": True, "num_labels": 4}
 
 
 @pytest.fixture(autouse=True)

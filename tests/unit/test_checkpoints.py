@@ -6,22 +6,14 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from tiny import SIZE
 
 from worker.checkpoints import Calibration
 from worker.errors import ModelError
 from worker.model import EmotionModel, Release, load, save_bundle
 
+ONE_LAYER = SIZE | {"num_hidden_layers": 1}
 RELEASE = Release("tiny", "1.2.3", "abc123", Calibration(temperature=1.7, abstain_below=0.4))
-SIZE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 1,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "classifier_proj_size": 8,
-}
 WAVEFORM = torch.randn(1, 8_000, generator=torch.Generator().manual_seed(1))
 LENGTH = torch.tensor([8_000])
 
@@ -42,7 +34,7 @@ def _same_weights_every_time():
 
 @pytest.fixture
 def model():
-    return EmotionModel.new(transformers.HubertConfig(**SIZE).to_dict()).eval()
+    return EmotionModel.new(transformers.HubertConfig(**ONE_LAYER).to_dict()).eval()
 
 
 @pytest.fixture
@@ -55,7 +47,7 @@ def bundle(model, tmp_path):
 def hub_folder(tmp_path):
     """A folder as a user downloads it: the published names of tensors, labels and files."""
     labels = {0: "neu", 1: "hap", 2: "ang", 3: "sad"}
-    config = transformers.HubertConfig(**SIZE, id2label=labels, use_weighted_layer_sum=True)
+    config = transformers.HubertConfig(**ONE_LAYER, id2label=labels, use_weighted_layer_sum=True)
     reference = transformers.HubertForSequenceClassification(config)
     folder = tmp_path / "hub"
     folder.mkdir()

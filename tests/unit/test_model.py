@@ -3,6 +3,7 @@
 import pytest
 import torch
 import transformers
+from tiny import BASE, LARGE, SIZE
 
 from worker.checkpoints import HeadKind
 from worker.errors import ModelError
@@ -12,17 +13,7 @@ KINDS = {
     "hubert": (transformers.HubertConfig, transformers.HubertForSequenceClassification),
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2ForSequenceClassification),
 }
-BASE = {"feat_extract_norm": "group", "do_stable_layer_norm": False, "conv_bias": False}
-LARGE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True, "conv_bias": True}
-SIZE = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "conv_dim": [16] * 7,
-    "num_conv_pos_embeddings": 16,
-    "num_conv_pos_embedding_groups": 4,
-    "classifier_proj_size": 8,
+CLASSIFIER = SIZE | {
     "num_labels": 4,
     "tie_last_hidden_states": True,  # as the checkpoints were made; transformers 5 alone defaults to something else
 }
@@ -36,7 +27,7 @@ def _same_weights_every_time():
 
 
 def tiny(kind="hubert", **changes):
-    return KINDS[kind][0](**{**SIZE, **BASE, **changes}).to_dict()
+    return KINDS[kind][0](**{**CLASSIFIER, **BASE, **changes}).to_dict()
 
 
 def loud(model):
@@ -59,7 +50,7 @@ def noise(samples, seed=0):
 @pytest.mark.parametrize("kind", KINDS)
 def test_superb_head_equals_transformers(kind, shape, weighted):
     """One utterance without padding gives the logits that transformers' own sequence classifier gives."""
-    config = KINDS[kind][0](**{**SIZE, **shape, "use_weighted_layer_sum": weighted})
+    config = KINDS[kind][0](**{**CLASSIFIER, **shape, "use_weighted_layer_sum": weighted})
     reference = loud(KINDS[kind][1](config))
     model = EmotionModel.new(config.to_dict(), head=HeadKind.HF_SUPERB, normalize=False).eval()
     model.load_state_dict(
