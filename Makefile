@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.callmood-ready
 # One thread a process: tests and servers share the cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
+REFERENCE = 'speechbrain==1.1.2'
 # Tests that start no server of their own, use none, and do not take minutes.
 LIGHT := not integration and not chaos and not simulation
 
@@ -22,10 +24,12 @@ $(READY): pyproject.toml
 	@echo "installing into $(VENV); the first time this is several GB and minutes" >&2
 	@if command -v uv > /dev/null; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
-		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,train,test]'; \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,train,test]' && \
+		uv pip install --quiet --python $(BIN)/python --no-deps $(REFERENCE); \
 	else \
 		{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && \
-		$(BIN)/python -m pip install --quiet --editable '.[demo,train,test]'; \
+		$(BIN)/python -m pip install --quiet --editable '.[demo,train,test]' && \
+		$(BIN)/python -m pip install --quiet --no-deps $(REFERENCE); \
 	fi
 	@$(BIN)/python -m deploy.local fetch
 	@touch $@

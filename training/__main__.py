@@ -1,24 +1,16 @@
 """The `callmood-train` command."""
 
 import argparse
-import json
 import logging
-import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import torch
-
-from training import config, data, front_end, manifest, speak, synthesize, train
-from training.config import Config
-from training.convert import convert
-from training.export import Provenance, export
-from worker.checkpoints import DEMO_FOLDER, read_json
+from training import commands
+from training.corpora import CORPORA
+from training.protocols import PROTOCOLS
+from worker.checkpoints import DEMO_FOLDER
 from worker.errors import CallmoodError
-from worker.model import EmotionModel
-
-DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,93 +25,111 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _demo_tiny(options: argparse.Namespace) -> None:
-    settings = config.load(DEMO_CONFIG, options.set)
-    path = synthesize.synthesize(options.work, settings.corpus)
-    command = _command(options.set, "demo-tiny")
-    _make(settings, path, options.out, command, {"espeak-ng": speak.version()})
-
-
-def _train(options: argparse.Namespace) -> None:
-    command = _command(options.set, "train", options.config.name, options.manifest.name, options.out.name)
-    _make(config.load(options.config, options.set), options.manifest, options.out, command, {})
-
-
-def _synthesize(options: argparse.Namespace) -> None:
-    path = synthesize.synthesize(options.out, config.load(options.config, options.set).corpus)
-    sys.stdout.write(f"{path}\n")
-
-
-def _synth_calls(options: argparse.Namespace) -> None:
-    from training import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
-
-    for path in calls.make_all(options.folder):
-        sys.stdout.write(f"{path}\n")
-
-
-def _convert(options: argparse.Namespace) -> None:
-    encoder = read_json(options.encoder) if options.encoder else None
-    info = convert(options.source, options.target, encoder)
-    sys.stdout.write(json.dumps({"folder": str(options.target), "id": info.id, "digest": info.digest}, indent=2) + "\n")
-
-
-def _command(overrides: Sequence[str], *words: str) -> str:
-    """The command as the card shows it: without the folders of the machine it ran on."""
-    return shlex.join(["callmood-train", *words, *(word for value in overrides for word in ("--set", value))])
-
-
-def _make(settings: Config, path: Path, out: Path, command: str, tools: dict[str, str]) -> None:
-    """Corpus to bundle."""
-    clips = data.load(path)
-    torch.manual_seed(settings.train.seed)
-    model = EmotionModel.new(settings.model.encoder, normalize=settings.model.normalize)
-    if settings.model.filter_bank:
-        front_end.start_as_filter_bank(model)
-    epochs = train.train(model, settings.train, clips["train"], clips["valid"])
-    report = export(model, settings, clips, Provenance(command, manifest.read(path), epochs, tools), out)
-    sys.stdout.write(json.dumps({"bundle": str(out), "test": report["test"]}, indent=2) + "\n")
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="callmood-train", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    added = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: object, text: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(name, help=text, description=text)
-        added.set_defaults(run=run, set=[])
-        return added
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        made = added.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run, set=[])
+        return made
 
-    def settable(added: argparse.ArgumentParser) -> None:
-        added.add_argument("--set", action="append", metavar="PART.KEY=VALUE", help="override the configuration")
+    _train(command("train", commands.train, "Train, calibrate, judge and export a model on a manifest with splits."))
+    _row(command("row", commands.row_command, "Run every fold of a configuration, and show the published figure."))
+    command("rows", commands.rows, "List the shipped configurations and their published figures.")
+    _prepare(command("prepare", commands.prepare_command, "Make a manifest of a corpus, or of a list of your own."))
 
-    demo = command(
-        "demo-tiny", _demo_tiny, "Rebuild the bundled demo model: synthesize, train, calibrate, evaluate, export."
+    exporting = command("export", commands.export, "Make a bundle of a run's folder.")
+    exporting.add_argument(
+        "run_folder", type=Path, metavar="RUN", help="folder of a fold, as `row` and `train` leave it"
     )
-    demo.add_argument("--work", type=Path, default=Path("build/demo-tiny"), help="where the corpus goes")
-    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, help="where the bundle goes")
-    settable(demo)
+    exporting.add_argument("out", type=Path, help="where the bundle goes")
 
-    training = command("train", _train, "Train, calibrate, evaluate and export a model on a corpus of your own.")
-    training.add_argument("config", type=Path)
-    training.add_argument("manifest", type=Path)
-    training.add_argument("out", type=Path, help="where the bundle goes")
-    settable(training)
+    pushing = command("push", commands.push, "Upload a bundle to the hub; prints what the worker loads it by.")
+    pushing.add_argument("bundle", type=Path)
+    pushing.add_argument("repository", metavar="OWNER/NAME")
+    pushing.add_argument("--private", action="store_true")
 
-    corpus = command("synthesize", _synthesize, "Make the synthetic corpus.")
-    corpus.add_argument("out", type=Path)
-    corpus.add_argument("--config", type=Path, default=DEMO_CONFIG)
-    settable(corpus)
-
-    converting = command("convert", _convert, "Pickled checkpoints of others to safetensors that the worker loads.")
+    converting = command("convert", commands.convert_command, "Pickled checkpoints of others to safetensors.")
     converting.add_argument(
         "source", type=Path, help="folder as downloaded: Hugging Face, or SpeechBrain's IEMOCAP recipe"
     )
     converting.add_argument("target", type=Path, help="folder that does not exist yet")
     converting.add_argument("--encoder", type=Path, help="config.json of the encoder, if it is not wav2vec 2.0 base")
 
-    example = command("synth-calls", _synth_calls, "Speak the scripts (*.toml) of a folder as two-party calls.")
-    example.add_argument("folder", type=Path, nargs="?", default=Path("examples/calls"))
+    _synthetic(command)
     return parser
+
+
+def _train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="a file, or the name of a shipped configuration")
+    parser.add_argument("manifest", type=Path)
+    parser.add_argument("out", type=Path, help="where the bundle goes")
+    parser.add_argument("--work", type=Path, help="where the run goes (default: OUT.run)")
+    _running(parser)
+
+
+def _row(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="a shipped configuration (`callmood-train rows`), or a file")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        help="a corpus as distributed, or a manifest; several times for several",
+    )
+    parser.add_argument("--corpus", choices=CORPORA, default="iemocap", help="what a folder holds (default: iemocap)")
+    parser.add_argument(
+        "--protocol", action="append", choices=PROTOCOLS, default=[], help="default: those with a published figure"
+    )
+    parser.add_argument("--encoder", metavar="FOLDER", help="the pre-trained encoder, instead of the hub's")
+    parser.add_argument("--partial", action="store_true", help="go on with an IEMOCAP that is not whole")
+    parser.add_argument("--robustness", action="store_true", help="judge over telephone lines, too")
+    parser.add_argument("--work", type=Path, help="where the runs go (default: runs/NAME)")
+    _running(parser)
+
+
+def _prepare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", choices=CORPORA)
+    parser.add_argument("source", type=Path, help="the corpus as distributed; for `own`, a CSV or JSON-lines file")
+    parser.add_argument("out", type=Path, help="folder for the manifest, and for audio that had to be converted")
+    parser.add_argument(
+        "--split", choices=["speakers"], help="deal speakers out to train, valid, test (`own` does, without a column)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that")
+    parser.add_argument("--partial", action="store_true", help="go on with an IEMOCAP that is not whole")
+    parser.add_argument(
+        "--speakers-of-2021", action="store_true", help="IEMOCAP's speakers as the paper's code had them"
+    )
+
+
+def _synthetic(command: Callable[..., argparse.ArgumentParser]) -> None:
+    demo = command(
+        "demo-tiny",
+        commands.demo_tiny,
+        "Rebuild the bundled demo model: synthesize, train, calibrate, evaluate, export.",
+    )
+    demo.add_argument("--work", type=Path, default=Path("build/demo-tiny"), help="where the corpus and the run go")
+    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, help="where the bundle goes")
+    _running(demo)
+
+    corpus = command("synthesize", commands.synthesize_command, "Make the synthetic corpus.")
+    corpus.add_argument("out", type=Path)
+    corpus.add_argument("--config", type=Path, default=commands.DEMO_CONFIG)
+    _settable(corpus)
+
+    example = command("synth-calls", commands.synth_calls, "Speak the scripts (*.toml) of a folder as two-party calls.")
+    example.add_argument("folder", type=Path, nargs="?", default=Path("examples/calls"))
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    _settable(parser)
+
+
+def _settable(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--set", action="append", metavar="PART.KEY=VALUE", help="override the configuration")
 
 
 if __name__ == "__main__":

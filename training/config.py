@@ -2,140 +2,156 @@
 
 import dataclasses
 import tomllib
+import types
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
+from training.options import (
+    AugmentConfig,
+    CalibrationConfig,
+    CompatConfig,
+    CorpusConfig,
+    LoraConfig,
+    LossConfig,
+    ModelConfig,
+    RowConfig,
+    TrainConfig,
+)
 from worker.errors import ConfigurationError
 
 CONFIGS = Path(__file__).with_name("configs")
-Trainable = Literal["all", "encoder", "head"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CorpusConfig:
-    """The synthetic corpus; utterances are per voice, language and emotion."""
-
-    seed: int
-    voices_per_split: int
-    languages_per_voice: int
-    train_utterances: int
-    valid_utterances: int
-    test_utterances: int
-
-    def utterances(self, split: str) -> int:
-        """Utterances per voice, language and emotion of a split."""
-        return {"train": self.train_utterances, "valid": self.valid_utterances, "test": self.test_utterances}[split]
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """The model: what it is called, what its card says first, its encoder (a transformers configuration).
-
-    `filter_bank`: the first convolution starts as one (`front_end`).
-    """
-
-    id: str
-    version: str
-    summary: str
-    encoder: Mapping[str, Any]
-    normalize: bool
-    filter_bank: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class TrainConfig:
-    """The loop. `train` is what learns: `all`, `encoder` (all but the CNN), `head`.
-
-    `speeds`: training plays each clip at one of these, pitch and all.
-    """
-
-    seed: int
-    epochs: int
-    batch_size: int
-    crop_s: float
-    speeds: Sequence[float]
-    train: Trainable
-    encoder_lr: float
-    head_lr: float
-    warmup_steps: int
-    max_grad_norm: float
-    anneal_factor: float
-    anneal_threshold: float
-
-    def __post_init__(self) -> None:
-        if self.train not in get_args(Trainable):
-            raise ConfigurationError(f"train.train is {self.train!r}; it is one of {', '.join(get_args(Trainable))}")
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class CalibrationConfig:
-    """Abstention: the share of wrong labels among those given that is aimed at, on the validation split."""
-
-    wanted_risk: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """One run."""
+    """One run. What a file leaves away has the default of `options`; `corpus` is for synthetic speech alone."""
 
-    corpus: CorpusConfig
     model: ModelConfig
     train: TrainConfig
-    calibration: CalibrationConfig
+    corpus: CorpusConfig | None = None
+    row: RowConfig = dataclasses.field(default_factory=RowConfig)
+    loss: LossConfig = dataclasses.field(default_factory=LossConfig)
+    lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
+    augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    paper_compat: CompatConfig = dataclasses.field(default_factory=CompatConfig)
+    calibration: CalibrationConfig = dataclasses.field(default_factory=CalibrationConfig)
+
+    def __post_init__(self) -> None:
+        if self.lora.rank and self.train.train != "encoder":
+            raise ConfigurationError('lora.rank needs train.train = "encoder": adapters are the transformer\'s')
+        if self.paper_compat.batch_statistics and self.model.head != "mean_linear":
+            raise ConfigurationError('paper_compat.batch_statistics needs model.head = "mean_linear"')
 
 
-_KINDS: dict[Any, Any] = {
-    int: int,
-    float: (int, float),
-    str: str,
-    Mapping[str, Any]: dict,
-    Trainable: str,
-    bool: bool,
-    Sequence[float]: list,
-}
+def find(name: str) -> Path:
+    """A configuration by path, or by the name of a shipped one: `PF-hbt-large`.
+
+    Raises:
+        ConfigurationError: there is none; the message lists the shipped ones.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    shipped = {path.stem: path for path in sorted(CONFIGS.rglob("*.toml"))}
+    if name not in shipped:
+        raise ConfigurationError(f"no configuration at {name}; shipped are {', '.join(shipped)}")
+    return shipped[name]
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Config:
     """Read a configuration; each override is `part.key=value` with a TOML value.
 
     Raises:
-        ConfigurationError: a file, part or key is unknown or missing, or a value has the wrong type.
+        ConfigurationError: a file, part or key is unknown or missing, or a value has the wrong type or is out of range.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigurationError(f"no configuration at {path}") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
     for override in overrides:
         _override(values, override)
-    parts = get_type_hints(Config)
-    _same_names(str(path), values, parts)
-    return Config(**{name: _part(f"{path}: [{name}]", kind, values[name]) for name, kind in parts.items()})
+    return of_values(str(path), values)
+
+
+def of_values(where: str, values: Mapping[str, Any]) -> Config:
+    """A configuration of plain values, such as a file holds; parts that are None are left away.
+
+    Raises:
+        ConfigurationError: see `load`.
+    """
+    given = {name: value for name, value in values.items() if value is not None}
+    parts = _parts()
+    _same_names(where, given, Config)
+    return Config(**{name: _part(f"{where}: [{name}]", parts[name], value) for name, value in given.items()})
+
+
+def _parts() -> dict[str, Any]:
+    return {name: _bare(hint) for name, hint in get_type_hints(Config).items()}
 
 
 def _override(values: dict[str, Any], override: str) -> None:
+    parts = _parts()
     name, _, value = override.partition("=")
-    part, _, key = name.partition(".")
-    if key not in values.get(part, {}):
+    part, _, path = name.partition(".")
+    key, _, inner = path.partition(".")  # model.encoder.layerdrop: one value of a table
+    if part not in parts or key not in get_type_hints(parts[part]):
         raise ConfigurationError(f"--set {override}: no such key")
     try:
-        values[part][key] = tomllib.loads(f"value = {value}")["value"]
+        parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"--set {override}: {error}") from error
+    table = values.setdefault(part, {})
+    if inner:
+        table[key] = {**table.get(key, {}), inner: parsed}
+    else:
+        table[key] = parsed
 
 
-def _part(where: str, kind: type, values: Mapping[str, Any]) -> Any:
+def _part(where: str, kind: type, values: Any) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigurationError(f"{where} is no table")
     hints = get_type_hints(kind)
-    _same_names(where, values, hints)
+    _same_names(where, values, kind)
+    values = {name: value for name, value in values.items() if value is not None}
     for name, value in values.items():
-        # bool is an int to Python, never to us
-        if isinstance(value, bool) is not (hints[name] is bool) or not isinstance(value, _KINDS[hints[name]]):
+        if not _fits(value, _bare(hints[name])):
             raise ConfigurationError(f"{where} {name} = {value!r} has the wrong type")
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from error
 
 
-def _same_names(where: str, given: Mapping[str, Any], known: Mapping[str, Any]) -> None:
-    if unknown := given.keys() - known.keys():
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a TOML value is of a type; a bool is an int to Python, never to us."""
+    if isinstance(value, bool) or hint is bool:
+        return isinstance(value, bool) and hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    if hint == Sequence[float]:
+        return isinstance(value, list) and all(_fits(one, float) for one in value)
+    if hint == Mapping[str, Any]:
+        return isinstance(value, dict)
+    if hint == Mapping[str, float]:
+        return isinstance(value, dict) and all(_fits(one, float) for one in value.values())
+    return isinstance(value, hint)
+
+
+def _bare(hint: Any) -> Any:
+    """The type of an optional one."""
+    return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
+
+
+def _same_names(where: str, given: Mapping[str, Any], kind: Any) -> None:
+    fields = dataclasses.fields(kind)
+    if unknown := given.keys() - {field.name for field in fields}:
         raise ConfigurationError(f"{where}: unknown {', '.join(sorted(unknown))}")
-    if missing := known.keys() - given.keys():
+    needed = {
+        field.name
+        for field in fields
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    }
+    if missing := needed - given.keys():
         raise ConfigurationError(f"{where}: missing {', '.join(sorted(missing))}")

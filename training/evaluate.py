@@ -58,6 +58,28 @@ def negative_log_likelihood(probabilities: NDArray[np.float64], labels: Labels) 
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-12)).mean())
 
 
+def brier(probabilities: NDArray[np.float64], labels: Labels) -> float:
+    """Brier score: the mean squared distance from the one-hot truth, summed over classes; 0 to 2."""
+    return float(np.square(probabilities - np.eye(len(EMOTIONS))[labels]).sum(axis=1).mean())
+
+
+def reliability(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float, int]]:
+    """Mean confidence, accuracy and count of each of the ECE's bins that holds anything."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
+    held = [bins == i for i in range(_ECE_BINS) if (bins == i).any()]
+    return [(float(confidence[inside].mean()), float(right[inside].mean()), int(inside.sum())) for inside in held]
+
+
+def risk_coverage(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float]]:
+    """Coverage and risk when labels are given to the surest utterances first: one point for each utterance."""
+    order = np.argsort(-probabilities.max(axis=1), kind="stable")
+    wrong = (probabilities.argmax(axis=1) != labels)[order]
+    given = np.arange(1, len(labels) + 1)
+    return list(zip((given / len(labels)).tolist(), (np.cumsum(wrong) / given).tolist(), strict=True))
+
+
 def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_below: float) -> dict[str, Any]:
     """Everything that a report says of one split.
 
@@ -76,6 +98,8 @@ def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_belo
         "ece": round(calibration_error(calibrated, labels), 4),
         "nll_uncalibrated": round(negative_log_likelihood(raw, labels), 4),
         "nll": round(negative_log_likelihood(calibrated, labels), 4),
+        "brier_uncalibrated": round(brier(raw, labels), 4),
+        "brier": round(brier(calibrated, labels), 4),
         "coverage": round(float(given.mean()), 4),
         "risk": round(float(wrong[given].mean()), 4) if given.any() else 0.0,
         "labels": list(EMOTIONS),

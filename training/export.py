@@ -11,14 +11,15 @@ from typing import Any
 import torch
 import transformers
 
-from schemas.common import EMOTIONS
-from training import calibrate, manifest
+from schemas.common import EMOTIONS, Emotion
+from training import calibrate, checkpoint, config, lora, manifest, runs
 from training.config import Config
 from training.data import Clip
 from training.evaluate import evaluate, softmax
 from training.train import Epoch, predict
 from worker import model as worker_model
-from worker.checkpoints import Calibration
+from worker.checkpoints import Calibration, HeadKind, ModelSpec
+from worker.errors import ConfigurationError
 from worker.model import EmotionModel, Release
 
 REPORT = "report.json"
@@ -38,21 +39,21 @@ class Provenance:
 
 
 def export(
-    model: EmotionModel, config: Config, clips: Mapping[str, Sequence[Clip]], provenance: Provenance, folder: Path
+    model: EmotionModel, settings: Config, clips: Mapping[str, Sequence[Clip]], provenance: Provenance, folder: Path
 ) -> dict[str, Any]:
     """Calibrate on `valid`, write the bundle, judge what was written on `test`, write the report and the card.
 
     Returns:
         The report.
     """
-    batch_size = config.train.batch_size
+    batch_size = settings.train.batch_size
     # What is calibrated is what is stored: the weights, rounded.
     model.load_state_dict({name: tensor.to(_STORAGE).to(tensor.dtype) for name, tensor in model.state_dict().items()})
     logits, labels = predict(model, clips["valid"], batch_size=batch_size)
     temperature = calibrate.fit_temperature(logits, labels)
-    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, config.calibration.wanted_risk)
+    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, settings.calibration.wanted_risk)
     calibration = Calibration(temperature=round(temperature, 4), abstain_below=round(threshold, 4))
-    release = Release(config.model.id, config.model.version, _revision(), calibration)
+    release = Release(settings.model.id, settings.model.version, _revision(), calibration)
     info = worker_model.save_bundle(model, folder, release, storage=_STORAGE)
 
     fields = dataclasses.asdict(calibration)
@@ -65,13 +66,13 @@ def export(
             "revision": release.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
-        "calibration": {**fields, "wanted_risk": config.calibration.wanted_risk},
+        "calibration": {**fields, "wanted_risk": settings.calibration.wanted_risk},
         "test": evaluate(*predict(written, clips["test"], batch_size=batch_size), **fields),
         "valid": evaluate(logits, labels, **fields),
         "data": _data(provenance.items),
         "training": {
             "command": provenance.command,
-            "config": dataclasses.asdict(config),
+            "config": dataclasses.asdict(settings),
             "epochs": [dataclasses.asdict(epoch) for epoch in provenance.epochs],
             "tools": {
                 "python": platform.python_version(),
@@ -81,9 +82,45 @@ def export(
             },
         },
     }
-    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    (folder / CARD).write_text(card(report), encoding="utf-8")
-    return report
+    text = json.dumps(report, indent=2) + "\n"
+    (folder / REPORT).write_text(text, encoding="utf-8")
+    written_report: dict[str, Any] = json.loads(text)
+    (folder / CARD).write_text(card(written_report), encoding="utf-8")
+    return written_report
+
+
+def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, Any]:
+    """Export the best weights of a run that has been judged, from its folder.
+
+    Returns:
+        The report.
+
+    Raises:
+        ConfigurationError: the folder holds no such run, or one whose model the worker does not serve.
+    """
+    if not (run / runs.OUTCOME).is_file():
+        raise ConfigurationError(f"{run}: no run that has been judged; only what was judged is exported")
+    told = json.loads((run / runs.RUN).read_text(encoding="utf-8"))
+    if told["encoder"] is None:
+        raise ConfigurationError(f"{run}: a baseline without an encoder; the worker does not serve it")
+    settings = config.of_values(str(run / runs.RUN), told["config"])
+    model = EmotionModel(
+        ModelSpec(
+            encoder=told["encoder"],
+            head=HeadKind(settings.model.head),
+            normalize=told["normalize"],
+            normalize_eps=settings.model.normalize_eps,
+            output_norm=settings.model.output_norm,
+        )
+    )
+    lora.adapt(model, settings.lora)
+    state = checkpoint.load(run / checkpoint.CHECKPOINT)
+    model.load_state_dict(state["best"])
+    lora.merge(model)
+    items = [manifest.Item(**{**item, "label": Emotion(item["label"])}) for item in told["items"]]
+    clips = {split: runs.Clips().of([item for item in items if item.split == split]) for split in manifest.SPLITS}
+    epochs = [Epoch(**epoch) for epoch in state["progress"]["epochs"]]
+    return export(model.eval(), settings, clips, Provenance(told["command"], items, epochs, tools), folder)
 
 
 def card(report: Mapping[str, Any]) -> str:

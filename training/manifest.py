@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from schemas.common import Emotion
+from schemas.common import EMOTIONS, Emotion
 from worker.errors import ConfigurationError
 
 SPLITS = ("train", "valid", "test")
@@ -13,7 +13,22 @@ SPLITS = ("train", "valid", "test")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Item:
-    """One labelled utterance; `speaker` is the person (or the synthetic voice), whatever they speak."""
+    """One labelled utterance.
+
+    Attributes:
+        id: unique within its corpus.
+        path: relative to the manifest.
+        corpus: where it is from.
+        speaker: the person (or the synthetic voice), whatever they speak.
+        language: a tag such as `en`, or nothing.
+        label: what it counts as.
+        split: `train`, `valid`, `test`; or nothing, where a protocol is to say.
+        seconds: length.
+        gender: `F`, `M` or nothing.
+        session: speakers that belong together.
+        style: `scripted`, `improvised` or nothing.
+        votes: annotators by emotion, those of other emotions left out.
+    """
 
     id: str
     path: str
@@ -23,6 +38,21 @@ class Item:
     label: Emotion
     split: str
     seconds: float
+    gender: str = ""
+    session: str = ""
+    style: str = ""
+    votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def person(self) -> tuple[str, str]:
+        """The speaker, among all corpora."""
+        return self.corpus, self.speaker
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The votes' shares in the order of `EMOTIONS`; empty without votes."""
+        total = sum(self.votes.values())
+        return tuple(self.votes.get(emotion, 0.0) / total for emotion in EMOTIONS) if total else ()
 
 
 def refuse_shared_speakers(items: Iterable[Item]) -> None:
@@ -33,9 +63,19 @@ def refuse_shared_speakers(items: Iterable[Item]) -> None:
     """
     splits: dict[tuple[str, str], str] = {}
     for item in items:
-        known = splits.setdefault((item.corpus, item.speaker), item.split)
+        known = splits.setdefault(item.person, item.split)
         if known != item.split:
             raise ConfigurationError(f"speaker {item.speaker} of {item.corpus} is in {known} and in {item.split}")
+
+
+def refuse_empty_splits(items: Iterable[Item], where: str) -> None:
+    """Check that there is something to train, validate and test on.
+
+    Raises:
+        ConfigurationError: a split is empty.
+    """
+    if missing := set(SPLITS) - {item.split for item in items}:
+        raise ConfigurationError(f"{where}: no items for {', '.join(sorted(missing))}")
 
 
 def write(path: Path, items: Iterable[Item]) -> None:
@@ -44,20 +84,36 @@ def write(path: Path, items: Iterable[Item]) -> None:
 
 
 def read(path: Path) -> list[Item]:
-    """Read a manifest and refuse one that cannot be trusted.
+    """Read a manifest with splits, and refuse one that cannot be trusted.
 
     Raises:
         ConfigurationError: the file is missing, a line is no item, a split is unknown or empty, or two share a speaker.
     """
+    items = read_any(path)
+    for number, item in enumerate(items, start=1):
+        if item.split not in SPLITS:
+            raise ConfigurationError(f"{path}, line {number}: split {item.split!r}")
+    refuse_empty_splits(items, str(path))
+    refuse_shared_speakers(items)
+    return items
+
+
+def read_any(path: Path) -> list[Item]:
+    """Read a manifest, with or without splits.
+
+    Raises:
+        ConfigurationError: the file is missing, a line is no item, or two items have one id.
+    """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"no manifest at {path}") from error
+    except OSError as error:
+        raise ConfigurationError(f"no manifest at {path}: {error.strerror}") from error
     items = [_item(path, number, line) for number, line in enumerate(lines, start=1)]
-    missing = set(SPLITS) - {item.split for item in items}
-    if missing:
-        raise ConfigurationError(f"{path}: no items for {', '.join(sorted(missing))}")
-    refuse_shared_speakers(items)
+    seen: set[tuple[str, str]] = set()
+    for number, item in enumerate(items, start=1):
+        if (item.corpus, item.id) in seen:
+            raise ConfigurationError(f"{path}, line {number}: {item.id} is there twice")
+        seen.add((item.corpus, item.id))
     return items
 
 
@@ -65,8 +121,11 @@ def _item(path: Path, number: int, line: str) -> Item:
     try:
         fields = json.loads(line)
         item = Item(**{**fields, "label": Emotion(fields["label"])})
-    except (ValueError, TypeError, KeyError) as error:
+        unknown = item.votes.keys() - set(EMOTIONS)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path}, line {number}: {error}") from error
-    if item.split not in SPLITS:
+    if unknown:
+        raise ConfigurationError(f"{path}, line {number}: votes for {', '.join(sorted(unknown))}")
+    if item.split not in ("", *SPLITS):
         raise ConfigurationError(f"{path}, line {number}: split {item.split!r}")
     return item

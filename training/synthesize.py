@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from schemas.common import EMOTIONS, Emotion
 from training import manifest, prosody, speak, telephone
-from training.config import CorpusConfig
+from training.options import CorpusConfig
 from worker.errors import ConfigurationError
 
 NAME = "synthetic"

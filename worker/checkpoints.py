@@ -54,10 +54,12 @@ class HeadKind(StrEnum):
 
     MEAN_LINEAR: mean of the last layer over the valid frames, then one linear layer without bias (arXiv 2111.02735).
     HF_SUPERB: weighted sum of all layers, projector, mean, linear layer, as in transformers and s3prl.
+    ATTENTIVE_STATISTICS: mean and deviation of the last layer, weighted by attention, then one linear layer.
     """
 
     MEAN_LINEAR = "mean_linear"
     HF_SUPERB = "hf_superb"
+    ATTENTIVE_STATISTICS = "attentive_statistics"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +186,7 @@ def _read_bundle(folder: Path, config: Mapping[str, Any], digest: str) -> Checkp
         raise ModelError(f"{folder}: content is {digest}, but {CONFIG} states {config['digest']}")
     _require_rate(folder, config["audio"]["rate_hz"])
     head = HeadKind(config["head"])
-    output = "head.linear" if head is HeadKind.MEAN_LINEAR else "head.classifier"
+    output = "head.classifier" if head is HeadKind.HF_SUPERB else "head.linear"
     spec = ModelSpec(
         encoder=config["encoder"],
         head=head,

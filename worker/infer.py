@@ -13,9 +13,9 @@ from torch import Tensor
 from schemas.common import Encoding
 from worker import audio
 from worker.audio import Sound
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, ModelError
 from worker.model import EmotionModel, load
-from worker.packed import PackedModel
+from worker.packed import PackedModel, can_pack
 from worker.records import Prediction
 
 if TYPE_CHECKING:
@@ -53,7 +53,9 @@ def open_engine(settings: "ModelSettings") -> "Engine":
         torch.set_num_threads(settings.threads)
     model = load(settings.path)
     dtype = _choose_type(model, device) if settings.dtype == "auto" else _TYPES[settings.dtype]
-    is_packed = device == "cpu" if settings.packed == "auto" else settings.packed == "on"
+    is_packed = settings.packed == "on" or (settings.packed == "auto" and device == "cpu" and can_pack(model))
+    if is_packed and not can_pack(model):
+        raise ModelError("model.packed is on, but packed inference knows no WavLM; say auto")
     return Engine(model.to(device, dtype), batch_seconds=settings.batch_seconds, packed=is_packed)
 
 

@@ -15,15 +15,15 @@ import transformers
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from schemas.common import EMOTIONS
-from worker import checkpoints, masked
+from worker import checkpoints, heads, masked
 from worker.checkpoints import Calibration, Checkpoint, HeadKind, ModelSpec
 from worker.errors import ModelError
 from worker.records import ModelInfo
 
-_ENCODERS: Final = {
+ENCODERS: Final = {
     "hubert": (transformers.HubertConfig, transformers.HubertModel),
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model),
+    "wavlm": (transformers.WavLMConfig, transformers.WavLMModel),
 }
 _NOT_SHAPE: Final = {"id2label", "label2id", "transformers_version"}  # transformers' words, not the encoder's
 _OPTIONAL: Final = {"encoder.masked_spec_embed"}  # SpecAugment's; inference never reads it
@@ -51,12 +51,7 @@ class EmotionModel(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.encoder = _encoder(spec.encoder)
-        config = self.encoder.config
-        self.head: MeanLinear | SuperbHead
-        if spec.head is HeadKind.MEAN_LINEAR:
-            self.head = MeanLinear(config.hidden_size, output_norm=spec.output_norm)
-        else:
-            self.head = SuperbHead(config)
+        self.head = heads.build(spec, self.encoder.config)
         self.spec = spec
         self.info = ModelInfo(id="", version="", digest="")
         self.calibration = Calibration()
@@ -68,7 +63,7 @@ class EmotionModel(nn.Module):
         """Build a model with random weights.
 
         Args:
-            encoder: a transformers configuration as plain values; needs `model_type` (`hubert` or `wav2vec2`).
+            encoder: a transformers configuration as plain values; needs `model_type` (`hubert`, `wav2vec2`, `wavlm`).
             head: what stands on the encoder.
             normalize: bring each utterance to zero mean and unit variance.
             more: other fields of `ModelSpec`.
@@ -111,6 +106,19 @@ class EmotionModel(nn.Module):
         logits: Tensor = self.head(self._layers(features, valid), valid)
         return logits.float()
 
+    def _context(self, valid: Tensor) -> dict[str, Any]:
+        """What each layer is told beside its input, so that its attention sees valid frames only.
+
+        WavLM's layers share a bias by distance [batch * heads, frames, frames], which each multiplies with a gate of at
+        least 1: there, the mask goes into the bias.
+        """
+        if self.encoder.config.model_type != "wavlm":
+            return {"attention_mask": valid[:, None, None, :]}
+        frames = valid.shape[1]
+        bias = self.encoder.encoder.layers[0].attention.compute_bias(frames, frames)[None]
+        never = torch.finfo(bias.dtype).min / 4
+        return {"position_bias": bias.masked_fill(~valid[:, None, None, :], never).flatten(0, 1)}
+
     def fuse(self) -> "EmotionModel":
         """Fold the weight normalisation of the positional convolution: faster, equal, and no longer to be saved."""
         for module in self.modules():
@@ -150,7 +158,7 @@ class EmotionModel(nn.Module):
         encoder = self.encoder.encoder
         config = self.encoder.config
         hidden = first_of(self.encoder.feature_projection(features))
-        if self.training:
+        if self.encoder.training:
             hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
         hidden = hidden * valid[:, :, None]  # the positional convolution meets zeros beyond the end, as it does alone
         hidden = hidden + encoder.pos_conv_embed(hidden)
@@ -158,50 +166,15 @@ class EmotionModel(nn.Module):
             hidden = encoder.layer_norm(hidden)
         hidden = encoder.dropout(hidden)
         layers = [hidden]
+        context = self._context(valid)
         for layer in encoder.layers:
-            dropped = self.training and bool(torch.rand([]) < config.layerdrop)
+            dropped = self.encoder.training and bool(torch.rand([]) < config.layerdrop)
             if not dropped:
-                hidden = first_of(layer(hidden, attention_mask=valid[:, None, None, :]))
+                hidden = first_of(layer(hidden, **context))
             layers.append(hidden)
         if config.do_stable_layer_norm:
             layers[-1] = encoder.layer_norm(hidden)
         return layers
-
-
-class MeanLinear(nn.Module):
-    """Mean of the last layer over valid frames, one linear layer without bias; before both, perhaps the output norm."""
-
-    def __init__(self, width: int, *, output_norm: bool) -> None:
-        super().__init__()
-        self.output_norm = output_norm
-        self.linear = nn.Linear(width, len(EMOTIONS), bias=False)
-
-    def forward(self, layers: list[Tensor], valid: Tensor) -> Tensor:
-        """Logits [batch, 4] from layers [batch, frames, width] and the mask [batch, frames]."""
-        last = masked.output_norm(layers[-1], valid) if self.output_norm else layers[-1]
-        logits: Tensor = self.linear(masked.mean(last, valid))
-        return logits
-
-
-class SuperbHead(nn.Module):
-    """Weighted sum of all layers, projector, mean over valid frames, linear layer."""
-
-    def __init__(self, config: Any) -> None:
-        super().__init__()
-        if config.use_weighted_layer_sum:
-            self.layer_weights = nn.Parameter(torch.zeros(config.num_hidden_layers + 1))
-        self.projector = nn.Linear(config.hidden_size, config.classifier_proj_size)
-        self.classifier = nn.Linear(config.classifier_proj_size, len(EMOTIONS))
-        self.weighted = bool(config.use_weighted_layer_sum)
-
-    def forward(self, layers: list[Tensor], valid: Tensor) -> Tensor:
-        """Logits [batch, 4] from layers [batch, frames, width] and the mask [batch, frames]."""
-        hidden = layers[-1]
-        if self.weighted:
-            weights = self.layer_weights.softmax(dim=-1)
-            hidden = torch.stack([weight * layer for weight, layer in zip(weights, layers, strict=True)]).sum(dim=0)
-        logits: Tensor = self.classifier(masked.mean(self.projector(hidden), valid))
-        return logits
 
 
 def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> EmotionModel:
@@ -249,12 +222,13 @@ def save_bundle(
 
 def _encoder(values: Mapping[str, Any]) -> Any:
     kind = values.get("model_type")
-    if kind not in _ENCODERS:
-        raise ModelError(f"model_type {kind!r}: only {' and '.join(_ENCODERS)} are supported")
-    config_class, model_class = _ENCODERS[kind]
+    if kind not in ENCODERS:
+        raise ModelError(f"model_type {kind!r}: only {' and '.join(ENCODERS)} are supported")
+    config_class, model_class = ENCODERS[kind]
     try:
         config = config_class.from_dict(dict(values))
-        config._attn_implementation = "sdpa"  # noqa: SLF001 - as transformers' own models set it; our mask is made for it
+        # As transformers' own models set it; our mask is made for it. WavLM's attention is its own.
+        config._attn_implementation = "eager" if kind == "wavlm" else "sdpa"  # noqa: SLF001 - no public name
         return model_class(config)
     except (TypeError, ValueError) as error:
         raise ModelError(f"the encoder's configuration makes no encoder: {error}") from error

@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from worker import masked
-from worker.model import EmotionModel, MeanLinear, first_of
+from worker.heads import AttentiveStatistics, MeanLinear
+from worker.model import EmotionModel, first_of
+
+
+def can_pack(model: EmotionModel) -> bool:
+    """Whether `PackedModel` knows this kind of encoder: WavLM's attention, with its bias by distance, is padded."""
+    return bool(model.encoder.config.model_type != "wavlm")
 
 
 class PackedModel:
@@ -65,6 +71,10 @@ class PackedModel:
     def _head(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
         """Means are taken before the projector, not after it: both are linear."""
         head = self._model.head
+        if isinstance(head, AttentiveStatistics):
+            *_, last = layers
+            ones = [torch.ones(1, count, dtype=torch.bool, device=last.device) for count in frames]
+            return torch.cat([head([part[None]], one) for part, one in zip(_split(last, frames), ones, strict=True)])
         if isinstance(head, MeanLinear):
             *_, last = layers
             if head.output_norm:

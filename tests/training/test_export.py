@@ -21,7 +21,7 @@ def exported(tones: dict[str, list[Clip]], tiny: config.Config, tmp_path: Path) 
     """A model that was trained a little and exported: the model, the report, the folder."""
     torch.manual_seed(1)
     model = EmotionModel.new(tiny.model.encoder)
-    epochs = train.train(model, tiny.train, tones["train"], tones["valid"])
+    epochs = train.train(model, tiny, tones["train"], tones["valid"])
     items = [
         manifest.Item(f"{split}{i}", "", "tones", f"{split}-{i}", "none", Emotion.ANGER, split, clip.seconds)
         for split, clips in tones.items()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training import config, data, train
+from training import config, data, options, schedule, train
 from training.data import Clip
 from worker.model import EmotionModel
 
@@ -16,7 +16,7 @@ def fit(clips: dict[str, list[Clip]], tiny: config.Config, **changes: object) ->
     settings = dataclasses.replace(tiny.train, **{"warmup_steps": 5, "anneal_factor": 1.0, **changes})
     torch.manual_seed(settings.seed)
     model = EmotionModel.new(tiny.model.encoder)
-    return model, train.train(model, settings, clips["train"], clips["valid"])
+    return model, train.train(model, dataclasses.replace(tiny, train=settings), clips["train"], clips["valid"])
 
 
 def test_one_batch_is_learned_by_heart(tones: dict[str, list[Clip]], tiny: config.Config):
@@ -53,9 +53,15 @@ def test_frozen_weights_do_not_move(tones: dict[str, list[Clip]], tiny: config.C
     assert any(name.startswith("encoder.encoder.layers.") for name in moved)
 
 
+def batches_of(clips: list[Clip], settings: options.TrainConfig) -> list[data.Batch]:
+    """One pass."""
+    plan = data.Plan(clips, settings, data.Share())
+    return list(data.training_batches(clips, settings, plan.from_step(0, plan.steps_per_pass)))
+
+
 def test_newbob_shrinks_the_rate_after_each_epoch_that_improved_too_little():
     """The factor shrinks when the relative improvement over the epoch before is below the threshold, at once."""
-    newbob = train.NewBob(anneal_factor=0.9, threshold=0.0025)
+    newbob = schedule.NewBob(anneal_factor=0.9, threshold=0.0025)
     factors = []
     for error in [0.5, 0.4, 0.3995, 0.45, 0.42, 0.2, 0.0, 0.0]:
         newbob.step(error)
@@ -67,8 +73,7 @@ def test_an_epoch_holds_every_clip_once(tones: dict[str, list[Clip]], tiny: conf
     """Training batches deal out all clips, none twice, whatever the batch size."""
     for batch_size in (1, 3, 8, 20):
         settings = dataclasses.replace(tiny.train, batch_size=batch_size, crop_s=9.0, speeds=[1.0])
-        batches = list(data.training_batches(tones["train"], settings, np.random.default_rng(1)))
-        lengths = torch.cat([batch.lengths for batch in batches])
+        lengths = torch.cat([batch.lengths for batch in batches_of(tones["train"], settings)])
         assert sorted(lengths.tolist()) == sorted(len(clip.audio) for clip in tones["train"])  # 2 bytes, 2x the rate
 
 
@@ -76,7 +81,7 @@ def test_clips_are_played_at_the_speeds_asked(tones: dict[str, list[Clip]], tiny
     """A faster clip is shorter by that factor, and every speed is drawn."""
     clip = dataclasses.replace(tones["train"][0], audio=bytes(2 * 4000))
     settings = dataclasses.replace(tiny.train, speeds=[0.8, 1.25], crop_s=9.0)
-    batches = data.training_batches([clip] * 40, settings, np.random.default_rng(1))
+    batches = batches_of([clip] * 40, settings)
     assert {int(length) for batch in batches for length in batch.lengths} == {10_000, 6_400}
 
 

@@ -1,0 +1,179 @@
+"""Readers of the corpora's layouts, on folders of the same shape."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from schemas.common import Emotion
+from training import manifest, prepare
+from training.corpora import CORPORA
+from worker.errors import ConfigurationError
+
+TONE = np.sin(np.arange(24_000) / 9) / 2
+
+
+def write(path: Path, rate_hz: int = 16_000, channels: int = 1) -> None:
+    """Half a second and more of a tone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.repeat(TONE[:, None], channels, axis=1), rate_hz)
+
+
+def read(name: str, root: Path, out: Path) -> dict[str, manifest.Item]:
+    """The corpus' items by id."""
+    return {item.id: item for item in manifest.read_any(prepare.prepare(CORPORA[name], root, out, prepare.Options()))}
+
+
+def dropped(out: Path) -> dict[str, int]:
+    """What the report says."""
+    told = prepare.json.loads((out / prepare.REPORT).read_text())["dropped"]
+    return {reason: one["utterances"] for reason, one in told.items()}
+
+
+def test_crema_d_with_sexes_and_votes_by_voice(tmp_path: Path):
+    """Label and actor come from the name, sex from the table, votes from those who only heard."""
+    root = tmp_path / "CREMA-D"
+    for name in ("1001_IEO_ANG_HI", "1002_IEO_HAP_LO", "1002_DFA_FEA_XX"):
+        write(root / "AudioWAV" / f"{name}.wav")
+    (root / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n1002,21,Female\n")
+    (root / "processedResults").mkdir()
+    (root / "processedResults" / "tabulatedVotes.csv").write_text(
+        '"","A","D","F","H","N","S","fileName"\n'
+        '"1",6,1,0,0,2,1,"1001_IEO_ANG_HI"\n'
+        '"100001",0,0,0,9,0,0,"1001_IEO_ANG_HI"\n'
+    )
+    items = read("crema-d", root, tmp_path / "out")
+    angry = items["1001_IEO_ANG_HI"]
+    assert (angry.label, angry.speaker, angry.gender) == (Emotion.ANGER, "1001", "M")
+    assert angry.votes == {"anger": 6, "neutral": 2, "sadness": 1, "happiness": 0}
+    assert angry.shares == pytest.approx((6 / 9, 0, 2 / 9, 1 / 9))
+    assert items["1002_IEO_HAP_LO"].gender == "F"
+    assert items["1002_IEO_HAP_LO"].shares == ()
+    assert dropped(tmp_path / "out") == {"label FEA": 1}
+
+
+def test_ravdess_in_six_folds_of_four_actors(tmp_path: Path):
+    """48 kHz speech; odd actors are men, four actors make a fold; song and calm are not read."""
+    root = tmp_path / "Audio_Speech_Actors_01-24"
+    for actor in (1, 2, 5, 24):
+        write(root / f"Actor_{actor:02d}" / f"03-01-05-01-02-01-{actor:02d}.wav", 48_000)
+    write(root / "Actor_01" / "03-01-02-01-02-01-01.wav", 48_000)
+    items = read("ravdess", tmp_path, tmp_path / "out")
+    assert {(item.speaker, item.gender, item.session) for item in items.values()} == {
+        ("01", "M", "1"),
+        ("02", "F", "1"),
+        ("05", "M", "2"),
+        ("24", "F", "6"),
+    }
+    assert dropped(tmp_path / "out") == {"label 02": 1}
+
+
+def test_emodb_is_german(tmp_path: Path):
+    """Speaker, emotion and sex from the name, and the language is not English."""
+    for name in ("03a01Wa", "08b02Tb", "16a05Fb", "10a07Na", "12a01La"):
+        write(tmp_path / "wav" / f"{name}.wav")
+    items = read("emodb", tmp_path, tmp_path / "out")
+    assert {item.id: (str(item.label), item.gender) for item in items.values()} == {
+        "03a01Wa": ("anger", "M"),
+        "08b02Tb": ("sadness", "F"),
+        "16a05Fb": ("happiness", "F"),
+        "10a07Na": ("neutral", "M"),
+    }
+    assert {item.language for item in items.values()} == {"de"}
+
+
+@pytest.mark.parametrize("layout", ["{speaker}_{name}.wav", "{speaker}/{name}.wav"])
+def test_savee_flat_or_by_speaker(tmp_path: Path, layout: str):
+    """Both layouts are read; `sa` is sadness and not the speaker `a`; 44.1 kHz becomes 16 kHz."""
+    for speaker in ("DC", "JE"):
+        for name in ("a01", "sa02", "su03", "h04", "n05"):
+            write(tmp_path / layout.format(speaker=speaker, name=name), 44_100)
+    items = read("savee", tmp_path, tmp_path / "out")
+    assert Counter(str(item.label) for item in items.values()) == {
+        "anger": 2,
+        "sadness": 2,
+        "happiness": 2,
+        "neutral": 2,
+    }
+    assert {item.speaker for item in items.values()} == {"DC", "JE"}
+    converted = soundfile.info(tmp_path / "out" / next(iter(items.values())).path)
+    assert (converted.samplerate, converted.subtype) == (16_000, "PCM_16")
+    assert converted.duration == pytest.approx(TONE.size / 44_100, abs=1e-3)
+
+
+def test_tess_has_two_speakers(tmp_path: Path):
+    """The one file whose name lacks a letter does not make a third."""
+    for name in ("OAF_back_angry", "YAF_dog_happy", "OA_bite_neutral", "YAF_bar_ps"):
+        write(tmp_path / f"{name}.wav", 24_414)
+    items = read("tess", tmp_path, tmp_path / "out")
+    assert {item.speaker for item in items.values()} == {"OAF", "YAF"}
+    assert dropped(tmp_path / "out") == {"label ps": 1}
+
+
+@pytest.mark.parametrize("spelling", ["labels_consensus.csv", "labels_concensus.csv"])
+def test_msp_podcast_keeps_its_splits_and_votes(tmp_path: Path, spelling: str):
+    """Splits as released under both spellings; an unknown speaker shares nothing; other test sets are dropped."""
+    rows = [
+        ("MSP-PODCAST_0001_0001.wav", "A", "12", "Male", "Train"),
+        ("MSP-PODCAST_0001_0002.wav", "H", "Unknown", "Female", "Development"),
+        ("MSP-PODCAST_0001_0003.wav", "S", "Unknown", "Female", "Test1"),
+        ("MSP-PODCAST_0001_0004.wav", "N", "14", "Male", "Test2"),
+        ("MSP-PODCAST_0001_0005.wav", "X", "15", "Male", "Train"),
+    ]
+    for name, *_ in rows:
+        write(tmp_path / "Audios" / name)
+    (tmp_path / "Labels").mkdir()
+    lines = [f"{name},{label},4,4,4,{speaker},{gender},{split}" for name, label, speaker, gender, split in rows]
+    header = "FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set"
+    (tmp_path / "Labels" / spelling).write_text("\n".join([header, *lines]) + "\n")
+    (tmp_path / "Labels" / "labels_detailed.csv").write_text(
+        "FileName,Worker,EmoClass_Major\n" + "".join(f"{rows[0][0]},w,{word}\n" for word in ("Angry", "Angry", "Sad"))
+    )
+    items = read("msp-podcast", tmp_path, tmp_path / "out")
+    assert {item.split for item in items.values()} == {"train", "valid", "test"}
+    assert len({item.speaker for item in items.values()}) == 3
+    assert items["MSP-PODCAST_0001_0001"].shares == pytest.approx((2 / 3, 0, 0, 1 / 3))
+    assert dropped(tmp_path / "out") == {"label Test2": 1, "label X": 1}
+
+
+def test_meld_says_that_it_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its files are MP4: where ffmpeg is missing, that is said, and nothing is dropped in silence."""
+    monkeypatch.setenv("PATH", "")
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}_sent_emo.csv").write_text(
+            "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID\n1,Hi!,Ross,joy,positive,0,0\n"
+        )
+    for folder in ("train/train_splits", "dev_splits_complete", "output_repeated_splits_test"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "dia0_utt0.mp4").write_bytes(b"not a film")
+    found = list(CORPORA["meld"].find(tmp_path))
+    assert [(one.split, one.speaker, one.label, one.gender) for one in found] == [
+        (split, "Ross", "joy", "M") for split in ("train", "valid", "test")
+    ]
+    with pytest.raises(ConfigurationError, match="ffmpeg"):
+        read("meld", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("crema-d", "AudioWAV/1001-ANG.wav"),
+        ("ravdess", "Actor_01/03-01-99.wav"),
+        ("emodb", "wav/angry.wav"),
+        ("tess", "OAF_angry.wav"),
+    ],
+)
+def test_a_name_of_no_corpus_is_an_error(tmp_path: Path, name: str, file: str):
+    """A file whose name does not say what it must is refused by its path."""
+    write(tmp_path / file)
+    with pytest.raises(ConfigurationError, match=r"not a name of this corpus"):
+        read(name, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", sorted(set(CORPORA) - {"own"}))
+def test_an_empty_folder_is_refused(tmp_path: Path, name: str):
+    """A folder without the corpus says what was looked for."""
+    with pytest.raises(ConfigurationError, match="as distributed"):
+        read(name, tmp_path, tmp_path / "out")

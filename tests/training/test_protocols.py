@@ -1,0 +1,146 @@
+"""Protocols: who trains, validates and tests."""
+
+from collections import Counter
+
+import pytest
+
+from schemas.common import EMOTIONS
+from training import manifest, protocols
+from training.manifest import Item
+from worker.errors import ConfigurationError
+
+
+def corpus(name: str = "iemocap", sessions: int = 5, per_speaker: int = 8) -> list[Item]:
+    """Two speakers a session."""
+    return [
+        Item(
+            f"{session}{gender}{i}",
+            f"{name}/{session}{gender}{i}.wav",
+            name,
+            f"Ses{session:02d}{gender}",
+            "en",
+            EMOTIONS[i % 4],
+            "",
+            1.0,
+            gender=gender,
+            session=f"{session:02d}",
+        )
+        for session in range(1, sessions + 1)
+        for gender in "FM"
+        for i in range(per_speaker)
+    ]
+
+
+def people(fold: protocols.Fold, split: str) -> set[str]:
+    """Speakers of a split."""
+    return {item.speaker for item in fold.items if item.split == split}
+
+
+def test_random_splits_are_80_10_10_and_five():
+    """Five seeds, all different, each a partition of all utterances in the paper's shares."""
+    made = protocols.folds("sd_random", corpus(), 1)
+    assert [Counter(item.split for item in fold.items) for fold in made] == [{"train": 64, "valid": 8, "test": 8}] * 5
+    tests = [{item.id for item in fold.items if item.split == "test"} for fold in made]
+    assert len({frozenset(test) for test in tests}) == 5
+    assert len({fold.seed for fold in made}) == 5
+
+
+def test_random_splits_of_iemocap_have_the_papers_sizes():
+    """5,531 utterances become 4,424, 553 and 554."""
+    items = [Item(str(i), "", "iemocap", "s", "en", EMOTIONS[i % 4], "", 1.0) for i in range(5531)]
+    counts = Counter(item.split for item in protocols.folds("sd_random", items, 1)[0].items)
+    assert counts == {"train": 4424, "valid": 553, "test": 554}
+
+
+def test_leaving_one_speaker_out_validates_on_the_partner():
+    """Ten folds; the other speaker of the session validates, the other four sessions train."""
+    made = protocols.folds("loso_speaker", corpus(), 1)
+    assert len(made) == 10
+    for fold in made:
+        (test,), (valid,) = people(fold, "test"), people(fold, "valid")
+        assert (test[:5], len({test, valid})) == (valid[:5], 2)
+        assert len(people(fold, "train")) == 8
+    assert {next(iter(people(fold, "test"))) for fold in made} == {item.speaker for item in corpus()}
+
+
+def test_leaving_one_session_out_shares_speakers_between_training_and_validation_alone():
+    """SUPERB's five folds: a random fifth of the other sessions validates; nobody tested was heard before."""
+    for fold in protocols.folds("loso_session", corpus(), 1):
+        counts = Counter(item.split for item in fold.items)
+        assert counts == {"train": 51, "valid": 13, "test": 16}
+        assert not people(fold, "test") & (people(fold, "train") | people(fold, "valid"))
+        assert people(fold, "valid") & people(fold, "train")
+
+
+def test_the_strict_protocol_shares_nobody():
+    """Five folds of 3, 1 and 1 sessions; each session tests once and validates once."""
+    made = protocols.folds("loso_session_strict", corpus(), 1)
+    for fold in made:
+        assert [len(people(fold, split)) for split in manifest.SPLITS] == [6, 2, 2]
+        manifest.refuse_shared_speakers(fold.items)
+    assert Counter(speaker for fold in made for speaker in people(fold, "valid")) == {
+        item.speaker: 1 for item in corpus()
+    }
+
+
+def test_cross_corpus_tests_each_corpus_on_all_others():
+    """Every corpus is a test once, whole; equal names of speakers in two corpora are two people."""
+    items = corpus("one") + corpus("two") + corpus("three")
+    made = protocols.folds("cross_corpus", items, 1)
+    assert [fold.name for fold in made] == ["test-one", "test-three", "test-two"]
+    for fold in made:
+        tested = {item.corpus for item in fold.items if item.split == "test"}
+        assert len(tested) == 1
+        assert sum(item.split == "test" for item in fold.items) == len(corpus())
+
+
+def test_folds_repeat_themselves():
+    """The same seed gives the same folds; another one gives others where chance decides."""
+    for name in ("sd_random", "loso_session"):
+        first, second, other = (protocols.folds(name, corpus(), seed) for seed in (1, 1, 9))
+        assert first == second
+        assert [fold.items for fold in first] != [fold.items for fold in other]
+
+
+def test_speakers_are_dealt_out_whole():
+    """Dealing out by speaker gives three splits near 80, 10 and 10 % that share nobody, for any seed."""
+    items = corpus(sessions=20)
+    for seed in range(20):
+        dealt = protocols.by_speaker(items, seed)
+        manifest.refuse_shared_speakers(dealt)
+        counts = Counter(item.split for item in dealt)
+        assert set(counts) == set(manifest.SPLITS)
+        assert 0.7 < counts["train"] / len(items) < 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "items", "message"),
+    [
+        ("loso", corpus(), "no protocol 'loso'; there are sd_random"),
+        ("cross_corpus", corpus(), "several corpora"),
+        ("loso_session", [*corpus(), Item("x", "", "iemocap", "s", "en", EMOTIONS[0], "", 1.0)], "no sessions"),
+        ("loso_session_strict", corpus(sessions=2), "no sessions"),
+        ("given", corpus(), "80 items state no split"),
+        ("loso_speaker", corpus(sessions=1), "no items for train"),
+    ],
+)
+def test_what_a_protocol_cannot_do_is_refused(name: str, items: list[Item], message: str):
+    """A protocol that the corpus cannot serve says what is missing."""
+    with pytest.raises(ConfigurationError, match=message):
+        protocols.folds(name, items, 1)
+
+
+def test_a_speaker_in_two_sessions_is_a_leak():
+    """A speaker of the tested session who is heard in training under another session is refused, also by SUPERB's."""
+    leaking = [*corpus(), Item("x", "", "iemocap", "Ses01F", "en", EMOTIONS[0], "", 1.0, session="02")]
+    for name in ("loso_session", "loso_session_strict"):
+        with pytest.raises(ConfigurationError, match="speaker Ses01F"):
+            protocols.folds(name, leaking, 1)
+
+
+def test_given_splits_may_share_speakers_only_where_that_is_said():
+    """A speaker in two given splits is an error, but not for `given_shared`."""
+    items = [Item(split, "", "meld", "Ross", "en", EMOTIONS[0], split, 1.0) for split in manifest.SPLITS]
+    with pytest.raises(ConfigurationError, match="Ross"):
+        protocols.folds("given", items, 1)
+    assert len(protocols.folds("given_shared", items, 1)) == 1

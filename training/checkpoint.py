@@ -1,0 +1,51 @@
+"""Files that a kill leaves whole: each is written beside its place and moved there."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import torch
+
+from worker.errors import ConfigurationError
+
+CHECKPOINT: Final = "checkpoint.pt"
+
+
+def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
+    """Write a file by `put`; after a crash at any instant, the path holds the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".new")
+    with beside.open("wb") as file:
+        put(file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the move itself
+    finally:
+        os.close(folder)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write text so."""
+    write(path, lambda file: file.write(text.encode()))
+
+
+def save(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values so."""
+    write(path, lambda file: torch.save(state, file))
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read what `save` wrote; nothing but tensors and plain values is unpickled.
+
+    Raises:
+        ConfigurationError: the file cannot be read.
+    """
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ConfigurationError(f"{path}: cannot be resumed from: {error}") from error
+    return state

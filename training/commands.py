@@ -1,0 +1,160 @@
+"""What each `callmood-train` command does; the command line itself is in `__main__`."""
+
+import argparse
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import distributed
+
+from training import config, manifest, prepare, publish, row, runs, speak, synthesize
+from training.config import Config
+from training.convert import convert
+from training.corpora import CORPORA
+from training.corpora import own as own_corpus
+from training.export import export_run
+from training.options import CorpusConfig
+from training.place import device_and_share
+from training.protocols import Fold
+from worker.checkpoints import read_json
+from worker.errors import ConfigurationError
+
+DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
+
+
+def demo_tiny(options: argparse.Namespace) -> None:
+    """Corpus, training, bundle: the demo model."""
+    settings = config.load(DEMO_CONFIG, options.set)
+    path = synthesize.synthesize(options.work, synthetic(settings))
+    command = command_of(options, "demo-tiny")
+    _make(settings, path, options.work / "run", runs.Options(options.device, options.resume, command=command))
+    _export(options.work / "run", options.out, {"espeak-ng": speak.version()})
+
+
+def train(options: argparse.Namespace) -> None:
+    """A manifest with splits to a bundle."""
+    settings = config.load(config.find(options.config), options.set)
+    command = command_of(options, "train", Path(options.config).name, options.manifest.name, options.out.name)
+    work = options.work or options.out.with_name(options.out.name + ".run")
+    _make(settings, options.manifest, work, runs.Options(options.device, options.resume, command=command))
+    _export(work, options.out, {})
+
+
+def row_command(options: argparse.Namespace) -> None:
+    """Every fold of a row, and the published figure beside ours."""
+    overrides = [*options.set]
+    if options.encoder:
+        overrides.append(f"model.pretrained={json.dumps(options.encoder)}")
+    settings = config.load(config.find(options.name), overrides)
+    work = options.work or Path("runs") / settings.model.id
+    items = _items(options, settings, work)
+    how = runs.Options(options.device, options.resume, options.robustness, command_of(options, "row", options.name))
+    for protocol in row.wanted_protocols(settings, options.protocol):
+        summary = row.run_row(settings, items, protocol, work, how)
+        if summary is not None:
+            sys.stdout.write(row.line(summary) + "\n")
+
+
+def rows(options: argparse.Namespace) -> None:  # noqa: ARG001 - every command takes its options
+    """Every shipped configuration, with its published figures."""
+    for path in sorted(config.CONFIGS.rglob("*.toml")):
+        published = config.load(path).row.published
+        told = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
+        sys.stdout.write(f"{path.stem:28} {told}\n")
+
+
+def prepare_command(options: argparse.Namespace) -> None:
+    """A corpus, or a list of your own, to a manifest."""
+    split = options.split or ("speakers" if options.corpus == own_corpus.CORPUS.name else "")
+    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed)
+    path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
+    sys.stdout.write((options.out / prepare.REPORT).read_text(encoding="utf-8"))
+    sys.stdout.write(f"{path}\n")
+
+
+def export(options: argparse.Namespace) -> None:
+    """A run to a bundle."""
+    _export(options.run_folder, options.out, {})
+
+
+def push(options: argparse.Namespace) -> None:
+    """A bundle to the hub."""
+    sys.stdout.write(publish.push(options.bundle, options.repository, private=options.private) + "\n")
+
+
+def synthesize_command(options: argparse.Namespace) -> None:
+    """The synthetic corpus alone."""
+    path = synthesize.synthesize(options.out, synthetic(config.load(config.find(str(options.config)), options.set)))
+    sys.stdout.write(f"{path}\n")
+
+
+def synth_calls(options: argparse.Namespace) -> None:
+    """The example calls."""
+    from training import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
+
+    for path in calls.make_all(options.folder):
+        sys.stdout.write(f"{path}\n")
+
+
+def convert_command(options: argparse.Namespace) -> None:
+    """Checkpoints of others to safetensors."""
+    encoder = read_json(options.encoder) if options.encoder else None
+    info = convert(options.source, options.target, encoder)
+    sys.stdout.write(json.dumps({"folder": str(options.target), "id": info.id, "digest": info.digest}, indent=2) + "\n")
+
+
+def synthetic(settings: Config) -> CorpusConfig:
+    """The part of a configuration that describes the synthetic corpus.
+
+    Raises:
+        ConfigurationError: it has none.
+    """
+    if settings.corpus is None:
+        raise ConfigurationError(f"{settings.model.id}: the configuration has no [corpus]")
+    return settings.corpus
+
+
+def command_of(options: argparse.Namespace, *words: str) -> str:
+    """The command as a card shows it: without the folders of the machine it ran on."""
+    return shlex.join(["callmood-train", *words, *(word for value in options.set for word in ("--set", value))])
+
+
+def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> None:
+    """A manifest with splits to a judged run."""
+    items = absolute(manifest.read(path), path)
+    fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
+    model, _ = runs.run(settings, fold, clips, folder, options)
+    if device_and_share(options.device)[1].rank == 0:
+        runs.save(runs.judge(model, settings, fold, clips, options), folder)
+
+
+def _export(run: Path, out: Path, tools: dict[str, str]) -> None:
+    if device_and_share("cpu")[1].rank == 0:
+        report = export_run(run, out, tools)
+        sys.stdout.write(json.dumps({"bundle": str(out), "test": report["test"]}, indent=2) + "\n")
+
+
+def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[manifest.Item]:
+    """Items of all that `--data` names: manifests, or a corpus as distributed, which is prepared first."""
+    _, share = device_and_share(options.device)
+    how = prepare.Options(partial=options.partial, speakers_of_2021=settings.paper_compat.speakers)
+    items: list[manifest.Item] = []
+    for number, source in enumerate(options.data):
+        path = source
+        if source.is_dir():
+            path = work / f"data-{number}" / prepare.MANIFEST
+            if share.rank == 0:
+                prepare.prepare(CORPORA[options.corpus], source, path.parent, how)
+            if share.world > 1:
+                distributed.barrier()
+        items += absolute(manifest.read_any(path), path)
+    return items
+
+
+def absolute(items: Sequence[manifest.Item], path: Path) -> list[manifest.Item]:
+    """Items whose paths hold wherever one stands."""
+    folder = path.resolve().parent
+    return [dataclasses.replace(item, path=str(folder / item.path)) for item in items]

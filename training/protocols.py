@@ -1,0 +1,175 @@
+"""Who trains, validates and tests: the splits that published figures rest on. A list of items in, folds out.
+
+A speaker in two splits is an error, except where the protocol itself says so.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from training import manifest
+from training.manifest import Item
+from worker.errors import ConfigurationError
+
+SEEDS: Final = 5
+_TRAIN, _VALID = 0.8, 0.1
+_DEV: Final = 0.2  # SUPERB's
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Fold:
+    """One split of the corpus; `seed` is that of the training, too."""
+
+    name: str
+    items: Sequence[Item]
+    seed: int
+
+
+class Shared(enum.Enum):
+    """Which splits may have speakers in common."""
+
+    NONE = enum.auto()
+    TRAIN_AND_VALID = enum.auto()
+    ALL = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Protocol:
+    """How folds are made, and what they may share."""
+
+    folds: Callable[[Sequence[Item], int], Iterator[Fold]]
+    shared: Shared
+    summary: str
+
+
+def folds(name: str, items: Sequence[Item], seed: int) -> list[Fold]:
+    """The folds of a protocol.
+
+    Raises:
+        ConfigurationError: there is no such protocol, the corpus lacks what it needs, a split is empty, or a speaker is
+            in two splits.
+    """
+    if name not in PROTOCOLS:
+        raise ConfigurationError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+    protocol = PROTOCOLS[name]
+    made = list(protocol.folds(items, seed))
+    for fold in made:
+        manifest.refuse_empty_splits(fold.items, f"{name}, {fold.name}")
+        if protocol.shared is Shared.NONE:
+            manifest.refuse_shared_speakers(fold.items)
+        elif protocol.shared is Shared.TRAIN_AND_VALID:
+            seen = (dataclasses.replace(item, split="train") if item.split == "valid" else item for item in fold.items)
+            manifest.refuse_shared_speakers(seen)
+    return made
+
+
+def by_speaker(items: Sequence[Item], seed: int) -> list[Item]:
+    """Deal speakers out to train, valid and test, about 80, 10 and 10 % of the utterances.
+
+    Raises:
+        ConfigurationError: there are fewer than three speakers.
+    """
+    people = sorted({item.person for item in items})
+    if len(people) < len(manifest.SPLITS):
+        raise ConfigurationError(f"{len(people)} speakers cannot be dealt out to train, valid and test")
+    rng = np.random.default_rng(seed)
+    order = [people[i] for i in rng.permutation(len(people))]
+    counts = {person: sum(item.person == person for item in items) for person in people}
+    split_of: dict[tuple[str, str], str] = {}
+    room = {"valid": (1 - _TRAIN - _VALID) * len(items), "test": (1 - _TRAIN - _VALID) * len(items)}
+    for split in ("test", "valid"):
+        taken = 0
+        while not taken or (taken < room[split] and len(order) > len(manifest.SPLITS)):
+            person = order.pop()
+            split_of[person] = split
+            taken += counts[person]
+    return [dataclasses.replace(item, split=split_of.get(item.person, "train")) for item in items]
+
+
+def _sd_random(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    for number in range(SEEDS):
+        order = np.random.default_rng((seed, number)).permutation(len(items))
+        train, valid = int(len(items) * _TRAIN), int(len(items) * _VALID)
+        split_of = np.full(len(items), "test", dtype=object)
+        split_of[order[:train]] = "train"
+        split_of[order[train : train + valid]] = "valid"
+        yield _fold(f"seed-{number + 1}", items, list(split_of), seed + number)
+
+
+def _loso_speaker(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    """The partner in the same session validates; where nobody else is in it, the next speaker does."""
+    people = sorted({item.person for item in items})
+    sessions = {item.person: item.session for item in items}
+    for index, person in enumerate(people):
+        partners = [other for other in people if other != person and sessions[other] == sessions[person]]
+        valid = partners[0] if len(partners) == 1 and sessions[person] else people[(index + 1) % max(len(people), 1)]
+        splits = [{person: "test", valid: "valid"}.get(item.person, "train") for item in items]
+        yield _fold(f"test-{person[1]}", items, splits, seed)
+
+
+def _loso_session(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    for session in _sessions(items):
+        inside = [i for i, item in enumerate(items) if item.session != session]
+        order = np.random.default_rng(seed).permutation(len(inside))
+        valid = {inside[i] for i in order[: round(len(inside) * _DEV)]}
+        splits = [
+            "test" if item.session == session else "valid" if i in valid else "train" for i, item in enumerate(items)
+        ]
+        yield _fold(f"test-session-{session}", items, splits, seed)
+
+
+def _loso_session_strict(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    sessions = _sessions(items)
+    for index, session in enumerate(sessions):
+        valid = sessions[(index + 1) % len(sessions)]
+        splits = [{session: "test", valid: "valid"}.get(item.session, "train") for item in items]
+        yield _fold(f"test-session-{session}", items, splits, seed)
+
+
+def _cross_corpus(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    """Each corpus is tested on by what was trained on all others, some speakers of which validate."""
+    corpora = sorted({item.corpus for item in items})
+    if len(corpora) == 1:
+        raise ConfigurationError("cross_corpus needs several corpora: give --data more than once")
+    for corpus in corpora:
+        people = sorted({item.person for item in items if item.corpus != corpus})
+        order = np.random.default_rng(seed).permutation(len(people))
+        valid = {people[i] for i in order[: max(1, round(len(people) * _VALID))]}
+        splits = ["test" if item.corpus == corpus else "valid" if item.person in valid else "train" for item in items]
+        yield _fold(f"test-{corpus}", items, splits, seed)
+
+
+def _given(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    if without := sum(not item.split for item in items):
+        raise ConfigurationError(f"{without} items state no split; choose a protocol that makes one")
+    yield Fold("given", items, seed)
+
+
+def _sessions(items: Sequence[Item]) -> list[str]:
+    """Sessions in order; corpora that have none cannot be split by them."""
+    sessions = sorted({item.session for item in items})
+    if "" in sessions or len(sessions) < len(manifest.SPLITS):
+        raise ConfigurationError("the corpus has no sessions (or folds) to leave out: use loso_speaker")
+    return sessions
+
+
+def _fold(name: str, items: Sequence[Item], splits: Sequence[str], seed: int) -> Fold:
+    return Fold(name, [dataclasses.replace(item, split=split) for item, split in zip(items, splits, strict=True)], seed)
+
+
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    "sd_random": Protocol(_sd_random, Shared.ALL, "random 80/10/10, five seeds: the paper's speaker-dependent figures"),
+    "loso_speaker": Protocol(
+        _loso_speaker, Shared.NONE, "leave one speaker out: the paper's speaker-independent figures"
+    ),
+    "loso_session": Protocol(
+        _loso_session, Shared.TRAIN_AND_VALID, "leave one session out, a random fifth of the rest validates: SUPERB"
+    ),
+    "loso_session_strict": Protocol(_loso_session_strict, Shared.NONE, "leave one session out, another one validates"),
+    "cross_corpus": Protocol(_cross_corpus, Shared.NONE, "leave one corpus out"),
+    "given": Protocol(_given, Shared.NONE, "as the manifest says"),
+    "given_shared": Protocol(_given, Shared.ALL, "as the manifest says, speakers shared (MELD)"),
+}
