@@ -1,0 +1,131 @@
+"""Pre-trained encoders from folders as the hub has them, and what is refused."""
+
+import json
+from pathlib import Path
+
+import encoder_folders
+import pytest
+import torch
+import transformers
+from tiny import LARGE, SIZE
+
+from training import config, encoders, runs
+from training.data import Clip
+from training.options import LoraConfig, ModelConfig
+from worker.errors import ConfigurationError
+
+
+def settings(folder: Path, **changes: object) -> ModelConfig:
+    return ModelConfig(**{"id": "test", "pretrained": str(folder), **changes})
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
+@pytest.mark.parametrize("kind", encoder_folders.KINDS)
+def test_every_published_kind_loads_with_its_own_weights(tmp_path: Path, kind: str, pickled):
+    """Whatever stood on the encoder when it was published, its weights are those of the file, under today's names."""
+    folder = encoder_folders.write(tmp_path / kind, kind, pickled=pickled)
+    model = encoders.new(settings(folder), seed=1)
+    config_name, class_name, shape = encoder_folders.KINDS[kind]
+    torch.manual_seed(3)
+    values = getattr(transformers, config_name)(**SIZE, **shape, codevector_dim=16, proj_codevector_dim=16)
+    published = getattr(transformers, class_name)(values)
+    expected = getattr(published, published.base_model_prefix, published).state_dict()
+    assert model.encoder.state_dict().keys() == expected.keys()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.encoder.state_dict().items())
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_waveforms_are_normalised_as_the_preprocessor_says(tmp_path: Path, normalize):
+    """Without a word in the configuration, the encoder's own preprocessor decides; a word in it wins."""
+    folder = encoder_folders.write(tmp_path / "enc", "hbt-base", normalize=normalize)
+    assert encoders.new(settings(folder), seed=1).spec.normalize is normalize
+    assert encoders.new(settings(folder, normalize=not normalize), seed=1).spec.normalize is not normalize
+
+
+def test_settings_of_the_encoder_are_replaced_by_name(tmp_path: Path):
+    """`[model.encoder]` changes what it names and nothing else; a name that the encoder does not have is an error."""
+    folder = encoder_folders.write(tmp_path / "enc", "hbt-large")
+    model = encoders.new(settings(folder, encoder={"layerdrop": 0.25}), seed=1)
+    assert (model.encoder.config.layerdrop, model.encoder.config.hidden_dropout) == (0.25, 0.1)
+    with pytest.raises(ConfigurationError, match="no such setting"):
+        encoders.new(settings(folder, encoder={"layer_drop": 0.25}), seed=1)
+
+
+def test_the_head_is_drawn_from_the_seed(tmp_path: Path):
+    """The encoder's weights are the file's, the head's are the seed's."""
+    folder = encoder_folders.write(tmp_path / "enc", "hbt-base")
+    first, again, other = (encoders.new(settings(folder), seed=seed).head.linear.weight for seed in (1, 1, 2))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def damaged(folder: Path, how: str) -> Path:
+    """An encoder's folder with one thing wrong."""
+    encoder_folders.write(folder, "hbt-large", pickled=True)
+    weights = folder / "pytorch_model.bin"
+    tensors = torch.load(weights)
+    told = json.loads((folder / "config.json").read_text())
+    if how == "a layer is missing":
+        torch.save({name: tensor for name, tensor in tensors.items() if ".layers.1." not in name}, weights)
+    elif how == "another width":
+        tensors["feature_projection.projection.bias"] = torch.zeros(7)
+        torch.save(tensors, weights)
+    elif how == "no weights":
+        weights.unlink()
+    elif how == "another model":
+        (folder / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    elif how == "no preprocessor":
+        (folder / "preprocessor_config.json").unlink()
+    elif how == "no configuration":
+        (folder / "config.json").unlink()
+    assert told["model_type"] == "hubert"
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("a layer is missing", r"weights missing or of another shape: encoder\.layers\.1\."),
+        ("another width", "feature_projection.projection.bias|mismatch"),
+        ("no weights", "no encoder at .* --encoder"),
+        ("another model", "is a bert; known encoders are hubert, wav2vec2, wavlm"),
+        ("no preprocessor", "set model.normalize"),
+        ("no configuration", "no encoder at"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, how: str, message: str):
+    """Weights that would silently stay random, and everything else that is wrong with a folder, are errors."""
+    with pytest.raises(ConfigurationError, match=message):
+        encoders.new(settings(damaged(tmp_path / "enc", how)), seed=1)
+
+
+ENCODER = {"model_type": "hubert", **SIZE, **LARGE, "layerdrop": 0.1}
+CLIPS = {split: [Clip(16_000, bytes(2 * 4000), label) for label in range(4)] for split in ("train", "valid", "test")}
+SUPERB = {**ENCODER, "use_weighted_layer_sum": True}
+
+
+@pytest.mark.parametrize(
+    ("model", "changes", "clips", "message"),
+    [
+        (ModelConfig("x", encoder=SUPERB, head="hf_superb"), {}, CLIPS, "layerdrop = 0"),
+        (ModelConfig("x", head="attention_pooling_cnn"), {"lora": LoraConfig(4)}, CLIPS, "without an encoder"),
+        (
+            ModelConfig("x", encoder=ENCODER),
+            {},
+            {**CLIPS, "test": [Clip(16_000, bytes(2 * 399), 0)]},
+            "clip of test has",
+        ),
+        (ModelConfig("x", encoder=ENCODER), {}, {**CLIPS, "train": CLIPS["train"][:3]}, "lacks 1 of the four"),
+    ],
+    ids=["layer drop under a sum", "adapters without an encoder", "a clip without a frame", "a class without clips"],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(
+    model: ModelConfig, changes: dict, clips: dict, message: str
+):
+    """Combinations that would fail or mislead hours later are errors at once."""
+    train = config.load(config.find("PF-hbt-base")).train
+    wrong = config.Config(model=model, train=train, **changes)
+    with pytest.raises(ConfigurationError, match=message):
+        runs.refuse_misfits(encoders.new(model, seed=1), wrong, clips)

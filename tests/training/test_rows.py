@@ -1,0 +1,194 @@
+"""Every shipped row, from its command to its summary: on a folder like IEMOCAP, with small encoders of its class."""
+
+import json
+import re
+from pathlib import Path
+
+import encoder_folders
+import iemocap_tree
+import numpy as np
+import pytest
+
+from schemas.common import EMOTIONS, Encoding
+from training import config, row, runs
+from training.__main__ import main
+from training.evaluate import softmax
+from training.freeze import parameter_groups
+from worker import audio
+from worker.model import load
+
+ENCODERS = {
+    "facebook/wav2vec2-base": "w2v-base",
+    "facebook/wav2vec2-base-960h": "w2v-base-960h",
+    "facebook/wav2vec2-large": "w2v-large",
+    "facebook/wav2vec2-large-960h": "w2v-large-960h",
+    "facebook/wav2vec2-large-robust": "w2v-large-robust",
+    "facebook/hubert-base-ls960": "hbt-base",
+    "facebook/hubert-large-ll60k": "hbt-large",
+    "facebook/hubert-large-ls960-ft": "hbt-large-960h",
+    "microsoft/wavlm-large": "wavlm-large",
+}
+ROWS = {path.stem: path for path in sorted(config.CONFIGS.glob("*/*.toml"))}
+PAPER = [name for name, path in ROWS.items() if path.parent.name == "paper"]
+# A few steps; where an encoder of two layers and a corpus of a few utterances need it, less of the same.
+FEW = ["train.epochs=0", "train.steps=2", "train.evaluate_steps=1", "train.accumulate=1", "train.workers=0"]
+LESS = {
+    "freeze-12-layers": ["train.freeze_layers=1"],
+    "AttentionPooling": ["train.batch_size=2", "train.steps=1"],
+}
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 utterances of ten speakers."""
+    return iemocap_tree.write(tmp_path_factory.mktemp("tree") / "IEMOCAP_full_release", iemocap_tree.small(1))
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for each published encoder, half of them pickled as most were published."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for number, kind in enumerate(ENCODERS.values()):
+        encoder_folders.write(folder / kind, kind, pickled=number % 2 == 0)
+    return folder
+
+
+def command(name: str, tree: Path, encoders: Path, work: Path, *more: str) -> list[str]:
+    """The row's own command, with a few steps."""
+    given = ["row", name, "--data", str(tree), "--partial", "--work", str(work), *more]
+    if pretrained := config.load(ROWS[name]).model.pretrained:
+        given += ["--encoder", str(encoders / ENCODERS[pretrained])]
+    return [*given, *(word for value in FEW + LESS.get(name, []) for word in ("--set", value))]
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("name", sorted(set(ROWS) - {"soft-labels"}))
+def test_the_command_of_a_row_runs_from_data_to_summary(name: str, tree: Path, encoders: Path, tmp_path: Path, capsys):
+    """Each row ends with ours beside the published figure for every fold of its protocols, and with a report."""
+    published = config.load(ROWS[name]).row.published
+    chosen = [] if published else ["--protocol", "loso_session_strict"]
+    assert main(command(name, tree, encoders, tmp_path, *chosen)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    wanted = list(published) or ["loso_session_strict"]
+    assert len(lines) == len(wanted)
+    folds = {"sd_random": 5, "loso_speaker": 10, "loso_session": 5, "loso_session_strict": 5}
+    for protocol, line in zip(wanted, lines, strict=True):
+        shown = f"{published[protocol]:.2f}" if published else "none"
+        pattern = (
+            rf"^{name}, {protocol}: WA [\d.]+ \+- [\d.]+ %, UA [\d.]+ %, {folds[protocol]} folds; published {shown}; "
+        )
+        assert re.match(pattern, line), line
+        summary = json.loads((tmp_path / protocol / row.SUMMARY).read_text())
+        assert len(summary["folds"]) == folds[protocol]
+        page = (tmp_path / protocol / row.PAGE).read_text()
+        assert page.count("<svg") == 3
+        assert not re.search(r"(?:src|href)=.?https?:", page)
+
+
+def test_soft_labels_train_on_votes(tree: Path, encoders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The row on votes refuses a corpus without any, and runs on one that has them."""
+    assert main(command("soft-labels", tree, encoders, tmp_path, "--protocol", "loso_speaker")) == 2
+    assert "votes" in capsys.readouterr().err
+    path = tmp_path / "data-0" / "manifest.jsonl"
+    voted = [json.loads(line) for line in path.read_text().splitlines()]
+    voted = [{**item, "votes": {item["label"]: 2, "neutral": 1.5}} for item in voted]
+    path.write_text("".join(json.dumps(item) + "\n" for item in voted))
+    assert main(command("soft-labels", path, encoders, tmp_path / "voted", "--protocol", "loso_session_strict")) == 0
+
+
+# What learns in each kind of row, by the beginnings of parameters' names: all of these, and nothing else.
+CNN = "encoder.feature_extractor."
+TRANSFORMER = ("encoder.masked_spec_embed", "encoder.feature_projection.", "encoder.encoder.")
+LEARNS = {"EF": (CNN, *TRANSFORMER, "head."), "PF": (*TRANSFORMER, "head."), "Frozen": ("head.",)}
+
+
+@pytest.mark.parametrize("name", [name for name in PAPER if name != "AttentionPooling"])
+def test_the_frozen_parameters_of_a_row_are_exactly_those(name: str, encoders: Path):
+    """EF trains everything, PF all but the CNN, Frozen nothing of the encoder: for each row, on its own encoder."""
+    pretrained = config.load(ROWS[name]).model.pretrained
+    settings = config.load(ROWS[name], [f"model.pretrained='{encoders / ENCODERS[pretrained]}'"])
+    model = runs.build(settings)
+    parameter_groups(model, settings.train)
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.requires_grad is parameter_name.startswith(LEARNS[name.partition("-")[0]]), parameter_name
+
+
+@pytest.fixture(scope="module")
+def finished(tree: Path, encoders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A row that has run, over telephone lines too."""
+    work = tmp_path_factory.mktemp("finished")
+    given = command("PF-hbt-base", tree, encoders, work, "--protocol", "loso_session_strict", "--robustness")
+    assert main(given) == 0
+    return work
+
+
+def test_folds_that_have_ended_are_not_run_again(finished: Path, tree: Path, encoders: Path, capsys):
+    """`--resume` on a finished row reads its outcomes: no checkpoint is touched, and the summary is the same."""
+    folder = finished / "loso_session_strict"
+    summary = (folder / row.SUMMARY).read_text()
+    stamps = {path: path.stat().st_mtime_ns for path in folder.glob("*/*")}
+    (folder / row.SUMMARY).unlink()
+    given = command(
+        "PF-hbt-base", tree, encoders, finished, "--protocol", "loso_session_strict", "--robustness", "--resume"
+    )
+    assert main(given) == 0
+    assert (folder / row.SUMMARY).read_text() == summary
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*")} == stamps
+    assert "PF-hbt-base" in capsys.readouterr().out
+
+
+def test_a_row_is_judged_over_telephone_lines(finished: Path):
+    """`--robustness` has a line for each step of the chain, and the clean one is the row's own figure."""
+    summary = json.loads((finished / "loso_session_strict" / row.SUMMARY).read_text())
+    lines = summary["robustness"]
+    assert list(lines) == ["clean", "8 kHz", "8 kHz, mu-law", "8 kHz, mu-law, noise", "8 kHz, mu-law, noise, loss"]
+    assert lines["clean"]["wa"] == summary["pooled"]["wa"]
+    assert "Over telephone lines" in (finished / "loso_session_strict" / row.PAGE).read_text()
+
+
+def test_a_fold_is_exported_and_the_worker_answers_as_the_trainer(finished: Path, tmp_path: Path, capsys):
+    """`export` makes a bundle of a fold, whose probabilities are the trainer's own on that fold's test split."""
+    folder = finished / "loso_session_strict" / "test-session-01"
+    assert main(["export", str(folder), str(tmp_path / "bundle")]) == 0
+    model = load(tmp_path / "bundle")
+    told = json.loads((folder / runs.RUN).read_text())
+    tested = [item for item in told["items"] if item["split"] == "test"]
+    trained = np.load(folder / runs.OUTCOME)["logits.test"]
+    assert len(tested) == len(trained) == 8
+    for item, logits in zip(tested, trained, strict=True):
+        sound = (Encoding.S16LE, 16_000, Path(item["path"]).read_bytes()[44:])
+        served = model(*audio.prepare([sound])).detach().numpy()
+        np.testing.assert_allclose(softmax(served), softmax(logits[None]), atol=2e-3)  # weights are stored in 16 bits
+    assert json.loads(capsys.readouterr().out)["test"]["utterances"] == 8
+    assert list(json.loads((tmp_path / "bundle" / "report.json").read_text())["test"]["labels"]) == list(EMOTIONS)
+
+
+def test_what_was_not_judged_is_not_exported(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A run without an outcome makes no bundle."""
+    assert main(["export", str(finished), str(tmp_path / "bundle")]) == 2
+    assert "only what was judged is exported" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_rows_are_listed_with_their_figures(capsys: pytest.CaptureFixture[str]):
+    """`rows` has a line for each shipped configuration, and the published accuracy on it."""
+    assert main(["rows"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {line.split()[0] for line in lines} == {*ROWS, "demo_tiny"}
+    assert any(line.split() == ["PF-hbt-large", "sd_random", "79.58,", "loso_speaker", "73.01"] for line in lines)
+
+
+def test_a_row_without_a_figure_asks_for_a_protocol(tree: Path, encoders: Path, tmp_path: Path, capsys):
+    """A configuration that publishes nothing must be told how to split."""
+    assert main(command("lora", tree, encoders, tmp_path)) == 2
+    assert "choose a --protocol" in capsys.readouterr().err
+
+
+def test_an_encoder_that_cannot_be_had_is_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Without network and folder, the error names the encoder and what to give instead."""
+    given = ["row", "PF-hbt-large", "--data", str(tree), "--partial", "--work", str(tmp_path), "--encoder"]
+    assert main([*given, str(tmp_path / "nowhere")]) == 2
+    error = capsys.readouterr().err
+    assert "nowhere" in error
+    assert "--encoder" in error
+    assert error.count("\n") == 1
