@@ -24,14 +24,14 @@ from training.manifest import Item
 from training.protocols import Fold
 
 CORPUS = [
-    "corpus.voices_per_split=24",
-    "corpus.languages_per_voice=2",
-    "corpus.train_utterances=5",
+    "corpus.voices_per_split=40",
+    "corpus.languages_per_voice=3",
+    "corpus.train_utterances=4",
     "corpus.valid_utterances=2",
     "corpus.test_utterances=4",
 ]
 GROUPS = (("en", "en-us", "en-gb-scotland"), ("de",), ("fr", "it"), ("es",))
-EPOCHS = 10
+EPOCHS = 20
 
 
 def main() -> None:

@@ -39,6 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     command("rows", commands.rows, "List the shipped configurations and their published figures.")
     _prepare(command("prepare", commands.prepare_command, "Make a manifest of a corpus, or of a list of your own."))
 
+    judging = command("evaluate", commands.evaluate, "Judge any model that the worker loads, over telephone lines too.")
+    judging.add_argument("model", help="a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny")
+    judging.add_argument("manifest", type=Path)
+    judging.add_argument("out", type=Path, help="folder for summary.json and report.html")
+    judging.add_argument("--batch-size", type=int, default=8)
+    judging.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+
     exporting = command("export", commands.export, "Make a bundle of a run's folder.")
     exporting.add_argument(
         "run_folder", type=Path, metavar="RUN", help="folder of a fold, as `row` and `train` leave it"
@@ -66,6 +73,7 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("manifest", type=Path)
     parser.add_argument("out", type=Path, help="where the bundle goes")
     parser.add_argument("--work", type=Path, help="where the run goes (default: OUT.run)")
+    parser.add_argument("--robustness", action="store_true", help="judge over telephone lines, too")
     _running(parser)
 
 

@@ -8,8 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from torch import distributed
 
+from schemas.common import EMOTIONS
 from training import config, manifest, prepare, publish, row, runs, speak, synthesize
 from training.config import Config
 from training.convert import convert
@@ -18,9 +20,10 @@ from training.corpora import own as own_corpus
 from training.export import export_run
 from training.options import CorpusConfig
 from training.place import device_and_share
-from training.protocols import Fold
+from training.protocols import PROTOCOLS, Fold
 from worker.checkpoints import read_json
 from worker.errors import ConfigurationError
+from worker.model import load
 
 DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
 
@@ -39,7 +42,7 @@ def train(options: argparse.Namespace) -> None:
     settings = config.load(config.find(options.config), options.set)
     command = command_of(options, "train", Path(options.config).name, options.manifest.name, options.out.name)
     work = options.work or options.out.with_name(options.out.name + ".run")
-    _make(settings, options.manifest, work, runs.Options(options.device, options.resume, command=command))
+    _make(settings, options.manifest, work, runs.Options(options.device, options.resume, options.robustness, command))
     _export(work, options.out, {})
 
 
@@ -73,6 +76,23 @@ def prepare_command(options: argparse.Namespace) -> None:
     path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
     sys.stdout.write((options.out / prepare.REPORT).read_text(encoding="utf-8"))
     sys.stdout.write(f"{path}\n")
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Any model that the worker loads, on a manifest: its test split, or all of it where there are no splits."""
+    model = load(options.model)
+    items = absolute(manifest.read_any(options.manifest), options.manifest)
+    tested = [item for item in items if item.split in ("test", "")]
+    if not tested:
+        raise ConfigurationError(f"{options.manifest}: no items to test on")
+    model.to(device_and_share(options.device)[0])
+    conditions = runs.over_lines(model, runs.Clips().of(tested), batch_size=options.batch_size)
+    labels = np.array([EMOTIONS.index(item.label) for item in tested])
+    calibration = dataclasses.asdict(model.calibration)
+    judged = row.Judged(tested, conditions["clean"], labels, conditions=conditions, **calibration)
+    claim = row.Claim(f"{model.info.id} {model.info.version}", "test", f"utterances of {options.manifest.name}")
+    summary = row.written(row.summarise(claim, ["test"], [judged]), options.out)
+    sys.stdout.write(row.line(summary) + "\n")
 
 
 def export(options: argparse.Namespace) -> None:
@@ -128,7 +148,10 @@ def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> 
     fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
     model, _ = runs.run(settings, fold, clips, folder, options)
     if device_and_share(options.device)[1].rank == 0:
-        runs.save(runs.judge(model, settings, fold, clips, options), folder)
+        outcome = runs.judge(model, settings, fold, clips, options)
+        runs.save(outcome, folder)
+        claim = row.Claim(settings.model.id, "given", PROTOCOLS["given"].summary)
+        row.written(row.summarise(claim, ["test"], [row.calibrated(outcome, settings.calibration.wanted_risk)]), folder)
 
 
 def _export(run: Path, out: Path, tools: dict[str, str]) -> None:

@@ -88,7 +88,7 @@ def of_values(where: str, values: Mapping[str, Any]) -> Config:
 
 
 def _parts() -> dict[str, Any]:
-    return {name: _bare(hint) for name, hint in get_type_hints(Config).items()}
+    return {name: bare(hint) for name, hint in get_type_hints(Config).items()}
 
 
 def _override(values: dict[str, Any], override: str) -> None:
@@ -116,7 +116,7 @@ def _part(where: str, kind: type, values: Any) -> Any:
     _same_names(where, values, kind)
     values = {name: value for name, value in values.items() if value is not None}
     for name, value in values.items():
-        if not _fits(value, _bare(hints[name])):
+        if not _fits(value, bare(hints[name])):
             raise ConfigurationError(f"{where} {name} = {value!r} has the wrong type")
     try:
         return kind(**values)
@@ -139,7 +139,7 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _bare(hint: Any) -> Any:
+def bare(hint: Any) -> Any:
     """The type of an optional one."""
     return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 

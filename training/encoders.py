@@ -40,6 +40,14 @@ def new(settings: ModelConfig, seed: int) -> nn.Module:
     return model
 
 
+def checkpoint_activations(model: EmotionModel) -> None:
+    """Compute the transformer's activations again when gradients need them, instead of keeping them."""
+    encoder: Any = model.encoder
+    # transformers 5 gave it another name in one of its releases
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def _pretrained(settings: ModelConfig) -> EmotionModel:
     source = str(hub.folder(settings.pretrained) or settings.pretrained)
     config = _config(settings, source)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import platform
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from worker.model import EmotionModel, Release
 
 REPORT = "report.json"
 CARD = "README.md"
+PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("card.md")
 _STORAGE = torch.float16
 
@@ -120,7 +122,10 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
     items = [manifest.Item(**{**item, "label": Emotion(item["label"])}) for item in told["items"]]
     clips = {split: runs.Clips().of([item for item in items if item.split == split]) for split in manifest.SPLITS}
     epochs = [Epoch(**epoch) for epoch in state["progress"]["epochs"]]
-    return export(model.eval(), settings, clips, Provenance(told["command"], items, epochs, tools), folder)
+    report = export(model.eval(), settings, clips, Provenance(told["command"], items, epochs, tools), folder)
+    if (run / PAGE).is_file():
+        shutil.copyfile(run / PAGE, folder / PAGE)
+    return report
 
 
 def card(report: Mapping[str, Any]) -> str:

@@ -16,7 +16,16 @@ WEIGHTS = ("none", "inverse_frequency")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CorpusConfig:
-    """The synthetic corpus; utterances are per voice, language and emotion."""
+    """The synthetic corpus, for configurations that make one.
+
+    Attributes:
+        seed: of everything that is drawn.
+        voices_per_split: at most; each split has voices of its own.
+        languages_per_voice: of those listed in `synthetic.toml`.
+        train_utterances: per voice, language and emotion.
+        valid_utterances: per voice, language and emotion.
+        test_utterances: per voice, language and emotion.
+    """
 
     seed: int
     voices_per_split: int
@@ -53,12 +62,13 @@ class ModelConfig:
         summary: what its card says first.
         pretrained: the encoder to start from: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; none: random weights.
         encoder: a transformers configuration; beside `pretrained`, what differs from its own.
-        head: what stands on the encoder; `attention_pooling_cnn` is a network of its own, without an encoder.
+        head: `mean_linear` (the paper's), `hf_superb` (SUPERB's: weighted sum of layers, projector), or
+            `attentive_statistics`; `attention_pooling_cnn` is a network of its own, without an encoder.
         normalize: each waveform to zero mean and unit variance; left away, as the pre-trained encoder's preprocessor
             says.
         normalize_eps: added to the variance.
-        output_norm: as in `worker.checkpoints.ModelSpec`.
-        filter_bank: the first convolution starts as one (`front_end`).
+        output_norm: the encoder's output to zero mean and unit variance, over each utterance (`mean_linear` alone).
+        filter_bank: the first convolution starts as one; for encoders with random weights.
     """
 
     id: str
@@ -183,7 +193,12 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """Low-rank adapters on the transformer's projections, instead of their own weights; rank 0: none."""
+    """Low-rank adapters on the transformer's projections, which learn instead of their weights.
+
+    Attributes:
+        rank: of each; 0: no adapters.
+        alpha: they count `alpha / rank` times.
+    """
 
     rank: int = 0
     alpha: float = 16.0
@@ -197,8 +212,10 @@ class AugmentConfig:
         probability: share of clips that go through the chain; the others stay as they are.
         noise: share of those that get noise.
         noise_snr_db: lowest and highest, in dB.
-        mu_law: share through mu-law; `a_law`: share through A-law; the rest keeps 16 bits.
-        loss: share that loses packets; `loss_rate`: highest mean rate.
+        mu_law: share through mu-law.
+        a_law: share through A-law; what is left keeps its 16 bits.
+        loss: share that loses packets of 20 ms, in bursts, which are hidden by silence or by repeating the last one.
+        loss_rate: highest mean share of packets that is lost.
     """
 
     probability: float = 0.0
@@ -233,7 +250,11 @@ class CompatConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CalibrationConfig:
-    """Abstention: the share of wrong labels among those given that is aimed at, on the validation split."""
+    """Temperature and abstention, both fitted on the validation split.
+
+    Attributes:
+        wanted_risk: the share of wrong labels among those given that is aimed at.
+    """
 
     wanted_risk: float = 0.1
 

@@ -25,6 +25,7 @@ from training.evaluate import (
     unweighted_accuracy,
     weighted_accuracy,
 )
+from training.export import PAGE
 from training.manifest import Item
 from training.place import device_and_share
 from training.protocols import Fold
@@ -34,10 +35,20 @@ from training.slices import intervals, slices
 from worker.errors import ConfigurationError
 
 SUMMARY: Final = "summary.json"
-PAGE: Final = "report.html"
 _POINTS: Final = 50  # of a risk-coverage curve, as kept
 
 _log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """What is judged, and what is said of it elsewhere: accuracy in percent, and how far from it ours may lie."""
+
+    model: str
+    protocol: str
+    meaning: str
+    published: float | None = None
+    band: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -77,12 +88,26 @@ def run_row(
                 continue
             outcome = runs.judge(model, settings, fold, clips, options)
             runs.save(outcome, place)
-        judged.append(_judged(outcome, settings))
+        judged.append(calibrated(outcome, settings.calibration.wanted_risk))
     if share.rank:
         return None
-    summary = summarise(settings, protocol, [fold.name for fold in made], judged)
-    write_text(folder / protocol / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    write_text(folder / protocol / PAGE, html(summary))
+    claim = Claim(
+        settings.model.id,
+        protocol,
+        protocols.PROTOCOLS[protocol].summary,
+        settings.row.published.get(protocol),
+        settings.row.band,
+    )
+    return written(summarise(claim, [fold.name for fold in made], judged), folder / protocol)
+
+
+def written(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Write a summary and, where matplotlib is, its page; return the summary."""
+    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    try:
+        write_text(folder / PAGE, html(summary))
+    except ConfigurationError as error:  # hours of training do not end in nothing for want of a picture
+        _log.warning("no %s: %s", PAGE, error)
     return summary
 
 
@@ -98,7 +123,7 @@ def wanted_protocols(settings: Config, chosen: Sequence[str]) -> list[str]:
     return found
 
 
-def summarise(settings: Config, protocol: str, names: Sequence[str], judged: Sequence[Judged]) -> dict[str, Any]:
+def summarise(claim: Claim, names: Sequence[str], judged: Sequence[Judged]) -> dict[str, Any]:
     """Figures by fold and of all test utterances together, each as its own fold's model answered."""
     folds = [
         {
@@ -115,15 +140,15 @@ def summarise(settings: Config, protocol: str, names: Sequence[str], judged: Seq
     calibrated = np.concatenate([softmax(one.logits, one.temperature) for one in judged])
     pooled = np.log(np.maximum(calibrated, 1e-12))
     return {
-        "model": settings.model.id,
-        "protocol": protocol,
-        "meaning": protocols.PROTOCOLS[protocol].summary,
+        "model": claim.model,
+        "protocol": claim.protocol,
+        "meaning": claim.meaning,
         "wa": round(float(accuracies.mean()), 2),
         "wa_std": round(float(accuracies.std(ddof=1)), 2) if len(folds) > 1 else 0.0,
         "ua": round(float(np.mean([100 * fold["ua"] for fold in folds])), 2),
-        "published": settings.row.published.get(protocol),
-        "band": settings.row.band,
-        "verdict": _verdict(settings, protocol, float(accuracies.mean())),
+        "published": claim.published,
+        "band": claim.band,
+        "verdict": _verdict(claim, float(accuracies.mean())),
         "folds": folds,
         "pooled": {
             **evaluate(pooled, labels, temperature=1.0, abstain_below=0.0),
@@ -151,10 +176,11 @@ def _seeded(settings: Config, fold: Fold) -> Config:
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=fold.seed))
 
 
-def _judged(outcome: Outcome, settings: Config) -> Judged:
+def calibrated(outcome: Outcome, wanted_risk: float) -> Judged:
+    """Test with the temperature and the threshold that validation asks for."""
     logits, labels = outcome.logits["valid"], outcome.labels["valid"]
     temperature = calibrate.fit_temperature(logits, labels)
-    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, settings.calibration.wanted_risk)
+    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted_risk)
     return Judged(
         outcome.items["test"],
         outcome.logits["test"],
@@ -165,11 +191,10 @@ def _judged(outcome: Outcome, settings: Config) -> Judged:
     )
 
 
-def _verdict(settings: Config, protocol: str, accuracy: float) -> str:
-    published = settings.row.published.get(protocol)
-    if published is None:
+def _verdict(claim: Claim, accuracy: float) -> str:
+    if claim.published is None:
         return "no published figure"
-    low, high = published - settings.row.band, published + settings.row.band
+    low, high = claim.published - claim.band, claim.published + claim.band
     if low <= accuracy <= high:
         return f"reproduced (within {low:.2f} to {high:.2f})"
     return f"{'below' if accuracy < low else 'above'} the band of {low:.2f} to {high:.2f}"

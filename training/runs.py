@@ -93,21 +93,21 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
 def judge(model: nn.Module, settings: Config, fold: Fold, clips: Clips, options: Options) -> Outcome:
     """Logits of validation and test; and of test after each of the lines of a robustness table, if asked."""
     items = {split: [item for item in fold.items if item.split == split] for split in ("valid", "test")}
-    forward, train_settings = as_trained(model, settings), settings.train
-
-    def answer(heard: Sequence[Clip]) -> tuple[Logits, Labels]:
-        return predict(forward, heard, batch_size=train_settings.batch_size, precision=train_settings.precision)
-
-    answers = {split: answer(clips.of(own)) for split, own in items.items()}
-    conditions = {}
-    if options.robustness:
-        for name, line in augment.CONDITIONS.items():
-            heard = [
-                clip.through(line, np.random.default_rng((0, i))) for i, clip in enumerate(clips.of(items["test"]))
-            ]
-            conditions[name] = answer(heard)[0]
+    forward = as_trained(model, settings)
+    how: dict[str, Any] = {"batch_size": settings.train.batch_size, "precision": settings.train.precision}
+    answers = {split: predict(forward, clips.of(own), **how) for split, own in items.items()}
+    conditions = over_lines(forward, clips.of(items["test"]), **how) if options.robustness else {}
     logits = {split: pair[0] for split, pair in answers.items()}
     return Outcome(items, logits, {split: pair[1] for split, pair in answers.items()}, conditions)
+
+
+def over_lines(forward: nn.Module, clips: Sequence[Clip], **how: Any) -> dict[str, Logits]:
+    """Logits of clips, clean and over each line of a robustness table; `how` is `predict`'s."""
+    found = {}
+    for name, line in augment.CONDITIONS.items():
+        heard = [clip.through(line, np.random.default_rng((0, i))) for i, clip in enumerate(clips)]
+        found[name] = predict(forward, heard, **how)[0]
+    return found
 
 
 def save(outcome: Outcome, folder: Path) -> None:
@@ -141,10 +141,7 @@ def build(settings: Config) -> nn.Module:
     if isinstance(model, EmotionModel):
         lora.adapt(model, settings.lora)
         if settings.train.gradient_checkpointing:
-            encoder: Any = model.encoder
-            # transformers 5 gave it another name in one of its releases
-            enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-            enable({"use_reentrant": False})
+            encoders.checkpoint_activations(model)
     return model
 
 

@@ -69,10 +69,12 @@ def train(
     Raises:
         ConfigurationError: the configuration does not fit the clips or the model, or the checkpoint another run.
     """
-    return _Loop(model, settings, (train_clips, valid_clips), place or Place()).run()
+    return Loop(model, settings, (train_clips, valid_clips), place or Place()).run()
 
 
-class _Loop:
+class Loop:
+    """One run's optimiser, schedule and counters, around its model; arguments as `train`."""
+
     def __init__(
         self, model: nn.Module, settings: Config, clips: tuple[Sequence[Clip], Sequence[Clip]], place: Place
     ) -> None:
@@ -103,13 +105,13 @@ class _Loop:
             self._train, self._config, self._plan.from_step(progress.step, self._end), self._settings.augment
         )
         started_s = time.monotonic()
-        self._to_train()
+        self.to_train()
         for _ in self._place.bar(range(progress.step, self._end), self._end):
-            self._step(list(islice(batches, self._config.accumulate)))
+            self.step(list(islice(batches, self._config.accumulate)))
             if progress.step % self._round == 0 or progress.step == self._end:
                 self._validate(time.monotonic() - started_s)
                 started_s = time.monotonic()
-                self._to_train()
+                self.to_train()
                 self._place.save(self._state)
             elif progress.step % self._config.checkpoint_steps == 0:
                 self._place.save(self._state)
@@ -117,13 +119,14 @@ class _Loop:
         self._model.eval()
         return progress.epochs
 
-    def _to_train(self) -> None:
+    def to_train(self) -> None:
         """A frozen encoder drops nothing: it is a function of its input, as in SUPERB."""
         self._forward.train()
         if self._config.train == "head" and isinstance(self._model, EmotionModel):
             self._model.encoder.eval()
 
-    def _step(self, batches: list[Batch]) -> None:
+    def step(self, batches: list[Batch]) -> None:
+        """One step of the optimiser on so many batches."""
         config, progress, share = self._config, self._progress, self._place.share
         rate = self._schedule.factor * min(1.0, (progress.step + 1) / max(config.warmup_steps, 1))
         for group in self._optimizer.param_groups:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 
+from deploy import training_options
 from deploy.configuration import PAGE, page
 from worker.settings import Settings
 
@@ -27,6 +28,11 @@ MACHINE = re.compile(r"(?<![\w.~$}-])/(?:home|root|Users|work)/\w")
 def test_the_settings_page_is_current():
     """docs/configuration.md says what the settings are."""
     assert PAGE.read_text(encoding="utf-8") == page(), "run: make docs"
+
+
+def test_the_page_of_training_options_is_current():
+    """docs/training-options.md says what the options are, each of them described."""
+    assert training_options.PAGE.read_text(encoding="utf-8") == training_options.page(), "run: make docs"
 
 
 def test_every_setting_is_described():

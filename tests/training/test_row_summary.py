@@ -24,7 +24,8 @@ def fold(accuracy: float, count: int = 40) -> Judged:
 
 def summary(*accuracies: float, protocol: str = "sd_random") -> dict:
     names = [str(i) for i in range(len(accuracies))]
-    return row.summarise(SETTINGS, protocol, names, [fold(accuracy) for accuracy in accuracies])
+    claim = row.Claim("PF-hbt-large", protocol, "", SETTINGS.row.published.get(protocol), SETTINGS.row.band)
+    return row.summarise(claim, names, [fold(accuracy) for accuracy in accuracies])
 
 
 def test_the_mean_and_the_deviation_are_over_folds():

@@ -192,3 +192,29 @@ def test_an_encoder_that_cannot_be_had_is_one_line(tree: Path, tmp_path: Path, c
     assert "nowhere" in error
     assert "--encoder" in error
     assert error.count("\n") == 1
+
+
+def test_any_model_that_the_worker_loads_is_judged(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`evaluate` judges demo-tiny on a manifest without splits: one line, a summary by telephone line, and a page."""
+    assert main(["evaluate", "demo-tiny", str(finished / "data-0" / "manifest.jsonl"), str(tmp_path)]) == 0
+    assert re.match(r"demo-tiny-synthetic 1, test: WA [\d.]+ .* no published figure\n$", capsys.readouterr().out)
+    summary = json.loads((tmp_path / row.SUMMARY).read_text())
+    assert summary["pooled"]["utterances"] == 40
+    assert summary["robustness"]["clean"]["wa"] == pytest.approx(summary["wa"] / 100, abs=1e-4)
+    assert (tmp_path / row.PAGE).exists()
+
+
+@pytest.mark.parametrize("damage", ["no report", "touched weights"])
+def test_a_bundle_that_was_not_judged_or_was_touched_is_not_published(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+):
+    """`push` refuses what has no report, and what is not what its digest says, before it asks the hub anything."""
+    bundle = tmp_path / "bundle"
+    assert main(["export", str(finished / "loso_session_strict" / "test-session-01"), str(bundle)]) == 0
+    if damage == "no report":
+        (bundle / "report.json").unlink()
+    else:
+        weights = bundle / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-2] + b"\x00\x3c")
+    assert main(["push", str(bundle), "somebody/model"]) == 2
+    assert ("no report.json" if damage == "no report" else "states") in capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""Writes docs/training-options.md from the options: `python -m deploy.training_options`; `--check` only compares."""
+
+import dataclasses
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from training import config
+from training.config import Config, bare
+
+PAGE = Path(__file__).parents[1] / "docs" / "training-options.md"
+_HEAD = """# Options of a training run
+
+<!-- written by `make docs` from training/options.py; do not edit -->
+
+A configuration is a TOML file with these tables. What it leaves away has the default; an unknown table or key is an
+error. `--set table.key=value` changes one value on the command line, `--set model.encoder.key=value` one of the
+encoder's own. [How to train](training.md).
+"""
+
+
+def page() -> str:
+    """The page as it must stand in docs/."""
+    shipped = "\n".join(_shipped())
+    return "\n".join([_HEAD, *(_section(name, bare(kind)) for name, kind in get_type_hints(Config).items()), shipped])
+
+
+def described(kind: Any) -> dict[str, str]:
+    """What the docstring says of each field."""
+    _, _, attributes = inspect.getdoc(kind).partition("Attributes:\n")  # type: ignore[union-attr]
+    entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
+    return {name: re.sub(r"\s+", " ", text) for name, text in entries}
+
+
+def _section(name: str, kind: Any) -> str:
+    first, _, _ = (inspect.getdoc(kind) or "").partition("\n\nAttributes:")
+    lines = [
+        f"## [{name}]",
+        "",
+        re.sub(r"\s+", " ", first),
+        "",
+        "| key | default | what it is |",
+        "| --- | --- | --- |",
+    ]
+    texts = described(kind)
+    rows = (
+        f"| `{field.name}` | {_default(field)} | {texts[field.name].replace('|', '&#124;')} |"
+        for field in dataclasses.fields(kind)
+    )
+    return "\n".join([*lines, *rows, ""])
+
+
+def _default(field: "dataclasses.Field[Any]") -> str:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "must be given"
+    if value is None or value in ("", {}):
+        return "none"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{list(value)}`" if isinstance(value, tuple) else f"`{value}`"
+
+
+def _shipped() -> list[str]:
+    """A line for each configuration that is shipped."""
+    lines = ["## Shipped configurations", "", "| name | published accuracy, % |", "| --- | --- |"]
+    for path in sorted(config.CONFIGS.rglob("*.toml")):
+        published = config.load(path).row.published
+        told = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
+        where = path.relative_to(PAGE.parents[1]).as_posix()
+        lines.append(f"| [`{path.stem}`](../{where}) | {told or 'none'} |")
+    return [*lines, ""]
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 if `--check` finds the page stale."""
+    if "--check" in arguments:
+        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
+        if not current:
+            print(f"{PAGE.name} is stale: make docs", file=sys.stderr)
+        return 0 if current else 1
+    PAGE.write_text(page(), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
