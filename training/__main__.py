@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
     pushing.add_argument("repository", metavar="OWNER/NAME")
     pushing.add_argument("--private", action="store_true")
 
+    writing = command(
+        "to-transformers", commands.to_transformers, "A bundle with SUPERB's head as transformers has it."
+    )
+    writing.add_argument("bundle", type=Path)
+    writing.add_argument("out", type=Path)
+
     converting = command("convert", commands.convert_command, "Pickled checkpoints of others to safetensors.")
     converting.add_argument(
         "source", type=Path, help="folder as downloaded: Hugging Face, or SpeechBrain's IEMOCAP recipe"

@@ -105,6 +105,12 @@ def push(options: argparse.Namespace) -> None:
     sys.stdout.write(publish.push(options.bundle, options.repository, private=options.private) + "\n")
 
 
+def to_transformers(options: argparse.Namespace) -> None:
+    """A bundle as transformers has it."""
+    publish.to_transformers(options.bundle, options.out)
+    sys.stdout.write(f"{options.out}\n")
+
+
 def synthesize_command(options: argparse.Namespace) -> None:
     """The synthetic corpus alone."""
     path = synthesize.synthesize(options.out, synthetic(config.load(config.find(str(options.config)), options.set)))

@@ -26,6 +26,8 @@ FORMAT: Final = "callmood.model/1"
 RATE_HZ: Final = 16_000
 EPS: Final = 1e-7
 """What transformers adds to the variance of a waveform."""
+EPS_KEY: Final = "callmood_normalize_eps"
+"""In a Hugging Face folder that we wrote, whose model was trained with another one."""
 CONFIG: Final = "config.json"
 WEIGHTS: Final = "model.safetensors"
 DEMO_FOLDER: Final = Path(__file__).parent / "models" / "demo-tiny"
@@ -42,9 +44,10 @@ _NAMES: Final = {
     "sad": Emotion.SADNESS,
     "sadness": Emotion.SADNESS,
 }
-_ARCHITECTURES: Final = {
+ARCHITECTURES: Final = {
     "HubertForSequenceClassification": "hubert",
     "Wav2Vec2ForSequenceClassification": "wav2vec2",
+    "WavLMForSequenceClassification": "wavlm",
 }
 PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
 
@@ -203,9 +206,9 @@ def _read_bundle(folder: Path, config: Mapping[str, Any], digest: str) -> Checkp
 
 
 def _read_hugging_face(folder: Path, config: Mapping[str, Any], digest: str) -> Checkpoint:
-    model_type = _ARCHITECTURES.get((config.get("architectures") or [""])[0])
+    model_type = ARCHITECTURES.get((config.get("architectures") or [""])[0])
     if model_type is None or config.get("model_type") != model_type:
-        raise ModelError(f"{folder}: architectures must be one of {', '.join(_ARCHITECTURES)}")
+        raise ModelError(f"{folder}: architectures must be one of {', '.join(ARCHITECTURES)}")
     if config.get("add_adapter"):
         raise ModelError(f"{folder}: encoders with an adapter are not supported")
     preprocessor = read_json(folder / "preprocessor_config.json")
@@ -213,7 +216,12 @@ def _read_hugging_face(folder: Path, config: Mapping[str, Any], digest: str) -> 
     labels = [config["id2label"][str(index)] for index in range(len(config["id2label"]))]
     tensors = {own_name(name, model_type): tensor for name, tensor in _tensors(folder).items()}
     return Checkpoint(
-        spec=ModelSpec(encoder=config, head=HeadKind.HF_SUPERB, normalize=bool(preprocessor["do_normalize"])),
+        spec=ModelSpec(
+            encoder=config,
+            head=HeadKind.HF_SUPERB,
+            normalize=bool(preprocessor["do_normalize"]),
+            normalize_eps=float(preprocessor.get(EPS_KEY, EPS)),
+        ),
         tensors=_in_order(tensors, "head.classifier", label_order(folder, labels)),
         calibration=Calibration(),
         info=ModelInfo(id=config.get("_name_or_path") or folder.name, version=digest[7:19], digest=digest),

@@ -9,7 +9,7 @@ import transformers
 
 from schemas.common import Encoding
 from worker.checkpoints import Calibration
-from worker.errors import ConfigurationError
+from worker.errors import ConfigurationError, ModelError
 from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Engine, open_engine
 from worker.model import EmotionModel, Release, save_bundle
 from worker.settings import ModelSettings
@@ -22,6 +22,16 @@ CONFIG = transformers.HubertConfig(
     conv_dim=[8] * 7,
     num_conv_pos_embeddings=8,
     num_conv_pos_embedding_groups=2,
+)
+
+WIDTHS = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "conv_dim",
+    "num_conv_pos_embeddings",
+    "num_conv_pos_embedding_groups",
 )
 
 
@@ -199,3 +209,16 @@ def test_large_models_run_in_bfloat16_where_the_cpu_has_it(tmp_path, monkeypatch
             expected = torch.bfloat16 if has_bf16 and width == 512 else torch.float32
             assert next(engine.model.parameters()).dtype == expected
             assert engine.is_packed
+
+
+def test_an_encoder_that_cannot_be_packed_is_padded(tmp_path):
+    """A WavLM bundle is opened and answers, on padded batches; that packing be on is refused, not ignored."""
+    config = transformers.WavLMConfig(**{key: getattr(CONFIG, key) for key in WIDTHS})
+    save_bundle(EmotionModel.new(config.to_dict()), tmp_path, Release("wavlm", "1", "test"))
+    engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu"))
+    assert not engine.is_packed
+    together = engine.predict([sound(9_000), sound(4_000, seed=1)])
+    for prediction, one in zip(together, [sound(9_000), sound(4_000, seed=1)], strict=True):
+        assert prediction.probabilities == pytest.approx(engine.predict([one])[0].probabilities, abs=1e-5)
+    with pytest.raises(ModelError, match="no WavLM"):
+        open_engine(ModelSettings(path=str(tmp_path), device="cpu", packed="on"))
