@@ -28,6 +28,8 @@ CARD = "README.md"
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("card.md")
 _STORAGE = torch.float16
+_APART = "No speaker is in two splits."
+_SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than among strangers.**"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def export(
         "data": _data(provenance.items),
         "training": {
             "command": provenance.command,
-            "config": dataclasses.asdict(settings),
+            "config": _without_folders(settings),
             "epochs": [dataclasses.asdict(epoch) for epoch in provenance.epochs],
             "tools": {
                 "python": platform.python_version(),
@@ -131,12 +133,17 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
 def card(report: Mapping[str, Any]) -> str:
     """The model card of a report, in Markdown."""
     data, training = report["data"], report["training"]
+    shared = data.get("heard_speakers", 0)  # of the tested ones; a report without the key is from before it could be
     return _TEMPLATE.read_text(encoding="utf-8").format(
         model=report["model"],
         summary=training["config"]["model"]["summary"].strip(),
         test=report["test"],
         calibration=report["calibration"],
-        speakers=data["test"]["speakers"],
+        heard_before="utterances" if shared else "speakers",
+        speakers=f"{data['test']['speakers']} {f'speakers, {shared} heard before' if shared else 'held-out speakers'}",
+        shared=_SHARED if shared else _APART,
+        corpora=", ".join(data["corpora"]),
+        start=training["config"]["model"].get("pretrained") or "random weights",
         confusion=_confusion_table(report["test"]["confusion"]),
         splits="\n".join(
             f"| {split} | {data[split]['speakers']} | {data[split]['utterances']} | {data[split]['hours']} |"
@@ -159,8 +166,10 @@ def _confusion_table(counts: Sequence[Sequence[int]]) -> str:
 def _data(items: Sequence[manifest.Item]) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "corpora": sorted({item.corpus for item in items}),
-        "languages": sorted({item.language for item in items}),
+        "languages": sorted({item.language or "not stated" for item in items}),
     }
+    tested = {item.person for item in items if item.split == "test"}
+    facts["heard_speakers"] = len(tested & {item.person for item in items if item.split != "test"})
     for split in manifest.SPLITS:
         own = [item for item in items if item.split == split]
         facts[split] = {
@@ -169,6 +178,14 @@ def _data(items: Sequence[manifest.Item]) -> dict[str, Any]:
             "speakers": len({item.speaker for item in own}),
         }
     return facts
+
+
+def _without_folders(settings: Config) -> dict[str, Any]:
+    """The configuration as others may see it: an encoder's folder is of this machine alone."""
+    told = dataclasses.asdict(settings)
+    if Path(settings.model.pretrained).is_dir():
+        told["model"]["pretrained"] = Path(settings.model.pretrained).name
+    return told
 
 
 def _revision() -> str:

@@ -123,6 +123,7 @@ class TrainConfig:
         precision: `fp32`, or `bf16` for matrix products (weights stay float32).
         gradient_checkpointing: compute activations again instead of keeping them: less memory, a third more work.
         workers: processes that read and augment.
+        deterministic: torch's deterministic algorithms, which a GPU has for most of what is done here; slower.
     """
 
     seed: int
@@ -150,6 +151,7 @@ class TrainConfig:
     precision: str = "fp32"
     gradient_checkpointing: bool = False
     workers: int = 0
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         _one_of("train", self.train, TRAINABLE)

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -81,6 +82,9 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
         resume=options.resume,
         show=True,
     )
+    if settings.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+        torch.use_deterministic_algorithms(True, warn_only=True)
     model = build(settings)
     splits = {split: [item for item in fold.items if item.split == split] for split in SPLITS}
     refuse_misfits(model, settings, {split: clips.of(items) for split, items in splits.items()})

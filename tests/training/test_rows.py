@@ -204,6 +204,24 @@ def test_any_model_that_the_worker_loads_is_judged(finished: Path, tmp_path: Pat
     assert (tmp_path / row.PAGE).exists()
 
 
+def test_the_card_of_a_speaker_dependent_model_says_so(tree: Path, encoders: Path, tmp_path: Path):
+    """Where tested speakers were heard in training, the card warns; where they were not, it says that instead."""
+    cards = {}
+    for protocol, fold in {"sd_random": "seed-1", "loso_session_strict": "test-session-01"}.items():
+        assert main(command("PF-w2v-base", tree, encoders, tmp_path, "--protocol", protocol)) == 0
+        assert main(["export", str(tmp_path / protocol / fold), str(tmp_path / f"bundle-{protocol}")]) == 0
+        cards[protocol] = (tmp_path / f"bundle-{protocol}" / "README.md").read_text()
+    assert "speaker-dependent" in cards["sd_random"]
+    assert "## On utterances it never heard" in cards["sd_random"]
+    assert "No speaker is in two splits" not in cards["sd_random"]
+    assert "No speaker is in two splits" in cards["loso_session_strict"]
+    assert "2 held-out speakers" in cards["loso_session_strict"]
+    assert "Corpora: iemocap." in cards["loso_session_strict"]
+    assert "Encoder: w2v-base." in cards["loso_session_strict"]
+    written = [file for file in tmp_path.glob("bundle-*/*") if str(encoders).encode() in file.read_bytes()]
+    assert written == []  # folders of this machine are nobody's business
+
+
 @pytest.mark.parametrize("damage", ["no report", "touched weights"])
 def test_a_bundle_that_was_not_judged_or_was_touched_is_not_published(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
