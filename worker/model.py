@@ -25,7 +25,7 @@ ENCODERS: Final = {
     "wav2vec2": (transformers.Wav2Vec2Config, transformers.Wav2Vec2Model),
     "wavlm": (transformers.WavLMConfig, transformers.WavLMModel),
 }
-_NOT_SHAPE: Final = {"id2label", "label2id", "transformers_version"}  # transformers' words, not the encoder's
+_NOT_SHAPE: Final = {"_name_or_path", "id2label", "label2id", "transformers_version"}  # transformers' words
 _OPTIONAL: Final = {"encoder.masked_spec_embed"}  # SpecAugment's; inference never reads it
 
 
