@@ -8,6 +8,7 @@ import torch
 
 from training import config, data, options, schedule, train
 from training.data import Clip
+from worker.errors import ConfigurationError
 from worker.model import EmotionModel
 
 
@@ -103,3 +104,74 @@ def test_predictions_come_in_the_order_of_the_clips(tones: dict[str, list[Clip]]
     alone = np.concatenate([train.predict(model, [clip], batch_size=1)[0] for clip in tones["test"]])
     assert labels.tolist() == [clip.label for clip in tones["test"]]
     np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_reading_in_other_processes_changes_nothing(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Batches are the same whoever reads and augments them."""
+    alone, helped = (
+        dataclasses.replace(tiny.train, speeds=[0.9, 1.1], crop_s=0.5, workers=workers) for workers in (0, 2)
+    )
+    line = options.AugmentConfig(probability=0.5)
+    plan = data.Plan(tones["train"], alone, data.Share())
+    found = [
+        list(data.training_batches(tones["train"], settings, plan.from_step(0, 5), line))
+        for settings in (alone, helped)
+    ]
+    for first, second in zip(*found, strict=True):
+        assert torch.equal(first.waveforms, second.waveforms)
+        assert torch.equal(first.labels, second.labels)
+
+
+@pytest.mark.parametrize(("world", "accumulate", "batch_size"), [(1, 1, 3), (1, 4, 2), (2, 2, 1), (3, 1, 2)])
+def test_a_pass_is_dealt_out_whole_whoever_takes_part(
+    tones: dict[str, list[Clip]], tiny: config.Config, world: int, accumulate: int, batch_size: int
+):
+    """All shares of a pass together hold every clip, and a clip twice only to fill the last step."""
+    settings = dataclasses.replace(tiny.train, accumulate=accumulate, batch_size=batch_size)
+    plans = [data.Plan(tones["train"], settings, data.Share(rank, world)) for rank in range(world)]
+    steps = plans[0].steps_per_pass
+    dealt = [key for plan in plans for batch in plan.from_step(steps, 2 * steps) for key in batch]
+    assert {number for number, _ in dealt} == {1}
+    assert {index for _, index in dealt} == set(range(len(tones["train"])))
+    assert len(dealt) - len(tones["train"]) < world * accumulate * batch_size
+
+
+def test_a_plan_goes_on_where_it_was(tones: dict[str, list[Clip]], tiny: config.Config):
+    """From any step on, the batches are those that a plan from the beginning has there."""
+    plan = data.Plan(tones["train"], tiny.train, data.Share())
+    whole = list(plan.from_step(0, 9))
+    assert all(list(plan.from_step(step, 9)) == whole[step:] for step in range(9))
+    assert len({tuple(map(tuple, whole[step : step + 2])) for step in (0, 2, 4)}) == 3  # passes differ
+
+
+def test_training_that_diverges_is_said_and_not_kept(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Rates that blow the weights up end the run with an error that names the step."""
+    with pytest.raises(ConfigurationError, match=r"diverged before step \d+; lower the rates"):
+        fit(tones, tiny, epochs=3, encoder_lr=1e20, head_lr=1e20, warmup_steps=0)
+
+
+def test_the_loop_is_that_of_two_optimisers(tones: dict[str, list[Clip]], tiny: config.Config):
+    """Steps equal those of two Adam optimisers, encoder and head, after one clipping of all gradients."""
+    encoder = {**tiny.model.encoder, "apply_spec_augment": False}
+    encoder |= dict.fromkeys(("hidden_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
+    settings = dataclasses.replace(
+        tiny.train, train="encoder", encoder_lr=1e-3, head_lr=1e-2, warmup_steps=0, max_grad_norm=0.5, speeds=[1.0]
+    )
+    torch.manual_seed(1)
+    ours, theirs = EmotionModel.new(encoder), EmotionModel.new(encoder)
+    theirs.load_state_dict(ours.state_dict())
+    train.train(ours, dataclasses.replace(tiny, train=settings), tones["train"], tones["valid"])
+    for parameter in theirs.encoder.feature_extractor.parameters():
+        parameter.requires_grad_(False)
+    learning = [p for p in theirs.encoder.parameters() if p.requires_grad]
+    optimizers = [torch.optim.Adam(learning, lr=1e-3), torch.optim.Adam(theirs.head.parameters(), lr=1e-2)]
+    theirs.train()
+    for batch in batches_of(tones["train"], settings):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(theirs(batch.waveforms, batch.lengths), batch.labels).backward()
+        torch.nn.utils.clip_grad_norm_([*learning, *theirs.head.parameters()], 0.5)
+        for optimizer in optimizers:
+            optimizer.step()
+    for name, tensor in ours.state_dict().items():
+        torch.testing.assert_close(tensor, theirs.state_dict()[name], atol=1e-6, rtol=1e-5, msg=name)

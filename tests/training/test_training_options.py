@@ -6,12 +6,13 @@ import torch
 from tiny import LARGE, SIZE
 from torch.nn import functional
 
-from training import lora
+from training import encoders, lora
 from training.attention_pooling import AttentionPoolingCnn
 from training.data import Batch, Clip
 from training.freeze import parameter_groups
 from training.loss import Loss
 from training.options import LoraConfig, LossConfig, TrainConfig
+from training.train import autocast, seed
 from worker.checkpoints import HeadKind
 from worker.errors import ConfigurationError
 from worker.model import EmotionModel
@@ -168,3 +169,38 @@ def test_the_baseline_averages_over_segments_and_not_over_neighbours():
     torch.testing.assert_close(together[0], torch.cat(segments).mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(together[1], alone[0], atol=1e-5, rtol=1e-4)
     assert np.isfinite(together.numpy()).all()
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wavlm"])
+def test_computing_activations_again_changes_no_gradient(kind: str):
+    """Gradient checkpointing gives the same loss and gradients, dropout and LayerDrop included."""
+    gradients = []
+    for is_checkpointed in (False, True):
+        torch.manual_seed(1)
+        made = EmotionModel.new({"model_type": kind, **SIZE, **LARGE, "layerdrop": 0.5})
+        if is_checkpointed:
+            encoders.checkpoint_activations(made)
+        made.train()
+        seed(7, 8)
+        waveforms = torch.randn(2, 5000, generator=torch.Generator().manual_seed(1))
+        functional.cross_entropy(made(waveforms, torch.tensor([5000, 3000])), torch.tensor([1, 2])).backward()
+        gradients.append({name: p.grad for name, p in made.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
+@pytest.mark.parametrize("head", [HeadKind.MEAN_LINEAR, HeadKind.HF_SUPERB, HeadKind.ATTENTIVE_STATISTICS])
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
+def test_bfloat16_trains_every_encoder_under_every_head(kind: str, head: HeadKind):
+    """With matrix products in bfloat16, logits stay float32 and near those of float32, and gradients are finite."""
+    torch.manual_seed(1)
+    made = EmotionModel.new({"model_type": kind, **SIZE, **LARGE, "use_weighted_layer_sum": True}, head=head).eval()
+    waveforms, lengths = torch.randn(3, 9000), torch.tensor([9000, 4000, 1000])
+    with autocast(torch.device("cpu"), "bf16"):
+        logits = made(waveforms, lengths)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits.softmax(1), made(waveforms, lengths).softmax(1), atol=0.02, rtol=0)
+    functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in made.parameters())
+    assert all(p.grad is not None for name, p in made.named_parameters() if "masked_spec" not in name)
