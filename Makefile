@@ -8,7 +8,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
 REFERENCE = 'speechbrain==1.1.2'
 # Tests that start no server of their own, use none, and do not take minutes.
-LIGHT := not integration and not chaos and not simulation
+LIGHT := not integration and not chaos and not simulation and not slow
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint light check integration simulate chaos bench schemas docs demo-model
@@ -38,7 +38,7 @@ demo: $(READY) ## several calls at once, live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
 test: light ## every test, on a real Kafka and a real Redis
-	$(PYTEST) --numprocesses auto -m simulation
+	$(PYTEST) --numprocesses auto -m 'simulation or slow'
 	$(PYTEST) -m 'integration or chaos'
 
 lint: $(READY) ## style, types, imports, and what is generated

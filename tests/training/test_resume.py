@@ -32,7 +32,7 @@ SETTINGS = (
 )
 STEPS = 3 * 4  # 32 utterances, 8 a step
 KILLS = 5
-TIMEOUT = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,6 @@ def process(command: list[str]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
-@TIMEOUT
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undisturbed: Path, tmp_path: Path):
     """After five times `kill -9`, wherever it hits, and `--resume`, weights and bundle are the same bit by bit."""
     out = tmp_path / "bundle"
@@ -136,7 +135,6 @@ def test_a_torn_checkpoint_is_refused(corpus, undisturbed: Path, tmp_path: Path,
     assert "cannot be resumed from" in capsys.readouterr().err
 
 
-@TIMEOUT
 def test_two_processes_train_as_one_that_accumulates(corpus, tmp_path: Path):
     """Under `torchrun`, two processes with half the accumulation end with the weights of one, up to rounding."""
     out = tmp_path / "bundle"

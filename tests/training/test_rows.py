@@ -61,6 +61,7 @@ def command(name: str, tree: Path, encoders: Path, work: Path, *more: str) -> li
     return [*given, *(word for value in FEW + LESS.get(name, []) for word in ("--set", value))]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("name", sorted(set(ROWS) - {"soft-labels"}))
 def test_the_command_of_a_row_runs_from_data_to_summary(name: str, tree: Path, encoders: Path, tmp_path: Path, capsys):

@@ -1,12 +1,5 @@
 """The model and the rates against transformers and SpeechBrain: same weights, same numbers, same gradients."""
 
-import importlib
-import importlib.machinery
-import importlib.util
-import os
-import sys
-import types
-import warnings
 from pathlib import Path
 
 import encoder_folders
@@ -27,27 +20,6 @@ from worker.model import EmotionModel
 SHAPES = {"base": BASE, "large": LARGE}
 STILL = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)
 STILL |= {"layerdrop": 0.0, "apply_spec_augment": False}
-
-
-@pytest.fixture(scope="module")
-def speechbrain():
-    """SpeechBrain, whose modules are used, without torchaudio, which they do not use."""
-    if importlib.util.find_spec("speechbrain") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("no SpeechBrain: make setup installs it")
-    stub = types.ModuleType("torchaudio")
-    stub.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
-    stub.__version__ = "2.9.0"
-    patch = pytest.MonkeyPatch()
-    patch.setitem(sys.modules, "torchaudio", stub)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names = ("nnet.schedulers", "nnet.pooling", "nnet.linear", "nnet.losses")
-        names += ("integrations.huggingface.hubert", "integrations.huggingface.wav2vec2")
-        found = {name: importlib.import_module(f"speechbrain.{name}") for name in names}
-    patch.undo()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "speechbrain"]:
-        del sys.modules[name]  # its lazy modules import themselves when anybody looks at them, as test tools do
-    return found
 
 
 def waveforms(count: int = 3, samples: int = 8000) -> tuple[torch.Tensor, torch.Tensor]:
@@ -95,13 +67,13 @@ def test_the_superb_model_is_that_of_transformers(kind: str, shape: str, weighte
 )  # SpeechBrain's use of transformers
 @pytest.mark.parametrize("trainable", ["encoder", "all"])
 @pytest.mark.parametrize("kind", ["hbt-base", "hbt-large", "w2v-base", "w2v-large-960h"])
-def test_the_papers_model_is_that_of_speechbrain(speechbrain, tmp_path: Path, kind: str, trainable: str):
+def test_the_papers_model_is_that_of_speechbrain(speechbrain_parts, tmp_path: Path, kind: str, trainable: str):
     """Log-probabilities, loss and gradients of PF and EF equal those of the authors' recipe, made of its own parts."""
     folder = encoder_folders.write(tmp_path / kind, kind)
     settings = ModelConfig("reference", pretrained=str(folder), encoder=STILL, normalize_eps=1e-5, output_norm=True)
     ours = encoders.new(settings, seed=1)
     module, name = ("hubert", "HuBERT") if kind.startswith("hbt") else ("wav2vec2", "Wav2Vec2")
-    wrapper = getattr(speechbrain[f"integrations.huggingface.{module}"], name)(
+    wrapper = getattr(speechbrain_parts[f"integrations.huggingface.{module}"], name)(
         source=str(folder),
         save_path=str(tmp_path / "cache"),
         output_norm=True,
@@ -109,20 +81,20 @@ def test_the_papers_model_is_that_of_speechbrain(speechbrain, tmp_path: Path, ki
         freeze_feature_extractor=trainable == "encoder",
         apply_spec_augment=False,
     )
-    linear = speechbrain["nnet.linear"].Linear(input_size=32, n_neurons=4, bias=False)
+    linear = speechbrain_parts["nnet.linear"].Linear(input_size=32, n_neurons=4, bias=False)
     linear.w.weight.data.copy_(ours.head.linear.weight.data)
     parameter_groups(ours, TrainConfig(1, 1, 4, trainable, 1e-5, 1e-4))
     for model in (ours, wrapper):
         model.eval()  # nothing drops, and gradients flow all the same
     sounds, lengths = waveforms()
     labels = torch.tensor([2, 0, 1])
-    pooled = speechbrain["nnet.pooling"].StatisticsPooling(return_std=False)(
+    pooled = speechbrain_parts["nnet.pooling"].StatisticsPooling(return_std=False)(
         wrapper(sounds, torch.ones(3)), torch.ones(3)
     )
     expected = linear(pooled).squeeze(1).log_softmax(-1)
     found = ours(sounds, lengths).log_softmax(-1)
     torch.testing.assert_close(found, expected, atol=3e-4, rtol=0)  # their pooling adds noise of up to 1e-4
-    loss = speechbrain["nnet.losses"].nll_loss(expected[:, None], labels[:, None])
+    loss = speechbrain_parts["nnet.losses"].nll_loss(expected[:, None], labels[:, None])
     torch.testing.assert_close(functional.cross_entropy(ours(sounds, lengths), labels), loss, atol=3e-4, rtol=0)
     functional.cross_entropy(ours(sounds, lengths), labels).backward()
     loss.backward()
@@ -156,12 +128,12 @@ def test_the_forward_pass_of_2021_normalises_over_the_batch(tmp_path: Path):
 
 
 @pytest.mark.parametrize("seed", range(50))
-def test_both_rates_follow_speechbrain(speechbrain, seed: int):
+def test_both_rates_follow_speechbrain(speechbrain_parts, seed: int):
     """On a sequence of validation errors, the encoder's and the head's rate are those of SpeechBrain's scheduler."""
     errors = np.random.default_rng(seed).integers(0, 40, 30) / 553  # few values: equal and zero errors occur
     config = TrainConfig(1, 30, 4, "encoder", 1e-5, 1e-4)
     ours = schedule.new(config)
-    theirs = [speechbrain["nnet.schedulers"].NewBobScheduler(rate, 0.9, 0.0025, 0) for rate in (1e-5, 1e-4)]
+    theirs = [speechbrain_parts["nnet.schedulers"].NewBobScheduler(rate, 0.9, 0.0025, 0) for rate in (1e-5, 1e-4)]
     for error in errors:
         ours.step(error)
         expected = [scheduler(error)[1] for scheduler in theirs]

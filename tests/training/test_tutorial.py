@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("espeak")
 @pytest.mark.timeout(400)
 def test_the_tutorial_runs_from_nothing_to_the_worker(tmp_path: Path):
