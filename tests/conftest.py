@@ -59,7 +59,7 @@ def stack() -> Iterator["LocalStack"]:
         yield started
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def real_kafka(stack: "LocalStack") -> "LocalStack":
     """The stack, for tests of what only Apache Kafka does: fencing, aborted transactions, broker restarts."""
     if stack.kafka_kind == "tansu":

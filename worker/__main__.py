@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, redrive, watch, demo, bench."""
+"""`callmood`: worker, analyze, replay, check, topics, acls, redrive, watch, demo, bench."""
 
 import argparse
 import importlib
@@ -12,6 +12,9 @@ _COMMANDS = {
     "worker": "consume call audio from Kafka and publish emotions (settings: CALLMOOD_ environment)",
     "analyze": "what the worker would say of recorded calls, without Kafka",
     "replay": "put recorded calls on Kafka, as telephony would",
+    "check": "try Kafka, Redis and the model as a worker would, and say what is wrong",
+    "topics": "create the Kafka topics that the settings name",
+    "acls": "print the least that Kafka must allow a worker, or set it",
     "redrive": "list the dead letters by reason, or send them back after a fix",
     "watch": "show the live calls of a Redis in the terminal",
     "bench": "measure the inference engine on this machine",

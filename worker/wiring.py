@@ -42,10 +42,10 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         ConfigurationError: a topic is missing, or Kafka refuses the credentials.
         KafkaUnavailable: no broker answers.
     """
-    with ExitStack() as stack, _kafka_errors(settings):
+    with ExitStack() as stack, kafka_errors(settings):
         client = connect_redis(settings.redis)
         stack.callback(client.close)
-        with _refusals_raised():
+        with refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
         consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name), outputs=True)
@@ -56,13 +56,23 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
 
 
 @contextmanager
-def _kafka_errors(settings: Settings) -> Iterator[None]:
+def kafka_errors(settings: Settings) -> Iterator[None]:
+    """What kafka-python raises, as the errors that say what to do."""
     try:
         yield
-    except (SaslAuthenticationFailedError, AuthorizationError) as error:
-        raise ConfigurationError(f"Kafka refuses us: {error}. Check the CALLMOOD_KAFKA__SASL_ settings") from error
     except KafkaError as error:
+        if (refusal := _refusal(error)) is not None:
+            told = f"Kafka refuses us: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
+            raise ConfigurationError(told) from error
         raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
+
+
+def _refusal(error: BaseException | None) -> KafkaError | None:
+    """The refusal that an error is, or comes from: a failed transaction holds it among its arguments."""
+    if error is None or isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
+        return error
+    inner = [argument for argument in error.args if isinstance(argument, BaseException)]
+    return next((found for one in [*inner, error.__cause__] if (found := _refusal(one)) is not None), None)
 
 
 class _Refusals(logging.Handler):
@@ -77,7 +87,7 @@ class _Refusals(logging.Handler):
 
 
 @contextmanager
-def _refusals_raised() -> Iterator[None]:
+def refusals_raised() -> Iterator[None]:
     """kafka-python 3.0.12 only logs a refused login, tries again, and ends in a timeout that does not say why."""
     refusals, logger = _Refusals(), logging.getLogger("kafka.net.connection")
     logger.addHandler(refusals)
@@ -123,8 +133,8 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
     if not vad.self_test():
         raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
     rules = alert_rules(settings.alert)
-    with ExitStack() as stack, _kafka_errors(settings):
-        with _refusals_raised():
+    with ExitStack() as stack, kafka_errors(settings):
+        with refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
         consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name))

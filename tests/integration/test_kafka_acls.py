@@ -1,0 +1,158 @@
+"""A Kafka that allows only what it was told: the list of `callmood acls` is enough, and nothing on it is too much."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ACLFilter, ACLPermissionType, ResourcePatternFilter
+
+from deploy.local import apache
+from deploy.local.nursery import Nursery
+from worker import settings
+from worker.__main__ import main
+from worker.commands import acls
+
+pytestmark = pytest.mark.timeout(400)
+
+CALL = Path(__file__).parents[2] / "examples" / "calls" / "billing.flac"
+PRINCIPAL = "User:worker"
+_JAAS = (
+    "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    ' username="admin" password="over" user_admin="over" user_worker="under";'
+)
+
+
+@pytest.fixture(scope="module")
+def strict_kafka(real_kafka):
+    """A broker of these tests' own: two users, and nobody may do anything unless an ACL says so; its address."""
+    assert real_kafka
+    patch, plain = pytest.MonkeyPatch(), apache.properties
+
+    def strict(*arguments):
+        return plain(*arguments) | {
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.plaintext.plain.sasl.jaas.config": _JAAS,
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": "User:admin;User:ANONYMOUS",
+            "allow.everyone.if.no.acl.found": "false",
+        }
+
+    patch.setattr(apache, "properties", strict)
+    with Nursery() as nursery:
+        broker = apache.ApacheKafka(nursery)
+        broker.wait_ready()
+        yield broker.bootstrap_servers
+    patch.undo()
+
+
+@pytest.fixture
+def login(strict_kafka, pipeline, monkeypatch):
+    """`login(user, output)` makes the environment that of a user; returns the settings."""
+    kinds = {"utterance": "utterances", "call": "calls", "alert": "alerts", "state": "states"}
+    topics = {f"kafka__{key}_topic": f"{pipeline.audio_topic}-{name}" for key, name in kinds.items()}
+    names = {"kafka__audio_topic": pipeline.audio_topic, "kafka__dead_letter_topic": pipeline.dead_letter_topic}
+
+    def become(user, output):
+        changes = {
+            **topics,
+            **names,
+            "kafka__bootstrap_servers": strict_kafka,
+            "kafka__group_id": pipeline.prefix,
+            "kafka__security_protocol": "SASL_PLAINTEXT",
+            "kafka__sasl_mechanism": "PLAIN",
+            "kafka__sasl_username": user,
+            "kafka__sasl_password": {"admin": "over", "worker": "under"}[user],
+            "kafka__request_timeout_ms": "5000",
+            "redis__url": pipeline.redis_url,
+            "redis__prefix": pipeline.prefix,
+            "worker__output": output,
+            "model__device": "cpu",
+        }
+        for key, value in changes.items():
+            monkeypatch.setenv(f"CALLMOOD_{key.upper()}", value)
+        return changes
+
+    return become
+
+
+def prepare(login, output):
+    """Topics and ACLs, as an administrator makes them; ends as the worker."""
+    login("admin", output)
+    assert main(["topics", "--partitions", "2", "--replication-factor", "1"]) == 0
+    assert main(["acls", PRINCIPAL, "--apply"]) == 0
+    return login("worker", output)
+
+
+@pytest.mark.parametrize("output", ["redis", "both"])
+def test_a_worker_needs_no_more_than_the_list(login, pipeline, wait_until, output, capsys):
+    """With exactly these ACLs, `check` finds everything and a worker takes a call from audio to its end in Redis."""
+    changes = prepare(login, output)
+    capsys.readouterr()
+    assert main(["check", "kafka", "redis"]) == 0, capsys.readouterr().out
+    worker = pipeline.start_worker(**changes).wait_ready()
+    login("admin", output)
+    capsys.readouterr()
+    assert main(["replay", "--speed", "0", str(CALL)]) == 0
+    (call_id,) = capsys.readouterr().out.split()
+    ended = wait_until(lambda: (pipeline.call(call_id) or {}).get("status") == "completed", 60)
+    assert ended, worker.log[-3000:]
+    assert not worker.lines("cannot run")
+    worker.stop()
+
+
+@pytest.mark.parametrize("output", ["redis", "both"])
+def test_nothing_on_the_list_is_too_much(login, strict_kafka, output, capsys):
+    """Taken away one at a time, each ACL is missed by `check`, which says so in one line."""
+    prepare(login, output)
+    admin = KafkaAdminClient(
+        bootstrap_servers=strict_kafka,
+        security_protocol="SASL_PLAINTEXT",
+        sasl_mechanism="PLAIN",
+        sasl_plain_username="admin",
+        sasl_plain_password="over",
+    )
+    configured = settings.load()
+    unnoticed = []
+    for one in acls.needed(configured):
+        acl = acls._acl(PRINCIPAL, one)
+        pattern = acl.resource_pattern
+        admin.delete_acls(
+            [
+                ACLFilter(
+                    PRINCIPAL,
+                    "*",
+                    acl.operation,
+                    ACLPermissionType.ALLOW,
+                    ResourcePatternFilter(pattern.resource_type, pattern.resource_name, pattern.pattern_type),
+                )
+            ]
+        )
+        capsys.readouterr()
+        code = main(["check", "kafka"])
+        said = capsys.readouterr().out
+        if code == 0:
+            unnoticed.append(one[1])
+        else:
+            assert code == 2, (one, said)
+            assert said.count("\n") == 1, said
+        admin.create_acls([acl])
+    admin.close()
+    assert unnoticed == []
+
+
+def test_the_list_can_be_given_to_kafka_s_own_tool(login, pipeline, capsys):
+    """Without `--apply`, each line is a command of `kafka-acls.sh`; nothing is asked of Kafka."""
+    login("worker", "both")
+    assert main(["acls", "User:somebody"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 13
+    assert lines[0] == (
+        f"kafka-acls.sh --add --allow-principal User:somebody --operation Read --topic {pipeline.audio_topic}"
+    )
+    (transactional,) = (line for line in lines if "--transactional-id" in line)
+    assert transactional.endswith(
+        f"--operation Write --transactional-id {pipeline.prefix}- --resource-pattern-type prefixed"
+    )
+    assert uuid4().hex not in lines

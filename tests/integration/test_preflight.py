@@ -1,0 +1,163 @@
+"""`callmood check`, `topics` and `acls`, on real servers with right and wrong settings."""
+
+import re
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+import redis
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.admin import ConfigResource, ConfigResourceType
+
+import schemas
+from worker.__main__ import main
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def set_up(stack, redis_prefix, monkeypatch):
+    """`set_up(**settings)` sets the environment: names of this test's own on the running servers."""
+    name = f"test-{uuid4().hex[:12]}"
+    topics = [f"{name}-{kind}" for kind in ("audio", "dead", "utterances", "calls", "alerts", "states")]
+    keys = ("audio_topic", "dead_letter_topic", "utterance_topic", "call_topic", "alert_topic", "state_topic")
+
+    def apply(**changes):
+        values = {f"kafka__{key}": topic for key, topic in zip(keys, topics, strict=True)} | {
+            "kafka__bootstrap_servers": stack.bootstrap_servers,
+            "kafka__group_id": name,
+            "redis__url": stack.redis_url,
+            "redis__prefix": redis_prefix,
+            "model__device": "cpu",
+            "worker__health_host": "127.0.0.1",
+        }
+        for key, value in (values | changes).items():
+            monkeypatch.setenv(f"CALLMOOD_{key.upper()}", value)
+        return name
+
+    yield apply
+    with KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers) as admin:
+        admin.delete_topics(sorted(set(topics) & set(admin.list_topics())))
+
+
+def check(capsys, *what):
+    """The exit code, and a line for each thing that was tried."""
+    code = main(["check", *what])
+    lines = [line for line in capsys.readouterr().out.splitlines() if ": " in line]
+    return code, dict(line.split(": ", 1) for line in lines)
+
+
+@pytest.mark.parametrize("output", ["redis", "kafka", "both"])
+def test_what_is_there_is_said(set_up, capsys, output):
+    """After `topics`, `check` finds everything in each mode, leaves nothing behind, and may be run again."""
+    name = set_up(worker__output=output)
+    assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
+    created = capsys.readouterr().out.splitlines()
+    assert len(created) == (2 if output == "redis" else 6)
+    assert main(["topics", "--partitions", "9"]) == 0
+    assert {line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()} == {"is there"}
+    for _ in range(2):
+        code, said = check(capsys)
+        assert code == 0, said
+        assert list(said) == ["kafka", "redis", "model"]
+        assert all(line.startswith("ok: ") for line in said.values())
+        assert f"3 partitions of {name}-audio" in said["kafka"]
+        assert "demo-tiny-synthetic" in said["model"]
+
+
+def test_topics_are_created_as_they_must_be(set_up, stack, capsys):
+    """Call states and calls are compacted, audio is kept as long as asked; only the dead letters have one partition."""
+    name = set_up(worker__output="both")
+    assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
+    with KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers) as admin:
+        described = {
+            one["name"]: len(one["partitions"])
+            for one in admin.describe_topics([f"{name}-{kind}" for kind in ("audio", "dead", "calls", "states")])
+        }
+        configs = {
+            topic: admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
+            for topic in (f"{name}-states", f"{name}-audio")
+        }
+    assert described == {f"{name}-audio": 3, f"{name}-dead": 1, f"{name}-calls": 3, f"{name}-states": 3}
+    assert "compact" in str(configs[f"{name}-states"])
+    assert "600000" in str(configs[f"{name}-audio"])
+    capsys.readouterr()
+
+
+def test_nothing_that_was_tried_can_be_read(set_up, stack, capsys):
+    """What `check` writes in Kafka is aborted: who reads what is committed finds the topics empty."""
+    name = set_up(worker__output="both")
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    capsys.readouterr()
+    assert check(capsys, "kafka")[0] == 0
+    consumer = KafkaConsumer(
+        f"{name}-utterances",
+        f"{name}-states",
+        bootstrap_servers=stack.bootstrap_servers,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        consumer_timeout_ms=2000,
+    )
+    assert list(consumer) == []
+    consumer.close()
+
+
+MISTAKES = {
+    "no topic": ({"kafka__audio_topic": "nowhere"}, 2, "kafka", "no topic nowhere"),
+    "no broker": (
+        {"kafka__bootstrap_servers": "127.0.0.1:9", "kafka__request_timeout_ms": "3000"},
+        75,
+        "kafka",
+        "127.0.0.1:9",
+    ),
+    "no redis": ({"redis__url": "redis://127.0.0.1:9/0"}, 75, "redis", "does not answer"),
+    "wrong password": ({"redis__url": "redis://nobody:wrong@{redis}"}, 2, "redis", "Redis refuses us"),
+    "no model": ({"model__path": "nowhere"}, 2, "model", "no such folder"),
+    "no gpu": ({"model__device": "cuda"}, 2, "model", "finds no GPU"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_is_wrong_is_one_line_within_half_a_minute(set_up, stack, capsys, mistake):
+    """Each mistake is named where it is, in one line, with the exit code of a worker that meets it."""
+    changes, code, what, says = MISTAKES[mistake]
+    address = stack.redis_url.partition("://")[2]
+    set_up(**{key: value.replace("{redis}", address) for key, value in changes.items()})
+    started_s = time.monotonic()
+    found, said = check(capsys, what)
+    assert time.monotonic() - started_s < 30
+    assert found == code, said
+    assert says in said[what]
+    assert not said[what].startswith("ok")
+
+
+def test_partitions_that_do_not_match_are_refused(set_up, stack, capsys):
+    """An output topic with fewer partitions than the audio has is named with both counts."""
+    name = set_up(worker__output="kafka")
+    stack.create_topic(f"{name}-utterances", 1)
+    main(["topics", "--partitions", "2", "--replication-factor", "1"])
+    capsys.readouterr()
+    code, said = check(capsys, "kafka")
+    assert (code, said["kafka"]) == (2, f"{name}-utterances has 1 partitions, {name}-audio has 2: give them as many")
+
+
+def test_the_worker_s_user_of_the_catalogue_may_do_what_is_tried(set_up, stack, redis_prefix, capsys):
+    """The Redis user that schemas/redis.md recommends passes; one without scripts is refused by name of the command."""
+    catalogue = (Path(schemas.__file__).parent / "redis.md").read_text(encoding="utf-8")
+    rules = re.search(r"ACL SETUSER worker reset on >SECRET\s(.*?)```", catalogue, re.DOTALL)[1]
+    user = f"test-{uuid4().hex[:8]}"
+    words = rules.replace("{callmood}", f"{{{redis_prefix}}}").split()
+    address = stack.redis_url.partition("://")[2]
+    set_up(redis__url=f"redis://{user}:SECRET@{address}")
+    with redis.Redis.from_url(stack.redis_url) as admin:
+        try:
+            admin.execute_command("ACL", "SETUSER", user, "reset", "on", ">SECRET", *words)
+            assert check(capsys, "redis")[0] == 0
+            admin.execute_command("ACL", "SETUSER", user, "-evalsha")
+            code, said = check(capsys, "redis")
+            assert code == 2
+            assert "evalsha" in said["redis"].lower()
+            assert "SECRET" not in said["redis"]
+        finally:
+            admin.execute_command("ACL", "DELUSER", user)

@@ -1,0 +1,86 @@
+"""`callmood acls`: the least that Kafka must allow a worker with these settings; printed, or set."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from kafka import KafkaAdminClient
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
+
+from worker import settings
+from worker.consume import connection
+from worker.errors import CallmoodError
+from worker.settings import Settings
+from worker.wiring import kafka_errors, refusals_raised
+
+_OPTIONS = {
+    ResourceType.TOPIC: "--topic",
+    ResourceType.GROUP: "--group",
+    ResourceType.TRANSACTIONAL_ID: "--transactional-id",
+}
+Needed = tuple[ResourceType, str, ACLOperation]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the command."""
+    parser.add_argument("principal", help="who the worker is to Kafka, such as User:callmood")
+    parser.add_argument("--apply", action="store_true", help="set them, as the user of the settings; else print them")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the commands of Kafka's own tool, or set the same by its protocol."""
+    try:
+        configured = settings.load()
+        if arguments.apply:
+            with (
+                kafka_errors(configured),
+                refusals_raised(),
+                closing(KafkaAdminClient(**connection(configured.kafka))) as admin,
+            ):
+                admin.create_acls([_acl(arguments.principal, one) for one in needed(configured)])
+    except CallmoodError as error:
+        print(f"callmood: {error}", file=sys.stderr)
+        return 2
+    for one in needed(configured):
+        print(_line(arguments.principal, one))
+    return 0
+
+
+def needed(configured: Settings) -> Iterator[Needed]:
+    """What a worker does on Kafka, and nothing else; DESCRIBE is implied by the others."""
+    kafka, read, write = configured.kafka, ACLOperation.READ, ACLOperation.WRITE
+    topic, group = ResourceType.TOPIC, ResourceType.GROUP
+    yield topic, kafka.audio_topic, read
+    yield topic, kafka.dead_letter_topic, write
+    yield group, kafka.group_id, read
+    if configured.worker.output == "redis":
+        return
+    for name in (kafka.utterance_topic, kafka.call_topic, kafka.alert_topic, kafka.state_topic):
+        yield topic, name, write
+    yield topic, kafka.state_topic, read
+    yield ResourceType.TRANSACTIONAL_ID, f"{kafka.group_id}-", write
+    if configured.worker.output == "both":
+        for name in (kafka.utterance_topic, kafka.call_topic, kafka.alert_topic):
+            yield topic, name, read
+        yield group, f"{kafka.group_id}-projector", read
+
+
+def _pattern(kind: ResourceType) -> ACLResourcePatternType:
+    """A worker's transactional id ends in its own name."""
+    is_prefix = kind is ResourceType.TRANSACTIONAL_ID
+    return ACLResourcePatternType.PREFIXED if is_prefix else ACLResourcePatternType.LITERAL
+
+
+def _acl(principal: str, one: Needed) -> Any:
+    kind, name, operation = one
+    pattern = ResourcePattern(kind, name, _pattern(kind))
+    return ACL(principal, "*", operation, ACLPermissionType.ALLOW, pattern)
+
+
+def _line(principal: str, one: Needed) -> str:
+    kind, name, operation = one
+    prefixed = " --resource-pattern-type prefixed" if _pattern(kind) is ACLResourcePatternType.PREFIXED else ""
+    what = f"{_OPTIONS[kind]} {name}{prefixed}"
+    return f"kafka-acls.sh --add --allow-principal {principal} --operation {operation.name.title()} {what}"
