@@ -49,6 +49,7 @@ lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/python -m schemas --check
 	$(BIN)/python -m deploy.configuration --check
 	$(BIN)/python -m deploy.training_options --check
+	$(BIN)/python -m deploy.chart --check
 
 light: $(READY) ## the tests that need no server
 	$(PYTEST) --numprocesses auto -m '$(LIGHT)'
@@ -79,6 +80,7 @@ schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examp
 docs: $(READY) ## write the pages that are derived from settings and options
 	$(BIN)/python -m deploy.configuration
 	$(BIN)/python -m deploy.training_options
+	$(BIN)/python -m deploy.chart
 
 demo-model: $(READY) ## make the synthetic corpus and train the bundled demo model again
 	$(BIN)/python -m training demo-tiny

@@ -142,6 +142,7 @@ class Ingest:
             self._drop(source)
         self._restoring |= dict.fromkeys(changes.assigned, 0.0)
         if changes.revoked or changes.assigned:
+            metrics.REBALANCES.inc()
             log.info("rebalanced", assigned=len(changes.assigned), revoked=len(changes.revoked))
             metrics.PARTITIONS.set(len(self._partitions) + len(self._restoring))
 

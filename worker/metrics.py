@@ -20,6 +20,7 @@ UTTERANCES = Counter(
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
 CALLS_ENDED = Counter("callmood_calls_ended", "Calls that are over, by reason.", ["reason"])
+REBALANCES = Counter("callmood_rebalances", "Changes of this worker's partitions by the consumer group.")
 COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
 STORE_ERRORS = Counter("callmood_store_errors", "Commits or restores that the store did not answer; they are repeated.")
 LATENCY = Histogram(

@@ -6,7 +6,7 @@ import tomllib
 from collections import Counter
 
 IMPURE = {"asyncio", "datetime", "multiprocessing", "select", "selectors", "socket", "subprocess", "threading", "time"}
-FOLDERS = {"unit", "property", "contract", "simulation", "integration", "chaos", "training", "project"}
+FOLDERS = {"chart", "unit", "property", "contract", "simulation", "integration", "chaos", "training", "project"}
 
 
 def files_with_tests(modules):

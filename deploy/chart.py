@@ -1,0 +1,153 @@
+"""Writes the chart's values.schema.json and README.md: `python -m deploy.chart`; `--check` only compares.
+
+What a value is stands in deploy/chart_schema.yaml, what it is unless set in the chart's values.yaml, and what may be
+set under `config` in the worker's own settings.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from worker.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+CHART = ROOT / "helm" / "callmood"
+SCHEMA, README = CHART / "values.schema.json", CHART / "README.md"
+# What the chart decides, and what is secret and must not stand in a ConfigMap.
+DECIDED = {
+    "kafka": {"membership"},
+    "model": {"path", "device"},
+    "alert": {"rules_file"},
+    "worker": {"name"},
+    "log": {"format"},
+}
+SECRET = {"kafka": {"sasl_password"}, "redis": {"sentinel_password"}}
+_HEAD = """# callmood
+
+<!-- written by `make docs` from values.yaml, deploy/chart_schema.yaml and the settings; do not edit -->
+
+Voice emotion for call centres on Kubernetes: call audio on Kafka in, one emotion per utterance and one live aggregate
+per call out.
+
+```sh
+helm install callmood helm/callmood \\
+  --set config.kafka.bootstrap_servers=kafka:9092 --set config.redis.url=redis://redis:6379/0
+helm test callmood     # tries Kafka, Redis and the model with these settings
+```
+
+An unknown or impossible value is refused by name before anything is installed. Secrets are never values: `secretEnv`
+names secrets that exist. [How to run it](../../docs/operations.md), [settings](../../docs/configuration.md).
+
+| value | default | what it is |
+| --- | --- | --- |
+"""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of the values."""
+    told = yaml.safe_load((ROOT / "deploy" / "chart_schema.yaml").read_text(encoding="utf-8"))
+    made = _group({**told, "config": config_schema()})
+    return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "callmood", **made, "allOf": _RULES}
+
+
+def config_schema() -> dict[str, Any]:
+    """`config`: the worker's settings by group, without secrets and without what the chart decides."""
+    settings = Settings.model_json_schema()
+    groups = {}
+    for name, reference in settings["properties"].items():
+        described = settings["$defs"][_reference(reference)]
+        hidden = DECIDED.get(name, set()) | SECRET.get(name, set())
+        properties = {
+            key: _inlined(value, settings["$defs"])
+            for key, value in described["properties"].items()
+            if key not in hidden
+        }
+        groups[name] = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {
+        "type": "object",
+        "description": "Settings of the worker by group and name, as in `docs/configuration.md`.",
+        "additionalProperties": False,
+        "properties": groups,
+    }
+
+
+def readme() -> str:
+    """The chart's README."""
+    values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
+    rows = "".join(f"| `{name}` | {default} | {text} |\n" for name, default, text in _rows(schema(), values, ""))
+    return _HEAD + rows
+
+
+_RULES: list[dict[str, Any]] = [
+    {
+        "if": {"properties": {"membership": {"const": "static"}}},
+        "then": {"properties": {"autoscaling": {"properties": {"enabled": {"const": False}}}}},
+    },
+    {
+        "if": {"properties": {"autoscaling": {"properties": {"enabled": {"const": True}, "kind": {"const": "keda"}}}}},
+        "then": {"properties": {"autoscaling": {"properties": {"prometheusAddress": {"minLength": 1}}}}},
+    },
+    {
+        "if": {"properties": {"model": {"properties": {"source": {"const": "volume"}}}}},
+        "then": {"properties": {"model": {"properties": {"claimName": {"minLength": 1}}}}},
+    },
+    {
+        "if": {"properties": {"model": {"properties": {"source": {"const": "hub"}}}}},
+        "then": {"properties": {"model": {"properties": {"path": {"pattern": "^hf://[^/@]+/[^/@]+@[0-9a-f]{40}$"}}}}},
+    },
+]
+
+
+def _group(told: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {name: one if "type" in one else _group(one) for name, one in told.items()}
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _reference(one: Mapping[str, Any]) -> str:
+    reference: str = one.get("$ref") or one["allOf"][0]["$ref"]
+    return reference.rpartition("/")[2]
+
+
+def _inlined(one: Any, definitions: Mapping[str, Any]) -> Any:
+    """A schema with its references put in their places; helm's validator wants to find nothing elsewhere."""
+    if isinstance(one, list):
+        return [_inlined(each, definitions) for each in one]
+    if not isinstance(one, dict):
+        return one
+    if "$ref" in one:
+        return _inlined(definitions[_reference(one)], definitions)
+    dropped = {"title", "default", "writeOnly", "env_names"}
+    return {key: _inlined(value, definitions) for key, value in one.items() if key not in dropped}
+
+
+def _rows(one: Mapping[str, Any], values: Any, path: str) -> Iterator[tuple[str, str, str]]:
+    for name, part in one["properties"].items():
+        value = values[name]
+        where = f"{path}{name}"
+        if "properties" in part and name != "config":
+            yield from _rows(part, value, f"{where}.")
+            continue
+        default = "none" if value in ("", [], {}) else f"`{json.dumps(value)}`"
+        text = part.get("description", "")
+        yield where, default.replace("|", "&#124;"), text.replace("|", "&#124;")
+
+
+def main(arguments: list[str]) -> int:
+    """Exit code 1 if `--check` finds a file stale."""
+    wanted = {SCHEMA: json.dumps(schema(), indent=2) + "\n", README: readme()}
+    if "--check" in arguments:
+        stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
+        if stale:
+            print(f"{', '.join(stale)} of the chart: stale: make docs", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in wanted.items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
