@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, check, topics, acls, redrive, watch, demo, bench."""
+"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, watch, demo, bench."""
 
 import argparse
 import importlib
@@ -15,6 +15,7 @@ _COMMANDS = {
     "check": "try Kafka, Redis and the model as a worker would, and say what is wrong",
     "topics": "create the Kafka topics that the settings name",
     "acls": "print the least that Kafka must allow a worker, or set it",
+    "erase": "remove a call that has ended from Redis and Kafka, with a receipt",
     "redrive": "list the dead letters by reason, or send them back after a fix",
     "watch": "show the live calls of a Redis in the terminal",
     "bench": "measure the inference engine on this machine",

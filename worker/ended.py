@@ -23,6 +23,11 @@ class Ended(NamedTuple):
         return bytes(msgpack.packb({"ended": list(self)}))
 
 
+def is_ended(blob: bytes) -> bool:
+    """Whether a stored state is one of a call that is over."""
+    return "ended" in msgpack.unpackb(blob)
+
+
 def refuse_start(chunk: Chunk) -> None:
     """A record of a call that is over is dropped, but a new call is not dropped in silence.
 
@@ -42,10 +47,9 @@ class EndedCalls:
 
     def restore(self, call_id: str, blob: bytes) -> bool:
         """Take a stored state back if it is one of an ended call."""
-        state = msgpack.unpackb(blob)
-        if "ended" not in state:
+        if not is_ended(blob):
             return False
-        self._calls[call_id] = Ended(*state["ended"])
+        self._calls[call_id] = Ended(*msgpack.unpackb(blob)["ended"])
         return True
 
     def last_offset(self, call_id: str) -> int:
