@@ -99,14 +99,13 @@ class Place:
         self._written = len(rounds)
         self._writer.flush()
 
-    def bar(self, steps: Iterable[int], total: int) -> Iterable[int]:
+    def bar(self, steps: range, total: int) -> Iterable[int]:
         """The steps, with a progress bar on the first process if it has a terminal."""
         if not self._show or self.share.rank:
             return steps
         from tqdm import tqdm  # noqa: PLC0415 - only where it is seen
 
-        initial = total - sum(1 for _ in steps)
-        return tqdm(steps, initial=initial, total=total, unit="step", disable=None)  # type: ignore[no-any-return]
+        return tqdm(steps, initial=steps.start, total=total, unit="step", disable=None)  # type: ignore[no-any-return]
 
     def told(self, measure: Callable[[], _T]) -> _T:
         """What the first process measures, told to all."""

@@ -157,7 +157,7 @@ class Loop:
         progress = self._progress
         error, nll = self._place.told(self._measure)
         loss = float(self._losses) / progress.loss_count
-        if not np.isfinite(loss):
+        if not np.isfinite(loss + nll):
             raise ConfigurationError(f"training diverged before step {progress.step}; lower the rates, or warm up")
         epoch = Epoch(len(progress.epochs) + 1, loss, error, nll, self._schedule.factor, seconds)
         progress.epochs.append(epoch)
