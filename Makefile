@@ -47,9 +47,7 @@ lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas --check
-	$(BIN)/python -m deploy.configuration --check
-	$(BIN)/python -m deploy.training_options --check
-	$(BIN)/python -m deploy.chart --check
+	$(BIN)/python -m deploy.pages --check
 
 light: $(READY) ## the tests that need no server
 	$(PYTEST) --numprocesses auto -m '$(LIGHT)'
@@ -77,10 +75,8 @@ bench: $(READY) ## measure; each benchmark prints a table
 schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examples
 	$(BIN)/python -m schemas
 
-docs: $(READY) ## write the pages that are derived from settings and options
-	$(BIN)/python -m deploy.configuration
-	$(BIN)/python -m deploy.training_options
-	$(BIN)/python -m deploy.chart
+docs: $(READY) ## write what is derived from settings, options, metrics and the chart's values
+	$(BIN)/python -m deploy.pages
 
 demo-model: $(READY) ## make the synthetic corpus and train the bundled demo model again
 	$(BIN)/python -m training demo-tiny

@@ -1,11 +1,10 @@
-"""Writes the chart's values.schema.json and README.md: `python -m deploy.chart`; `--check` only compares.
+"""The chart's values.schema.json and README.md.
 
 What a value is stands in deploy/chart_schema.yaml, what it is unless set in the chart's values.yaml, and what may be
 set under `config` in the worker's own settings.
 """
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -134,20 +133,3 @@ def _rows(one: Mapping[str, Any], values: Any, path: str) -> Iterator[tuple[str,
         default = "none" if value in ("", [], {}) else f"`{json.dumps(value)}`"
         text = part.get("description", "")
         yield where, default.replace("|", "&#124;"), text.replace("|", "&#124;")
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code 1 if `--check` finds a file stale."""
-    wanted = {SCHEMA: json.dumps(schema(), indent=2) + "\n", README: readme()}
-    if "--check" in arguments:
-        stale = [path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text]
-        if stale:
-            print(f"{', '.join(stale)} of the chart: stale: make docs", file=sys.stderr)
-        return 1 if stale else 0
-    for path, text in wanted.items():
-        path.write_text(text, encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

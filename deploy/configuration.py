@@ -1,6 +1,5 @@
-"""Writes docs/configuration.md from the settings: `python -m deploy.configuration`; `--check` only compares."""
+"""docs/configuration.md, made of the settings."""
 
-import sys
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -74,18 +73,3 @@ def _kind(annotation: Any) -> str:
         return " · ".join(f"`{member.value}`" for member in annotation)
     names = {int: "integer", float: "decimal", bool: "`true` · `false`", Path: "path"}
     return names.get(annotation, "text")
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code 1 if `--check` finds the page stale."""
-    if "--check" in arguments:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
-        if not current:
-            print(f"{PAGE.name} is stale: make docs", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -1,9 +1,8 @@
-"""Writes docs/training-options.md from the options: `python -m deploy.training_options`; `--check` only compares."""
+"""docs/training-options.md, made of the options and the shipped configurations."""
 
 import dataclasses
 import inspect
 import re
-import sys
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -74,18 +73,3 @@ def _shipped() -> list[str]:
         where = path.relative_to(PAGE.parents[1]).as_posix()
         lines.append(f"| [`{path.stem}`](../{where}) | {told or 'none'} |")
     return [*lines, ""]
-
-
-def main(arguments: list[str]) -> int:
-    """Exit code 1 if `--check` finds the page stale."""
-    if "--check" in arguments:
-        current = PAGE.exists() and PAGE.read_text(encoding="utf-8") == page()
-        if not current:
-            print(f"{PAGE.name} is stale: make docs", file=sys.stderr)
-        return 0 if current else 1
-    PAGE.write_text(page(), encoding="utf-8")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

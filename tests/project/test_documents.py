@@ -5,8 +5,8 @@ import subprocess
 import sys
 import tomllib
 
-from deploy import training_options
-from deploy.configuration import PAGE, page
+from deploy import metrics_page
+from deploy.pages import PAGES, stale
 from worker.settings import Settings
 
 # Whom the documents and files may name. A new name here is a decision, not an accident.
@@ -25,14 +25,16 @@ HOSTS = {
 MACHINE = re.compile(r"(?<![\w.~$}-])/(?:home|root|Users|work)/\w")
 
 
-def test_the_settings_page_is_current():
-    """docs/configuration.md says what the settings are."""
-    assert PAGE.read_text(encoding="utf-8") == page(), "run: make docs"
+def test_the_derived_pages_are_current():
+    """Settings, training options, metrics and the chart's schema and README say what their sources say."""
+    assert len(PAGES) >= 5
+    assert stale() == [], "run: make docs"
 
 
-def test_the_page_of_training_options_is_current():
-    """docs/training-options.md says what the options are, each of them described."""
-    assert training_options.PAGE.read_text(encoding="utf-8") == training_options.page(), "run: make docs"
+def test_every_metric_is_described():
+    """A metric says in a sentence what it is."""
+    assert len(metrics_page.every()) >= 20
+    assert [metric._name for metric in metrics_page.every() if not metric._documentation.endswith(".")] == []
 
 
 def test_every_setting_is_described():

@@ -1,0 +1,36 @@
+"""docs/metrics.md, made of the metrics."""
+
+from pathlib import Path
+from typing import Any
+
+from worker import metrics
+
+PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
+_HEAD = """# Metrics
+
+<!-- written by `make docs` from worker/metrics.py; do not edit -->
+
+Prometheus reads them at `/metrics` (port 8080); all processes of a worker are in one answer. Counters end in `_total`,
+a histogram has `_bucket`, `_sum` and `_count`. Labels are few and bounded: no call id is ever one. What to watch and
+what to do: [operations](operations.md).
+
+| metric | kind | labels | what it is |
+| --- | --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """The page as it must stand in docs/."""
+    return _HEAD + "".join(map(_row, every()))
+
+
+def every() -> list[Any]:
+    """All metrics of the worker, in the order of the file."""
+    return [value for value in vars(metrics).values() if hasattr(value, "_labelnames")]
+
+
+def _row(metric: Any) -> str:
+    kind = metric._type  # noqa: SLF001 - prometheus_client has no public name for it
+    name = metric._name + ("_total" if kind == "counter" else "")  # noqa: SLF001 - as above
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames) or "none"  # noqa: SLF001 - as above
+    return f"| `{name}` | {kind} | {labels} | {metric._documentation} |\n"  # noqa: SLF001 - as above
