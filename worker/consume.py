@@ -31,7 +31,15 @@ _JOIN_POLL_MS = 500
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """The client arguments that say where Kafka is and who we are."""
+    """The client arguments that say where Kafka is and who we are.
+
+    Raises:
+        ConfigurationError: a certificate's file is not there.
+    """
+    for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: there is no file {path}")
     return {
         "bootstrap_servers": settings.bootstrap_servers.split(","),
         "security_protocol": settings.security_protocol,

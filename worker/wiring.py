@@ -2,11 +2,12 @@
 
 import logging
 import os
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 
-from kafka.errors import AuthorizationError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
 
 from worker import alert, vad
 from worker.consume import AudioConsumer
@@ -18,6 +19,8 @@ from worker.publish import RedisStore, Store
 from worker.publish_kafka import open_kafka_store
 from worker.redis_client import connect_redis
 from worker.settings import AlertSettings, Settings
+
+_LOST = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a broker that is gone refuses nobody
 
 
 def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
@@ -60,41 +63,47 @@ def kafka_errors(settings: Settings) -> Iterator[None]:
     """What kafka-python raises, as the errors that say what to do."""
     try:
         yield
-    except KafkaError as error:
-        if (refusal := _refusal(error)) is not None:
+    except (KafkaError, ssl.SSLError) as error:
+        refusal = _refusal(error)
+        if isinstance(refusal, ssl.SSLError):
+            told = f"no TLS with Kafka: {refusal}. Check the CALLMOOD_KAFKA__SSL_ settings and the certificates' dates"
+            raise ConfigurationError(told) from error
+        if refusal is not None:
             told = f"Kafka refuses us: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
             raise ConfigurationError(told) from error
         raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
 
 
-def _refusal(error: BaseException | None) -> KafkaError | None:
-    """The refusal that an error is, or comes from: a failed transaction holds it among its arguments."""
-    if error is None or isinstance(error, SaslAuthenticationFailedError | AuthorizationError):
+def _refusal(error: BaseException | None) -> BaseException | None:
+    """The refusal that an error is, or comes from: a lost connection holds it among its arguments."""
+    if isinstance(error, _LOST):
+        return None
+    if error is None or isinstance(error, SaslAuthenticationFailedError | AuthorizationError | ssl.SSLError):
         return error
     inner = [argument for argument in error.args if isinstance(argument, BaseException)]
     return next((found for one in [*inner, error.__cause__] if (found := _refusal(one)) is not None), None)
 
 
 class _Refusals(logging.Handler):
-    """Notes a refused login in what kafka-python logs."""
+    """Notes a refused login or handshake in what kafka-python logs."""
 
-    newest: SaslAuthenticationFailedError | None = None
+    newest: BaseException | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
         for value in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(value, SaslAuthenticationFailedError):
-                self.newest = value
+            if isinstance(value, BaseException) and (refusal := _refusal(value)) is not None:
+                self.newest = refusal
 
 
 @contextmanager
 def refusals_raised() -> Iterator[None]:
-    """kafka-python 3.0.12 only logs a refused login, tries again, and ends in a timeout that does not say why."""
-    refusals, logger = _Refusals(), logging.getLogger("kafka.net.connection")
+    """kafka-python 3.0.12 only logs a refusal, tries again, and ends in a timeout that does not say why."""
+    refusals, logger = _Refusals(), logging.getLogger("kafka.net")
     logger.addHandler(refusals)
     try:
         yield
-    except KafkaTimeoutError:
-        if refusals.newest is None:
+    except KafkaError as error:
+        if refusals.newest is None or _refusal(error) is not None:
             raise
         raise refusals.newest from None
     finally:

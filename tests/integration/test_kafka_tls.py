@@ -1,0 +1,146 @@
+"""A Kafka that speaks TLS and wants to see a certificate, SCRAM below it; with right, wrong and expired papers."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.local import apache
+from deploy.local.nursery import Nursery
+from worker.__main__ import main
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def openssl(folder, *arguments):
+    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def authority(folder, name):
+    """A certificate authority of one's own."""
+    subject = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
+    openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject)
+
+
+def certificate(folder, name, by, *, is_expired=False):
+    """A certificate for this machine, signed by an authority; perhaps one whose time is over."""
+    openssl(
+        folder,
+        "req",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        f"/CN={name}",
+        "-keyout",
+        f"{name}.key",
+        "-out",
+        f"{name}.csr",
+    )
+    (folder / "san.txt").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+    days = ["-days", "-1"] if is_expired else ["-days", "2"]
+    signed = [
+        "-CA",
+        f"{by}.crt",
+        "-CAkey",
+        f"{by}.key",
+        "-CAcreateserial",
+        "-extfile",
+        "san.txt",
+        "-out",
+        f"{name}.crt",
+    ]
+    openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signed, *days)
+
+
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory):
+    """Certificates: of the broker, of a worker, of one whose time is over, and of one that nobody knows."""
+    folder = tmp_path_factory.mktemp("papers")
+    authority(folder, "ours")
+    authority(folder, "others")
+    certificate(folder, "broker", "ours")
+    certificate(folder, "worker", "ours")
+    certificate(folder, "expired", "ours", is_expired=True)
+    certificate(folder, "stranger", "others")
+    key = (folder / "broker.key").read_text()
+    (folder / "broker.pem").write_text(key + (folder / "broker.crt").read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tls_kafka(real_kafka, papers):
+    """A broker that takes nothing but mutual TLS; its address."""
+    assert real_kafka
+    patch, plain = pytest.MonkeyPatch(), apache.properties
+
+    def guarded(*arguments):
+        return plain(*arguments) | {
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:SSL",
+            "ssl.keystore.type": "PEM",
+            "ssl.keystore.location": str(papers / "broker.pem"),
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(papers / "ours.crt"),
+            "ssl.client.auth": "required",
+        }
+
+    patch.setattr(apache, "properties", guarded)
+    with Nursery() as nursery:
+        broker = apache.ApacheKafka(nursery)
+        broker.wait_ready()
+        yield broker.bootstrap_servers
+    patch.undo()
+
+
+@pytest.fixture
+def show(tls_kafka, papers, monkeypatch):
+    """`show(certificate, authority)` makes the environment that of a worker with these papers."""
+
+    def present(name, authority="ours"):
+        changes = {
+            "bootstrap_servers": tls_kafka,
+            "security_protocol": "SSL",
+            "ssl_ca_file": papers / f"{authority}.crt",
+            "request_timeout_ms": 4000,
+        }
+        if name:
+            changes |= {"ssl_cert_file": papers / f"{name}.crt", "ssl_key_file": papers / f"{name}.key"}
+        for key, value in changes.items():
+            monkeypatch.setenv(f"CALLMOOD_KAFKA__{key.upper()}", str(value))
+
+    return present
+
+
+def test_with_the_right_papers_all_is_well(show, capsys):
+    """Mutual TLS with the right authority, certificate and key: topics are created and found."""
+    show("worker")
+    assert main(["topics", "--partitions", "1", "--replication-factor", "1"]) == 0
+    assert main(["check", "kafka"]) == 0, capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "authority", "says"),
+    [
+        ("worker", "others", "CERTIFICATE_VERIFY_FAILED"),
+        ("expired", "ours", "CERTIFICATE_EXPIRED|CERTIFICATE_UNKNOWN"),
+        ("stranger", "ours", "CERTIFICATE_UNKNOWN|UNKNOWN_CA|unknown ca"),
+        ("", "ours", "CERTIFICATE_REQUIRED|certificate required"),
+    ],
+    ids=["another authority", "expired", "a stranger", "no certificate"],
+)
+def test_wrong_papers_are_named_in_one_line(show, capsys, name, authority, says):
+    """Another authority, an expired certificate, a stranger and no certificate: one line each, and code 2."""
+    show(name, authority)
+    assert main(["check", "kafka"]) == 2
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert "CALLMOOD_KAFKA__SSL_" in said
+    assert any(word.lower() in said.lower() for word in says.split("|")), said
+
+
+def test_a_missing_file_is_named(show, capsys, monkeypatch):
+    """A path that leads nowhere is an error with its variable, not a handshake that fails."""
+    show("worker")
+    monkeypatch.setenv("CALLMOOD_KAFKA__SSL_KEY_FILE", str(Path("nowhere.key")))
+    assert main(["check", "kafka"]) == 2
+    assert "CALLMOOD_KAFKA__SSL_KEY_FILE: there is no file nowhere.key" in capsys.readouterr().out
