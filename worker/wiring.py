@@ -80,8 +80,9 @@ def _refusal(error: BaseException | None) -> BaseException | None:
         return None
     if error is None or isinstance(error, SaslAuthenticationFailedError | AuthorizationError | ssl.SSLError):
         return error
-    inner = [argument for argument in error.args if isinstance(argument, BaseException)]
-    return next((found for one in [*inner, error.__cause__] if (found := _refusal(one)) is not None), None)
+    causes = [argument for argument in error.args if isinstance(argument, BaseException)]
+    causes += [cause for cause in (error.__cause__ or error.__context__,) if cause is not None]
+    return next((found for cause in causes if (found := _refusal(cause)) is not None), None)
 
 
 class _Refusals(logging.Handler):
