@@ -52,6 +52,13 @@ def test_the_changelog_leads_with_this_version(root):
     assert entries[0] == version
 
 
+def test_the_chart_is_of_this_version(root):
+    """The chart installs the version that is built."""
+    version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]
+    chart = (root / "helm" / "callmood" / "Chart.yaml").read_text()
+    assert re.findall(r"^(?:version|appVersion): (.*)$", chart, re.MULTILINE) == [version, version]
+
+
 def test_every_make_target_in_a_document_exists(root, texts):
     """`make X` in the README and the other documents is a target of the Makefile."""
     targets = set(re.findall(r"^([a-z][a-z-]*):", (root / "Makefile").read_text(), re.MULTILINE))
