@@ -65,6 +65,8 @@ def config_schema() -> dict[str, Any]:
             for key, value in described["properties"].items()
             if key not in hidden
         }
+        if name == "redis":
+            properties["url"]["pattern"] = "^rediss?://[^@]*$"  # one with a password is a secret: secretEnv
         groups[name] = {"type": "object", "additionalProperties": False, "properties": properties}
     return {
         "type": "object",

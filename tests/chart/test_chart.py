@@ -169,6 +169,7 @@ BROKEN = {
     "config.kafka.membership": ('"static"', "membership"),
     "config.kafka.bootstrap": ('"kafka:9092"', "bootstrap"),
     "config.segment.vad_mode": ("7", "vad_mode"),
+    "config.redis.url": ('"redis://worker:secret@redis"', "url"),
     "config.kafka.sasl_password": ('"secret"', "sasl_password"),
     "config.worker.drain_timeout_s": ('"soon"', "drain_timeout_s"),
     "secretEnv": ('[{"name": "PASSWORD", "secretName": "x", "key": "y"}]', "secretEnv"),
