@@ -21,21 +21,13 @@ from training import config, data, encoders, train
 from training.data import Clip
 from training.options import TrainConfig
 from training.place import Place
+from worker import bench
 from worker.checkpoints import HeadKind
 from worker.model import EmotionModel
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    "base": {},
-    "large": {
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "feat_extract_norm": "layer",
-        "do_stable_layer_norm": True,
-        "conv_bias": True,
-    },
+    **bench.SHAPES,
 }
 MEAN_S, SPREAD, LONGEST_S, SHORTEST_S = 4.6, 0.65, 34.0, 0.6
 RATE_HZ = 16_000

@@ -1,6 +1,7 @@
 """Files that a kill leaves whole: each is written beside its place and moved there."""
 
 import os
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -46,6 +47,6 @@ def load(path: Path) -> dict[str, Any]:
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise ConfigurationError(f"{path}: cannot be resumed from: {error}") from error
     return state

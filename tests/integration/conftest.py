@@ -2,7 +2,7 @@
 # ruff: noqa: PLC0415 - the model's libraries take seconds to import: only the tests that need them pay
 
 import json
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +12,8 @@ from uuid import uuid4
 import pytest
 import redis
 
+from deploy.local import apache
+from deploy.local.nursery import Nursery
 from worker.recordings import Recording, Shape, load
 from worker.settings import Settings
 
@@ -20,6 +22,25 @@ import live  # noqa: E402 - after the line that lets its assertions explain them
 from live import Pipeline, Script  # noqa: E402 - as above
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
+
+
+@pytest.fixture(scope="session")
+def guarded(real_kafka):
+    """A broker of a test's own, whose clients must pass a guard."""
+    assert real_kafka
+
+    @contextmanager
+    def run(protocol, properties):
+        plain = apache.properties
+        listeners = f"CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:{protocol}"
+        more = {"listener.security.protocol.map": listeners} | properties
+        with pytest.MonkeyPatch.context() as patch, Nursery() as nursery:
+            patch.setattr(apache, "properties", lambda *arguments: plain(*arguments) | more)
+            broker = apache.ApacheKafka(nursery)
+            broker.wait_ready()
+            yield broker.bootstrap_servers
+
+    return run
 
 
 @pytest.fixture(scope="session")

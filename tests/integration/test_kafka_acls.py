@@ -7,8 +7,6 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACLFilter, ACLPermissionType, ResourcePatternFilter
 
-from deploy.local import apache
-from deploy.local.nursery import Nursery
 from worker import settings
 from worker.__main__ import main
 from worker.commands import acls
@@ -24,27 +22,17 @@ _JAAS = (
 
 
 @pytest.fixture(scope="module")
-def strict_kafka(real_kafka):
+def strict_kafka(guarded):
     """A broker of these tests' own: two users, and nobody may do anything unless an ACL says so; its address."""
-    assert real_kafka
-    patch, plain = pytest.MonkeyPatch(), apache.properties
-
-    def strict(*arguments):
-        return plain(*arguments) | {
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.plaintext.plain.sasl.jaas.config": _JAAS,
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": "User:admin;User:ANONYMOUS",
-            "allow.everyone.if.no.acl.found": "false",
-        }
-
-    patch.setattr(apache, "properties", strict)
-    with Nursery() as nursery:
-        broker = apache.ApacheKafka(nursery)
-        broker.wait_ready()
-        yield broker.bootstrap_servers
-    patch.undo()
+    properties = {
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": _JAAS,
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:admin;User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "false",
+    }
+    with guarded("SASL_PLAINTEXT", properties) as address:
+        yield address
 
 
 @pytest.fixture

@@ -3,9 +3,6 @@
 import pytest
 from kafka import KafkaAdminClient
 
-from deploy.local import apache
-from deploy.local.nursery import Nursery
-
 pytestmark = pytest.mark.timeout(240)
 
 _LOGIN = {"security_protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN"}
@@ -17,23 +14,14 @@ _JAAS = (
 
 
 @pytest.fixture
-def guarded_kafka(real_kafka, monkeypatch):
+def guarded_kafka(guarded):
     """A broker of this test's own that lets in one user; its address."""
-    assert real_kafka
-    plain = apache.properties
-
-    def guarded(*arguments):
-        return plain(*arguments) | {
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:SASL_PLAINTEXT",
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.plaintext.plain.sasl.jaas.config": _JAAS,
-        }
-
-    monkeypatch.setattr(apache, "properties", guarded)
-    with Nursery() as nursery:
-        broker = apache.ApacheKafka(nursery)
-        broker.wait_ready()
-        yield broker.bootstrap_servers
+    properties = {
+        "sasl.enabled.mechanisms": "PLAIN",
+        "listener.name.plaintext.plain.sasl.jaas.config": _JAAS,
+    }
+    with guarded("SASL_PLAINTEXT", properties) as address:
+        yield address
 
 
 def test_a_worker_logs_in_or_says_why_not(pipeline, guarded_kafka):

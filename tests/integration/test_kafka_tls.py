@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from deploy.local import apache
-from deploy.local.nursery import Nursery
 from worker.__main__ import main
 
 pytestmark = pytest.mark.timeout(300)
@@ -71,27 +69,17 @@ def papers(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def tls_kafka(real_kafka, papers):
+def tls_kafka(guarded, papers):
     """A broker that takes nothing but mutual TLS; its address."""
-    assert real_kafka
-    patch, plain = pytest.MonkeyPatch(), apache.properties
-
-    def guarded(*arguments):
-        return plain(*arguments) | {
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,INTERNAL:PLAINTEXT,PLAINTEXT:SSL",
-            "ssl.keystore.type": "PEM",
-            "ssl.keystore.location": str(papers / "broker.pem"),
-            "ssl.truststore.type": "PEM",
-            "ssl.truststore.location": str(papers / "ours.crt"),
-            "ssl.client.auth": "required",
-        }
-
-    patch.setattr(apache, "properties", guarded)
-    with Nursery() as nursery:
-        broker = apache.ApacheKafka(nursery)
-        broker.wait_ready()
-        yield broker.bootstrap_servers
-    patch.undo()
+    properties = {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(papers / "broker.pem"),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(papers / "ours.crt"),
+        "ssl.client.auth": "required",
+    }
+    with guarded("SSL", properties) as address:
+        yield address
 
 
 @pytest.fixture
