@@ -8,10 +8,10 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
 REFERENCE = 'speechbrain==1.1.2'
 # Tests that start no server of their own, use none, and do not take minutes.
-LIGHT := not integration and not chaos and not simulation and not slow
+LIGHT := not integration and not chaos and not cluster and not simulation and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check integration simulate chaos bench schemas docs demo-model
+.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ demo: $(READY) ## several calls at once, live in the terminal
 
 test: light ## every test, on a real Kafka and a real Redis
 	$(PYTEST) --numprocesses auto -m 'simulation or slow'
-	$(PYTEST) -m 'integration or chaos'
+	$(PYTEST) -m 'integration or chaos or cluster'
 
 lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/ruff check
@@ -56,6 +56,9 @@ check: lint light ## what must hold before a commit: lint, and the tests that ne
 
 integration: $(READY) ## the tests on a real Kafka and a real Redis alone
 	$(PYTEST) -m 'integration or chaos'
+
+cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/cluster/apiserver/build makes
+	$(PYTEST) -m cluster
 
 SEEDS ?= 0..9999
 simulate: $(READY) ## live through simulated worlds: make simulate SEEDS=0..100000

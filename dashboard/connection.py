@@ -4,6 +4,8 @@ A command that fails is tried once more at once, on a new connection, and no fur
 time than to wait inside a client.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import redis
@@ -22,6 +24,7 @@ class Address(NamedTuple):
 
     `url` says who we are, whether TLS is used, and the database number. With `sentinels` (`host:port`) its host and
     port are not used: the Sentinels know which server is the `master` now. With `is_cluster` it names one of the nodes.
+    `options` are more of redis-py's client arguments, such as `ssl_ca_certs` or `credential_provider`.
     """
 
     url: str
@@ -30,6 +33,7 @@ class Address(NamedTuple):
     sentinel_username: str | None = None
     sentinel_password: str | None = None
     is_cluster: bool = False
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
@@ -45,6 +49,7 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
         ValueError: the URL is none of Redis'.
     """
     options |= {
+        **address.options,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
         "health_check_interval": _HEALTH_CHECK_S,
@@ -55,7 +60,8 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
     if not address.sentinels:
         return redis.Redis.from_url(address.url, **options)
     us: dict[str, Any] = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
-    tls = {"ssl": True} if us.pop("connection_class", None) else {}
+    files = {name: value for name, value in (us | options).items() if name.startswith("ssl_")}
+    tls = {"ssl": True, **files} if us.pop("connection_class", None) else {}
     own = {name: value for name, value in us.items() if name not in {"host", "port"}}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         [_host_and_port(sentinel) for sentinel in address.sentinels],
@@ -66,9 +72,7 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
             "password": address.sentinel_password,
             **tls,
         },
-        **own,
-        **tls,
-        **options,
+        **own | tls | options,
     )
     return sentinels.master_for(address.master)  # type: ignore[no-untyped-call]
 

@@ -2,6 +2,7 @@
 # ruff: noqa: PLC0415 - clients are imported where they are used: tests of training also run in a bare CUDA image
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pytest
+from charting import run_helm
 
 if TYPE_CHECKING:
     import redis
@@ -112,6 +114,14 @@ def redis_client(redis_url: str) -> Iterator["redis.Redis"]:
 
     with redis.Redis.from_url(redis_url, decode_responses=True) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def helm() -> Callable[..., str]:
+    """`helm(*arguments)` runs it; its standard output, or an error with what it said."""
+    if shutil.which("helm") is None:
+        _missing("no helm: go install helm.sh/helm/v3/cmd/helm@v3.19.5")
+    return run_helm
 
 
 @pytest.fixture(scope="session")

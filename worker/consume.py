@@ -7,7 +7,6 @@ loop acts on it. A new partition stays paused until its state is restored and `s
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
@@ -18,6 +17,7 @@ from kafka.structs import MemberState
 
 from worker.commits import TopicPartition
 from worker.errors import ConfigurationError, Fenced
+from worker.kafka_client import connection
 from worker.records import Position, Record
 from worker.settings import KafkaSettings
 
@@ -28,30 +28,6 @@ _ASSIGNORS = {
 }
 _FETCH_WAIT_MS = 50
 _JOIN_POLL_MS = 500
-
-
-def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """The client arguments that say where Kafka is and who we are.
-
-    Raises:
-        ConfigurationError: a certificate's file is not there.
-    """
-    for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
-        path = getattr(settings, name)
-        if path is not None and not path.is_file():
-            raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: there is no file {path}")
-    return {
-        "bootstrap_servers": settings.bootstrap_servers.split(","),
-        "security_protocol": settings.security_protocol,
-        "sasl_mechanism": settings.sasl_mechanism,
-        "sasl_plain_username": settings.sasl_username,
-        "sasl_plain_password": settings.sasl_password.get_secret_value() if settings.sasl_password else None,
-        "ssl_cafile": str(settings.ssl_ca_file) if settings.ssl_ca_file else None,
-        "ssl_certfile": str(settings.ssl_cert_file) if settings.ssl_cert_file else None,
-        "ssl_keyfile": str(settings.ssl_key_file) if settings.ssl_key_file else None,
-        "request_timeout_ms": settings.request_timeout_ms,
-        "bootstrap_timeout_ms": settings.request_timeout_ms * 2,
-    }
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from kafka.producer.future import FutureRecordMetadata
 
 from schemas.dead_letter import DeadLetterHeaders
 from worker.commits import DeadLetter
-from worker.consume import connection
 from worker.errors import ConfigurationError, StoreUnavailable
+from worker.kafka_client import connection
 from worker.settings import KafkaSettings
 
 _DETAIL_CHARACTERS = 512

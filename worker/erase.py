@@ -13,14 +13,12 @@ from typing import Any, Final
 
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
-from worker.consume import connection
 from worker.ended import is_ended
-from worker.errors import ConfigurationError, KafkaUnavailable, StoreUnavailable
-from worker.redis_client import connect_redis
+from worker.errors import ConfigurationError, KafkaUnavailable
+from worker.kafka_client import connection, kafka_errors, refusals_raised
+from worker.redis_client import connect_redis, redis_errors
 from worker.settings import KafkaSettings, RedisSettings, Settings
-from worker.wiring import kafka_errors, refusals_raised
 
 _PAGE: Final = 1_000
 _POLL_MS: Final = 500
@@ -51,14 +49,9 @@ def erase(settings: Settings, call_id: str) -> list[Line]:
         KafkaUnavailable: no broker answers.
     """
     lines: list[Line] = []
-    try:
-        if settings.worker.output != "kafka":
-            with closing(connect_redis(settings.redis)) as client:
-                lines += _from_redis(client, settings.redis, call_id)
-    except (AuthenticationError, NoPermissionError) as error:
-        raise ConfigurationError(f"Redis refuses us: {error}: see the user `eraser` in schemas/redis.md") from error
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}. Check CALLMOOD_REDIS__URL") from error
+    if settings.worker.output != "kafka":
+        with redis_errors(), closing(connect_redis(settings.redis)) as client:
+            lines += _from_redis(client, settings.redis, call_id)
     with kafka_errors(settings), refusals_raised():
         return [*lines, *_from_kafka(settings, call_id)]
 

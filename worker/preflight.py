@@ -8,16 +8,14 @@ from typing import Final
 import numpy as np
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from schemas.common import Encoding
-from worker.consume import connection
-from worker.errors import ConfigurationError, ModelError, StoreUnavailable
+from worker.errors import ConfigurationError, ModelError
 from worker.g711 import encode_pcmu
 from worker.infer import open_engine
-from worker.redis_client import connect_redis
+from worker.kafka_client import connection, kafka_errors, refusals_raised
+from worker.redis_client import connect_redis, redis_errors
 from worker.settings import KafkaSettings, Settings
-from worker.wiring import kafka_errors, refusals_raised
 
 _READ_MS: Final = 3_000
 _SEND_S: Final = 10.0
@@ -71,16 +69,11 @@ def redis(settings: Settings) -> str:
     if settings.worker.output == "kafka":
         return "not used: results go to Kafka"
     key = f"{{{settings.redis.prefix}}}:check"
-    try:
-        with closing(connect_redis(settings.redis)) as client:
-            client.hset(key, "check", "1")
-            client.expire(key, _KEY_LIFE_S)
-            client.register_script("return redis.call('HGET', KEYS[1], 'check')")(keys=[key])
-            client.delete(key)
-    except (AuthenticationError, NoPermissionError) as error:
-        raise ConfigurationError(f"Redis refuses us: {error}. Check CALLMOOD_REDIS__URL and the user's ACL") from error
-    except RedisError as error:
-        raise StoreUnavailable(f"Redis does not answer: {error}. Check CALLMOOD_REDIS__URL") from error
+    with redis_errors(), closing(connect_redis(settings.redis)) as client:
+        client.hset(key, "check", "1")
+        client.expire(key, _KEY_LIFE_S)
+        client.register_script("return redis.call('HGET', KEYS[1], 'check')")(keys=[key])
+        client.delete(key)
     return f"writable under {{{settings.redis.prefix}}}"
 
 

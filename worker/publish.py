@@ -7,42 +7,18 @@ a server that has lost writes in a failover answers with a token that nobody exp
 
 import json
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, Protocol
 
 import msgpack
-from redis.exceptions import (
-    AuthenticationError,
-    ClusterError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisClusterException,
-    ResponseError,
-    TryAgainError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from schemas import flat
 from schemas.call import Call
 from worker.commits import CallUpdate, Commit, Restored, TopicPartition
-from worker.errors import ConfigurationError, StoreUnavailable
+from worker.redis_client import redis_errors
 from worker.settings import RedisSettings
 from worker.stream_time import StreamTime
-
-_PASSING = (
-    RedisConnectionError,
-    RedisTimeoutError,
-    ReadOnlyError,
-    OutOfMemoryError,
-    TryAgainError,
-    ClusterError,
-    RedisClusterException,
-)
-_PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY")  # errors that the client has no class for
 
 
 class Store(Protocol):
@@ -86,7 +62,7 @@ class RedisStore:
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`."""
         claim = uuid.uuid4().hex
-        with _passing_errors():
+        with redis_errors():
             watermark, elapsed_ms, newest_ms, behind, states = self._claim(
                 keys=[self._source_key("position", source), self._source_key("states", source)],
                 args=[f"{claim}:0", self._owner, self._settings.state_ttl_s],
@@ -106,7 +82,7 @@ class RedisStore:
             if self._answered.get(commit.source) is commit:
                 continue  # repeated, because the answer for another partition was missing
             claim, number = self._tokens[commit.source]
-            with _passing_errors():
+            with redis_errors():
                 answer = self._commit(
                     keys=self._keys(commit),
                     args=[
@@ -176,25 +152,6 @@ class RedisStore:
                 "risk": repr(call.risk),
             }
         return packed
-
-
-@contextmanager
-def _passing_errors() -> Iterator[None]:
-    """Tell what will pass (a failover, a full disk) from what will not (a wrong password, a bug)."""
-    try:
-        yield
-    except (AuthenticationError, NoPermissionError) as error:
-        raise ConfigurationError(f"redis refuses us: {error}. Check CALLMOOD_REDIS__URL and the ACL") from error
-    except _PASSING as error:
-        raise StoreUnavailable(f"redis: {error}") from error
-    except ResponseError as error:
-        if str(error).startswith(_PASSING_WORDS):
-            raise StoreUnavailable(f"redis: {error}") from error
-        if str(error).startswith("WRONGTYPE"):
-            raise ConfigurationError(
-                f"redis: {error}. Another program uses our keys: set CALLMOOD_REDIS__PREFIX"
-            ) from error
-        raise
 
 
 def _flat_list(fields: Mapping[str, Any]) -> list[str]:

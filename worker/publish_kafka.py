@@ -22,8 +22,9 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
 from worker.commits import Commit, Restored, TopicPartition
-from worker.consume import AudioConsumer, connection
+from worker.consume import AudioConsumer
 from worker.errors import ConfigurationError, Fenced, Unsettled
+from worker.kafka_client import connection
 from worker.settings import KafkaSettings
 from worker.stream_time import StreamTime
 

@@ -52,20 +52,37 @@ class KafkaSettings(_Group):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="how the connection is secured"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="how we log in, with a SASL protocol"
     )
     sasl_username: str | None = Field(None, description="who we are, with SASL")
     sasl_password: SecretStr | None = Field(None, description="our secret, with SASL")
+    sasl_password_file: Path | None = Field(None, description="file with our secret instead, read at every login")
+    sasl_token_file: Path | None = Field(None, description="OAUTHBEARER: file with our token, read at every login")
     ssl_ca_file: Path | None = Field(None, description="PEM bundle of trusted authorities")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate")
     ssl_key_file: Path | None = Field(None, description="PEM client key")
+
+    @model_validator(mode="after")
+    def _one_login(self) -> "KafkaSettings":
+        if self.sasl_password and self.sasl_password_file:
+            raise ValueError("sasl_password and sasl_password_file exclude each other")
+        if self.security_protocol.startswith("SASL") and self.sasl_mechanism is None:
+            raise ValueError("with security_protocol SASL_…, sasl_mechanism says how to log in")
+        if self.sasl_mechanism == "OAUTHBEARER" and self.sasl_token_file is None:
+            raise ValueError("sasl_mechanism OAUTHBEARER needs sasl_token_file")
+        return self
 
 
 class RedisSettings(_Group):
     """Connection to Redis (or Valkey) and how long results live there."""
 
     url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// address")
+    username: str | None = Field(None, description="who we are, with password_file; else the url says it")
+    password_file: Path | None = Field(None, description="file with our secret, read at every connection")
+    ssl_ca_file: Path | None = Field(None, description="PEM bundle of trusted authorities, with rediss://")
+    ssl_cert_file: Path | None = Field(None, description="PEM client certificate, with rediss://")
+    ssl_key_file: Path | None = Field(None, description="PEM client key, with rediss://")
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
     )
@@ -84,6 +101,11 @@ class RedisSettings(_Group):
     def _one_kind(self) -> "RedisSettings":
         if self.cluster and self.sentinels:
             raise ValueError("cluster and sentinels exclude each other: a cluster needs no Sentinel")
+        url = self.url.get_secret_value()
+        if self.password_file and "@" in url:
+            raise ValueError("a url with a user or a password and password_file exclude each other")
+        if (self.ssl_ca_file or self.ssl_cert_file or self.ssl_key_file) and not url.startswith("rediss://"):
+            raise ValueError("the ssl_ files are of no use without a rediss:// url")
         return self
 
 

@@ -1,26 +1,21 @@
 """The one place where an ingest loop is wired to the outside."""
 
-import logging
 import os
-import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 
-from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError
-
 from worker import alert, vad
 from worker.consume import AudioConsumer
 from worker.dead_letters import DeadLetterTopic
-from worker.errors import ConfigurationError, KafkaUnavailable
+from worker.errors import ConfigurationError
 from worker.ingest import Inference, Ingest, Outside
+from worker.kafka_client import kafka_errors, refusals_raised
 from worker.project import Projector
 from worker.publish import RedisStore, Store
 from worker.publish_kafka import open_kafka_store
 from worker.redis_client import connect_redis
 from worker.settings import AlertSettings, Settings
-
-_LOST = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a broker that is gone refuses nobody
 
 
 def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
@@ -56,59 +51,6 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         yield Projector(
             consumer, RedisStore(client, settings.redis, _owner(settings, name)), dead_letters, settings.kafka
         )
-
-
-@contextmanager
-def kafka_errors(settings: Settings) -> Iterator[None]:
-    """What kafka-python raises, as the errors that say what to do."""
-    try:
-        yield
-    except (KafkaError, ssl.SSLError) as error:
-        refusal = _refusal(error)
-        if isinstance(refusal, ssl.SSLError):
-            told = f"no TLS with Kafka: {refusal}. Check the CALLMOOD_KAFKA__SSL_ settings and the certificates' dates"
-            raise ConfigurationError(told) from error
-        if refusal is not None:
-            told = f"Kafka refuses us: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
-            raise ConfigurationError(told) from error
-        raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
-
-
-def _refusal(error: BaseException | None) -> BaseException | None:
-    """The refusal that an error is, or comes from: a lost connection holds it among its arguments."""
-    if isinstance(error, _LOST):
-        return None
-    if error is None or isinstance(error, SaslAuthenticationFailedError | AuthorizationError | ssl.SSLError):
-        return error
-    causes = [argument for argument in error.args if isinstance(argument, BaseException)]
-    causes += [cause for cause in (error.__cause__ or error.__context__,) if cause is not None]
-    return next((found for cause in causes if (found := _refusal(cause)) is not None), None)
-
-
-class _Refusals(logging.Handler):
-    """Notes a refused login or handshake in what kafka-python logs."""
-
-    newest: BaseException | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        for value in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(value, BaseException) and (refusal := _refusal(value)) is not None:
-                self.newest = refusal
-
-
-@contextmanager
-def refusals_raised() -> Iterator[None]:
-    """kafka-python 3.0.12 only logs a refusal, tries again, and ends in a timeout that does not say why."""
-    refusals, logger = _Refusals(), logging.getLogger("kafka.net")
-    logger.addHandler(refusals)
-    try:
-        yield
-    except KafkaError as error:
-        if refusals.newest is None or _refusal(error) is not None:
-            raise
-        raise refusals.newest from None
-    finally:
-        logger.removeHandler(refusals)
 
 
 def _slot(settings: Settings, name: str) -> str:

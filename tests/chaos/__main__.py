@@ -22,6 +22,7 @@ from tests.chaos.bugs import BUGS
 from tests.chaos.config import Run
 from tests.chaos.fleet import Fleet
 from tests.chaos.report import Report
+from tests.chaos.rollout import UPGRADES
 from tests.chaos.scene import Fault, Scene
 from tests.chaos.servers import MASTER, Servers, wait_until
 from tests.chaos.takeovers import Takeovers
@@ -144,6 +145,9 @@ def _storm(scene: Scene, profile: Profile, load: "subprocess.Popen[bytes]") -> N
     kinds = [(faults.KILLS, profile.pause_s), (faults.LIVES, profile.server_pause_s)]
     kinds += [(faults.KAFKA, profile.server_pause_s)]
     kinds += [(faults.REDIS, profile.server_pause_s)] if scene.run.mode != "kafka" else []
+    kinds += (
+        [(UPGRADES, profile.pause_s)] if scene.only & {fault.__name__ for fault in UPGRADES} else []
+    )  # only if asked: it needs Helm
     kinds = [(chosen, pause_s) for kind, pause_s in kinds if (chosen := scene.chosen(kind))]
     with ThreadPoolExecutor(len(kinds)) as pool:
         loops: list[Future[None]] = [

@@ -121,8 +121,15 @@ class Fleet:
 
     def is_ready(self, number: int) -> bool:
         """Whether the worker itself says so."""
+        return self._says_yes(number, "readyz")
+
+    def is_alive(self, number: int) -> bool:
+        """Whether the worker itself says so."""
+        return self._says_yes(number, "livez")
+
+    def _says_yes(self, number: int, probe: str) -> bool:
         worker = self.worker(number)
-        return worker is not None and worker.probe("readyz")[0] == 200
+        return worker is not None and worker.probe(probe)[0] == 200
 
     # -- death
 
@@ -148,8 +155,8 @@ class Fleet:
             time.sleep(pause_s)
         return bool(pids)
 
-    def terminate(self, number: int, *, for_good: bool = False) -> float:
-        """SIGTERM, and the wait for the end; returns how long it took, in s."""
+    def terminate(self, number: int, *, for_good: bool = False, grace_s: float = 60.0) -> float:
+        """SIGTERM, and the wait for the end; returns how long it took, in s. Longer than `grace_s` is an error."""
         with self._lock:
             slot = self._slots[number]
             worker, slot.should_run = slot.worker, slot.should_run and not for_good
@@ -157,7 +164,7 @@ class Fleet:
         if worker is not None:
             with suppress(ProcessLookupError):
                 worker.process.send_signal(signal.SIGTERM)
-            worker.process.wait(60)
+            worker.process.wait(grace_s)
         return time.time() - began_s
 
     def close(self) -> None:

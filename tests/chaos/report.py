@@ -34,6 +34,7 @@ class Report:
             *((f"— {what}", str(count)) for what, count in sorted(scene.tally.items())),
             ("workers started again", f"{len(codes)}, exit codes {sorted(set(map(str, codes)))}"),
             *(self.takeovers.rows() if self.takeovers else []),
+            *([("longest drain in an upgrade", f"{max(scene.drains_s):.1f} s")] if scene.drains_s else []),
             ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
         ]
         self._verdict = verdict.rstrip()

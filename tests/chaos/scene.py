@@ -28,6 +28,8 @@ class Scene:
     armed: set[str] = field(default_factory=set)
     freezing: set[str] = field(default_factory=set)
     only: frozenset[str] = frozenset()
+    drains_s: list[float] = field(default_factory=list)
+    """From SIGTERM to a worker's end, in upgrades."""
 
     def note(self, what: str) -> None:
         """It has happened."""

@@ -139,7 +139,7 @@ def test_static_members_are_a_stateful_set(render, monkeypatch):
     assert workload["spec"]["replicas"] == 3
     names = {entry["name"]: entry for entry in workload["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert names["CALLMOOD_WORKER__NAME"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.name"
-    assert names["CALLMOOD_KAFKA__SASL_PASSWORD"]["valueFrom"]["secretKeyRef"]["name"] == "callmood-kafka"
+    assert names["CALLMOOD_REDIS__URL"]["valueFrom"]["secretKeyRef"]["name"] == "callmood-redis"
     assert settings_of(objects, monkeypatch).kafka.membership == "static"
     assert all(
         one["metadata"]["labels"]["team"] == "voice"
@@ -149,9 +149,16 @@ def test_static_members_are_a_stateful_set(render, monkeypatch):
 
 
 def test_no_secret_stands_in_a_config_map(render):
-    """What comes from secrets is only ever named."""
-    text = json.dumps([one for one in render("secure-static-values.yaml") if one["kind"] == "ConfigMap"])
-    assert "PASSWORD" not in text
+    """What comes from secrets is only ever named, by variable or by file; the file is where the pod finds it."""
+    objects = render("secure-static-values.yaml")
+    text = json.dumps([one for one in objects if one["kind"] == "ConfigMap"])
+    assert not re.search(r'PASSWORD"', text)
+    assert '"CALLMOOD_KAFKA__SASL_PASSWORD_FILE": "/etc/callmood/secrets/password"' in text
+    _, pod, container = next(pods([of(objects, "StatefulSet")]))
+    (mount,) = [one for one in container["volumeMounts"] if one["mountPath"] == "/etc/callmood/secrets"]
+    (volume,) = [one for one in pod["volumes"] if one["name"] == mount["name"]]
+    assert volume["secret"]["secretName"] == "callmood-kafka"
+    assert "subPath" not in mount, "a file mounted alone would never change"
 
 
 # The value that is broken, as helm takes it, and what the error must name.

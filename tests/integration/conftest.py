@@ -20,6 +20,7 @@ from worker.settings import Settings
 pytest.register_assert_rewrite("live")
 import live  # noqa: E402 - after the line that lets its assertions explain themselves
 from live import Pipeline, Script  # noqa: E402 - as above
+from papers import write_papers  # noqa: E402 - as above
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
 
@@ -41,6 +42,12 @@ def guarded(real_kafka):
             yield broker.bootstrap_servers
 
     return run
+
+
+@pytest.fixture(scope="session")
+def papers(tmp_path_factory):
+    """A folder with certificates: of a server, of a worker, of one whose time is over, and of one that nobody knows."""
+    return write_papers(tmp_path_factory.mktemp("papers"))
 
 
 @pytest.fixture(scope="session")

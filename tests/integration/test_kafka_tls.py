@@ -12,68 +12,12 @@ from worker.__main__ import main
 pytestmark = pytest.mark.timeout(300)
 
 
-def openssl(folder, *arguments):
-    subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True)
-
-
-def authority(folder, name):
-    """A certificate authority of one's own."""
-    subject = ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
-    openssl(folder, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject)
-
-
-def certificate(folder, name, by, *, is_expired=False):
-    """A certificate for this machine, signed by an authority; perhaps one whose time is over."""
-    openssl(
-        folder,
-        "req",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-subj",
-        f"/CN={name}",
-        "-keyout",
-        f"{name}.key",
-        "-out",
-        f"{name}.csr",
-    )
-    (folder / "san.txt").write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
-    days = ["-days", "-1"] if is_expired else ["-days", "2"]
-    signed = [
-        "-CA",
-        f"{by}.crt",
-        "-CAkey",
-        f"{by}.key",
-        "-CAcreateserial",
-        "-extfile",
-        "san.txt",
-        "-out",
-        f"{name}.crt",
-    ]
-    openssl(folder, "x509", "-req", "-in", f"{name}.csr", *signed, *days)
-
-
-@pytest.fixture(scope="module")
-def papers(tmp_path_factory):
-    """Certificates: of the broker, of a worker, of one whose time is over, and of one that nobody knows."""
-    folder = tmp_path_factory.mktemp("papers")
-    authority(folder, "ours")
-    authority(folder, "others")
-    certificate(folder, "broker", "ours")
-    certificate(folder, "worker", "ours")
-    certificate(folder, "expired", "ours", is_expired=True)
-    certificate(folder, "stranger", "others")
-    key = (folder / "broker.key").read_text()
-    (folder / "broker.pem").write_text(key + (folder / "broker.crt").read_text())
-    return folder
-
-
 @pytest.fixture(scope="module")
 def tls_kafka(guarded, papers):
     """A broker that takes nothing but mutual TLS; its address."""
     properties = {
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(papers / "broker.pem"),
+        "ssl.keystore.location": str(papers / "server.pem"),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(papers / "ours.crt"),
         "ssl.client.auth": "required",

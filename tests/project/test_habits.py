@@ -6,7 +6,9 @@ import tomllib
 from collections import Counter
 
 IMPURE = {"asyncio", "datetime", "multiprocessing", "select", "selectors", "socket", "subprocess", "threading", "time"}
-FOLDERS = {"chart", "unit", "property", "contract", "simulation", "integration", "chaos", "training", "project"}
+FOLDERS = {
+    "chart", "cluster", "unit", "property", "contract", "simulation", "integration", "chaos", "training", "project",
+}  # fmt: skip
 
 
 def files_with_tests(modules):

@@ -56,6 +56,11 @@ def test_a_variable_sets_one_field_of_its_group(load):
         ({"REDIS__PREFIX": "a{b}"}, "CALLMOOD_REDIS__PREFIX"),
         ({"POLICY__EMOTION_ROLES": "boss"}, "CALLMOOD_POLICY__EMOTION_ROLES"),
         ({"CALL__IDLE_S": "0"}, "CALLMOOD_CALL__IDLE_S"),
+        ({"KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "CALLMOOD_KAFKA: .*sasl_mechanism"),
+        ({"KAFKA__SASL_MECHANISM": "OAUTHBEARER"}, "CALLMOOD_KAFKA: .*sasl_token_file"),
+        ({"KAFKA__SASL_PASSWORD": "a", "KAFKA__SASL_PASSWORD_FILE": "b"}, "CALLMOOD_KAFKA: .*exclude each other"),
+        ({"REDIS__URL": "redis://a:b@c", "REDIS__PASSWORD_FILE": "b"}, "CALLMOOD_REDIS: .*exclude each other"),
+        ({"REDIS__SSL_CA_FILE": "ca.crt"}, "CALLMOOD_REDIS: .*rediss://"),
         ({"WORKER": "not json"}, "worker"),
     ],
 )

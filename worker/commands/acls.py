@@ -10,10 +10,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
 from worker import settings
-from worker.consume import connection
 from worker.errors import CallmoodError
+from worker.kafka_client import connection, kafka_errors, refusals_raised
 from worker.settings import Settings
-from worker.wiring import kafka_errors, refusals_raised
 
 _OPTIONS = {
     ResourceType.TOPIC: "--topic",

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from schemas.dead_letter import PREFIX
 from worker import settings
-from worker.consume import connection
 from worker.errors import CallmoodError, Reason
+from worker.kafka_client import connection
 from worker.settings import KafkaSettings
 
 _SEND_S = 30

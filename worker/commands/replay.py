@@ -15,8 +15,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from worker import settings
 from worker.commands import options
-from worker.consume import connection
 from worker.errors import CallmoodError
+from worker.kafka_client import connection
 from worker.recordings import Recording, Sent, load
 from worker.settings import KafkaSettings
 

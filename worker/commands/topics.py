@@ -8,10 +8,9 @@ from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
 from worker import settings
-from worker.consume import connection
 from worker.errors import CallmoodError
+from worker.kafka_client import connection, kafka_errors, refusals_raised
 from worker.preflight import topics_of
-from worker.wiring import kafka_errors, refusals_raised
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

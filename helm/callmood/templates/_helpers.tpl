@@ -151,6 +151,12 @@ capabilities:
     secretName: {{ .Values.tls.secretName }}
     defaultMode: 0440
 {{- end }}
+{{- if .Values.secretFiles.secretName }}
+- name: secrets
+  secret:
+    secretName: {{ .Values.secretFiles.secretName }}
+    defaultMode: 0440
+{{- end }}
 {{- if .Values.alertRules }}
 - name: rules
   configMap:
@@ -174,6 +180,11 @@ capabilities:
 {{- if .Values.tls.secretName }}
 - name: tls
   mountPath: /etc/callmood/tls
+  readOnly: true
+{{- end }}
+{{- if .Values.secretFiles.secretName }}
+- name: secrets
+  mountPath: /etc/callmood/secrets
   readOnly: true
 {{- end }}
 {{- if .Values.alertRules }}

@@ -5,12 +5,12 @@ import redis
 from redis._parsers.base import BaseParser
 
 from worker.errors import ConfigurationError, StoreUnavailable
-from worker.publish import _passing_errors
+from worker.redis_client import redis_errors
 
 
 def raised_by(line):
     """What the loop sees when the client reads this error line of a server."""
-    with _passing_errors():
+    with redis_errors():
         raise BaseParser.parse_error(line)
 
 

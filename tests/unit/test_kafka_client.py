@@ -6,8 +6,8 @@ import pytest
 from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError, TopicAuthorizationFailedError
 
 from worker.errors import ConfigurationError, KafkaUnavailable
+from worker.kafka_client import kafka_errors
 from worker.settings import Settings
-from worker.wiring import kafka_errors
 
 
 def after(error, cause):

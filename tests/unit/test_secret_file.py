@@ -1,0 +1,37 @@
+"""A secret that may be replaced while we run."""
+
+import pytest
+
+from worker.errors import ConfigurationError
+from worker.secret_file import SecretFile
+
+
+def test_it_is_read_again_each_time(tmp_path):
+    """The newest content counts, without the line's end; while the file is away or empty, the one before."""
+    path = tmp_path / "secret"
+    path.write_text("one\n")
+    secret = SecretFile("VARIABLE", path)
+    assert secret.read() == "one"
+    path.write_text("two")
+    assert secret.read() == "two"
+    path.write_text("")
+    assert secret.read() == "two"
+    path.unlink()
+    assert secret.read() == "two"
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"\xff\xfe"], ids=["none", "empty", "blank", "no text"])
+def test_a_file_without_a_secret_is_refused_by_its_variable(tmp_path, content):
+    """Who starts a worker without its secret is told which setting is wrong, and where it leads."""
+    path = tmp_path / "secret"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"VARIABLE: .*{path}"):
+        SecretFile("VARIABLE", path)
+
+
+def test_it_does_not_show_itself(tmp_path):
+    """Neither its text nor its error holds the secret."""
+    path = tmp_path / "secret"
+    path.write_text("hush")
+    assert "hush" not in f"{SecretFile('VARIABLE', path)!r} {SecretFile('VARIABLE', path)}"
