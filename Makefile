@@ -11,7 +11,7 @@ REFERENCE = 'speechbrain==1.1.2'
 LIGHT := not integration and not chaos and not cluster and not simulation and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs demo-model
+.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,7 @@ lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/lint-imports
 	$(BIN)/python -m schemas --check
 	$(BIN)/python -m deploy.pages --check
+	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; fi
 
 light: $(READY) ## the tests that need no server
 	$(PYTEST) --numprocesses auto -m '$(LIGHT)'
@@ -80,6 +81,15 @@ schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examp
 
 docs: $(READY) ## write what is derived from settings, options, metrics and the chart's values
 	$(BIN)/python -m deploy.pages
+
+lock: $(READY) ## write the versions and hashes that the image is built from
+	$(BIN)/python -m deploy.lock
+
+audit: $(READY) ## ask the registry for known weaknesses of what is locked
+	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r deploy/requirements.txt -r deploy/requirements-cuda.txt
+
+release: $(READY) ## dry run: make and try all of a release, in dist/
+	$(BIN)/python -m deploy.release
 
 demo-model: $(READY) ## make the synthetic corpus and train the bundled demo model again
 	$(BIN)/python -m training demo-tiny
