@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from tests.chaos.confidential import PASSWORD, USER
 from tests.chaos.config import KINDS, Run
 from tests.live import Worker
 
@@ -73,6 +74,7 @@ class Fleet:
             "kafka__group_id": run.group,
             "kafka__session_timeout_ms": str(int(SESSION_S * 1000)),
             **{f"kafka__{kind}_topic": run.topic(kind) for kind in KINDS},
+            "redis__url": f"redis://{USER}:{PASSWORD}@named-by-the-sentinels",
             "redis__sentinels": ",".join(run.sentinels),
             "redis__sentinel_master": run.master,
             "redis__prefix": run.prefix,
@@ -199,6 +201,11 @@ class Fleet:
     def owners(self) -> dict[int, int]:
         """Which slot has last taken each partition over."""
         return {restored.partition: restored.slot for restored in self.restored()}
+
+    def metrics(self) -> list[str]:
+        """What the workers that live now say in Prometheus' format."""
+        workers = [self.worker(number) for number in self.numbers]
+        return [worker.probe("metrics")[1] for worker in workers if worker]
 
     def logs(self) -> str:
         """Everything, for who looks into a run that failed."""

@@ -4,11 +4,14 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from tests.chaos.confidential import told
+
 if TYPE_CHECKING:
     from tests.chaos.scene import Scene
     from tests.chaos.takeovers import Takeovers
 
 _MANY = 100
+_FEW = 3
 
 
 class Report:
@@ -38,6 +41,8 @@ class Report:
             ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
         ]
         self._verdict = verdict.rstrip()
+        secrets = told([scene.fleet.logs(), *scene.fleet.metrics()], run.seed)
+        self.broken += [f"a log or metric tells who calls, or a password: {line}" for line in secrets[:_FEW]]
         if scene.kills < least_kills:
             self.broken.append(f"{scene.kills} kills, not {least_kills}")
         if least_kills >= _MANY:

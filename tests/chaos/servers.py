@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 from deploy.local.apache import ApacheKafka
 from deploy.local.nursery import Nursery, Server, free_port
 from deploy.local.redis_server import find_server
+from tests.chaos.confidential import PASSWORD, USER
 from tests.chaos.config import KINDS, Run
 from tests.chaos.proxy import Proxies, Proxy
 
@@ -131,7 +132,8 @@ class RedisPair:
         options = ["--bind", "127.0.0.1", "--port", str(port), "--save", "", "--repl-diskless-sync-delay", "0"]
         options += ["--replica-announce-ip", "127.0.0.1", "--replica-announce-port", announced]
         options += ["--replicaof", "127.0.0.1", str(replica_of)] if replica_of else []
-        server = self._nursery.start(name, [find_server("valkey"), *options, "--enable-debug-command", "local"])
+        options += ["--enable-debug-command", "local", "--user", USER, "on", f">{PASSWORD}", "~*", "&*", "+@all"]
+        server = self._nursery.start(name, [find_server("valkey"), *options])
         server.wait_ready(lambda: self._answers(port), timeout_s=_WAIT_S)
         return server
 

@@ -1,7 +1,7 @@
 """The image: the steps of deploy/Dockerfile in a real build, and what they make, run as the chart runs it.
 
 The base is Debian 12 as Debian's own tool lays it out; torch, some GB, is that of this environment, mounted
-(`VARIANT=none`). With CALLMOOD_TEST_VARIANT=cuda the whole image is built, and nothing is mounted.
+(`VARIANT=none`). With IMAGE_VARIANT=cuda the whole image is built, and nothing is mounted.
 """
 
 import json
@@ -18,7 +18,7 @@ import pytest
 pytestmark = pytest.mark.timeout(1800)
 
 ROOT = Path(__file__).parents[2]
-VARIANT = os.environ.get("CALLMOOD_TEST_VARIANT", "none")
+VARIANT = os.environ.get("IMAGE_VARIANT", "none")
 # The pod's security context: another user, nothing but /tmp and /cache to write to, no capability, no way to get any.
 _AS_A_POD = r"""
 set -e

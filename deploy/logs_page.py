@@ -1,0 +1,103 @@
+"""docs/logs.md, made of the lines that the worker's sources log."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, NamedTuple
+
+PAGE = Path(__file__).parents[1] / "docs" / "logs.md"
+_WORKER: Final = Path(__file__).parents[1] / "worker"
+_RENDERED: Final = {"exc_info": "exception"}
+_HEAD: Final = """# Logs
+
+<!-- written by `make docs` from the sources and deploy/logs_page.py; do not edit -->
+
+On standard error; one JSON object a line with `CALLMOOD_LOG__FORMAT=json`, else for people on a terminal. Each has
+`event`, `level`, `timestamp` (UTC) and `process` (`supervisor`, `ingest-0`, `inference`, `projector`). No line is
+written per record. Never in a log: audio, payloads, telephone numbers, credentials, and call ids, which may be numbers:
+`call` is a hash of one. Other lines are a library's own, about its connections.
+
+| event | level | fields |
+| --- | --- | --- |
+"""
+_FIELDS: Final = {
+    "assigned": "number of partitions given to this process",
+    "call": "a hash of the call id, 12 hex digits",
+    "calls": "number of live calls whose state was restored",
+    "child": "name of a process",
+    "confidence": "probability of the label, 0 to 1",
+    "deaths": "so many ends of a process were too many",
+    "detail": "what was wrong with the record, without its content",
+    "end_ms": "end of the speech, in ms of the call",
+    "error": "what went wrong, and what to do",
+    "exception": "the exception, with its traceback",
+    "exit_code": "of the process; -9 for SIGKILL",
+    "health_port": "where /livez, /readyz and /metrics are",
+    "kind": "class of the error",
+    "label": "the emotion, `abstained`, or none",
+    "latency_ms": "from the capture of its last sample to the commit, in ms",
+    "lost": "number of records",
+    "name": "of a process",
+    "number": "of the utterance in its call, from 1",
+    "offset": "of the record in its partition",
+    "partition": "number, in the audio topic",
+    "pid": "of a process",
+    "policy": "the settings of the group POLICY",
+    "reason": "a code of the contract in schemas/",
+    "revoked": "number of partitions taken from this process",
+    "role": "of the speaker",
+    "rule": "name of the alert's rule",
+    "start_ms": "start of the speech, in ms of the call",
+    "value": "by which the rule fired",
+    "watermark": "offset from which the partition is read",
+    "why": "who has it still",
+    "window_s": "so long is looked back, in s",
+}
+
+
+class Line(NamedTuple):
+    """A line of the log, as the sources have it."""
+
+    event: str
+    level: str
+    fields: tuple[str, ...]
+
+
+def lines() -> Iterator[Line]:
+    """All lines of the worker, file by file."""
+    for path in sorted(_WORKER.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Call(
+                    func=ast.Attribute(ast.Name("log" | "_log"), "info" | "warning" | "error" | "exception" as method),
+                    args=[first, *_],
+                ):
+                    level, own = ("error", ("exception",)) if method == "exception" else (method, ())
+                    named = (_RENDERED.get(word.arg, word.arg) for word in node.keywords if word.arg)
+                    for event in _texts(first):
+                        yield Line(event, level, (*named, *own))
+                case _:
+                    pass
+
+
+def _texts(node: ast.expr) -> list[str]:
+    """The words of an event, or of each that it may be."""
+    if isinstance(node, ast.IfExp):
+        return _texts(node.body) + _texts(node.orelse)
+    return [str(ast.literal_eval(node))]
+
+
+def page() -> str:
+    """The page as it must stand in docs/.
+
+    Raises:
+        KeyError: a field that is explained nowhere.
+    """
+    found = sorted(set(lines()))
+    rows = [
+        f"| {line.event} | {line.level} | {', '.join(f'`{name}`' for name in line.fields) or 'none'} |\n"
+        for line in found
+    ]
+    used = sorted({name for line in found for name in line.fields})
+    meanings = [f"| `{name}` | {_FIELDS[name]} |\n" for name in used]
+    return "".join([_HEAD, *rows, "\n| field | what it is |\n| --- | --- |\n", *meanings])
