@@ -11,7 +11,7 @@ REFERENCE = 'speechbrain==1.1.2'
 LIGHT := not integration and not chaos and not cluster and not simulation and not slow
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs lock audit release demo-model
+.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs site lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,11 +24,11 @@ $(READY): pyproject.toml
 	@echo "installing into $(VENV); the first time this is several GB and minutes" >&2
 	@if command -v uv > /dev/null; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
-		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,train,test]' && \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,otel,train,test]' && \
 		uv pip install --quiet --python $(BIN)/python --no-deps $(REFERENCE); \
 	else \
 		{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && \
-		$(BIN)/python -m pip install --quiet --editable '.[demo,train,test]' && \
+		$(BIN)/python -m pip install --quiet --editable '.[demo,otel,train,test]' && \
 		$(BIN)/python -m pip install --quiet --no-deps $(REFERENCE); \
 	fi
 	@$(BIN)/python -m deploy.local fetch
@@ -81,6 +81,10 @@ schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examp
 
 docs: $(READY) ## write what is derived from settings, options, metrics and the chart's values
 	$(BIN)/python -m deploy.pages
+
+site: $(READY) ## the documents as a site, in site/; a link that leads nowhere fails
+	$(BIN)/python -m sphinx -q -W --keep-going -c deploy/site . site
+	@cp site/README.html site/index.html
 
 lock: $(READY) ## write the versions and hashes that the image is built from
 	$(BIN)/python -m deploy.lock

@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 
 import structlog
 
-from worker import decode, metrics, policy
+from worker import decode, metrics, policy, traces
 from worker.account import account
 from worker.alert import Rule
 from worker.commits import Commit, DeadLetter, Restored, TopicPartition
@@ -83,6 +83,7 @@ class Ingest:
         """Partitions to take over, and when to try."""
         self._waiting: dict[str, tuple[TopicPartition, str]] = {}
         self._pending: list[Commit] = []
+        self._rendered_s = 0.0  # when the pending commits were made
         self._letters: list[DeadLetter] = []  # of the pending commits, and not safe yet
         self._is_paused = False
         self._is_store_healthy = True
@@ -226,6 +227,7 @@ class Ingest:
         began_s = self._clock()
         self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
         if not self._pending:
+            self._rendered_s = began_s
             self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, began_s))]
             self._letters = [letter for commit in self._pending for letter in commit.dead_letters]
         if not self._pending:
@@ -248,6 +250,7 @@ class Ingest:
             self._progress.note(commit.source, commit.watermark, self._clock())
             self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
             account(commit)
+            traces.committed(commit, self._rendered_s, self._clock())
         metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
 
     def _collect(self, partition: Partition, now_s: float) -> Commit | None:

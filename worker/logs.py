@@ -11,7 +11,7 @@ import structlog
 
 from worker.settings import LogSettings
 
-_QUIET = ("kafka", "urllib3", "httpx")
+_QUIET = ("kafka", "urllib3", "httpx", "opentelemetry")
 
 
 def configure(settings: LogSettings, *, process: str) -> None:

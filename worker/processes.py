@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import structlog
 
-from worker import logs
+from worker import logs, traces
 from worker.errors import CallmoodError, ConfigurationError, ModelError, TooManyBadRecords
 from worker.settings import Settings
 
@@ -85,7 +85,7 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
             reporter.send("waiting for the model")
         time.sleep(_WAIT_S)
     reporter.send("joining the group")
-    with open_ingest(settings, name, client) as loop:
+    with traces.exported(settings.trace, process=name), open_ingest(settings, name, client) as loop:
         while not stop.is_asked:
             loop.turn()
             if reporter.due():
@@ -105,7 +105,7 @@ def projector(settings: Settings, name: str, reports: Connection) -> None:
 def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) -> None:
     from worker.wiring import open_projector  # noqa: PLC0415 - as for ingest
 
-    with open_projector(settings, name) as loop:
+    with traces.exported(settings.trace, process=name), open_projector(settings, name) as loop:
         while not stop.is_asked:
             loop.turn()
             if reporter.due():

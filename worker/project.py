@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from schemas.alert import Alert
 from schemas.call import Call
 from schemas.utterance import Utterance
-from worker import aggregate, metrics
+from worker import aggregate, metrics, traces
 from worker.account import account_letters
 from worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
 from worker.consume import AudioConsumer
@@ -123,6 +123,7 @@ class Projector:
     def _commit(self) -> None:
         if not self._pending:
             return
+        began_s = self._clock()
         self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
         fenced = self._store.commit(self._pending)
         if fenced:
@@ -131,6 +132,7 @@ class Projector:
         for commit in self._pending:
             self._done(commit)
             account_letters(commit)
+            traces.projected(commit, began_s, self._clock())
         self._pending = []
 
     def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:

@@ -229,6 +229,16 @@ class LogSettings(_Group):
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
+class TraceSettings(_Group):
+    """Traces."""
+
+    endpoint: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="OTLP/HTTP collector for OpenTelemetry traces, such as http://collector:4318; none: no traces",
+    )
+
+
 class Settings(BaseSettings):
     """All settings. Build with `load()`, which also refuses unknown `CALLMOOD_` variables."""
 
@@ -250,6 +260,7 @@ class Settings(BaseSettings):
     model: ModelSettings = ModelSettings()
     worker: WorkerSettings = WorkerSettings()
     log: LogSettings = LogSettings()
+    trace: TraceSettings = TraceSettings()
 
 
 def load() -> Settings:

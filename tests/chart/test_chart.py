@@ -246,3 +246,14 @@ def test_a_denied_network_lets_the_needed_through(render):
     assert {port["port"] for port in stores["ports"]} == {9092, 9093, 6379}
     assert stores["to"] == [{"ipBlock": {"cidr": "10.0.0.0/8"}}]
     assert policy["ingress"][0]["ports"] == [{"port": 9090}]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://collector.example.com:4318", 4318), ("https://traces.example.com", 443), ("http://localhost/otlp", 80)],
+)
+def test_a_denied_network_lets_spans_out(render, endpoint, port):
+    """With a collector the port of its address is open too, whether it is written out or not."""
+    values = ("--set", f"config.trace.endpoint={endpoint}")
+    *_, collector = of(render("secure-static-values.yaml", *values), "NetworkPolicy")["spec"]["egress"]
+    assert collector == {"ports": [{"port": port}]}

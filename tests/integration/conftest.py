@@ -129,3 +129,14 @@ def running(stack, expect):
     assert worker.pids() == pids, worker.log
     worker.stop()
     _end(shared, stack)
+
+
+@pytest.fixture
+def outputs(pipeline, real_kafka):
+    """The settings of a pipeline with output topics of its own."""
+    names = {kind: f"{pipeline.prefix}-{kind}" for kind in ("utterance", "call", "alert", "state")}
+    for kind, name in names.items():
+        real_kafka.create_topic(name, 4, {"cleanup.policy": "compact"} if kind in {"call", "state"} else None)
+    yield {f"kafka__{kind}_topic": name for kind, name in names.items()}
+    for name in names.values():
+        real_kafka.delete_topic(name)

@@ -15,17 +15,6 @@ _PHASES_MS = (11_000, 22_000)
 _READ_S = 30
 
 
-@pytest.fixture
-def outputs(pipeline, real_kafka):
-    """The settings of a pipeline with output topics of its own."""
-    names = {kind: f"{pipeline.prefix}-{kind}" for kind in ("utterance", "call", "alert", "state")}
-    for kind, name in names.items():
-        real_kafka.create_topic(name, 4, {"cleanup.policy": "compact"} if kind in {"call", "state"} else None)
-    yield {f"kafka__{kind}_topic": name for kind, name in names.items()}
-    for name in names.values():
-        real_kafka.delete_topic(name)
-
-
 def _read(pipeline, topic):
     """Everything committed on a topic, in order."""
     records = []
