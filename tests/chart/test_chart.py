@@ -7,6 +7,7 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
+from charting import HelmError
 
 from worker.settings import Settings
 
@@ -128,6 +129,33 @@ def test_autoscaling_follows_the_age_of_audio(render):
     hpa = of(render("hpa-values.yaml"), "HorizontalPodAutoscaler")["spec"]
     assert hpa["minReplicas"] == 2
     assert hpa["metrics"][0]["pods"]["metric"]["name"] == "callmood_oldest_unprocessed_audio_seconds"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mechanism", "expected"),
+    [
+        ("SSL", None, {"tls": "enable"}),
+        ("SASL_PLAINTEXT", "PLAIN", {"sasl": "plaintext"}),
+        ("SASL_SSL", "SCRAM-SHA-256", {"tls": "enable", "sasl": "scram_sha256"}),
+        ("SASL_SSL", "SCRAM-SHA-512", {"tls": "enable", "sasl": "scram_sha512"}),
+        ("SASL_SSL", "OAUTHBEARER", {"tls": "enable", "sasl": "oauthbearer"}),
+    ],
+)
+def test_what_wakes_a_pool_logs_in_as_workers_do(render, protocol, mechanism, expected):
+    """KEDA's names for the way into Kafka follow from the worker's settings; a TriggerAuthentication says who it is."""
+    values = ["--set", f"config.kafka.security_protocol={protocol}", "--set", "autoscaling.kafkaAuthentication=waker"]
+    values += ["--set", f"config.kafka.sasl_mechanism={mechanism}"] if mechanism else []
+    wake = of(render("gpu-keda-values.yaml", *values), "ScaledObject")["spec"]["triggers"][1]
+    assert {name: wake["metadata"].get(name) for name in ("tls", "sasl") if name in wake["metadata"]} == expected
+    assert wake["authenticationRef"] == {"name": "waker"}
+
+
+def test_a_pool_of_none_is_refused_where_nobody_could_wake_it(helm):
+    """Where Kafka asks who KEDA is, the value that is missing is named."""
+    values = ("--set", "config.kafka.security_protocol=SASL_SSL", "--set", "config.kafka.sasl_mechanism=PLAIN")
+    case = CHART / "ci" / "gpu-keda-values.yaml"
+    with pytest.raises(HelmError, match=r"autoscaling\.kafkaAuthentication"):
+        helm("template", "voice", CHART, "--values", case, *values)
 
 
 def test_static_members_are_a_stateful_set(render, monkeypatch):
