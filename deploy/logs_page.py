@@ -47,6 +47,7 @@ _FIELDS: Final = {
     "revoked": "number of partitions taken from this process",
     "role": "of the speaker",
     "rule": "name of the alert's rule",
+    "stall_s": "so long was too long, in s",
     "start_ms": "start of the speech, in ms of the call",
     "value": "by which the rule fired",
     "watermark": "offset from which the partition is read",

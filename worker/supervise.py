@@ -53,8 +53,12 @@ class Child:
         self.process.join(max(0.0, deadline_s - time.monotonic()))
         if self.process.is_alive():
             log.error("killed after its deadline", child=self.name)
-            self.process.kill()
-            self.process.join(_KILL_AFTER_S)
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.join(_KILL_AFTER_S)
 
 
 class WatchedChild:
@@ -138,6 +142,10 @@ class Supervisor:
         if self._inference.exit_code is not None:
             log.error("the inference process has ended", exit_code=self._inference.exit_code)
             return self._inference.exit_code if self._inference.exit_code == EXIT_CONFIGURATION else EXIT_AGAIN
+        if self._beats.model is not None and not self._beats.healthy(time.monotonic()):
+            log.error("the model's thread hangs; ending the worker", stall_s=self._settings.worker.stall_s)
+            self._inference.kill()  # whom a device has hung, nothing gentler reaches
+            return EXIT_AGAIN
         codes = (self._look_after(watched) for watched in self._watched)
         return next((code for code in codes if code is not None), None)
 

@@ -40,6 +40,19 @@ def _asleep(url):
         os.kill(pid, signal.SIGCONT)
 
 
+def test_a_model_that_hangs_ends_the_worker(pipeline, recorded):
+    """Warm and then silent for too long, it is killed; the worker says so and ends, and the next one does it all."""
+    worker, calls = pipeline.start_worker(worker__stall_s="3").wait_ready(), _named({"panne": recorded.call("panne")})
+    os.kill(worker.pid("inference"), signal.SIGSTOP)
+    pipeline.send(calls)
+    began_s = time.monotonic()
+    assert worker.exit_code() == 75
+    assert time.monotonic() - began_s < 15
+    assert worker.lines("the model's thread hangs; ending the worker"), worker.log
+    pipeline.start_worker().wait_ready()
+    pipeline.assert_exact(calls)
+
+
 def test_probes_tell_the_truth_while_redis_sleeps(pipeline, recorded, own_redis, wait_until):
     """Ready with a warm model and partitions only, not while Redis is silent; alive all the time; nothing is lost."""
     pipeline.redis_url = own_redis
