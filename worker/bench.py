@@ -237,21 +237,35 @@ def run(options: argparse.Namespace) -> int:
     _say(f"{len(sounds)} utterances, {sum(map(duration_s, sounds)):.0f} s; {share:.1%} of padded batches is padding")
     best = max(_told(pipeline_rates(reference.to(device), sounds, device)), key=lambda row: row.rate).rate
     expected: list[int] = []
+    found: dict[tuple[str, bool], float] = {}
     for type_name, is_packed in product(_TYPES, (False, True)):
-        model.to(device, _TYPES[type_name])
-        engine = Engine(model, batch_seconds=options.batch_seconds, packed=is_packed)
-        engine.predict(sounds[:2])
+        engine = _engine(model.to(device, _TYPES[type_name]), sounds, options.batch_seconds, packed=is_packed)
         fast = rate(lambda engine=engine: labels(engine, sounds, options.batch_seconds), sounds)  # type: ignore[misc]
-        way = f"engine, {'packed' if is_packed else 'padded'}, {type_name}"
+        found[type_name, is_packed] = fast
+        way = _way(type_name, packed=is_packed)
         peak = matrix_peak(_TYPES[type_name], device)
         of_peak = fast * flop_per_second(options.shape) / peak
         _say(f"{way:34} {fast:8.2f} s/s {fast / best:6.2f} x  {of_peak:4.0%} of {peak / 1e12:.2f} TFLOP/s")
         expected = expected or labels(engine, others, options.batch_seconds)
     _compare(labels(engine, others, options.batch_seconds), expected)
+    (type_name, is_packed), fast = max(found.items(), key=lambda item: item[1])
+    way = _way(type_name, packed=is_packed)
+    engine = _engine(model.to(device, _TYPES[type_name]), sounds, options.batch_seconds, packed=is_packed)
     for load in _LOADS:
         took = latencies_ms(engine, sounds, load * fast, options.batch_seconds)
         _say(f"{way} at {load:.0%} load: p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms")
     return 0
+
+
+def _engine(model: EmotionModel, sounds: Sequence[Sound], batch_seconds: float, *, packed: bool) -> Engine:
+    """An engine that has run already."""
+    engine = Engine(model, batch_seconds=batch_seconds, packed=packed)
+    engine.predict(sounds[:2])
+    return engine
+
+
+def _way(type_name: str, *, packed: bool) -> str:
+    return f"engine, {'packed' if packed else 'padded'}, {type_name}"
 
 
 def _compare(found: Sequence[int], expected: Sequence[int]) -> None:

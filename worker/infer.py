@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+import timeit
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -30,6 +31,8 @@ OUT_OF_MEMORY: Final = "out_of_memory"
 _SILENCE: Final = (Encoding.S16LE, audio.RATE_HZ, bytes(2 * audio.RATE_HZ))
 _LONGEST_S: Final = 15
 _LARGE: Final = 512  # of the encoder's width; a smaller model is as fast in float32
+_GAIN: Final = 1.3  # less is not worth the rounding
+_FRAMES, _TRIES = 256, 7
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 _log: Final = logging.getLogger(__name__)
 
@@ -60,12 +63,19 @@ def open_engine(settings: "ModelSettings") -> "Engine":
 
 
 def _choose_type(model: EmotionModel, device: str) -> torch.dtype:
-    """bfloat16 on a GPU, and on a CPU that multiplies it, if the model is large enough to gain by it."""
+    """bfloat16 on a GPU, and on a CPU that multiplies it faster, if the model is large enough to gain by it."""
     if device == "cuda":
         return torch.bfloat16
-    has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001 - no public name
-    is_large = model.encoder.config.hidden_size >= _LARGE
-    return torch.bfloat16 if has_bf16 and is_large else torch.float32
+    width = model.encoder.config.hidden_size
+    if width < _LARGE or _product_s(torch.float32, width) < _GAIN * _product_s(torch.bfloat16, width):
+        return torch.float32
+    return torch.bfloat16
+
+
+def _product_s(dtype: torch.dtype, width: int) -> float:
+    """Seconds of a matrix product of the encoder; measured, for a CPU that has the instructions may be slow at them."""
+    inputs, weight = torch.ones(_FRAMES, width, dtype=dtype), torch.ones(4 * width, width, dtype=dtype)
+    return min(timeit.repeat(lambda: torch.nn.functional.linear(inputs, weight), number=1, repeat=_TRIES))
 
 
 class Engine:
@@ -79,6 +89,8 @@ class Engine:
     Attributes:
         batch_seconds: as given, or less: what has been found to fit into memory.
         is_packed: as given.
+        device: where the model is.
+        dtype: of its weights.
     """
 
     def __init__(self, model: EmotionModel, *, batch_seconds: float = 60.0, packed: bool = False) -> None:
@@ -86,7 +98,7 @@ class Engine:
         self.batch_seconds = batch_seconds
         self.is_packed = packed
         self._forward = PackedModel(self.model) if packed else self.model
-        self._device = next(model.parameters()).device
+        self.device, self.dtype = model.encoder.device, model.encoder.dtype
 
     def warm_up(self) -> None:
         """Run what will be run: kernels are chosen and memory is taken before the first caller speaks.
@@ -95,7 +107,7 @@ class Engine:
             Exception: the model does not run here, whatever torch says to it.
         """
         self._run([_SILENCE])
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             encoding, rate_hz, second = _SILENCE
             self._predict([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self.batch_seconds / _LONGEST_S)))
 
@@ -146,12 +158,12 @@ class Engine:
         longest_s = max(len(data) / (encoding.bytes_per_sample * rate_hz) for encoding, rate_hz, data in sounds)
         self.batch_seconds = min(self.batch_seconds, longest_s * len(sounds) / 2)
         _log.warning("out of memory with %d utterances; at most %.1f s a batch now", len(sounds), self.batch_seconds)
-        if self._device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
     def _run(self, sounds: Sequence[Sound]) -> list[Prediction]:
-        waveforms, lengths = audio.prepare(sounds, self._device)
+        waveforms, lengths = audio.prepare(sounds, self.device)
         return self._finish(self._forward(waveforms, lengths))
 
     def _finish(self, logits: Tensor) -> list[Prediction]:

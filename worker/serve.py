@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
+import structlog
 import zmq
 
 from worker import wire
@@ -20,6 +21,8 @@ from worker.settings import ModelSettings
 if TYPE_CHECKING:
     from worker.infer import Engine
     from worker.records import Prediction
+
+log = structlog.get_logger()
 
 BEAT_S: Final = 0.25
 _NEWS: Final = 0.05  # weight of the newest batch in the share of padding
@@ -139,6 +142,8 @@ class _Server:
         """Answer a batch that is done; what the model raised ends the process."""
         if self._opening is not None and self._opening.done():
             self._engine, self._opening = self._opening.result(), None
+            engine = self._engine
+            log.info("the model is warm", device=str(engine.device), dtype=str(engine.dtype), packed=engine.is_packed)
             self._next_beat_s = 0.0
         if self._running is None or not self._running.future.done():
             return

@@ -180,7 +180,7 @@ class ModelSettings(_Group):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 on a GPU, and for large models on a CPU that has it; else fp32"
+        "auto", description="auto: bf16 on a GPU, and for large models on a CPU that is found faster with it; else fp32"
     )
     packed: Literal["auto", "on", "off"] = Field(
         "auto", description="compute without padding; auto: on a CPU. off: padded batches, the reference"

@@ -8,6 +8,7 @@ import torch
 import transformers
 
 from schemas.common import Encoding
+from worker import infer
 from worker.checkpoints import Calibration
 from worker.errors import ConfigurationError, ModelError
 from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Engine, open_engine
@@ -196,19 +197,25 @@ def test_a_missing_gpu_is_a_configuration_error(tmp_path):
         open_engine(ModelSettings(path=str(tmp_path), device="cuda"))
 
 
-def test_large_models_run_in_bfloat16_where_the_cpu_has_it(tmp_path, monkeypatch):
-    """`auto` takes float32 for a small model anywhere, and bfloat16 for a large one if the CPU multiplies it."""
+def test_large_models_run_in_bfloat16_where_it_is_faster(tmp_path, monkeypatch):
+    """`auto` takes float32 for a small model anywhere, and bfloat16 for a large one on a CPU that gains by it."""
     large = transformers.HubertConfig(**CONFIG.to_dict() | {"hidden_size": 512, "num_attention_heads": 8})
     for width, config in ((16, CONFIG), (512, large)):
         save_bundle(EmotionModel.new(config.to_dict()), tmp_path / str(width), Release("m", "1", "r"))
-    for has_bf16 in (True, False):
-        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda has=has_bf16: has)
-        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    for is_faster in (True, False):
+        took_s = {torch.float32: 1.0, torch.bfloat16: 0.5 if is_faster else 2.0}
+        monkeypatch.setattr(infer, "_product_s", lambda dtype, _, took_s=took_s: took_s[dtype])
         for width in (16, 512):
             engine = open_engine(ModelSettings(path=str(tmp_path / str(width)), device="cpu"))
-            expected = torch.bfloat16 if has_bf16 and width == 512 else torch.float32
+            expected = torch.bfloat16 if is_faster and width == 512 else torch.float32
             assert next(engine.model.parameters()).dtype == expected
             assert engine.is_packed
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_is_timed(dtype):
+    """What decides between types is time on this machine, of work that grows with the model."""
+    assert 0 < infer._product_s(dtype, 64) < infer._product_s(dtype, 1024) < 10
 
 
 def test_an_encoder_that_cannot_be_packed_is_padded(tmp_path):
