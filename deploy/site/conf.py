@@ -1,0 +1,55 @@
+"""The documents as a site: `make site`. They stay where they are; Sphinx reads the whole repository, and doubts each link."""
+
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from pygments.lexers.special import TextLexer
+
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
+
+project = "callmood"
+release = metadata.version("callmood")
+copyright = "the callmood authors"  # noqa: A001 - Sphinx's name
+extensions = ["myst_parser"]
+html_theme = "furo"
+html_title = f"{project} {release}"
+root_doc = "README"
+include_patterns = [
+    "*.md",
+    "bench/*.md",
+    "docs/**.md",
+    "examples/**.md",
+    "helm/callmood/README.md",
+    "schemas/*.md",
+    "worker/models/**.md",
+]
+myst_heading_anchors = 4
+
+_CONTENTS = {
+    "Begin": ["docs/tutorial", "examples/calls/README", "docs/aggregates", "docs/architecture", "docs/delivery"],
+    "Run": [
+        "docs/operations",
+        "helm/callmood/README",
+        "docs/configuration",
+        "docs/metrics",
+        "docs/logs",
+    ],
+    "Build on it": ["schemas/README", "schemas/redis"],
+    "Train": ["docs/training", "docs/training-options", "docs/model-card", "worker/models/demo-tiny/README"],
+    "Answer for it": ["docs/security", "docs/compliance", "bench/RESULTS", "docs/decisions/README"],
+    "Take part": ["CONTRIBUTING", "CHANGELOG", "SECURITY"],
+}
+
+
+def _with_contents(_app: "Sphinx", name: str, source: list[str]) -> None:
+    """What stands in the sidebar: written here, so that the pages read well without a site, too."""
+    trees = {"docs/decisions/README": {"Decisions": ["0*"]}, root_doc: _CONTENTS}.get(name, {})
+    for caption, pages in trees.items():
+        source[0] += "\n".join(["", "```{toctree}", f":caption: {caption}", ":glob:", ":hidden:", "", *pages, "```", ""])
+
+
+def setup(app: "Sphinx") -> None:
+    """Sphinx calls this."""
+    app.add_lexer("mermaid", TextLexer)  # diagrams stay text: drawing them takes a script from somebody's server
+    app.connect("source-read", _with_contents)
