@@ -1,4 +1,4 @@
-"""The documents as a site: `make site`. They stay where they are; Sphinx reads the whole repository, and doubts each link."""
+"""The documents as a site: `make site`. They stay where they are; Sphinx reads all of them and doubts each link."""
 
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -46,7 +46,8 @@ def _with_contents(_app: "Sphinx", name: str, source: list[str]) -> None:
     """What stands in the sidebar: written here, so that the pages read well without a site, too."""
     trees = {"docs/decisions/README": {"Decisions": ["0*"]}, root_doc: _CONTENTS}.get(name, {})
     for caption, pages in trees.items():
-        source[0] += "\n".join(["", "```{toctree}", f":caption: {caption}", ":glob:", ":hidden:", "", *pages, "```", ""])
+        options = (f":caption: {caption}", ":glob:", ":hidden:")
+        source[0] += "\n".join(["", "```{toctree}", *options, "", *pages, "```", ""])
 
 
 def setup(app: "Sphinx") -> None:
