@@ -108,7 +108,7 @@ def projected(commit: Commit, began_s: float, durable_s: float) -> None:
     if _tracer is None:
         return
     for utterance in commit.utterances:
-        if utterance["traceparent"]:
+        if utterance.get("traceparent"):
             attributes = _attributes(utterance)
             span = _tracer.start_span("project", _context(utterance), attributes=attributes, start_time=_ns(began_s))
             span.end(_ns(durable_s))
@@ -128,12 +128,13 @@ def _context(utterance: Mapping[str, Any]) -> "Context":
 
 
 def _attributes(utterance: Mapping[str, Any]) -> dict[str, Any]:
-    source, emotion = utterance["source"], utterance["emotion"] or {}
+    source, emotion = utterance.get("source") or {}, utterance["emotion"] or {}
+    partition = source.get("partition")
     attributes = {
         "messaging.system": "kafka",
-        "messaging.destination.name": source["topic"],
-        "messaging.destination.partition.id": str(source["partition"]),
-        "messaging.kafka.offset": source["last_offset"],
+        "messaging.destination.name": source.get("topic"),
+        "messaging.destination.partition.id": None if partition is None else str(partition),
+        "messaging.kafka.offset": source.get("last_offset"),
         "callmood.call": call_hash(utterance["call_id"]),
         "callmood.number": utterance["number"],
         "callmood.role": utterance["role"],

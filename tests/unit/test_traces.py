@@ -123,6 +123,14 @@ def test_the_projection_of_a_traced_utterance_is_a_span_of_its_trace(spans):
     assert (span.name, f"{span.context.trace_id:032x}", milliseconds(span)) == ("project", TRACE, (0, 250))
 
 
+def test_a_projected_record_may_lack_what_the_contract_lets_it_lack(spans):
+    """A record that other hands put on the topic is told with what it has, or not at all."""
+    bare = {name: value for name, value in UTTERANCE.items() if name not in {"source", "traceparent"}}
+    traces.projected(commit_of(bare, UTTERANCE | {"source": None}), RENDERED_S, DURABLE_S)
+    (span,) = spans()
+    assert {name for name in span.attributes if name.startswith("messaging")} == {"messaging.system"}
+
+
 def test_without_a_collector_nothing_is_traced():
     """Untold, a worker needs no OpenTelemetry and makes no span."""
     with pytest.MonkeyPatch.context() as patch:
