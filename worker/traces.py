@@ -128,7 +128,7 @@ def _context(utterance: Mapping[str, Any]) -> "Context":
 
 
 def _attributes(utterance: Mapping[str, Any]) -> dict[str, Any]:
-    source, emotion = utterance.get("source") or {}, utterance["emotion"] or {}
+    source, emotion = utterance.get("source") or {}, utterance.get("emotion") or {}
     partition = source.get("partition")
     attributes = {
         "messaging.system": "kafka",
@@ -142,7 +142,7 @@ def _attributes(utterance: Mapping[str, Any]) -> dict[str, Any]:
         "callmood.end_ms": utterance["end_ms"],
         "callmood.label": emotion.get("label"),
         "callmood.confidence": emotion.get("confidence"),
-        "callmood.withheld": utterance["withheld"],
+        "callmood.withheld": utterance.get("withheld"),
     }
     return {name: value for name, value in attributes.items() if value is not None}
 
