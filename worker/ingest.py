@@ -242,15 +242,16 @@ class Ingest:
             return
         if fenced:
             raise Fenced(f"{len(fenced)} partitions are another owner's, or the store lost writes")
+        durable_s = self._clock()
         self._store_answered()
         committed, self._pending = self._pending, []
         if not self._store.moves_group_offsets:
             self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
         for commit in committed:
-            self._progress.note(commit.source, commit.watermark, self._clock())
-            self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
+            self._progress.note(commit.source, commit.watermark, durable_s)
+            self._confirm_s[commit.source] = durable_s + _CONFIRM_S
             account(commit)
-            traces.committed(commit, self._rendered_s, self._clock())
+            traces.committed(commit, self._rendered_s, durable_s)
         metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
 
     def _collect(self, partition: Partition, now_s: float) -> Commit | None:

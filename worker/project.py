@@ -128,11 +128,12 @@ class Projector:
         fenced = self._store.commit(self._pending)
         if fenced:
             raise Fenced(f"{len(fenced)} projected partitions are another's, or redis lost writes")
+        durable_s = self._clock()
         self._consumer.show_progress({commit.source: commit.watermark for commit in self._pending})
         for commit in self._pending:
             self._done(commit)
             account_letters(commit)
-            traces.projected(commit, began_s, self._clock())
+            traces.projected(commit, began_s, durable_s)
         self._pending = []
 
     def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from worker import traces
 from worker.commits import Restored, TopicPartition
 from worker.consume import Changes
 from worker.errors import StoreUnavailable
@@ -88,6 +89,24 @@ def test_a_letter_is_sent_once_however_often_its_commit_is_repeated(loop):
         loop.ingest.turn()
     assert len(loop.sent) == 1
     assert sum(len(commit.dead_letters) for commit in loop.store.committed) == 1
+
+
+def test_spans_begin_with_the_records_however_often_their_commit_is_repeated(loop, monkeypatch):
+    """Records that wait for the store were made before the first try, and are durable after the last one."""
+    ingest, told, now_s = loop.ingest, [], loop.ingest._clock
+    monkeypatch.setattr(traces, "committed", lambda _, rendered_s, durable_s: told.append((rendered_s, durable_s)))
+    loop.store.is_down = True
+    while not ingest._pending:
+        before_s = now_s()
+        ingest.turn()
+    tried_s = now_s()
+    for _ in range(50):
+        ingest.turn()
+    loop.store.is_down, back_s = False, now_s()
+    while ingest._pending:
+        ingest.turn()
+    ((rendered_s, durable_s),) = told
+    assert before_s < rendered_s < tried_s < back_s < durable_s
 
 
 def test_the_group_is_polled_between_two_restored_partitions(loop):
