@@ -48,8 +48,8 @@ def prepare(sounds: Sequence[Sound], device: torch.device | str = "cpu") -> tupl
     for encoding, rate_hz in {(encoding, rate_hz) for encoding, rate_hz, _ in sounds}:
         rows = [row for row, sound in enumerate(sounds) if sound[:2] == (encoding, rate_hz)]
         group = resample(_decoded(encoding, [sounds[row][2] for row in rows], device), rate_hz)
-        waveforms[rows, : group.shape[1]] = group
-    valid = torch.tensor(lengths, device=device)
+        waveforms[_sent(torch.tensor(rows), device), : group.shape[1]] = group
+    valid = _sent(torch.tensor(lengths), device)
     return waveforms.masked_fill_(torch.arange(max(lengths), device=device) >= valid[:, None], 0.0), valid
 
 
@@ -70,7 +70,7 @@ def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
     samples = waveforms.shape[1]
     common = gcd(rate_hz, RATE_HZ)
     old, new = rate_hz // common, RATE_HZ // common
-    kernel = torch.from_numpy(_kernel(old, new)).to(waveforms.device)
+    kernel = _kernel(waveforms.device, old, new)
     reach = (kernel.shape[2] - old) // 2
     padded = torch.nn.functional.pad(waveforms[:, None], (reach, reach + old))
     phases = torch.nn.functional.conv1d(padded, kernel, stride=old)  # one output channel per phase
@@ -80,21 +80,33 @@ def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
 def _decoded(encoding: Encoding, audios: Sequence[bytes], device: torch.device | str) -> Tensor:
     """Samples of one encoding as float32 [batch, samples], zero beyond the end."""
     arrays = [np.frombuffer(audio, dtype=_DTYPES[encoding]) for audio in audios]
-    lengths = torch.tensor([array.size for array in arrays], device=device)
+    lengths = _sent(torch.tensor([array.size for array in arrays]), device)
     native = np.zeros(
         (len(arrays), max(array.size for array in arrays)), dtype=np.dtype(_DTYPES[encoding]).newbyteorder("=")
     )
     for row, array in zip(native, arrays, strict=True):
         row[: array.size] = array
-    samples = torch.from_numpy(native).to(device)
+    samples = _sent(torch.from_numpy(native), device)
     if encoding in _TABLES:
-        samples = torch.tensor(_TABLES[encoding], device=device)[samples.int()]
+        samples = _table(device, encoding)[samples.int()]
         samples = samples.masked_fill_(torch.arange(samples.shape[1], device=device) >= lengths[:, None], 0)
     return samples.float() / _FULL_SCALE
 
 
+def _sent(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """On the device, without waiting until a GPU has it."""
+    if torch.device(device).type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 @cache
-def _kernel(old: int, new: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float32]]:
+def _table(device: torch.device | str, encoding: Encoding) -> Tensor:
+    return torch.tensor(_TABLES[encoding], device=device)
+
+
+@cache
+def _kernel(device: torch.device, old: int, new: int) -> Tensor:
     """Filter bank [new, 1, taps]: phase `p` gives the sample at `p / new` of a block of `old` input samples."""
     pass_band = min(old, new) * _ROLL_OFF
     reach = int(np.ceil(_ZERO_CROSSINGS * old / pass_band))
@@ -104,4 +116,4 @@ def _kernel(old: int, new: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.
         _KAISER_BETA
     )
     kernel = np.sinc(crossings) * np.where(np.abs(crossings) <= _ZERO_CROSSINGS, window, 0) * pass_band / old
-    return kernel[:, None, :].astype(np.float32)
+    return torch.from_numpy(kernel[:, None, :].astype(np.float32)).to(device)

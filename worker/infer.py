@@ -1,18 +1,19 @@
 """The engine: prepare, run, finish. Call audio in, calibrated probabilities out; a bad utterance harms only itself."""
 
+import copy
 import logging
 import math
 import time
 import timeit
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import torch
 from torch import Tensor
 
 from schemas.common import Encoding
-from worker import audio
+from worker import audio, int8
 from worker.audio import Sound
 from worker.errors import ConfigurationError, ModelError
 from worker.model import EmotionModel, load
@@ -28,12 +29,20 @@ NOT_FINITE: Final = "not_finite"
 FAILED: Final = "inference_failed"
 OUT_OF_MEMORY: Final = "out_of_memory"
 
+DType = Literal["fp32", "bf16", "int8"]
+Forward = Callable[[Tensor, Tensor], Tensor]
+"""Waveforms and lengths to logits; see `EmotionModel.forward`."""
+Collect = Callable[[], list[Prediction]]
+"""Waits for a batch that was started."""
+
 _SILENCE: Final = (Encoding.S16LE, audio.RATE_HZ, bytes(2 * audio.RATE_HZ))
 _LONGEST_S: Final = 15
 _LARGE: Final = 512  # of the encoder's width; a smaller model is as fast in float32
 _GAIN: Final = 1.3  # less is not worth the rounding
 _FRAMES, _TRIES = 256, 7
-_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
+CLOSE: Final = 0.03  # twice what bfloat16 and int8 change of a probability at most
+_TOO_FAR: Final = 0.2  # rounding that changes a probability by as much is none
+_TRIAL: Final = 4  # sounds at which that is measured
 _log: Final = logging.getLogger(__name__)
 
 
@@ -54,22 +63,35 @@ def open_engine(settings: "ModelSettings") -> "Engine":
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    if settings.dtype == "int8" and not (device == "cpu" and int8.is_available()):
+        raise ConfigurationError("model.dtype is int8, for which torch needs a CPU and oneDNN")
     model = load(settings.path)
-    dtype = _choose_type(model, device) if settings.dtype == "auto" else _TYPES[settings.dtype]
+    dtype = _choose_type(model, device) if settings.dtype == "auto" else settings.dtype
     is_packed = settings.packed == "on" or (settings.packed == "auto" and device == "cpu" and can_pack(model))
     if is_packed and not can_pack(model):
         raise ModelError("model.packed is on, but packed inference knows no WavLM; say auto")
-    return Engine(model.to(device, dtype), batch_seconds=settings.batch_seconds, packed=is_packed)
+    if dtype == "int8" and not is_packed:
+        raise ModelError("model.dtype is int8, which needs packed inference: no WavLM, and model.packed not off")
+    recheck_below = settings.recheck_below
+    if recheck_below is None:
+        recheck_below = 0.0 if device == "cuda" else CLOSE
+    return Engine(
+        model.to(device),
+        dtype=dtype,
+        packed=is_packed,
+        recheck_below=recheck_below,
+        batch_seconds=settings.batch_seconds,
+    )
 
 
-def _choose_type(model: EmotionModel, device: str) -> torch.dtype:
+def _choose_type(model: EmotionModel, device: str) -> DType:
     """bfloat16 on a GPU, and on a CPU that multiplies it faster, if the model is large enough to gain by it."""
     if device == "cuda":
-        return torch.bfloat16
+        return "bf16"
     width = model.encoder.config.hidden_size
     if width < _LARGE or _product_s(torch.float32, width) < _GAIN * _product_s(torch.bfloat16, width):
-        return torch.float32
-    return torch.bfloat16
+        return "fp32"
+    return "bf16"
 
 
 def _product_s(dtype: torch.dtype, width: int) -> float:
@@ -82,74 +104,109 @@ class Engine:
     """Runs batches on one device. Not thread-safe: one thread owns it.
 
     Args:
-        model: in evaluation mode, on its device, in its type. The engine fuses it: do not save it afterwards.
-        batch_seconds: padded seconds of the largest batch that will come; the warm-up on a GPU tries one.
+        model: in evaluation mode, on its device, in float32. The engine fuses it: do not save it afterwards.
+        dtype: what most of it is computed in; int8 needs a CPU and `packed`.
         packed: compute without padding. Off, `EmotionModel` itself runs, on padded batches.
+        recheck_below: utterances whose two most probable emotions are closer than this are computed again in float32,
+            if `dtype` is another. 0 for none.
+        batch_seconds: padded seconds of the largest batch that will come; the warm-up on a GPU tries one.
 
     Attributes:
+        model: what says which model it is.
+        dtype, is_packed: as given.
         batch_seconds: as given, or less: what has been found to fit into memory.
-        is_packed: as given.
         device: where the model is.
-        dtype: of its weights.
+        rechecked: utterances that were computed again so far.
     """
 
-    def __init__(self, model: EmotionModel, *, batch_seconds: float = 60.0, packed: bool = False) -> None:
+    def __init__(
+        self,
+        model: EmotionModel,
+        *,
+        dtype: DType = "fp32",
+        packed: bool = False,
+        recheck_below: float = 0.0,
+        batch_seconds: float = 60.0,
+    ) -> None:
         self.model = model.fuse()
-        self.batch_seconds = batch_seconds
-        self.is_packed = packed
-        self._forward = PackedModel(self.model) if packed else self.model
-        self.device, self.dtype = model.encoder.device, model.encoder.dtype
+        self.dtype, self.is_packed, self.batch_seconds = dtype, packed, batch_seconds
+        self.device = model.encoder.device
+        self.rechecked = 0
+        self._recheck_below = recheck_below
+        self._exact: Forward | None = None
+        if dtype == "int8" or (dtype == "bf16" and recheck_below > 0):
+            self._exact = PackedModel(self.model) if packed else self.model
+        if dtype == "bf16":
+            self.model = copy.deepcopy(self.model).to(torch.bfloat16)
+        self._forward: Forward = PackedModel(self.model, int8=dtype == "int8") if packed else self.model
 
     def warm_up(self) -> None:
         """Run what will be run: kernels are chosen and memory is taken before the first caller speaks.
 
         Raises:
+            ModelError: the model cannot be rounded to int8.
             Exception: the model does not run here, whatever torch says to it.
         """
-        self._run([_SILENCE])
+        self._run([_SILENCE])()
+        self._try_rounding()
         if self.device.type == "cuda":
             encoding, rate_hz, second = _SILENCE
-            self._predict([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self.batch_seconds / _LONGEST_S)))
+            self.predict([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self.batch_seconds / _LONGEST_S)))
+
+    @property
+    def depth(self) -> int:
+        """Batches to have under way: a GPU gets its next one while it runs, a CPU has nothing to run it with."""
+        return 2 if self.device.type == "cuda" else 1
 
     def predict(self, sounds: Sequence[Sound]) -> list[Prediction]:
-        """Predict a batch; predictions stand in the order of `sounds`.
+        """Predict a batch; see `start`."""
+        return self.start(sounds)()
 
-        An utterance on which the model fails gets no probabilities and a reason; the others are not affected.
+    def start(self, sounds: Sequence[Sound]) -> Collect:
+        """Begin a batch. On a GPU this returns while it runs; what it returns waits, and may do so in another thread.
+
+        Predictions stand in the order of `sounds`. An utterance on which the model fails gets no probabilities and a
+        reason; the others are not affected.
 
         Raises:
             Exception: the model fails on silence as well, so the fault is its own and no later answer can be trusted.
         """
         started_s = time.perf_counter()
-        predictions = [Prediction(None, TOO_SHORT)] * len(sounds)
         fit = [row for row, sound in enumerate(sounds) if self._is_long_enough(sound)]
-        for row, prediction in zip(fit, self._predict([sounds[row] for row in fit]), strict=True):
-            predictions[row] = prediction
-        inference_ms = (time.perf_counter() - started_s) * 1000
-        return [replace(prediction, inference_ms=inference_ms) for prediction in predictions]
+        collect = self._begin([sounds[row] for row in fit]) if fit else list[Prediction]
+
+        def all_of_them() -> list[Prediction]:
+            predictions = [Prediction(None, TOO_SHORT)] * len(sounds)
+            for row, prediction in zip(fit, collect(), strict=True):
+                predictions[row] = prediction
+            inference_ms = (time.perf_counter() - started_s) * 1000
+            return [replace(prediction, inference_ms=inference_ms) for prediction in predictions]
+
+        return all_of_them
 
     def _is_long_enough(self, sound: Sound) -> bool:
         encoding, rate_hz, data = sound
         return audio.resampled(len(data) // encoding.bytes_per_sample, rate_hz) >= self.model.min_samples
 
-    def _predict(self, sounds: Sequence[Sound]) -> list[Prediction]:
-        """Predict together; where that fails, each half by itself, down to the one utterance that is to blame."""
-        if not sounds:
-            return []
+    def _begin(self, sounds: Sequence[Sound]) -> Collect:
+        """Begin together; where that fails, each half by itself, down to the one utterance that is to blame."""
         try:
             return self._run(sounds)
         except Exception as error:  # noqa: BLE001 - whatever one utterance does to torch must stay with it
             is_too_large = isinstance(error, torch.OutOfMemoryError)
             if len(sounds) == 1:
-                return [self._blame(error)]
+                blamed = [self._blame(error)]
+                return lambda: blamed
         # Here the error is gone, and with it the tensors that it held.
         if is_too_large:
             self._remember(sounds)
         middle = len(sounds) // 2
-        return self._predict(sounds[:middle]) + self._predict(sounds[middle:])
+        first, second = self._begin(sounds[:middle]), self._begin(sounds[middle:])
+        return lambda: first() + second()
 
     def _blame(self, error: Exception) -> Prediction:
         """The utterance, unless silence fails as well: then the fault is the model's, and is raised."""
-        self._run([_SILENCE])
+        self._run([_SILENCE])()
         _log.error("inference failed on one utterance", exc_info=error)
         return Prediction(None, OUT_OF_MEMORY if isinstance(error, torch.OutOfMemoryError) else FAILED)
 
@@ -162,16 +219,56 @@ class Engine:
             torch.cuda.empty_cache()
 
     @torch.inference_mode()
-    def _run(self, sounds: Sequence[Sound]) -> list[Prediction]:
+    def _run(self, sounds: Sequence[Sound]) -> Collect:
+        """Nothing in here waits for a GPU, unless close calls are computed again."""
         waveforms, lengths = audio.prepare(sounds, self.device)
-        return self._finish(self._forward(waveforms, lengths))
+        probabilities = self._calibrated(self._forward(waveforms, lengths))
+        if self._exact is not None and len(rows := self._close_calls(probabilities)):
+            lengths = lengths[rows]
+            logits = self._exact(waveforms[rows, : int(lengths.max())], lengths)
+            probabilities[rows] = self._calibrated(logits)
+            self.rechecked += len(rows)
+        if self.device.type != "cuda":
+            return lambda: self._judged(probabilities)
+        here = torch.empty(probabilities.shape, pin_memory=True)
+        here.copy_(probabilities, non_blocking=True)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
 
-    def _finish(self, logits: Tensor) -> list[Prediction]:
-        """Logits [batch, 4] -> calibrated predictions."""
-        calibration = self.model.calibration
-        probabilities = (logits / calibration.temperature).softmax(dim=1)
-        probabilities[~logits.isfinite().all(dim=1)] = torch.nan
-        return [_judged(row, calibration.abstain_below) for row in probabilities.tolist()]
+        def collect() -> list[Prediction]:
+            arrived.synchronize()
+            return self._judged(here)
+
+        return collect
+
+    def _judged(self, probabilities: Tensor) -> list[Prediction]:
+        return [_judged(row, self.model.calibration.abstain_below) for row in probabilities.tolist()]
+
+    def _calibrated(self, logits: Tensor) -> Tensor:
+        """Logits [batch, 4] -> probabilities; NaN where a logit is not finite."""
+        probabilities = (logits / self.model.calibration.temperature).softmax(dim=1)
+        return probabilities.masked_fill(~logits.isfinite().all(dim=1, keepdim=True), torch.nan)
+
+    def _close_calls(self, probabilities: Tensor) -> Tensor:
+        """Rows whose label rounding may have decided: between two emotions, or between one and none."""
+        best, second = probabilities.topk(2, dim=1).values.unbind(dim=1)
+        of_two = best - second < self._recheck_below
+        of_none = (best - self.model.calibration.abstain_below).abs() < self._recheck_below
+        return (of_two | of_none).nonzero()[:, 0]
+
+    @torch.inference_mode()
+    def _try_rounding(self) -> None:
+        """White and brown noise, in int8 and in float32: activations that eight bits cannot hold show in any sound."""
+        if self.dtype != "int8" or self._exact is None:
+            return
+        noise = torch.randn(_TRIAL, audio.RATE_HZ, generator=torch.Generator().manual_seed(0))
+        noise[::2] = noise[::2].cumsum(dim=1)
+        waveforms = (noise / noise.abs().amax(dim=1, keepdim=True) / 2).to(self.device)
+        lengths = torch.full((_TRIAL,), audio.RATE_HZ, device=self.device)
+        found, expected = (self._calibrated(forward(waveforms, lengths)) for forward in (self._forward, self._exact))
+        off = float((found - expected).abs().max())
+        if not off < _TOO_FAR:
+            raise ModelError(f"in int8 this model's probabilities are off by {off:.2f}; set model.dtype to fp32")
 
 
 def _judged(probabilities: list[float], abstain_below: float) -> Prediction:

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from worker import masked
 from worker.heads import AttentiveStatistics, MeanLinear
+from worker.int8 import Int8Linear
 from worker.model import EmotionModel, first_of
 
 
@@ -27,21 +28,28 @@ class PackedModel:
 
     Args:
         model: in evaluation mode, fused, on its device, in its type.
+        int8: multiply in int8 in the transformer layers; the model is in float32, on a CPU.
     """
 
-    def __init__(self, model: EmotionModel) -> None:
+    def __init__(self, model: EmotionModel, *, int8: bool = False) -> None:
         self._model = model
         encoder = model.encoder
         self._front_end = [
             _Convolution(layer, is_grouped=index == 0 and encoder.config.feat_extract_norm == "group")
             for index, layer in enumerate(encoder.feature_extractor.conv_layers)
         ]
-        self._layers = [_Layer(layer, encoder.config) for layer in encoder.encoder.layers]
+        self._layers = [_Layer(layer, encoder.config, int8=int8) for layer in encoder.encoder.layers]
+        self._is_int8 = int8
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """See `EmotionModel.forward`."""
-        encoder: Any = self._model.encoder
         rows = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
+        if self._is_int8:  # each utterance has scales of its own
+            return torch.cat([self._logits([row]) for row in rows])
+        return self._logits(rows)
+
+    def _logits(self, rows: list[Tensor]) -> Tensor:
+        encoder: Any = self._model.encoder
         features = [self._features(row) for row in rows]
         frames = [feature.shape[0] for feature in features]
         hidden: Tensor = first_of(encoder.feature_projection(torch.cat(features)))
@@ -132,14 +140,33 @@ class _Convolution:
         return activated
 
 
+class _Linear:
+    """A linear layer in the type of its weights, with what is applied to its output; see `Int8Linear`."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> None:
+        self._weight, self._bias, self._gelu = weight, bias, gelu
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        outputs = functional.linear(inputs, self._weight, self._bias)
+        return functional.gelu(outputs) if self._gelu else outputs
+
+
 class _Layer:
     """One transformer layer on packed frames [frames, width]; query, key and value in one product."""
 
-    def __init__(self, layer: Any, config: Any) -> None:
-        attention = layer.attention
+    def __init__(self, layer: Any, config: Any, *, int8: bool) -> None:
+        linear = Int8Linear if int8 else _Linear
+        attention, feed_forward = layer.attention, layer.feed_forward
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        self._weight = torch.cat([projection.weight.detach() for projection in projections])
-        self._bias = torch.cat([projection.bias.detach() for projection in projections])
+        self._project = linear(
+            torch.cat([projection.weight.detach() for projection in projections]),
+            torch.cat([projection.bias.detach() for projection in projections]),
+        )
+        self._mix = linear(attention.out_proj.weight, attention.out_proj.bias)
+        is_gelu = config.hidden_act == "gelu"
+        widen, narrow = feed_forward.intermediate_dense, feed_forward.output_dense
+        self._widen, self._narrow = linear(widen.weight, widen.bias, gelu=is_gelu), linear(narrow.weight, narrow.bias)
+        self._activation = None if is_gelu else feed_forward.intermediate_act_fn
         self._heads, self._width = attention.num_heads, attention.head_dim
         self._is_stable = config.do_stable_layer_norm
         self._layer = layer
@@ -148,22 +175,24 @@ class _Layer:
         layer = self._layer
         if self._is_stable:
             hidden = hidden + self._attend(layer.layer_norm(hidden), frames)
-            after: Tensor = hidden + layer.feed_forward(layer.final_layer_norm(hidden))
-            return after
+            return hidden + self._feed_forward(layer.final_layer_norm(hidden))
         hidden = layer.layer_norm(hidden + self._attend(hidden, frames))
-        normed: Tensor = layer.final_layer_norm(hidden + layer.feed_forward(hidden))
+        normed: Tensor = layer.final_layer_norm(hidden + self._feed_forward(hidden))
         return normed
 
     def _attend(self, hidden: Tensor, frames: list[int]) -> Tensor:
-        projected = functional.linear(hidden, self._weight, self._bias)
+        projected = self._project(hidden)
         queries_keys_values = projected.view(-1, 3, self._heads, self._width).permute(1, 2, 0, 3)
         parts = _split(queries_keys_values, frames, dim=2)
         mixed = torch.empty_like(hidden)
         for part, into in zip(parts, _split(mixed, frames), strict=True):
             attended = functional.scaled_dot_product_attention(*part[:, None])[0]
             into.view(-1, self._heads, self._width).copy_(attended.transpose(0, 1))
-        projection: Tensor = self._layer.attention.out_proj(mixed)
-        return projection
+        return self._mix(mixed)
+
+    def _feed_forward(self, hidden: Tensor) -> Tensor:
+        wide = self._widen(hidden)
+        return self._narrow(wide if self._activation is None else self._activation(wide))
 
 
 def _split(packed: Tensor, frames: list[int], dim: int = 0) -> tuple[Tensor, ...]:

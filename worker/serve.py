@@ -1,4 +1,8 @@
-"""The inference process: a socket for any number of clients, the batcher, and one thread that owns the model."""
+"""The inference process: a socket for any number of clients, the batcher, and one thread that owns the model.
+
+A GPU is given its next batch while it runs the one before, so that it never waits for Python: one thread starts
+batches, another waits for them.
+"""
 
 import math
 import multiprocessing
@@ -7,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
@@ -19,7 +24,7 @@ from worker.batch import Batcher
 from worker.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from worker.infer import Engine
+    from worker.infer import Collect, Engine
     from worker.records import Prediction
 
 log = structlog.get_logger()
@@ -65,7 +70,7 @@ def serve(settings: ModelSettings, address: str) -> None:
 
 
 class _Server:
-    """Clients, the queue, and the batch that runs. Only `_thread` touches torch."""
+    """Clients, the queue, and the batches that run. Only `_thread` touches the model; `_waiting` waits for it."""
 
     def __init__(self, router: "zmq.Socket[bytes]", settings: ModelSettings) -> None:
         self._router = router
@@ -82,9 +87,11 @@ class _Server:
         self._poller.register(router, zmq.POLLIN)
         self._poller.register(self._woken, zmq.POLLIN)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
         self._engine: Engine | None = None
         self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
-        self._running: _Running | None = None
+        self._running: deque[_Running] = deque()
+        self._finished_s = 0.0
         self._padding = 0.0
 
     def __enter__(self) -> Self:
@@ -92,6 +99,7 @@ class _Server:
 
     def __exit__(self, *_error: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self._waiting.shutdown(wait=True, cancel_futures=True)
         self._woken.close()
         self._wake.close()
 
@@ -100,7 +108,7 @@ class _Server:
         now_s = time.monotonic()
         until_s = self._next_beat_s
         due_s = self._batcher.due_s()
-        if due_s is not None and self._engine and not self._running:
+        if due_s is not None and self._is_free():
             until_s = min(until_s, due_s)
         ready = dict(self._poller.poll(max(0, math.ceil((until_s - now_s) * 1000))))
         if self._woken.fileno() in ready:
@@ -123,51 +131,60 @@ class _Server:
                     self._requests[client, request.id] = request, now_s
                     self._batcher.add((client, request.id), request.duration_s, now_s, client)
 
+    def _is_free(self) -> bool:
+        return self._engine is not None and len(self._running) < self._engine.depth
+
     def _start(self) -> None:
-        """Hand the next batch to the idle model."""
-        if self._engine is None or self._running is not None:
-            return
-        now_s = time.monotonic()
-        keys = self._batcher.due(now_s)
-        if keys is None:
-            return
-        taken = [self._requests.pop(key) for key in keys]
-        sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
-        queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
-        future = self._thread.submit(self._engine.predict, sounds)
-        self._running = _Running(keys, queue_ms, [request.duration_s for request, _ in taken], now_s, future)
-        future.add_done_callback(lambda _: self._wake.send(b"\0"))
+        """Hand the next batches to the model, as many as it takes."""
+        while self._is_free():
+            assert self._engine is not None
+            now_s = time.monotonic()
+            keys = self._batcher.due(now_s)
+            if keys is None:
+                return
+            taken = [self._requests.pop(key) for key in keys]
+            sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
+            queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
+            started = self._thread.submit(self._engine.start, sounds)
+            future = self._waiting.submit(_collect, started)
+            self._running.append(_Running(keys, queue_ms, [request.duration_s for request, _ in taken], now_s, future))
+            future.add_done_callback(lambda _: self._wake.send(b"\0"))
 
     def _finish(self) -> None:
-        """Answer a batch that is done; what the model raised ends the process."""
+        """Answer what is done; what the model raised ends the process."""
         if self._opening is not None and self._opening.done():
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
-            log.info("the model is warm", device=str(engine.device), dtype=str(engine.dtype), packed=engine.is_packed)
+            log.info("the model is warm", device=str(engine.device), dtype=engine.dtype, packed=engine.is_packed)
             self._next_beat_s = 0.0
-        if self._running is None or not self._running.future.done():
-            return
-        done, self._running = self._running, None
-        self._account(done)
-        for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, done.future.result(), strict=True):
-            self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
+        while self._running and self._running[0].future.done():
+            done = self._running.popleft()
+            predictions = done.future.result()
+            self._account(done)
+            for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, predictions, strict=True):
+                self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
 
     def _account(self, done: "_Running") -> None:
         """What the batch cost, what fits, and how much of it was padding."""
         assert self._engine is not None
+        took_s, self._finished_s = self._busy_s(done), time.monotonic()
         longest_s = max(done.seconds)
         if longest_s == 0:  # nothing was computed
             return
         useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
         computed_s = useful_s if self._engine.is_packed else padded_s
-        self._batcher.learn(longest_s, padded_s, time.monotonic() - done.since_s)
+        self._batcher.learn(longest_s, padded_s, took_s)
         self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
         self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
+
+    def _busy_s(self, first: "_Running") -> float:
+        """How long the first batch has had the model for itself."""
+        return time.monotonic() - max(first.since_s, self._finished_s)
 
     def _beat(self) -> None:
         now_s = time.monotonic()
         self._next_beat_s = now_s + BEAT_S
-        busy_s = now_s - self._running.since_s if self._running else 0.0
+        busy_s = self._busy_s(self._running[0]) if self._running else 0.0
         beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding)
         for client in list(self._clients):
             self._send(client, beat)
@@ -195,6 +212,10 @@ class _Running:
     seconds: list[float]
     since_s: float
     future: "Future[list[Prediction]]"
+
+
+def _collect(started: "Future[Collect]") -> "list[Prediction]":
+    return started.result()()
 
 
 def _open(settings: ModelSettings) -> "Engine":

@@ -179,8 +179,15 @@ class ModelSettings(_Group):
         description="bundle or Hugging Face folder, or hf://OWNER/NAME@REVISION; `demo-tiny` is the bundled demo model",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    dtype: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 on a GPU, and for large models on a CPU that is found faster with it; else fp32"
+    dtype: Literal["auto", "fp32", "bf16", "int8"] = Field(
+        "auto",
+        description="auto: bf16 on a GPU, and for large models on a CPU that is found faster with it; else fp32. "
+        "int8: on a CPU, the transformer layers only",
+    )
+    recheck_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None,
+        description="in bf16 and int8: compute utterances again in fp32 whose best two emotions are closer than this; "
+        "default: 0.03 on a CPU, none on a GPU",
     )
     packed: Literal["auto", "on", "off"] = Field(
         "auto", description="compute without padding; auto: on a CPU. off: padded batches, the reference"

@@ -106,13 +106,13 @@ SOUNDS = st.lists(
 )
 
 
-@pytest.mark.parametrize("packed", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize(("dtype", "packed"), [("fp32", False), ("fp32", True), ("int8", True)])
 @pytest.mark.parametrize(("shape", "head"), MODELS)
 @settings(max_examples=40)
 @given(descriptions=SOUNDS)
-def test_alone_or_in_company_the_probabilities_are_equal(shape, head, packed, descriptions):
+def test_alone_or_in_company_the_probabilities_are_equal(shape, head, dtype, packed, descriptions):
     """Through the whole engine, any lengths, codecs and neighbours: the same probabilities within 1e-5."""
-    engine = Engine(MODELS[shape, head], packed=packed)
+    engine = Engine(MODELS[shape, head], dtype=dtype, packed=packed)
     sounds = [sound(*description) for description in descriptions]
     together = engine.predict(sounds)
     for prediction, one in zip(together, sounds, strict=True):

@@ -8,8 +8,9 @@ from tiny import SIZE
 
 from worker import bench
 from worker.__main__ import main
-from worker.bench import batches, build, duration_s, labels, latencies_ms, lengths_s, speak, waste
+from worker.bench import batches, build, labels, latencies_ms, waste
 from worker.infer import Engine
+from worker.synthetic import duration_s, lengths_s, speak
 
 TINY = SIZE | {"classifier_proj_size": 16, "use_weighted_layer_sum": True, "num_labels": 4}
 
@@ -60,8 +61,8 @@ def test_the_command_prints_its_tables(capsys):
     for line in (
         r"pipeline, batches of 2 +\d",
         r"engine, padded, fp32 +\d",
-        r"engine, packed, bf16 +\d.* x ",
-        r"12 labels, \d+\.\d\d% as in fp32",
+        r"engine, packed, int8, rechecked +\d.* x ",
+        r"12 labels, \d+\.\d\d% as in fp32; \d+\.\d% computed again",
         r"at 90% load: p50 \d+ ms, p99 \d+ ms",
     ):
         assert re.search(line, told), told

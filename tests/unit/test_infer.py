@@ -8,8 +8,8 @@ import torch
 import transformers
 
 from schemas.common import Encoding
-from worker import infer
-from worker.checkpoints import Calibration
+from worker import audio, infer
+from worker.checkpoints import Calibration, HeadKind
 from worker.errors import ConfigurationError, ModelError
 from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Engine, open_engine
 from worker.model import EmotionModel, Release, save_bundle
@@ -168,6 +168,19 @@ def test_packed_or_padded_the_predictions_are_the_same(model, packed):
         assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
 
 
+@pytest.mark.parametrize("norm", ["group", "layer"])
+@pytest.mark.parametrize("head", [HeadKind.MEAN_LINEAR, HeadKind.HF_SUPERB])
+def test_nothing_of_a_batch_waits_for_its_device(norm, head):
+    """Prepared and run on a device that holds no values: whatever would fetch one from a GPU raises there."""
+    large = {"feat_extract_norm": norm, "do_stable_layer_norm": norm == "layer", "conv_bias": True}
+    model = EmotionModel.new(CONFIG.to_dict() | large, head=head).eval().to("meta")
+    _, _, data = sound(8_000)
+    sounds = [(encoding, rate_hz, data) for encoding in Encoding for rate_hz in (8_000, 16_000, 48_000)]
+    with torch.inference_mode():
+        probabilities = Engine(model)._calibrated(model(*audio.prepare(sounds, "meta")))
+    assert probabilities.shape == (12, 4)
+
+
 def test_a_model_that_fails_on_everything_is_not_hidden(model):
     """When silence fails too, the fault is the model's: it is raised, so that the process ends."""
     break_on(model, lambda *_: True)
@@ -178,16 +191,16 @@ def test_a_model_that_fails_on_everything_is_not_hidden(model):
         engine.warm_up()
 
 
-@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "int8"])
 def test_an_engine_is_opened_from_a_bundle(model, tmp_path, dtype):
-    """On a CPU `auto` is float32; bfloat16 works there and says nearly the same."""
+    """On a CPU `auto` is float32; bfloat16 and int8 work there and say nearly the same."""
     save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
     engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype=dtype))
     engine.warm_up()
     assert engine.model.info.id == "m"
-    assert next(engine.model.parameters()).dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
+    assert engine.dtype == ("fp32" if dtype == "auto" else dtype)
     [found], [expected] = engine.predict([sound(8_000)]), Engine(model).predict([sound(8_000)])
-    assert found.probabilities == pytest.approx(expected.probabilities, abs=0.05 if dtype == "bf16" else 1e-6)
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=0.05 if dtype in ("bf16", "int8") else 1e-6)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
@@ -207,8 +220,7 @@ def test_large_models_run_in_bfloat16_where_it_is_faster(tmp_path, monkeypatch):
         monkeypatch.setattr(infer, "_product_s", lambda dtype, _, took_s=took_s: took_s[dtype])
         for width in (16, 512):
             engine = open_engine(ModelSettings(path=str(tmp_path / str(width)), device="cpu"))
-            expected = torch.bfloat16 if is_faster and width == 512 else torch.float32
-            assert next(engine.model.parameters()).dtype == expected
+            assert engine.dtype == ("bf16" if is_faster and width == 512 else "fp32")
             assert engine.is_packed
 
 
@@ -227,5 +239,6 @@ def test_an_encoder_that_cannot_be_packed_is_padded(tmp_path):
     together = engine.predict([sound(9_000), sound(4_000, seed=1)])
     for prediction, one in zip(together, [sound(9_000), sound(4_000, seed=1)], strict=True):
         assert prediction.probabilities == pytest.approx(engine.predict([one])[0].probabilities, abs=1e-5)
-    with pytest.raises(ModelError, match="no WavLM"):
-        open_engine(ModelSettings(path=str(tmp_path), device="cpu", packed="on"))
+    for asked in ({"packed": "on"}, {"dtype": "int8"}):
+        with pytest.raises(ModelError, match="no WavLM"):
+            open_engine(ModelSettings(path=str(tmp_path), device="cpu", **asked))

@@ -1,0 +1,94 @@
+"""The engine in types that round: what is in doubt is computed again, and what cannot be rounded is refused."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import BASE, LARGE, SIZE
+
+from schemas.common import Encoding
+from worker.checkpoints import Calibration
+from worker.errors import ModelError
+from worker.infer import NOT_FINITE, Engine
+from worker.model import EmotionModel
+
+
+def sound(samples, seed=0):
+    values = np.random.default_rng(seed).normal(size=samples) * 1_000
+    return Encoding.S16LE, 16_000, values.astype("<i2").tobytes()
+
+
+@pytest.fixture(params=[BASE, LARGE], ids=["base", "large"])
+def model(request):
+    torch.manual_seed(0)
+    model = EmotionModel.new({"model_type": "hubert"} | SIZE | request.param).eval()
+    with torch.no_grad():
+        model.head.linear.weight.mul_(5)
+    return model
+
+
+def rounded(model, dtype, recheck_below):
+    """An engine whose results tell the types apart: the reduced model's logits are all far from its own."""
+    engine = Engine(model, dtype=dtype, packed=True, recheck_below=recheck_below)
+    forward, shift = engine._forward, torch.tensor([0.03, 0.01, -0.01, -0.03])
+    engine._forward = lambda waveforms, lengths: forward(waveforms, lengths) + shift
+    return engine
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_close_calls_are_computed_again_in_float32(model, dtype):
+    """Utterances whose two best emotions are near each other get float32's probabilities, the others keep theirs."""
+    sounds = [sound(5_000 + 500 * seed, seed) for seed in range(12)]
+    exact = Engine(model).predict(sounds)
+    fast = rounded(model, dtype, 0.0).predict(sounds)
+    margins = [np.ptp(sorted(prediction.probabilities)[2:]) for prediction in fast]
+    below = float(np.median(margins))
+    engine = rounded(model, dtype, below)
+    found = engine.predict(sounds)
+    assert engine.rechecked == sum(margin < below for margin in margins) == 6
+    for margin, one, quick, sure in zip(margins, found, fast, exact, strict=True):
+        expected = sure if margin < below else quick
+        assert one.probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+        assert quick.probabilities != pytest.approx(sure.probabilities, abs=1e-4)
+
+
+def test_abstention_is_a_close_call_too(model):
+    """Near the threshold under which the model abstains, float32 decides as well."""
+    [(best, *_)] = [sorted(rounded(model, "bf16", 0.0).predict([sound(8_000)])[0].probabilities, reverse=True)]
+    for abstain_below, rechecked in ((best + 0.009, 1), (best - 0.009, 1), (best - 0.011, 0)):
+        model.calibration = Calibration(abstain_below=abstain_below)
+        engine = rounded(model, "bf16", 0.01)
+        engine.predict([sound(8_000)])
+        assert engine.rechecked == rechecked
+
+
+def test_a_model_in_float32_has_no_close_calls(model):
+    """Where nothing was rounded, nothing is computed twice."""
+    engine = Engine(model, packed=True, recheck_below=1.0)
+    engine.predict([sound(8_000)])
+    assert engine.rechecked == 0
+
+
+def test_int8_harms_only_what_is_not_finite(model):
+    """An utterance that overflows has no probabilities; its neighbours have those that they have without it."""
+    engine = Engine(model, dtype="int8", packed=True, recheck_below=0.03)
+    [expected, _] = engine.predict([sound(8_000), sound(7_000)])
+    convolution = engine._forward._front_end[-1]
+    call = type(convolution).__call__
+    engine._forward._front_end[-1] = lambda features: call(convolution, features).masked_fill(
+        torch.tensor(len(features) < 40), torch.inf
+    )
+    found = engine.predict([sound(8_000), sound(5_000)])
+    assert found[0].probabilities == pytest.approx(expected.probabilities, abs=1e-5)
+    assert found[1].reason == NOT_FINITE
+
+
+def test_a_model_that_cannot_be_rounded_is_refused(model):
+    """One activation a million times the others leaves int8 no digits for the rest: the engine does not begin."""
+    with torch.no_grad():
+        feed_forward = model.encoder.encoder.layers[0].feed_forward
+        feed_forward.intermediate_dense.weight.mul_(50)
+        feed_forward.intermediate_dense.bias[0] = 1e6
+        feed_forward.output_dense.weight.mul_(50)[:, 0] = 0
+    Engine(model, packed=True).warm_up()
+    with pytest.raises(ModelError, match=r"off by 0\.\d+; set model.dtype to fp32"):
+        Engine(model, dtype="int8", packed=True).warm_up()
