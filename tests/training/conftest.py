@@ -1,18 +1,15 @@
 """What the training tests share: espeak-ng, and clips that are easy to tell apart."""
 
-import importlib
-import importlib.machinery
 import importlib.util
 import os
 import shutil
-import sys
-import types
-import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 
+from bench.speechbrain import parts
 from schemas.common import EMOTIONS
 from training import config, manifest
 from training.data import Clip
@@ -66,21 +63,15 @@ def tones() -> dict[str, list[Clip]]:
 
 
 @pytest.fixture(scope="session")
-def speechbrain_parts() -> dict[str, types.ModuleType]:
+def speechbrain_parts() -> dict[str, Any]:
     """SpeechBrain, whose modules are used, without torchaudio, which they do not use."""
     if importlib.util.find_spec("speechbrain") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no SpeechBrain: make setup installs it")
-    stub = types.ModuleType("torchaudio")
-    stub.__spec__ = importlib.machinery.ModuleSpec("torchaudio", None)
-    stub.__version__ = "2.9.0"
-    patch = pytest.MonkeyPatch()
-    patch.setitem(sys.modules, "torchaudio", stub)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        names = ("nnet.schedulers", "nnet.pooling", "nnet.linear", "nnet.losses")
-        names += ("integrations.huggingface.hubert", "integrations.huggingface.wav2vec2")
-        found = {name: importlib.import_module(f"speechbrain.{name}") for name in names}
-    patch.undo()
-    for name in [name for name in sys.modules if name.partition(".")[0] == "speechbrain"]:
-        del sys.modules[name]  # its lazy modules import themselves when anybody looks at them, as test tools do
-    return found
+    return parts(
+        "nnet.schedulers",
+        "nnet.pooling",
+        "nnet.linear",
+        "nnet.losses",
+        "integrations.huggingface.hubert",
+        "integrations.huggingface.wav2vec2",
+    )
