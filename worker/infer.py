@@ -64,14 +64,14 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     if settings.threads:
         torch.set_num_threads(settings.threads)
     if settings.dtype == "int8" and not (device == "cpu" and int8.is_available()):
-        raise ConfigurationError("model.dtype is int8, for which torch needs a CPU and oneDNN")
+        raise ConfigurationError("model.dtype is int8, for which torch needs oneDNN and a CPU with VNNI")
     model = load(settings.path)
     dtype = _choose_type(model, device) if settings.dtype == "auto" else settings.dtype
     is_packed = settings.packed == "on" or (settings.packed == "auto" and device == "cpu" and can_pack(model))
     if is_packed and not can_pack(model):
         raise ModelError("model.packed is on, but packed inference knows no WavLM; say auto")
     if dtype == "int8" and not is_packed:
-        raise ModelError("model.dtype is int8, which needs packed inference: no WavLM, and model.packed not off")
+        raise ModelError("model.dtype is int8, which runs packed: model.packed must not be off, and the model no WavLM")
     recheck_below = settings.recheck_below
     if recheck_below is None:
         recheck_below = 0.0 if device == "cuda" else CLOSE

@@ -16,9 +16,12 @@ _SMALLEST: Final = 1e-12  # of a scale; zeros are zeros at any
 
 
 def is_available() -> bool:
-    """Whether this build of torch has the products."""
+    """Whether torch has the products here, and they are right: a CPU without VNNI adds pairs of them in 16 bits."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return has_onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")
+    if not (has_onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")):
+        return False
+    found = Int8Linear(torch.ones(_STEP, _STEP), torch.zeros(_STEP))(torch.ones(_STEP, _STEP))
+    return torch.allclose(found, torch.full((_STEP, _STEP), float(_STEP)))
 
 
 class Int8Linear:

@@ -1,5 +1,7 @@
 """The engine in types that round: what is in doubt is computed again, and what cannot be rounded is refused."""
 
+import wave
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +10,9 @@ from tiny import BASE, LARGE, SIZE
 from schemas.common import Encoding
 from worker.checkpoints import Calibration
 from worker.errors import ModelError
-from worker.infer import NOT_FINITE, Engine
+from worker.infer import CLOSE, NOT_FINITE, Engine, open_engine
 from worker.model import EmotionModel
+from worker.settings import ModelSettings
 
 
 def sound(samples, seed=0):
@@ -92,3 +95,21 @@ def test_a_model_that_cannot_be_rounded_is_refused(model):
     Engine(model, packed=True).warm_up()
     with pytest.raises(ModelError, match=r"off by 0\.\d+; set model.dtype to fp32"):
         Engine(model, dtype="int8", packed=True).warm_up()
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_labels_of_real_speech_are_those_of_float32(speech_folder, dtype):
+    """The trained demo model on people's voices: rounding moves probabilities by less than is computed again."""
+    spoken = []
+    for path in sorted(speech_folder.glob("*.wav"))[::3]:
+        with wave.open(str(path)) as file:
+            if 0.4 < file.getnframes() / file.getframerate() < 6:
+                spoken.append((Encoding.S16LE, file.getframerate(), file.readframes(file.getnframes())))
+    rounded = open_engine(ModelSettings(device="cpu", dtype=dtype))
+    exact = open_engine(ModelSettings(device="cpu", dtype="fp32")).predict(spoken)
+    found = rounded.predict(spoken)
+    for one, sure in zip(found, exact, strict=True):
+        assert np.argmax(one.probabilities) == np.argmax(sure.probabilities)
+        assert one.probabilities == pytest.approx(sure.probabilities, abs=CLOSE / 2)
+    assert 0 < rounded.rechecked < len(spoken) / 2
+    assert len(spoken) > 50

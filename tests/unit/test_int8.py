@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from worker.int8 import Int8Linear
+from worker.int8 import Int8Linear, is_available
 
 
 @pytest.fixture
@@ -33,6 +33,14 @@ def test_the_largest_values_do_not_overflow():
     weight = torch.full((96, 4096), 2.0)
     found = Int8Linear(weight, torch.zeros(96))(torch.full((3, 4096), 5.0))
     assert found == pytest.approx(torch.full((3, 96), 40_960.0), rel=1e-3)
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_a_cpu_whose_sums_overflow_is_none_for_int8(monkeypatch, right):
+    """It is found by a product: one that comes out too small, as from 16-bit sums, says no."""
+    product = Int8Linear.__call__
+    monkeypatch.setattr(Int8Linear, "__call__", lambda self, inputs: product(self, inputs) * (1.0 if right else 0.51))
+    assert is_available() == right
 
 
 def test_zeros_give_the_bias(layer):
