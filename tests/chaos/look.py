@@ -1,19 +1,23 @@
 """What stands in the outputs of a run, read from scratch: from Redis, from Kafka."""
 
 import json
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
 from dashboard.connection import connect
 from schemas import flat
 from tests.chaos.config import Run
 
+OPEN = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
+_GIVEN_UP_S = 20.0
+"""A transaction of the worker has 10 s, and the broker looks for those that are over it every second."""
 _TIMEOUT_S = 10.0
 _POLL_MS = 200
 
@@ -46,6 +50,18 @@ def in_redis(run: Run) -> Outputs:
         for name in ("by_update", "by_risk"):
             found.live |= set(client.zrange(f"{tag}live:{name}", 0, -1))
     return found
+
+
+def transactions(bootstrap_servers: str, prefix: str) -> dict[str, str]:
+    """State of each transaction whose id begins so; what a dead process left open has its time to be given up."""
+    deadline_s = time.monotonic() + _GIVEN_UP_S
+    with closing(KafkaAdminClient(bootstrap_servers=bootstrap_servers.split(","))) as admin:
+        while True:
+            listed = [txn for txns in admin.list_transactions().values() for txn in txns]
+            found = {txn.transactional_id: txn.state.value for txn in listed if txn.transactional_id.startswith(prefix)}
+            if OPEN.isdisjoint(found.values()) or time.monotonic() > deadline_s:
+                return found
+            time.sleep(1)
 
 
 def in_kafka(run: Run) -> Outputs:

@@ -7,11 +7,8 @@ with the worker; nothing of its commit path is.
 import json
 import sys
 from collections import Counter, defaultdict
-from contextlib import closing
 from itertools import pairwise
 from typing import Any
-
-from kafka import KafkaAdminClient
 
 from schemas import flat
 from tests.chaos import expected, look, recount
@@ -22,7 +19,6 @@ from tests.chaos.look import Outputs
 from tests.chaos.telephone import plans, ticker
 
 _ROUNDING = 2e-6  # of a probability: six digits are published, and another batch may differ in the seventh
-_OPEN = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
 
 
 class Verifier:
@@ -181,11 +177,9 @@ class Verifier:
         self.findings.look_at("dead letters foreign or changed", sum(letters.values()), wrong)
 
     def _transactions(self) -> None:
-        with closing(KafkaAdminClient(bootstrap_servers=self._run.bootstrap_servers.split(","))) as admin:
-            listed = [txn for txns in admin.list_transactions().values() for txn in txns]
-        mine = [txn for txn in listed if txn.transactional_id.startswith(self._run.prefix)]
-        hanging = [f"{txn.transactional_id} {txn.state.value}" for txn in mine if txn.state.value in _OPEN]
-        self.findings.look_at("transactions hanging", len(mine), hanging)
+        transactions = look.transactions(self._run.bootstrap_servers, self._run.prefix)
+        hanging = [f"{name} {state}" for name, state in transactions.items() if state in look.OPEN]
+        self.findings.look_at("transactions hanging", len(transactions), hanging)
 
     # -- what was seen meanwhile
 

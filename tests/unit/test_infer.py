@@ -210,6 +210,22 @@ def test_a_missing_gpu_is_a_configuration_error(tmp_path):
         open_engine(ModelSettings(path=str(tmp_path), device="cuda"))
 
 
+def test_a_shared_gpu_is_told_its_share_before_the_model_comes(monkeypatch):
+    """The limit stands before anything is loaded: torch asks the GPU for no more than that."""
+    done = []
+
+    def load(path):
+        done.append(path)
+        raise ModelError("there is none")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", done.append)
+    monkeypatch.setattr(infer, "load", load)
+    with pytest.raises(ModelError, match="there is none"):
+        open_engine(ModelSettings(path="bundle", device="auto", gpu_memory_share=0.25))
+    assert done == [0.25, "bundle"]
+
+
 def test_large_models_run_in_bfloat16_where_it_is_faster(tmp_path, monkeypatch):
     """`auto` takes float32 for a small model anywhere, and bfloat16 for a large one on a CPU that gains by it."""
     large = transformers.HubertConfig(**CONFIG.to_dict() | {"hidden_size": 512, "num_attention_heads": 8})
