@@ -7,6 +7,7 @@ brought to the engine by `callmood-train convert`. SpeechBrain is given samples 
 """
 
 import argparse
+import functools
 import importlib
 import importlib.machinery
 import sys
@@ -34,10 +35,19 @@ from worker.synthetic import lengths_s, speak
 BATCH_S = 60.0
 CLASSES = ("neu", "ang", "hap", "sad")
 OURS = [CLASSES.index(name) for name in ("ang", "hap", "neu", "sad")]
+PARTS = (
+    "nnet.schedulers",
+    "nnet.pooling",
+    "nnet.linear",
+    "nnet.losses",
+    "integrations.huggingface.hubert",
+    "integrations.huggingface.wav2vec2",
+)
 SURE = 20  # times the weights of a new head: logits of whole units
 
 
-def parts(*names: str) -> dict[str, Any]:
+@functools.cache  # a second time it would wrap torch's loader in its own wrapper, which then calls itself
+def parts() -> dict[str, Any]:
     """Modules of SpeechBrain, without torchaudio, which these do not use and which need not fit the torch that is here.
 
     Raises:
@@ -48,30 +58,36 @@ def parts(*names: str) -> dict[str, Any]:
     stub.__dict__["__version__"] = "2.9.0"
     before = sys.modules.get("torchaudio")
     sys.modules["torchaudio"] = stub
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        found = {name: importlib.import_module(f"speechbrain.{name}") for name in names}
-    del sys.modules["torchaudio"]
-    if before is not None:
-        sys.modules["torchaudio"] = before
-    for name in [name for name in sys.modules if name.partition(".")[0] == "speechbrain"]:
-        del sys.modules[name]  # its lazy modules import themselves when anybody looks at them, as test tools do
-    return found
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return {name: importlib.import_module(f"speechbrain.{name}") for name in PARTS}
+    finally:
+        del sys.modules["torchaudio"]
+        if before is not None:
+            sys.modules["torchaudio"] = before
+        for name in [name for name in sys.modules if name.partition(".")[0] == "speechbrain"]:
+            del sys.modules[name]  # its lazy modules import themselves when anybody looks at them, as test tools do
 
 
 class Classifier:
-    """SpeechBrain's modules, in the order in which its interface runs them."""
+    """SpeechBrain's modules, in the order in which its interface runs them, with random weights.
 
-    def __init__(self, folder: Path) -> None:
-        found = parts("nnet.pooling", "nnet.linear", "integrations.huggingface.wav2vec2")
+    Args:
+        folder: gets the encoder in a folder of that name; `save` writes beside it.
+        config: of the encoder.
+    """
+
+    def __init__(self, folder: Path, config: transformers.Wav2Vec2Config) -> None:
+        found = parts()
         torch.manual_seed(0)
-        transformers.Wav2Vec2Model(transformers.Wav2Vec2Config()).save_pretrained(folder / "encoder")
+        transformers.Wav2Vec2Model(config).save_pretrained(folder / "encoder")
         transformers.Wav2Vec2FeatureExtractor().save_pretrained(folder / "encoder")
         self._encoder = found["integrations.huggingface.wav2vec2"].Wav2Vec2(
             source=str(folder / "encoder"), save_path=str(folder / "cache"), output_norm=True, freeze=True
         )
         self._pooling = found["nnet.pooling"].StatisticsPooling(return_std=False)
-        self._linear = found["nnet.linear"].Linear(input_size=768, n_neurons=len(EMOTIONS), bias=False)
+        self._linear = found["nnet.linear"].Linear(input_size=config.hidden_size, n_neurons=len(EMOTIONS), bias=False)
         self._linear.w.weight.data.mul_(SURE)
 
     @torch.inference_mode()
@@ -104,7 +120,7 @@ def main() -> None:
     sounds = [speak(length, seed) for seed, length in enumerate(lengths_s(parser.parse_args().utterances, 1))]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        classifier = Classifier(folder)
+        classifier = Classifier(folder, transformers.Wav2Vec2Config())
         best = 0.0
         for size in BATCH_SIZES:
             found = rate(lambda size=size: in_batches(classifier, sounds, size), sounds)  # type: ignore[misc]

@@ -170,6 +170,7 @@ class Engine:
 
         Raises:
             Exception: the model fails on silence as well, so the fault is its own and no later answer can be trusted.
+                What is returned may raise it too: on a GPU some faults show only there.
         """
         started_s = time.perf_counter()
         fit = [row for row, sound in enumerate(sounds) if self._is_long_enough(sound)]

@@ -1,5 +1,6 @@
 """A partition under everything that telephony does: it never stumbles, and what it publishes can be relied on."""
 
+from collections import Counter
 from itertools import pairwise
 from random import Random
 
@@ -147,6 +148,7 @@ def test_disorder_is_survived_exactly(seed):
 @pytest.mark.timeout(300)
 @settings(max_examples=60)
 @example(seed=802)
+@example(seed=492609)
 @given(seed=SEEDS)
 def test_disorder_gives_legal_results(seed):
     """Results keep their schemas, utterances of a channel never overlap, and their numbers have no holes."""
@@ -162,13 +164,16 @@ def test_disorder_gives_legal_results(seed):
         replaced = sum(later - earlier > 1000 * (IDLE_S + MEMORY_S) for earlier, later in pairwise(times_ms))
         assert numbers[:before].count(1) <= replaced
         assert all(later in (1, earlier + 1) for earlier, later in pairwise(numbers))
-        assert call["duration_ms"] >= max((u["end_ms"] for u in store.of(call["call_id"])), default=0)
+        assert call["duration_ms"] >= max((u["end_ms"] for u in store.of(call["call_id"])[before:]), default=0)
     for alert in store.alerts:
         Alert.model_validate(alert)
     channels: dict[tuple, list] = {}
+    lives: Counter[str] = Counter()
     for utterance in store.utterances:
         Utterance.model_validate(utterance)
-        channels.setdefault((utterance["call_id"], utterance["stream"], utterance["channel"]), []).append(utterance)
+        call_id = utterance["call_id"]
+        lives[call_id] += utterance["number"] == 1
+        channels.setdefault((call_id, lives[call_id], utterance["stream"], utterance["channel"]), []).append(utterance)
     for utterances in channels.values():
         assert all(first["end_ms"] <= second["start_ms"] for first, second in pairwise(utterances))
 

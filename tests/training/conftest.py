@@ -67,11 +67,4 @@ def speechbrain_parts() -> dict[str, Any]:
     """SpeechBrain, whose modules are used, without torchaudio, which they do not use."""
     if importlib.util.find_spec("speechbrain") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no SpeechBrain: make setup installs it")
-    return parts(
-        "nnet.schedulers",
-        "nnet.pooling",
-        "nnet.linear",
-        "nnet.losses",
-        "integrations.huggingface.hubert",
-        "integrations.huggingface.wav2vec2",
-    )
+    return parts()
