@@ -29,7 +29,7 @@ _FIELDS: Final = {
     "deaths": "so many ends of a process were too many",
     "detail": "what was wrong with the record, without its content",
     "device": "where the model runs",
-    "dtype": "type of most of its products: fp32, bf16 or int8",
+    "dtype": "type of its products: fp32, bf16, int8 or int8+bf16",
     "end_ms": "end of the speech, in ms of the call",
     "error": "what went wrong, and what to do",
     "exception": "the exception, with its traceback",

@@ -23,7 +23,7 @@ from worker import audio, int8
 from worker.audio import Sound
 from worker.batch import Batcher
 from worker.checkpoints import HeadKind, own_name
-from worker.infer import CLOSE, DType, Engine
+from worker.infer import CLOSE, INT8, DType, Engine
 from worker.model import EmotionModel
 from worker.synthetic import LONGEST_S, duration_s, lengths_s, speak
 
@@ -39,7 +39,7 @@ _LARGE: Final[dict[str, Any]] = {
 }
 SHAPES: Final[dict[str, dict[str, Any]]] = {"base": _BASE, "large": _BASE | _LARGE}
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
-_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+_TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of a matrix product; else int8
 _LOADS: Final = (0.5, 0.7, 0.9)
 
 
@@ -63,6 +63,8 @@ WAYS: Final = (
     Way("bf16", packed=True, recheck_below=CLOSE),
     Way("int8", packed=True),
     Way("int8", packed=True, recheck_below=CLOSE),
+    Way("int8+bf16", packed=True),
+    Way("int8+bf16", packed=True, recheck_below=CLOSE),
 )
 
 
@@ -117,8 +119,8 @@ def flop_per_second(shape: str) -> float:
 def matrix_peak(dtype: DType, device: str) -> float:
     """FLOP/s of large matrix products here, the best of several."""
     size, best = 4096 if device == "cuda" else 2048, 0.0
-    one = torch.randn(size, size, device=device).to(_TYPES[dtype])
-    multiply = torch._int_mm if dtype == "int8" else torch.mm  # noqa: SLF001 - torch has no other product of int8
+    one = torch.randn(size, size, device=device).to(_TYPES.get(dtype, torch.int8))
+    multiply = torch._int_mm if dtype in INT8 else torch.mm  # noqa: SLF001 - torch has no other product of int8
     for _ in range(5):
         began_s = time.perf_counter()
         multiply(one, one)[0, 0].item()
@@ -252,8 +254,8 @@ def run(options: argparse.Namespace) -> int:
 def _ways(device: str) -> list[Way]:
     """Those that a worker may be told to take there."""
     if device == "cuda":
-        return [way for way in WAYS if way.dtype != "int8" and not way.recheck_below]
-    return [way for way in WAYS if way.dtype != "int8" or int8.is_available()]
+        return [way for way in WAYS if way.dtype not in INT8 and not way.recheck_below]
+    return [way for way in WAYS if way.dtype not in INT8 or int8.is_available()]
 
 
 def _engine(model: EmotionModel, way: Way, sounds: Sequence[Sound], device: str) -> Engine:

@@ -29,7 +29,8 @@ NOT_FINITE: Final = "not_finite"
 FAILED: Final = "inference_failed"
 OUT_OF_MEMORY: Final = "out_of_memory"
 
-DType = Literal["fp32", "bf16", "int8"]
+DType = Literal["fp32", "bf16", "int8", "int8+bf16"]
+INT8: Final = ("int8", "int8+bf16")
 Forward = Callable[[Tensor, Tensor], Tensor]
 """Waveforms and lengths to logits; see `EmotionModel.forward`."""
 Collect = Callable[[], list[Prediction]]
@@ -63,14 +64,14 @@ def open_engine(settings: "ModelSettings") -> "Engine":
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    if settings.dtype == "int8" and not (device == "cpu" and int8.is_available()):
-        raise ConfigurationError("model.dtype is int8, for which torch needs oneDNN and a CPU with VNNI")
+    if settings.dtype in INT8 and not (device == "cpu" and int8.is_available()):
+        raise ConfigurationError(f"model.dtype is {settings.dtype}, for which torch needs oneDNN and a CPU with VNNI")
     model = load(settings.path)
     dtype = _choose_type(model, device) if settings.dtype == "auto" else settings.dtype
     is_packed = settings.packed == "on" or (settings.packed == "auto" and device == "cpu" and can_pack(model))
     if is_packed and not can_pack(model):
         raise ModelError("model.packed is on, but packed inference knows no WavLM; say auto")
-    if dtype == "int8" and not is_packed:
+    if dtype in INT8 and not is_packed:
         raise ModelError("model.dtype is int8, which runs packed: model.packed must not be off, and the model no WavLM")
     recheck_below = settings.recheck_below
     if recheck_below is None:
@@ -105,7 +106,8 @@ class Engine:
 
     Args:
         model: in evaluation mode, on its device, in float32. The engine fuses it: do not save it afterwards.
-        dtype: what most of it is computed in; int8 needs a CPU and `packed`.
+        dtype: what most of it is computed in. int8 is for the transformer layers, the rest is in float32 or, after a
+            plus, in bfloat16; it needs a CPU and `packed`.
         packed: compute without padding. Off, `EmotionModel` itself runs, on padded batches.
         recheck_below: utterances whose two most probable emotions are closer than this are computed again in float32,
             if `dtype` is another. 0 for none.
@@ -134,11 +136,14 @@ class Engine:
         self.rechecked = 0
         self._recheck_below = recheck_below
         self._exact: Forward | None = None
-        if dtype == "int8" or (dtype == "bf16" and recheck_below > 0):
+        if dtype in INT8 or (dtype == "bf16" and recheck_below > 0):
             self._exact = PackedModel(self.model) if packed else self.model
-        if dtype == "bf16":
+        in_int8 = self.model if dtype in INT8 else None
+        if "bf16" in dtype:
             self.model = copy.deepcopy(self.model).to(torch.bfloat16)
-        self._forward: Forward = PackedModel(self.model, int8=dtype == "int8") if packed else self.model
+        self._forward: Forward = PackedModel(self.model, int8=in_int8) if packed else self.model
+        if in_int8 is not None:
+            self.model = in_int8  # the layers in bfloat16 are not needed
 
     def warm_up(self) -> None:
         """Run what will be run: kernels are chosen and memory is taken before the first caller speaks.
@@ -260,7 +265,7 @@ class Engine:
     @torch.inference_mode()
     def _try_rounding(self) -> None:
         """White and brown noise, in int8 and in float32: activations that eight bits cannot hold show in any sound."""
-        if self.dtype != "int8" or self._exact is None:
+        if self.dtype not in INT8 or self._exact is None:
             return
         noise = torch.randn(_TRIAL, audio.RATE_HZ, generator=torch.Generator().manual_seed(0))
         noise[::2] = noise[::2].cumsum(dim=1)

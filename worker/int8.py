@@ -10,7 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_LEVELS: Final = 255
+_LEVELS: Final = 254  # and one to spare: no rounding error leads out of a byte
+_WHOLE: Final = 2.0**23  # from here on float32 has no fractions: adding rounds, and the lowest byte is the number
 _STEP: Final = 16  # frames are filled up to a multiple: oneDNN compiles a kernel for each number of them
 _SMALLEST: Final = 1e-12  # of a scale; zeros are zeros at any
 
@@ -50,9 +51,9 @@ class Int8Linear:
             return inputs.new_full((frames, len(self._scales)), math.nan)
         low, high = min(low, 0.0), max(high, 0.0)
         scale = max((high - low) / _LEVELS, _SMALLEST)
-        zero = int(-low / scale)
-        rounded = torch.zeros(-(-frames // _STEP) * _STEP, width, dtype=torch.uint8)
-        rounded[:frames] = torch.add(torch.tensor(zero + 0.5), inputs, alpha=1 / scale)  # cut off below the point
+        zero = int(-low / scale) + 1
+        rounded = torch.empty(-(-frames // _STEP) * _STEP, width, dtype=torch.uint8)
+        rounded[:frames] = torch.add(torch.tensor(_WHOLE + zero), inputs, alpha=1 / scale).view(torch.int32)
         outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded,
             scale,

@@ -60,3 +60,8 @@ BATCH_PADDING = Gauge(
     "Share of padding in what the model computed lately; 0 where batches are packed.",
     multiprocess_mode="livemax",
 )
+RECHECKED = Gauge(
+    "callmood_rechecked_share",
+    "Share of utterances lately computed again in float32, because rounding may have decided their label.",
+    multiprocess_mode="livemax",
+)

@@ -1,8 +1,8 @@
 """The emotion model without padding: the utterances of a batch stand one after another, and nothing else is computed.
 
 Everything that treats each frame alone (projections, feed-forward, norms) runs over all frames of the batch at once.
-What looks along time sees one utterance at a time: the convolutional front end, the positional convolution, attention,
-pooling. The numbers are those of `EmotionModel`, which stays the reference, up to rounding.
+What looks along time sees one utterance at a time: the convolutional front end, blocks of the positional convolution,
+attention, pooling. The numbers are those of `EmotionModel`, which stays the reference, up to rounding.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from worker import masked
 from worker.heads import AttentiveStatistics, MeanLinear
 from worker.int8 import Int8Linear
 from worker.model import EmotionModel, first_of
+from worker.positional import PositionalConvolution
 
 
 def can_pack(model: EmotionModel) -> bool:
@@ -28,49 +29,53 @@ class PackedModel:
 
     Args:
         model: in evaluation mode, fused, on its device, in its type.
-        int8: multiply in int8 in the transformer layers; the model is in float32, on a CPU.
+        int8: the same model in float32, on a CPU; its transformer layers are multiplied in int8, and what stands before
+            them is computed in the type of `model`.
     """
 
-    def __init__(self, model: EmotionModel, *, int8: bool = False) -> None:
-        self._model = model
-        encoder = model.encoder
+    def __init__(self, model: EmotionModel, *, int8: EmotionModel | None = None) -> None:
+        encoder, self._upper = model.encoder, int8 or model
         self._front_end = [
             _Convolution(layer, is_grouped=index == 0 and encoder.config.feat_extract_norm == "group")
             for index, layer in enumerate(encoder.feature_extractor.conv_layers)
         ]
-        self._layers = [_Layer(layer, encoder.config, int8=int8) for layer in encoder.encoder.layers]
-        self._is_int8 = int8
+        self._project = encoder.feature_projection
+        self._positions = PositionalConvolution(encoder.encoder.pos_conv_embed)
+        upper = self._upper.encoder
+        self._layers = [_Layer(layer, upper.config, int8=int8 is not None) for layer in upper.encoder.layers]
+        self._dtype, self._is_int8 = encoder.dtype, int8 is not None
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """See `EmotionModel.forward`."""
         rows = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
-        if self._is_int8:  # each utterance has scales of its own
+        if self._is_int8:  # alone from end to end: what company changes in the last bit, rounding would make more of
             return torch.cat([self._logits([row]) for row in rows])
         return self._logits(rows)
 
     def _logits(self, rows: list[Tensor]) -> Tensor:
-        encoder: Any = self._model.encoder
         features = [self._features(row) for row in rows]
-        frames = [feature.shape[0] for feature in features]
-        hidden: Tensor = first_of(encoder.feature_projection(torch.cat(features)))
-        hidden = torch.cat([part + encoder.encoder.pos_conv_embed(part[None])[0] for part in _split(hidden, frames)])
+        frames = [len(feature) for feature in features]
+        hidden: Tensor = first_of(self._project(torch.cat(features)))
+        encoder: Any = self._upper.encoder
+        hidden = (hidden + self._positions(hidden, frames)).to(encoder.dtype)
         if not encoder.config.do_stable_layer_norm:
             hidden = encoder.encoder.layer_norm(hidden)
         return self._head(self._through_layers(hidden, frames), frames)
 
     def _features(self, waveform: Tensor) -> Tensor:
         """[samples] -> [frames, channels]."""
-        if self._model.spec.normalize:
+        spec = self._upper.spec
+        if spec.normalize:
             everywhere = torch.ones_like(waveform[None], dtype=torch.bool)
-            waveform = masked.normalized(waveform[None], everywhere, self._model.spec.normalize_eps)[0]
-        features = waveform.to(self._model.encoder.dtype)[:, None]
+            waveform = masked.normalized(waveform[None], everywhere, spec.normalize_eps)[0]
+        features = waveform.to(self._dtype)[:, None]
         for convolution in self._front_end:
             features = convolution(features)
         return features
 
     def _through_layers(self, hidden: Tensor, frames: list[int]) -> Iterator[Tensor]:
         """The input of the first layer and the output of each, the last one after the final norm."""
-        encoder: Any = self._model.encoder
+        encoder: Any = self._upper.encoder
         for layer in self._layers:
             yield hidden
             hidden = layer(hidden, frames)
@@ -78,7 +83,7 @@ class PackedModel:
 
     def _head(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
         """Means are taken before the projector, not after it: both are linear."""
-        head = self._model.head
+        head = self._upper.head
         if isinstance(head, AttentiveStatistics):
             *_, last = layers
             ones = [torch.ones(1, count, dtype=torch.bool, device=last.device) for count in frames]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BEAT_S: Final = 0.25
-_NEWS: Final = 0.05  # weight of the newest batch in the share of padding
+_NEWS: Final = 0.05  # weight of the newest batch in the shares of padding and of what is computed again
 _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
 
@@ -92,7 +92,8 @@ class _Server:
         self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
         self._running: deque[_Running] = deque()
         self._finished_s = 0.0
-        self._padding = 0.0
+        self._padding = self._rechecked = 0.0
+        self._rechecked_before = 0
 
     def __enter__(self) -> Self:
         return self
@@ -155,6 +156,7 @@ class _Server:
         if self._opening is not None and self._opening.done():
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
+            self._rechecked_before = engine.rechecked
             log.info("the model is warm", device=str(engine.device), dtype=engine.dtype, packed=engine.is_packed)
             self._next_beat_s = 0.0
         while self._running and self._running[0].future.done():
@@ -165,7 +167,7 @@ class _Server:
                 self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
 
     def _account(self, done: "_Running") -> None:
-        """What the batch cost, what fits, and how much of it was padding."""
+        """What the batch cost, what fits, how much of it was padding, how much was computed again."""
         assert self._engine is not None
         took_s, self._finished_s = self._busy_s(done), time.monotonic()
         longest_s = max(done.seconds)
@@ -176,6 +178,9 @@ class _Server:
         self._batcher.learn(longest_s, padded_s, took_s)
         self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
         self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
+        rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
+        self._rechecked += _NEWS * ((rechecked - self._rechecked_before) / len(done.seconds) - self._rechecked)
+        self._rechecked_before = rechecked
 
     def _busy_s(self, first: "_Running") -> float:
         """How long the first batch has had the model for itself."""
@@ -185,7 +190,7 @@ class _Server:
         now_s = time.monotonic()
         self._next_beat_s = now_s + BEAT_S
         busy_s = self._busy_s(self._running[0]) if self._running else 0.0
-        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding)
+        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding, self._rechecked)
         for client in list(self._clients):
             self._send(client, beat)
 

@@ -179,10 +179,10 @@ class ModelSettings(_Group):
         description="bundle or Hugging Face folder, or hf://OWNER/NAME@REVISION; `demo-tiny` is the bundled demo model",
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
-    dtype: Literal["auto", "fp32", "bf16", "int8"] = Field(
+    dtype: Literal["auto", "fp32", "bf16", "int8", "int8+bf16"] = Field(
         "auto",
         description="auto: bf16 on a GPU, and for large models on a CPU that is found faster with it; else fp32. "
-        "int8: on a CPU, the transformer layers only",
+        "int8: on a CPU, the transformer layers only; int8+bf16: the rest in bf16",
     )
     recheck_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,

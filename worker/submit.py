@@ -54,8 +54,9 @@ class InferenceClient:
                 case wire.Answer(id=id_, prediction=prediction):
                     self._in_flight.discard(id_)
                     answers.append((id_, prediction))
-                case wire.Beat(model=model, busy_s=busy_s, padding=padding):
+                case wire.Beat(model=model, busy_s=busy_s, padding=padding, rechecked=rechecked):
                     metrics.BATCH_PADDING.set(padding)
+                    metrics.RECHECKED.set(rechecked)
                     self.model, self._busy_s, self._heard_s = model, busy_s, time.monotonic()
         return answers
 

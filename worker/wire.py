@@ -34,12 +34,13 @@ class Beat:
     """The inference process lives. `model` is None until it is loaded and warm.
 
     `busy_s` is for how long the thread that runs the model has been at its current batch; 0 when it is idle.
-    `padding` is the share of padding in what was computed lately.
+    `padding` is the share of padding in what was computed lately, `rechecked` that of utterances computed twice.
     """
 
     model: ModelInfo | None
     busy_s: float
     padding: float = 0.0
+    rechecked: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,8 @@ def pack(message: Message) -> bytes:
         case Request():
             fields = ("request", message.id, message.encoding.value, message.rate_hz, message.audio)
         case Beat(model=model):
-            fields = ("beat", model and (model.id, model.version, model.digest), message.busy_s, message.padding)
+            info = model and (model.id, model.version, model.digest)
+            fields = ("beat", info, message.busy_s, message.padding, message.rechecked)
         case Answer(prediction=said):
             fields = ("answer", message.id, said.probabilities, said.reason, said.queue_ms, said.inference_ms)
     packed: bytes = msgpack.packb(fields)
@@ -80,8 +82,8 @@ def unpack(data: bytes) -> Message:
             return Hello()
         case ("request", id_, encoding, rate_hz, audio):
             return Request(id_, Encoding(encoding), rate_hz, audio)
-        case ("beat", model, busy_s, padding):
-            return Beat(ModelInfo(*model) if model else None, busy_s, padding)
+        case ("beat", model, busy_s, padding, rechecked):
+            return Beat(ModelInfo(*model) if model else None, busy_s, padding, rechecked)
         case ("answer", id_, probabilities, reason, queue_ms, inference_ms):
             return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms))
         case other:

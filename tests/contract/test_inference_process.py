@@ -170,3 +170,19 @@ def test_padding_is_told_with_the_beats(start_inference, random_bundle):
         assert (REGISTRY.get_sample_value(gauge) > 0) == (packed == "off")
         inference.send(signal.SIGKILL)
         inference.exit_code()
+
+
+def test_what_is_computed_again_is_told_with_the_beats(start_inference, random_bundle):
+    """All utterances are if all are close calls, and none are in float32: the client's gauge says so."""
+    for dtype, share in (("bf16", 1), ("fp32", 0)):
+        inference = start_inference(random_bundle, dtype=dtype, recheck_below=1.0, batch_ms=0.001)
+        client = inference.client()
+        inference.wait_until_warm(client)
+        for number in range(100):
+            client.submit(utterance(f"{dtype} {number}"))
+        answers(client)
+        time.sleep(2 * BEAT_S)
+        client.collect()
+        assert REGISTRY.get_sample_value("callmood_rechecked_share") == pytest.approx(share, abs=0.15)
+        inference.send(signal.SIGKILL)
+        inference.exit_code()

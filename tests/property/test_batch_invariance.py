@@ -11,7 +11,7 @@ from tiny import BASE, LARGE, SIZE
 from schemas.common import Encoding
 from worker import g711
 from worker.checkpoints import HeadKind
-from worker.infer import Engine
+from worker.infer import INT8, Engine
 from worker.model import EmotionModel
 from worker.packed import PackedModel, can_pack
 
@@ -106,15 +106,17 @@ SOUNDS = st.lists(
 )
 
 
-@pytest.mark.parametrize(("dtype", "packed"), [("fp32", False), ("fp32", True), ("int8", True)])
+@pytest.mark.parametrize(("dtype", "packed"), [("fp32", False), ("fp32", True), ("int8", True), ("int8+bf16", True)])
 @pytest.mark.parametrize(("shape", "head"), MODELS)
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(descriptions=SOUNDS)
 def test_alone_or_in_company_the_probabilities_are_equal(shape, head, dtype, packed, descriptions):
-    """Through the whole engine, any lengths, codecs and neighbours: the same probabilities within 1e-5."""
+    """Through the whole engine, any lengths, codecs and neighbours: the same within 1e-5, in int8 1e-6."""
     engine = Engine(MODELS[shape, head], dtype=dtype, packed=packed)
     sounds = [sound(*description) for description in descriptions]
     together = engine.predict(sounds)
     for prediction, one in zip(together, sounds, strict=True):
         [alone] = engine.predict([one])
-        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
+        assert prediction.probabilities == pytest.approx(
+            alone.probabilities, rel=0, abs=1e-6 if dtype in INT8 else 1e-5
+        )

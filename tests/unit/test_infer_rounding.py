@@ -10,7 +10,7 @@ from tiny import BASE, LARGE, SIZE
 from schemas.common import Encoding
 from worker.checkpoints import Calibration
 from worker.errors import ModelError
-from worker.infer import CLOSE, NOT_FINITE, Engine, open_engine
+from worker.infer import CLOSE, INT8, NOT_FINITE, Engine, open_engine
 from worker.model import EmotionModel
 from worker.settings import ModelSettings
 
@@ -37,7 +37,7 @@ def rounded(model, dtype, recheck_below):
     return engine
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["bf16", *INT8])
 def test_close_calls_are_computed_again_in_float32(model, dtype):
     """Utterances whose two best emotions are near each other get float32's probabilities, the others keep theirs."""
     sounds = [sound(5_000 + 500 * seed, seed) for seed in range(12)]
@@ -97,7 +97,7 @@ def test_a_model_that_cannot_be_rounded_is_refused(model):
         Engine(model, dtype="int8", packed=True).warm_up()
 
 
-@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+@pytest.mark.parametrize("dtype", ["bf16", *INT8])
 def test_labels_of_real_speech_are_those_of_float32(speech_folder, dtype):
     """The trained demo model on people's voices: rounding moves probabilities by less than is computed again."""
     spoken = []

@@ -28,6 +28,16 @@ def test_products_are_those_of_float32_to_one_percent(layer, gelu, frames, shift
     assert (found - expected).norm() < 0.015 * size
 
 
+def test_no_rounding_leads_out_of_a_byte():
+    """Whatever the range, the smallest and the largest value come out within a step: none wraps to the other end."""
+    identity = Int8Linear(torch.eye(16), torch.zeros(16))
+    generator = torch.Generator().manual_seed(1)
+    for exponent in torch.rand(500, generator=generator) * 60 - 30:
+        inputs = (torch.rand(4, 16, generator=generator) - torch.rand(1, generator=generator)) * 2**exponent
+        step = float(inputs.amax().clamp(min=0) - inputs.amin().clamp(max=0)) / 254
+        assert (identity(inputs) - inputs).abs().max() < 0.51 * step + 1e-2 * step
+
+
 def test_the_largest_values_do_not_overflow():
     """Inputs and weights all at their limits: exact, for sums are kept in 32 bits."""
     weight = torch.full((96, 4096), 2.0)

@@ -18,7 +18,7 @@ SURE = Prediction((0.7, 0.1, 0.1, 0.1), None)
 class Device:
     """An engine on a device of which each batch is done when the test says so."""
 
-    depth, batch_seconds, is_packed = 2, 60.0, False
+    depth, batch_seconds, is_packed, rechecked = 2, 60.0, False, 0
     device, dtype = "cuda", "bf16"
     model = SimpleNamespace(info=ModelInfo("m", "1", "digest"))
 
