@@ -55,7 +55,7 @@ def test_every_arrival_is_answered():
 
 
 def test_the_command_prints_its_tables(capsys):
-    """Pipeline, the engine's four ways, agreement and delays: each has its line."""
+    """Pipeline, the engine's ways, agreement and delays: each has its line."""
     assert main(["bench", "engine", "--utterances", "6", "--agreement", "12"]) == 0
     told = capsys.readouterr().out
     for line in (
