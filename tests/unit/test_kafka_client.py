@@ -4,9 +4,10 @@ import ssl
 
 import pytest
 from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError, TopicAuthorizationFailedError
+from kafka.net.sasl import get_sasl_mechanism
 
 from worker.errors import ConfigurationError, KafkaUnavailable
-from worker.kafka_client import kafka_errors
+from worker.kafka_client import connection, kafka_errors
 from worker.settings import Settings
 
 
@@ -45,3 +46,16 @@ def test_a_broker_that_is_gone_refuses_nobody(error):
     """A lost connection, also one that was encrypted, is to be tried again."""
     with pytest.raises(KafkaUnavailable), kafka_errors(Settings()):
         raise error
+
+
+def test_a_refused_token_is_not_acknowledged(tmp_path):
+    """What the broker says of it ends the login, word for word; nothing more is sent that could go unanswered."""
+    file = tmp_path / "token"
+    file.write_text("a.token.")
+    arguments = connection(Settings(kafka={"sasl_mechanism": "OAUTHBEARER", "sasl_token_file": file}).kafka)
+    mechanism = get_sasl_mechanism("OAUTHBEARER")(**arguments)
+    assert b"a.token." in mechanism.auth_bytes()
+    with pytest.raises(SaslAuthenticationFailedError, match="invalid_token"):
+        mechanism.receive(b'{"status":"invalid_token"}')
+    mechanism.receive(b"")
+    assert mechanism.is_authenticated()
