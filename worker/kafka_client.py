@@ -2,7 +2,7 @@
 
 import logging
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from kafka.net.sasl import register_sasl_mechanism
 from kafka.net.sasl.oauth import AbstractTokenProvider, SaslMechanismOAuth
 from kafka.net.sasl.plain import SaslMechanismPlain
 from kafka.net.sasl.scram import SaslMechanismScram
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from worker.errors import ConfigurationError, KafkaUnavailable
 from worker.secret_file import SecretFile
@@ -18,6 +19,20 @@ from worker.settings import KafkaSettings, Settings
 
 _LOST = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a broker that is gone refuses nobody
 _REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError, ssl.SSLError)
+
+
+def _with_last_word(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
+    """kafka-python 3.0.12 throws away what it read if the end of the connection came with it: a refused login."""
+
+    def receive_all(transport: Any) -> tuple[bytes, Any]:
+        data, error = receive(transport)
+        return data, None if data else error  # the end is met again at the next read
+
+    return receive_all
+
+
+for _transport in (KafkaTCPTransport, KafkaSSLTransport):
+    _transport._sock_recv = _with_last_word(_transport._sock_recv)  # noqa: SLF001 - as above
 
 
 class _Reread:
