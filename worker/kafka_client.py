@@ -8,7 +8,7 @@ from typing import Any
 
 from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 from kafka.net.sasl import register_sasl_mechanism
-from kafka.net.sasl.oauth import AbstractTokenProvider, SaslMechanismOAuth
+from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.sasl.plain import SaslMechanismPlain
 from kafka.net.sasl.scram import SaslMechanismScram
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -51,15 +51,6 @@ class _Plain(_Reread, SaslMechanismPlain):  # type: ignore[misc]  # kafka-python
 
 class _Scram(_Reread, SaslMechanismScram):  # type: ignore[misc]  # as above
     pass
-
-
-class _Bearer(SaslMechanismOAuth):  # type: ignore[misc]  # as above
-    """A refused token ends the login at once: to the acknowledgement some brokers hang up without the last word."""
-
-    def receive(self, auth_bytes: bytes) -> None:
-        if auth_bytes:
-            raise SaslAuthenticationFailedError(auth_bytes.decode(errors="replace"))
-        super().receive(auth_bytes)
 
 
 class _Token(AbstractTokenProvider):  # type: ignore[misc]  # as above
@@ -105,7 +96,6 @@ def _login(settings: KafkaSettings) -> dict[str, Any]:
             register_sasl_mechanism(name, mechanism, overwrite=True)
         login["sasl_plain_password"] = SecretFile("CALLMOOD_KAFKA__SASL_PASSWORD_FILE", settings.sasl_password_file)
     if settings.sasl_token_file is not None:
-        register_sasl_mechanism("OAUTHBEARER", _Bearer, overwrite=True)
         token = SecretFile("CALLMOOD_KAFKA__SASL_TOKEN_FILE", settings.sasl_token_file)
         login["sasl_oauth_token_provider"] = _Token(token)
     return login

@@ -85,6 +85,15 @@ def test_int8_harms_only_what_is_not_finite(model):
     assert found[1].reason == NOT_FINITE
 
 
+def test_after_the_plus_the_front_end_is_rounded_too(model):
+    """In int8+bf16 probabilities are none of int8's, and no farther from float32's than rounding goes."""
+    [sure], [whole], [rounded] = (
+        Engine(model, dtype=dtype, packed=True).predict([sound(8_000)]) for dtype in ("fp32", "int8", "int8+bf16")
+    )
+    assert rounded.probabilities != whole.probabilities
+    assert rounded.probabilities == pytest.approx(sure.probabilities, abs=0.05)
+
+
 def test_a_model_that_cannot_be_rounded_is_refused(model):
     """One activation a million times the others leaves int8 no digits for the rest: the engine does not begin."""
     with torch.no_grad():

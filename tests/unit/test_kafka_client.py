@@ -1,13 +1,14 @@
 """What kafka-python raises, as the errors that say what to do."""
 
+import socket
 import ssl
 
 import pytest
 from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError, TopicAuthorizationFailedError
-from kafka.net.sasl import get_sasl_mechanism
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
 from worker.errors import ConfigurationError, KafkaUnavailable
-from worker.kafka_client import connection, kafka_errors
+from worker.kafka_client import kafka_errors
 from worker.settings import Settings
 
 
@@ -48,14 +49,19 @@ def test_a_broker_that_is_gone_refuses_nobody(error):
         raise error
 
 
-def test_a_refused_token_is_not_acknowledged(tmp_path):
-    """What the broker says of it ends the login, word for word; nothing more is sent that could go unanswered."""
-    file = tmp_path / "token"
-    file.write_text("a.token.")
-    arguments = connection(Settings(kafka={"sasl_mechanism": "OAUTHBEARER", "sasl_token_file": file}).kafka)
-    mechanism = get_sasl_mechanism("OAUTHBEARER")(**arguments)
-    assert b"a.token." in mechanism.auth_bytes()
-    with pytest.raises(SaslAuthenticationFailedError, match="invalid_token"):
-        mechanism.receive(b'{"status":"invalid_token"}')
-    mechanism.receive(b"")
-    assert mechanism.is_authenticated()
+@pytest.mark.parametrize("transport", [KafkaTCPTransport, KafkaSSLTransport])
+def test_the_last_word_before_the_end_is_heard(transport):
+    """A broker that says why and hangs up is heard first, and then known to be gone."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        reader = transport.__new__(transport)
+        KafkaTCPTransport.__init__(reader, None, ours)
+        theirs.sendall(b"refused")
+        assert reader._sock_recv() == (b"refused", None)
+        theirs.sendall(b"refused again")
+        theirs.close()
+        assert reader._sock_recv() == (b"refused again", None)
+        data, error = reader._sock_recv()
+        assert data == b""
+        assert isinstance(error, KafkaConnectionError)
