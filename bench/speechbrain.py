@@ -10,6 +10,7 @@ import argparse
 import functools
 import importlib
 import importlib.machinery
+import itertools
 import sys
 import tempfile
 import types
@@ -117,13 +118,14 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.speechbrain")
     parser.add_argument("--utterances", type=int, default=32)
-    sounds = [speak(length, seed) for seed, length in enumerate(lengths_s(parser.parse_args().utterances, 1))]
+    count, seeds = parser.parse_args().utterances, itertools.count()
+    sounds, *sets = [[speak(length, next(seeds)) for length in lengths_s(count, draw)] for draw in (1, 2, 3)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         classifier = Classifier(folder, transformers.Wav2Vec2Config())
         best = 0.0
         for size in BATCH_SIZES:
-            found = rate(lambda size=size: in_batches(classifier, sounds, size), sounds)  # type: ignore[misc]
+            found = rate(functools.partial(in_batches, classifier, size=size), sets)
             best = max(best, found)
             print(f"classify_batch, batches of {size:<2}  {found:6.2f} s/s")
         convert(classifier.save(folder / "recipe"), folder / "bundle")
@@ -133,7 +135,7 @@ def main() -> None:
             engine.warm_up()
             predictions = engine.predict(sounds)
             off = np.abs(np.array([prediction.probabilities for prediction in predictions]) - alone).max()
-            found = rate(lambda engine=engine: labels(engine, sounds, BATCH_S), sounds)  # type: ignore[misc]
+            found = rate(functools.partial(labels, engine, batch_seconds=BATCH_S), sets)
             print(f"engine, {dtype:19} {found:6.2f} s/s  {found / best:.2f} x  probabilities within {off:.4f}")
 
 

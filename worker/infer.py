@@ -1,6 +1,7 @@
 """The engine: prepare, run, finish. Call audio in, calibrated probabilities out; a bad utterance harms only itself."""
 
 import copy
+import functools
 import logging
 import math
 import time
@@ -52,18 +53,9 @@ def open_engine(settings: "ModelSettings") -> "Engine":
 
     Raises:
         ConfigurationError: there is no such device.
-        ModelError: the checkpoint cannot be used.
+        ModelError: the checkpoint cannot be used, or not in the type that it is told to be computed in.
     """
-    device, has_gpu = settings.device, torch.cuda.is_available()
-    if device == "cuda" and not has_gpu:
-        raise ConfigurationError("model.device is cuda, but torch finds no GPU it can use")
-    if device == "auto":
-        device = "cuda" if has_gpu else "cpu"
-    if device == "cuda":
-        torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
-        torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    device = _open_device(settings)
     if settings.dtype in INT8 and not (device == "cpu" and int8.is_available()):
         raise ConfigurationError(f"model.dtype is {settings.dtype}, for which torch needs oneDNN and a CPU with VNNI")
     model = load(settings.path)
@@ -76,13 +68,31 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     recheck_below = settings.recheck_below
     if recheck_below is None:
         recheck_below = 0.0 if device == "cuda" else CLOSE
-    return Engine(
-        model.to(device),
-        dtype=dtype,
-        packed=is_packed,
-        recheck_below=recheck_below,
-        batch_seconds=settings.batch_seconds,
+    made = functools.partial(
+        Engine, model.to(device), packed=is_packed, recheck_below=recheck_below, batch_seconds=settings.batch_seconds
     )
+    engine = made(dtype=dtype)
+    off = engine.rounding_error()
+    if off < _TOO_FAR:
+        return engine
+    if settings.dtype != "auto":
+        raise ModelError(f"in {dtype} this model's probabilities are off by {off:.2f}; set model.dtype to fp32")
+    _log.warning("computed in fp32: in %s probabilities are off by %.2f", dtype, off)
+    return made(dtype="fp32")
+
+
+def _open_device(settings: "ModelSettings") -> str:
+    device, has_gpu = settings.device, torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise ConfigurationError("model.device is cuda, but torch finds no GPU it can use")
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    if device == "cuda":
+        torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
+        torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    return device
 
 
 def _choose_type(model: EmotionModel, device: str) -> DType:
@@ -138,25 +148,37 @@ class Engine:
         self._exact: Forward | None = None
         if dtype in INT8 or (dtype == "bf16" and recheck_below > 0):
             self._exact = PackedModel(self.model) if packed else self.model
+        computed = copy.deepcopy(self.model).to(torch.bfloat16) if "bf16" in dtype else self.model
         in_int8 = self.model if dtype in INT8 else None
-        if "bf16" in dtype:
-            self.model = copy.deepcopy(self.model).to(torch.bfloat16)
-        self._forward: Forward = PackedModel(self.model, int8=in_int8) if packed else self.model
-        if in_int8 is not None:
-            self.model = in_int8  # the layers in bfloat16 are not needed
+        self._forward: Forward = PackedModel(computed, int8=in_int8) if packed else computed
+        if self._exact is None:
+            self.model = computed  # the float32 weights, if these are others, are not needed
 
     def warm_up(self) -> None:
         """Run what will be run: kernels are chosen and memory is taken before the first caller speaks.
 
         Raises:
-            ModelError: the model cannot be rounded to int8.
             Exception: the model does not run here, whatever torch says to it.
         """
         self._run([_SILENCE])()
-        self._try_rounding()
         if self.device.type == "cuda":
             encoding, rate_hz, second = _SILENCE
             self.predict([(encoding, rate_hz, second * _LONGEST_S)] * max(1, int(self.batch_seconds / _LONGEST_S)))
+
+    @torch.inference_mode()
+    def rounding_error(self) -> float:
+        """Most that a probability of white or brown noise is off; 0 if nothing is to be computed again.
+
+        Activations that eight bits cannot hold show in any sound, and so do products that come out wrong.
+        """
+        if self._exact is None:
+            return 0.0
+        noise = torch.randn(_TRIAL, audio.RATE_HZ, generator=torch.Generator().manual_seed(0))
+        noise[::2] = noise[::2].cumsum(dim=1)
+        waveforms = (noise / noise.abs().amax(dim=1, keepdim=True) / 2).to(self.device)
+        lengths = torch.full((_TRIAL,), audio.RATE_HZ, device=self.device)
+        found, expected = (self._calibrated(forward(waveforms, lengths)) for forward in (self._forward, self._exact))
+        return float((found - expected).abs().max())
 
     @property
     def depth(self) -> int:
@@ -261,20 +283,6 @@ class Engine:
         of_two = best - second < self._recheck_below
         of_none = (best - self.model.calibration.abstain_below).abs() < self._recheck_below
         return (of_two | of_none).nonzero()[:, 0]
-
-    @torch.inference_mode()
-    def _try_rounding(self) -> None:
-        """White and brown noise, in int8 and in float32: activations that eight bits cannot hold show in any sound."""
-        if self.dtype not in INT8 or self._exact is None:
-            return
-        noise = torch.randn(_TRIAL, audio.RATE_HZ, generator=torch.Generator().manual_seed(0))
-        noise[::2] = noise[::2].cumsum(dim=1)
-        waveforms = (noise / noise.abs().amax(dim=1, keepdim=True) / 2).to(self.device)
-        lengths = torch.full((_TRIAL,), audio.RATE_HZ, device=self.device)
-        found, expected = (self._calibrated(forward(waveforms, lengths)) for forward in (self._forward, self._exact))
-        off = float((found - expected).abs().max())
-        if not off < _TOO_FAR:
-            raise ModelError(f"in int8 this model's probabilities are off by {off:.2f}; set model.dtype to fp32")
 
 
 def _judged(probabilities: list[float], abstain_below: float) -> Prediction:

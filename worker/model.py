@@ -149,6 +149,17 @@ class EmotionModel(nn.Module):
                 features = layer(features)
         return features.transpose(1, 2)
 
+    def _positions(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """The positional convolution, which meets zeros beyond the end, as it does alone: [batch, frames, width]."""
+        embedding = self.encoder.encoder.pos_conv_embed
+        norm = getattr(embedding, "batch_norm", None)
+        if norm is None:
+            positions: Tensor = embedding(hidden)
+            return positions
+        normed = norm(hidden.transpose(1, 2)) * valid[:, None, :]
+        positions = embedding.activation(embedding.padding(embedding.conv(normed)))
+        return positions.transpose(1, 2)
+
     def _layers(self, features: Tensor, valid: Tensor) -> list[Tensor]:
         """The input of the first transformer layer and the output of each: [batch, frames, width].
 
@@ -160,8 +171,8 @@ class EmotionModel(nn.Module):
         hidden = first_of(self.encoder.feature_projection(features))
         if self.encoder.training:
             hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
-        hidden = hidden * valid[:, :, None]  # the positional convolution meets zeros beyond the end, as it does alone
-        hidden = hidden + encoder.pos_conv_embed(hidden)
+        hidden = hidden * valid[:, :, None]
+        hidden = hidden + self._positions(hidden, valid)
         if not config.do_stable_layer_norm:
             hidden = encoder.layer_norm(hidden)
         hidden = encoder.dropout(hidden)

@@ -5,14 +5,15 @@ What looks along time sees one utterance at a time: the convolutional front end,
 attention, pooling. The numbers are those of `EmotionModel`, which stays the reference, up to rounding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from worker import masked
+from worker import bf16, masked
+from worker.bf16 import Bf16Linear
 from worker.heads import AttentiveStatistics, MeanLinear
 from worker.int8 import Int8Linear
 from worker.model import EmotionModel, first_of
@@ -25,7 +26,7 @@ def can_pack(model: EmotionModel) -> bool:
 
 
 class PackedModel:
-    """Logits of an `EmotionModel`, faster. For inference alone; shares the model's weights.
+    """Logits of an `EmotionModel`, faster. For inference alone; shares what it can of the model's weights.
 
     Args:
         model: in evaluation mode, fused, on its device, in its type.
@@ -34,16 +35,18 @@ class PackedModel:
     """
 
     def __init__(self, model: EmotionModel, *, int8: EmotionModel | None = None) -> None:
-        encoder, self._upper = model.encoder, int8 or model
+        encoder, upper = model.encoder, int8 or model
         self._front_end = [
             _Convolution(layer, is_grouped=index == 0 and encoder.config.feat_extract_norm == "group")
             for index, layer in enumerate(encoder.feature_extractor.conv_layers)
         ]
         self._project = encoder.feature_projection
         self._positions = PositionalConvolution(encoder.encoder.pos_conv_embed)
-        upper = self._upper.encoder
-        self._layers = [_Layer(layer, upper.config, int8=int8 is not None) for layer in upper.encoder.layers]
-        self._dtype, self._is_int8 = encoder.dtype, int8 is not None
+        config, self._layer_norm = upper.encoder.config, upper.encoder.encoder.layer_norm
+        self._layers = [_Layer(layer, config, int8=int8 is not None) for layer in upper.encoder.encoder.layers]
+        self._is_stable, self._is_int8 = config.do_stable_layer_norm, int8 is not None
+        self._dtype, self._upper_dtype = encoder.dtype, upper.encoder.dtype
+        self._head, self._spec = upper.head, upper.spec
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """See `EmotionModel.forward`."""
@@ -54,36 +57,40 @@ class PackedModel:
 
     def _logits(self, rows: list[Tensor]) -> Tensor:
         features = [self._features(row) for row in rows]
+        if self._upper_dtype == torch.bfloat16 and (more := _more(sum(map(len, features)))):
+            features.append(
+                features[0].new_zeros(more, features[0].shape[1])
+            )  # one more utterance, of which nobody hears
         frames = [len(feature) for feature in features]
         hidden: Tensor = first_of(self._project(torch.cat(features)))
-        encoder: Any = self._upper.encoder
-        hidden = (hidden + self._positions(hidden, frames)).to(encoder.dtype)
-        if not encoder.config.do_stable_layer_norm:
-            hidden = encoder.encoder.layer_norm(hidden)
-        return self._head(self._through_layers(hidden, frames), frames)
+        hidden = (hidden + self._positions(hidden, frames)).to(self._upper_dtype)
+        if not self._is_stable:
+            hidden = self._layer_norm(hidden)
+        return self._classified(self._through_layers(hidden, frames), frames)[: len(rows)]
 
     def _features(self, waveform: Tensor) -> Tensor:
         """[samples] -> [frames, channels]."""
-        spec = self._upper.spec
+        spec = self._spec
         if spec.normalize:
             everywhere = torch.ones_like(waveform[None], dtype=torch.bool)
             waveform = masked.normalized(waveform[None], everywhere, spec.normalize_eps)[0]
-        features = waveform.to(self._dtype)[:, None]
+        count = len(waveform)
+        more = _more(count) if self._dtype == torch.bfloat16 else 0
+        features = functional.pad(waveform.to(self._dtype), (0, more))[:, None]
         for convolution in self._front_end:
-            features = convolution(features)
-        return features
+            features, count = convolution(features, count)
+        return features[:count]
 
     def _through_layers(self, hidden: Tensor, frames: list[int]) -> Iterator[Tensor]:
         """The input of the first layer and the output of each, the last one after the final norm."""
-        encoder: Any = self._upper.encoder
         for layer in self._layers:
             yield hidden
             hidden = layer(hidden, frames)
-        yield encoder.encoder.layer_norm(hidden) if encoder.config.do_stable_layer_norm else hidden
+        yield self._layer_norm(hidden) if self._is_stable else hidden
 
-    def _head(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
+    def _classified(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
         """Means are taken before the projector, not after it: both are linear."""
-        head = self._upper.head
+        head = self._head
         if isinstance(head, AttentiveStatistics):
             *_, last = layers
             ones = [torch.ones(1, count, dtype=torch.bool, device=last.device) for count in frames]
@@ -107,7 +114,7 @@ class _Convolution:
     """One layer of the front end on [frames, channels]: as many matrix products as strides fit into the kernel.
 
     A kernel of 3 frames at a stride of 2 is a product over two neighbouring frames, which is a mere view of the input,
-    and one over the third. Nothing is copied.
+    and one over the third. Nothing is copied. It is told, and tells, how many frames are not filler.
     """
 
     def __init__(self, layer: Any, *, is_grouped: bool) -> None:
@@ -115,20 +122,21 @@ class _Convolution:
         self._kernel, self._stride = convolution.kernel_size[0], convolution.stride[0]
         taps = convolution.weight.detach().permute(2, 1, 0)  # [kernel, in, out]
         step = self._kernel if taps.shape[1] == 1 else self._stride  # the first layer's copy is small
-        self._parts = [(first, taps[first : first + step].flatten(0, 1)) for first in range(0, self._kernel, step)]
+        starts = range(0, self._kernel, step)
+        self._parts = [(first, taps[first : first + step].flatten(0, 1).contiguous()) for first in starts]
         self._bias = convolution.bias
         self._norm = getattr(layer, "layer_norm", None)
         self._is_grouped = is_grouped
         self._activation = layer.activation
 
-    def __call__(self, features: Tensor) -> Tensor:
+    def __call__(self, features: Tensor, valid: int) -> tuple[Tensor, int]:
         channels = features.shape[1]
         features = features.contiguous()
-        count = (features.shape[0] - self._kernel) // self._stride + 1
+        rows, valid = ((size - self._kernel) // self._stride + 1 for size in (features.shape[0], valid))
         out = None
         for first, weight in self._parts:
             view = features.as_strided(
-                (count, weight.shape[0]), (self._stride * channels, 1), features.storage_offset() + first * channels
+                (rows, weight.shape[0]), (self._stride * channels, 1), features.storage_offset() + first * channels
             )
             if out is not None:
                 out = out.addmm_(view, weight)
@@ -138,11 +146,10 @@ class _Convolution:
         if self._is_grouped:  # one group per channel: over time, as a batch norm that believes its batch
             assert self._norm is not None
             weight, bias = self._norm.weight.float(), self._norm.bias.float()
-            out = functional.batch_norm(out, None, None, weight, bias, True, 0.0, self._norm.eps)
+            out[:valid] = functional.batch_norm(out[:valid], None, None, weight, bias, True, 0.0, self._norm.eps)
         elif self._norm is not None:
             out = self._norm(out)
-        activated: Tensor = self._activation(out)
-        return activated
+        return self._activation(out), valid
 
 
 class _Linear:
@@ -156,12 +163,20 @@ class _Linear:
         return functional.gelu(outputs) if self._gelu else outputs
 
 
+def _linear_class(weight: Tensor, *, int8: bool) -> Callable[..., Callable[[Tensor], Tensor]]:
+    """What multiplies by such weights fastest here."""
+    if int8:
+        return Int8Linear
+    is_bf16_on_a_cpu = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
+    return Bf16Linear if is_bf16_on_a_cpu and bf16.is_available() else _Linear
+
+
 class _Layer:
     """One transformer layer on packed frames [frames, width]; query, key and value in one product."""
 
     def __init__(self, layer: Any, config: Any, *, int8: bool) -> None:
-        linear = Int8Linear if int8 else _Linear
         attention, feed_forward = layer.attention, layer.feed_forward
+        linear = _linear_class(attention.out_proj.weight, int8=int8)
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         self._project = linear(
             torch.cat([projection.weight.detach() for projection in projections]),
@@ -174,15 +189,14 @@ class _Layer:
         self._activation = None if is_gelu else feed_forward.intermediate_act_fn
         self._heads, self._width = attention.num_heads, attention.head_dim
         self._is_stable = config.do_stable_layer_norm
-        self._layer = layer
+        self._norm, self._final_norm = layer.layer_norm, layer.final_layer_norm
 
     def __call__(self, hidden: Tensor, frames: list[int]) -> Tensor:
-        layer = self._layer
         if self._is_stable:
-            hidden = hidden + self._attend(layer.layer_norm(hidden), frames)
-            return hidden + self._feed_forward(layer.final_layer_norm(hidden))
-        hidden = layer.layer_norm(hidden + self._attend(hidden, frames))
-        normed: Tensor = layer.final_layer_norm(hidden + self._feed_forward(hidden))
+            hidden = hidden + self._attend(self._norm(hidden), frames)
+            return hidden + self._feed_forward(self._final_norm(hidden))
+        hidden = self._norm(hidden + self._attend(hidden, frames))
+        normed: Tensor = self._final_norm(hidden + self._feed_forward(hidden))
         return normed
 
     def _attend(self, hidden: Tensor, frames: list[int]) -> Tensor:
@@ -198,6 +212,12 @@ class _Layer:
     def _feed_forward(self, hidden: Tensor) -> Tensor:
         wide = self._widen(hidden)
         return self._narrow(wide if self._activation is None else self._activation(wide))
+
+
+def _more(count: int) -> int:
+    """Rows to the next of eight sizes in each octave: in bfloat16 oneDNN compiles kernels for each size it meets."""
+    step = 1 << max(0, count.bit_length() - 4)
+    return -count % step
 
 
 def _split(packed: Tensor, frames: list[int], dim: int = 0) -> tuple[Tensor, ...]:

@@ -179,7 +179,8 @@ class _Server:
         self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
         self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
         rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
-        self._rechecked += _NEWS * ((rechecked - self._rechecked_before) / len(done.seconds) - self._rechecked)
+        share = min(1.0, (rechecked - self._rechecked_before) / len(done.seconds))
+        self._rechecked += _NEWS * (share - self._rechecked)
         self._rechecked_before = rechecked
 
     def _busy_s(self, first: "_Running") -> float:

@@ -13,15 +13,15 @@ from worker import g711
 from worker.checkpoints import HeadKind
 from worker.infer import INT8, Engine
 from worker.model import EmotionModel
-from worker.packed import PackedModel, can_pack
+from worker.packed import PackedModel, _more, can_pack
 
 SHAPES = {"base": BASE, "large": LARGE}
 LONGEST = 20_000
 
 
-def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config):
+def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config, **more):
     torch.manual_seed(1)
-    config = kind(**SIZE, **SHAPES[shape], use_weighted_layer_sum=weighted)
+    config = kind(**SIZE, **SHAPES[shape], use_weighted_layer_sum=weighted, **more)
     model = EmotionModel.new(config.to_dict(), head=head).eval().fuse()
     output = model.head.classifier if head is HeadKind.HF_SUPERB else model.head.linear
     with torch.no_grad():
@@ -30,6 +30,8 @@ def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config):
 
 
 MODELS = {(shape, head): build(shape, head) for shape in SHAPES for head in HeadKind}
+NORMED = build("base", HeadKind.MEAN_LINEAR, kind=transformers.HubertConfig, conv_pos_batch_norm=True)
+torch.nn.init.normal_(NORMED.encoder.encoder.pos_conv_embed.batch_norm.bias)
 lengths = st.lists(st.integers(400, LONGEST), min_size=1, max_size=5)
 
 
@@ -75,6 +77,40 @@ def test_packed_in_bfloat16_stays_near(shape):
     assert expected.std() > 0.02
     torch.testing.assert_close(together, expected, atol=0.02, rtol=0)
     torch.testing.assert_close(together, alone.softmax(1), atol=0.02, rtol=0)
+
+
+@pytest.mark.parametrize(("shape", "head"), MODELS)
+def test_filler_is_not_heard(shape, head, monkeypatch):
+    """In bfloat16 utterances are filled up to one of a few sizes: the probabilities are those without, alone or not."""
+    model = build(shape, head).to(torch.bfloat16)
+    packed = PackedModel(model)
+    for samples in ([400], [LONGEST - 1], [401, 3_000, 9_999, 16_383]):
+        waveforms, counts = batch(samples, 0.0)
+        with torch.inference_mode():
+            filled = packed(waveforms, counts).softmax(1)
+            with monkeypatch.context() as without:
+                without.setattr("worker.packed._more", lambda _: 0)
+                exact = packed(waveforms, counts).softmax(1)
+        assert filled.shape == exact.shape == (len(samples), 4)
+        torch.testing.assert_close(filled, exact, atol=0.01, rtol=0)
+
+
+def test_filler_is_little_and_sizes_are_few():
+    """At most an eighth is added, and an octave has eight sizes."""
+    sizes = [count + _more(count) for count in range(1, 1 << 15)]
+    assert all(count <= size <= count * 9 / 8 for count, size in enumerate(sizes, 1))
+    assert len({size for size in sizes if 1 << 10 <= size < 1 << 14}) == 4 * 8
+
+
+@settings(max_examples=25)
+@given(samples=lengths)
+def test_the_batch_norm_of_some_encoders_hears_no_padding(samples):
+    """HuBERT with a batch norm before its positional convolution: alone, padded and packed are the same within 1e-5."""
+    waveforms, counts = batch(samples, 9.0)
+    with torch.inference_mode():
+        alone = torch.cat([NORMED(waveforms[n : n + 1, :c], counts[n : n + 1]) for n, c in enumerate(samples)])
+        for way in (NORMED, PackedModel(NORMED)):
+            torch.testing.assert_close(way(waveforms, counts).softmax(1), alone.softmax(1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [transformers.HubertConfig, transformers.Wav2Vec2Config])

@@ -195,7 +195,9 @@ def test_computing_activations_again_changes_no_gradient(kind: str):
 def test_bfloat16_trains_every_encoder_under_every_head(kind: str, head: HeadKind):
     """With matrix products in bfloat16, logits stay float32 and near those of float32, and gradients are finite."""
     torch.manual_seed(1)
-    made = EmotionModel.new({"model_type": kind, **SIZE, **LARGE, "use_weighted_layer_sum": True}, head=head).eval()
+    sizes = {**SIZE, **LARGE, "use_weighted_layer_sum": True}
+    sizes["num_conv_pos_embedding_groups"] = 2  # oneDNN 3.13 computes groups of 8 channels wrongly where there is AMX
+    made = EmotionModel.new({"model_type": kind, **sizes}, head=head).eval()
     waveforms, lengths = torch.randn(3, 9000), torch.tensor([9000, 4000, 1000])
     with autocast(torch.device("cpu"), "bf16"):
         logits = made(waveforms, lengths)

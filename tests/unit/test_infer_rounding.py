@@ -8,10 +8,13 @@ import torch
 from tiny import BASE, LARGE, SIZE
 
 from schemas.common import Encoding
+from worker import bf16
+from worker.bf16 import Bf16Linear
 from worker.checkpoints import Calibration
 from worker.errors import ModelError
 from worker.infer import CLOSE, INT8, NOT_FINITE, Engine, open_engine
-from worker.model import EmotionModel
+from worker.model import EmotionModel, Release, save_bundle
+from worker.packed import PackedModel
 from worker.settings import ModelSettings
 
 
@@ -54,6 +57,21 @@ def test_close_calls_are_computed_again_in_float32(model, dtype):
         assert quick.probabilities != pytest.approx(sure.probabilities, abs=1e-4)
 
 
+@pytest.mark.parametrize("has_products", [True, False])
+def test_bfloat16_is_told_and_not_needed(model, monkeypatch, has_products):
+    """Without such products a worker told to compute in bfloat16 does so all the same, by torch's own."""
+    if has_products and not bf16.is_available():
+        pytest.skip("torch has none for this CPU")
+    monkeypatch.setattr(bf16, "is_available", lambda: has_products)
+    laid_out, call = [], Bf16Linear.__call__
+    monkeypatch.setattr(Bf16Linear, "__call__", lambda self, inputs: laid_out.append(self) or call(self, inputs))
+    sounds = [sound(5_000 + 500 * seed, seed) for seed in range(4)]
+    exact, found = (Engine(model, dtype=dtype, packed=True).predict(sounds) for dtype in ("fp32", "bf16"))
+    assert bool(laid_out) == has_products
+    for one, sure in zip(found, exact, strict=True):
+        assert one.probabilities == pytest.approx(sure.probabilities, abs=CLOSE)
+
+
 def test_abstention_is_a_close_call_too(model):
     """Near the threshold under which the model abstains, float32 decides as well."""
     [(best, *_)] = [sorted(rounded(model, "bf16", 0.0).predict([sound(8_000)])[0].probabilities, reverse=True)]
@@ -77,9 +95,12 @@ def test_int8_harms_only_what_is_not_finite(model):
     [expected, _] = engine.predict([sound(8_000), sound(7_000)])
     convolution = engine._forward._front_end[-1]
     call = type(convolution).__call__
-    engine._forward._front_end[-1] = lambda features: call(convolution, features).masked_fill(
-        torch.tensor(len(features) < 40), torch.inf
-    )
+
+    def overflow(features, valid):
+        found, valid = call(convolution, features, valid)
+        return found.masked_fill(torch.tensor(len(features) < 40), torch.inf), valid
+
+    engine._forward._front_end[-1] = overflow
     found = engine.predict([sound(8_000), sound(5_000)])
     assert found[0].probabilities == pytest.approx(expected.probabilities, abs=1e-5)
     assert found[1].reason == NOT_FINITE
@@ -94,16 +115,35 @@ def test_after_the_plus_the_front_end_is_rounded_too(model):
     assert rounded.probabilities == pytest.approx(sure.probabilities, abs=0.05)
 
 
-def test_a_model_that_cannot_be_rounded_is_refused(model):
+def test_a_model_that_cannot_be_rounded_is_refused(model, tmp_path):
     """One activation a million times the others leaves int8 no digits for the rest: the engine does not begin."""
     with torch.no_grad():
         feed_forward = model.encoder.encoder.layers[0].feed_forward
         feed_forward.intermediate_dense.weight.mul_(50)
         feed_forward.intermediate_dense.bias[0] = 1e6
         feed_forward.output_dense.weight.mul_(50)[:, 0] = 0
-    Engine(model, packed=True).warm_up()
-    with pytest.raises(ModelError, match=r"off by 0\.\d+; set model.dtype to fp32"):
-        Engine(model, dtype="int8", packed=True).warm_up()
+    save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
+    assert open_engine(ModelSettings(path=str(tmp_path), device="cpu")).dtype == "fp32"
+    with pytest.raises(ModelError, match=r"^in int8 .* off by 0\.\d+; set model.dtype to fp32"):
+        open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype="int8"))
+
+
+def test_a_type_that_nobody_chose_gives_way_to_float32(model, tmp_path, monkeypatch, caplog):
+    """Where bfloat16 comes out wrong, a worker told to compute in it does not start; with auto it does, in float32."""
+    save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
+    monkeypatch.setattr("worker.infer._choose_type", lambda *_: "bf16")
+    assert open_engine(ModelSettings(path=str(tmp_path), device="cpu")).dtype == "bf16"
+    call, wrong = PackedModel.__call__, torch.tensor([2.0, 0, 0, -2])
+    monkeypatch.setattr(
+        PackedModel, "__call__", lambda self, *batch: call(self, *batch) + wrong * (self._dtype == torch.bfloat16)
+    )
+    with pytest.raises(ModelError, match=r"^in bf16 .* off by 0\.\d+; set model.dtype to fp32"):
+        open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype="bf16"))
+    engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu"))
+    assert engine.dtype == "fp32"
+    assert "computed in fp32" in caplog.text
+    [found], [expected] = engine.predict([sound(8_000)]), Engine(model).predict([sound(8_000)])
+    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 
 
 @pytest.mark.parametrize("dtype", ["bf16", *INT8])

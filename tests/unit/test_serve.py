@@ -110,10 +110,11 @@ def test_a_batch_is_busy_from_when_the_one_before_it_was_done(server, device):
         turn_until(server, lambda number=number: len(device.batches) == number + 1)
     turn_for(server, 1.0)
     assert told(server, wire.Beat)[-1].busy_s > 0.6
+    freed_s = time.monotonic()
     device.batches[0][0].set()
     turn_until(server, lambda: told(server, wire.Answer))
     turn_for(server, 2 * serve.BEAT_S)
-    assert 0 < told(server, wire.Beat)[-1].busy_s < 0.6
+    assert 0 < told(server, wire.Beat)[-1].busy_s < time.monotonic() - freed_s
 
 
 def test_what_a_started_batch_raises_ends_the_process(server, device):
