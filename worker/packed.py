@@ -58,9 +58,7 @@ class PackedModel:
     def _logits(self, rows: list[Tensor]) -> Tensor:
         features = [self._features(row) for row in rows]
         if self._upper_dtype == torch.bfloat16 and (more := _more(sum(map(len, features)))):
-            features.append(
-                features[0].new_zeros(more, features[0].shape[1])
-            )  # one more utterance, of which nobody hears
+            features.append(features[0].new_zeros(more, features[0].shape[1]))  # an utterance that nobody hears of
         frames = [len(feature) for feature in features]
         hidden: Tensor = first_of(self._project(torch.cat(features)))
         hidden = (hidden + self._positions(hidden, frames)).to(self._upper_dtype)
