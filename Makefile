@@ -46,7 +46,7 @@ lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m schemas --check
+	$(BIN)/python -m callmood.schemas --check
 	$(BIN)/python -m deploy.pages --check
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; fi
 
@@ -77,7 +77,7 @@ bench: $(READY) ## measure; each benchmark prints a table
 	@for shape in base large; do echo "== callmood bench engine --shape $$shape"; $(BIN)/callmood bench engine --shape $$shape || exit 1; done
 
 schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examples
-	$(BIN)/python -m schemas
+	$(BIN)/python -m callmood.schemas
 
 docs: $(READY) ## write what is derived from settings, options, metrics and the chart's values
 	$(BIN)/python -m deploy.pages
@@ -96,4 +96,4 @@ release: $(READY) ## dry run: make and try all of a release, in dist/
 	$(BIN)/python -m deploy.release
 
 demo-model: $(READY) ## make the synthetic corpus and train the bundled demo model again
-	$(BIN)/python -m training demo-tiny
+	$(BIN)/python -m callmood.training demo-tiny

@@ -1,6 +1,6 @@
 """Fine-tuning throughput: the plain recipe against the options that make it faster, in one run.
 
-Run `python -m bench.fine_tuning [--shape large] [--hours 7] [--steps 20]`. Random weights of the real size, and
+Run `python -m engine.fine_tuning [--shape large] [--hours 7] [--steps 20]`. Random weights of the real size, and
 utterances with IEMOCAP's distribution of lengths (lognormal, mean 4.6 s, at most 34 s). Each way trains a few steps
 through the training package's own loop; from them follow audio seconds per second, the seconds of an epoch of `--hours`
 and the share of the peak of bfloat16 matrix products, which is measured beside. Every ratio is within the run.
@@ -17,17 +17,19 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from training import config, data, encoders, train
-from training.data import Clip
-from training.options import TrainConfig
-from training.place import Place
-from worker import bench
-from worker.checkpoints import HeadKind
-from worker.model import EmotionModel
+from callmood.bench import engine
+from callmood.training import config
+from callmood.training.loop import data, train
+from callmood.training.loop.data import Clip
+from callmood.training.loop.place import Place
+from callmood.training.networks import encoders
+from callmood.training.options import TrainConfig
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tiny": {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128},
-    **bench.SHAPES,
+    **engine.SHAPES,
 }
 MEAN_S, SPREAD, LONGEST_S, SHORTEST_S = 4.6, 0.65, 34.0, 0.6
 RATE_HZ = 16_000

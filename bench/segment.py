@@ -1,6 +1,7 @@
 """Segmentation of real human speech in noise: missed speech and marked silence by setting, and what it costs.
 
-Run `python -m bench.segment [FOLDER]`; FOLDER holds 8 kHz mono WAV prompts (Debian: asterisk-core-sounds-en-wav). Two
+Run `python -m callmood.bench.segment [FOLDER]`.
+FOLDER holds 8 kHz mono WAV prompts (Debian: asterisk-core-sounds-en-wav). Two
 speakers take turns on two channels, or one channel has them all. Truth is known by construction, in two definitions:
 `extent` calls a prompt's whole file speech, room tone at its ends included; `energy` calls speech what lies between the
 first and the last 20 ms frame within 40 dB of a prompt's loudest one. Silence is everything else: the gaps and the
@@ -21,12 +22,12 @@ import soxr
 from rich.console import Console
 from rich.table import Table
 
-from schemas.common import Encoding
-from worker.g711 import encode_pcmu
-from worker.records import Cut
-from worker.segment import Segmenter
-from worker.settings import SegmentSettings
-from worker.vad import Vad
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import encode_pcmu
+from callmood.worker.records import Cut
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.vad import Vad
 
 Samples = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]

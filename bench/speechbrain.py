@@ -1,6 +1,7 @@
 """What SpeechBrain's emotion classifier does with a batch, beside the engine: same weights, same utterances, one run.
 
-Run `python -m bench.speechbrain [--utterances 32]`. The steps are those of `classify_batch` in the interface that comes
+Run `python -m callmood.bench.speechbrain [--utterances 32]`.
+The steps are those of `classify_batch` in the interface that comes
 with SpeechBrain's emotion-recognition-wav2vec2-IEMOCAP: encoder, mean over the valid part, linear layer, softmax, on
 batches padded to their longest. The encoder is wav2vec2-base with random weights, saved as the recipe saves it and
 brought to the engine by `callmood-train convert`. SpeechBrain is given samples at 16 kHz, the engine telephone audio.
@@ -24,14 +25,14 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from schemas.common import EMOTIONS
-from training.convert import convert
-from worker import audio
-from worker.audio import Sound
-from worker.bench import BATCH_SIZES, labels, rate
-from worker.infer import open_engine
-from worker.settings import ModelSettings
-from worker.synthetic import lengths_s, speak
+from callmood.bench.engine import BATCH_SIZES, labels, rate
+from callmood.bench.synthetic import lengths_s, speak
+from callmood.schemas.common import EMOTIONS
+from callmood.training.results.convert import convert
+from callmood.worker.engine.infer import open_engine
+from callmood.worker.model import audio
+from callmood.worker.model.audio import Sound
+from callmood.worker.settings import ModelSettings
 
 BATCH_S = 60.0
 CLASSES = ("neu", "ang", "hap", "sad")
@@ -116,7 +117,7 @@ def in_batches(classifier: Classifier, sounds: Sequence[Sound], size: int) -> li
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m bench.speechbrain")
+    parser = argparse.ArgumentParser(prog="python -m callmood.bench.speechbrain")
     parser.add_argument("--utterances", type=int, default=32)
     count, seeds = parser.parse_args().utterances, itertools.count()
     sounds, *sets = [[speak(length, next(seeds)) for length in lengths_s(count, draw)] for draw in (1, 2, 3)]

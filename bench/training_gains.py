@@ -1,6 +1,7 @@
 """What partial fine-tuning, a fitted temperature and telephone augmentation are worth, on synthetic speech.
 
-Run `python -m bench.training_gains [FOLDER]`; about half an hour on two cores. An encoder is first trained to tell four
+Run `python -m callmood.bench.training_gains [FOLDER]`; about half an hour on two cores.
+An encoder is first trained to tell four
 groups of languages apart, on the training voices alone: it has heard speech, but was never told of emotions. From it
 start three runs of the training package, with the same clips, seeds and passes: frozen under SUPERB's head, partially
 fine-tuned, and partially fine-tuned with the telephone chain. Tested is on voices and sentences that none of them has
@@ -17,11 +18,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from schemas.common import EMOTIONS
-from training import config, manifest, row, runs, synthesize
-from training.commands import absolute
-from training.manifest import Item
-from training.protocols import Fold
+from callmood.schemas.common import EMOTIONS
+from callmood.training import config, manifest
+from callmood.training.commands import absolute
+from callmood.training.loop import runs
+from callmood.training.manifest import Item
+from callmood.training.protocols import Fold
+from callmood.training.results import row
+from callmood.training.synthetic import synthesize
 
 CORPUS = [
     "corpus.voices_per_split=40",

@@ -1,1 +1,5 @@
-"""What a dashboard needs: a typed reader of the Redis contract (`schemas/redis.md`), and a live terminal table."""
+"""A typed reader of the results in Redis (`schemas/redis.md`), and the live table in the terminal."""
+
+from callmood.dashboard.reader import CallView, Dashboard, News
+
+__all__ = ["CallView", "Dashboard", "News"]

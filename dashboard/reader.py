@@ -9,12 +9,12 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
 
-from dashboard.connection import Address, connect
-from schemas.alert import Alert
-from schemas.call import Call
-from schemas.flat import unflatten
-from schemas.parts import Contract
-from schemas.utterance import Utterance
+from callmood.dashboard.connection import Address, connect
+from callmood.schemas.alert import Alert
+from callmood.schemas.call import Call
+from callmood.schemas.flat import unflatten
+from callmood.schemas.parts import Contract
+from callmood.schemas.utterance import Utterance
 
 _BATCH: Final = 1_000
 _BEGINNING: Final = "0-0"

@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dashboard.reader import CallView
-from schemas.alert import Alert
-from schemas.call import Call, Direction, RoleEmotion, Status
-from schemas.common import EMOTIONS, Emotion, Role
-from schemas.parts import Probabilities
-from schemas.utterance import Utterance
+from callmood.dashboard.reader import CallView
+from callmood.schemas.alert import Alert
+from callmood.schemas.call import Call, Direction, RoleEmotion, Status
+from callmood.schemas.common import EMOTIONS, Emotion, Role
+from callmood.schemas.parts import Probabilities
+from callmood.schemas.utterance import Utterance
 
 COLOURS: Final = {
     Emotion.ANGER: "red",

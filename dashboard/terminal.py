@@ -9,12 +9,12 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dashboard.reader import CallView, Dashboard, News
-from dashboard.table import alert_line, banner, call_line, screen, utterance_line
-from schemas.call import Status
+from callmood.dashboard.reader import CallView, Dashboard, News
+from callmood.dashboard.table import alert_line, banner, call_line, screen, utterance_line
+from callmood.schemas.call import Status
 
 if TYPE_CHECKING:
-    from schemas.utterance import Utterance
+    from callmood.schemas.utterance import Utterance
 
 _REFRESH_S: Final = 0.25
 _NEWS_LINES: Final = 6

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from worker.settings import Settings
+from callmood.worker.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "callmood"

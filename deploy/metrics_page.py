@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from worker import metrics
+from callmood.worker import metrics
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 _HEAD = """# Metrics

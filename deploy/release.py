@@ -70,7 +70,7 @@ def try_wheel(wheel: Path) -> str:
         clean = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
         call = _ROOT / "examples/calls/billing.flac"
         told = _run(folder / "venv/bin/callmood", "analyze", call, cwd=folder, env=clean)
-        whose = _run(python, "-c", "import worker; print(worker.__file__)", cwd=folder, env=clean)
+        whose = _run(python, "-c", "import callmood; print(callmood.__file__)", cwd=folder, env=clean)
     if not whose.startswith(name):
         raise NotReadyError(f"tried {whose}, not the wheel")
     return told

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from training import config
-from training.config import Config, bare
+from callmood.training import config
+from callmood.training.config import Config, bare
 
 PAGE = Path(__file__).parents[1] / "docs" / "training-options.md"
 _HEAD = """# Options of a training run

@@ -1,4 +1,4 @@
-"""`python -m schemas [--check]`: write (or check) everything that is derived from the models.
+"""`python -m callmood.schemas [--check]`: write (or check) everything that is derived from the models.
 
 Derived are schemas/json/*.schema.json and the table of call fields in schemas/redis.md.
 """
@@ -14,12 +14,12 @@ from typing import Annotated, Any, Final, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
-from schemas.alert import Alert
-from schemas.audio import AudioHeaders
-from schemas.call import Call
-from schemas.dead_letter import DeadLetterHeaders
-from schemas.flat import ATTRIBUTE_PREFIX
-from schemas.utterance import Utterance
+from callmood.schemas.alert import Alert
+from callmood.schemas.audio import AudioHeaders
+from callmood.schemas.call import Call
+from callmood.schemas.dead_letter import DeadLetterHeaders
+from callmood.schemas.flat import ATTRIBUTE_PREFIX
+from callmood.schemas.utterance import Utterance
 
 FOLDER: Final = Path(__file__).parent
 # What we read may leave out optional fields; what we write always has every field.

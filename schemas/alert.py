@@ -4,8 +4,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.common import Role
-from schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
+from callmood.schemas.common import Role
+from callmood.schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
 
 ALERT_SCHEMA: Final = "callmood.alert/1"
 

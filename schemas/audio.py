@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from schemas.common import Encoding, Event, Notice
+from callmood.schemas.common import Encoding, Event, Notice
 
 AUDIO_SCHEMA: Final = "callmood.audio/1"
 ATTRIBUTE_PREFIX: Final = "attr."

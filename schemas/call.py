@@ -9,8 +9,19 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.common import Emotion, Notice, Role
-from schemas.parts import CallId, Contract, Count, EpochMs, ModelStamp, Ms, Number, PolicyStamp, Probabilities, Share
+from callmood.schemas.common import Emotion, Notice, Role
+from callmood.schemas.parts import (
+    CallId,
+    Contract,
+    Count,
+    EpochMs,
+    ModelStamp,
+    Ms,
+    Number,
+    PolicyStamp,
+    Probabilities,
+    Share,
+)
 
 CALL_SCHEMA: Final = "callmood.call/1"
 

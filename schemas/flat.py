@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from schemas.call import Call
-from schemas.parts import FLAT
+from callmood.schemas.call import Call
+from callmood.schemas.parts import FLAT
 
 ATTRIBUTE_PREFIX: Final = "attr."
 

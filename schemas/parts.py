@@ -4,7 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
-from schemas.common import Role
+from callmood.schemas.common import Role
 
 FLAT: Final = "flat"
 """Validation context of a record that comes from a Redis hash, where every value is text."""

@@ -8,8 +8,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from schemas.common import Emotion, Role
-from schemas.parts import (
+from callmood.schemas.common import Emotion, Role
+from callmood.schemas.parts import (
     CallId,
     Contract,
     Count,

@@ -23,13 +23,13 @@ import pytest
 import redis
 from rich.progress import Progress
 
-from schemas import flat
-from worker import aggregate
-from worker.commands.replay import Call, send
-from worker.recordings import Recording, Sent
-from worker.records import ModelInfo
-from worker.refold import refold
-from worker.settings import KafkaSettings
+from callmood.schemas import flat
+from callmood.worker.call import aggregate
+from callmood.worker.call.refold import refold
+from callmood.worker.commands.recordings import Recording, Sent
+from callmood.worker.commands.replay import Call, send
+from callmood.worker.records import ModelInfo
+from callmood.worker.settings import KafkaSettings
 
 _READY_S = 120.0  # the model's libraries take seconds to import, on a busy machine a minute
 _DONE_S = 90.0

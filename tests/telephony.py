@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from worker import decode, g711
-from worker.alert import DEFAULT_RULES
-from worker.commits import Commit, Restored, TopicPartition
-from worker.partition import Partition
-from worker.records import ModelInfo, Position, Prediction, Record, Utterance
-from worker.render import Stamps
-from worker.settings import Settings
-from worker.stream_time import StreamTime
+from callmood.worker import g711
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.render import Stamps
+from callmood.worker.commits import Commit, Restored, TopicPartition
+from callmood.worker.intake import decode
+from callmood.worker.partition.partition import Partition
+from callmood.worker.records import ModelInfo, Position, Prediction, Record, Utterance
+from callmood.worker.settings import Settings
+from callmood.worker.stream_time import StreamTime
 
 SOURCE = TopicPartition("audio", 0)
 EPOCH_MS = 1_700_000_000_000

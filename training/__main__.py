@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from training import commands
-from training.corpora import CORPORA
-from training.protocols import PROTOCOLS
-from worker.checkpoints import DEMO_FOLDER
-from worker.errors import CallmoodError
+from callmood.training import commands
+from callmood.training.corpora import CORPORA
+from callmood.training.protocols import PROTOCOLS
+from callmood.worker.errors import CallmoodError
+from callmood.worker.model.checkpoints import DEMO_FOLDER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

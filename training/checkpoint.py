@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 import torch
 
-from worker.errors import ConfigurationError
+from callmood.worker.errors import ConfigurationError
 
 CHECKPOINT: Final = "checkpoint.pt"
 

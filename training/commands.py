@@ -11,19 +11,22 @@ from pathlib import Path
 import numpy as np
 from torch import distributed
 
-from schemas.common import EMOTIONS
-from training import config, manifest, prepare, publish, row, runs, speak, synthesize
-from training.config import Config
-from training.convert import convert
-from training.corpora import CORPORA
-from training.corpora import own as own_corpus
-from training.export import export_run
-from training.options import CorpusConfig
-from training.place import device_and_share
-from training.protocols import PROTOCOLS, Fold
-from worker.checkpoints import read_json
-from worker.errors import ConfigurationError
-from worker.model import load
+from callmood.schemas.common import EMOTIONS
+from callmood.training import config, manifest
+from callmood.training.config import Config
+from callmood.training.corpora import CORPORA, prepare
+from callmood.training.corpora import own as own_corpus
+from callmood.training.loop import runs
+from callmood.training.loop.place import device_and_share
+from callmood.training.options import CorpusConfig
+from callmood.training.protocols import PROTOCOLS, Fold
+from callmood.training.results import publish, row
+from callmood.training.results.convert import convert
+from callmood.training.results.export import export_run
+from callmood.training.synthetic import speak, synthesize
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.model.checkpoints import read_json
+from callmood.worker.model.model import load
 
 DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
 
@@ -119,7 +122,7 @@ def synthesize_command(options: argparse.Namespace) -> None:
 
 def synth_calls(options: argparse.Namespace) -> None:
     """The example calls."""
-    from training import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
+    from callmood.training.synthetic import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
 
     for path in calls.make_all(options.folder):
         sys.stdout.write(f"{path}\n")

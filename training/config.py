@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from training.options import (
+from callmood.training.options import (
     AugmentConfig,
     CalibrationConfig,
     CompatConfig,
@@ -18,7 +18,7 @@ from training.options import (
     RowConfig,
     TrainConfig,
 )
-from worker.errors import ConfigurationError
+from callmood.worker.errors import ConfigurationError
 
 CONFIGS = Path(__file__).with_name("configs")
 

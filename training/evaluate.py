@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.common import EMOTIONS
+from callmood.schemas.common import EMOTIONS
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]

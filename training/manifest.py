@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from schemas.common import EMOTIONS, Emotion
-from worker.errors import ConfigurationError
+from callmood.schemas.common import EMOTIONS, Emotion
+from callmood.worker.errors import ConfigurationError
 
 SPLITS = ("train", "valid", "test")
 

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from worker.errors import ConfigurationError
+from callmood.worker.errors import ConfigurationError
 
 TRAINABLE = ("all", "encoder", "head")
 SCHEDULES = ("newbob", "step", "constant")

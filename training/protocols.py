@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
-from training import manifest
-from training.manifest import Item
-from worker.errors import ConfigurationError
+from callmood.training import manifest
+from callmood.training.manifest import Item
+from callmood.worker.errors import ConfigurationError
 
 SEEDS: Final = 5
 _TRAIN, _VALID = 0.8, 0.1

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from worker.errors import Reason
-from worker.records import Record
-from worker.stream_time import StreamTime
+from callmood.worker.errors import Reason
+from callmood.worker.records import Record
+from callmood.worker.stream_time import StreamTime
 
 
 @dataclass(frozen=True, slots=True)

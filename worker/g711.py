@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from schemas.common import Encoding
+from callmood.schemas.common import Encoding
 
 Samples = npt.NDArray[np.int16]
 

@@ -9,7 +9,7 @@ import sys
 
 import structlog
 
-from worker.settings import LogSettings
+from callmood.worker.settings import LogSettings
 
 _QUIET = ("kafka", "urllib3", "httpx", "opentelemetry")
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from schemas.common import Encoding, Event, Notice, Role
+from callmood.schemas.common import Encoding, Event, Notice, Role
 
 
 @dataclass(frozen=True, slots=True, order=True)

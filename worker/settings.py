@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
-from schemas.common import Role
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Role
+from callmood.worker.errors import ConfigurationError
 
 PREFIX = "CALLMOOD_"
 

@@ -9,12 +9,12 @@ from typing import Literal, Protocol, Self
 from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
+from callmood.worker.settings import KafkaSettings
 from deploy.local.apache import ApacheKafka
 from deploy.local.errors import NotInstalled, PortTaken
 from deploy.local.nursery import Nursery, Server
 from deploy.local.redis_server import RedisKind, RedisServer
 from deploy.local.tansu import Tansu
-from worker.settings import KafkaSettings
 
 KafkaChoice = Literal["auto", "apache", "tansu"]
 RedisChoice = Literal["auto", "redis-server", "valkey"]

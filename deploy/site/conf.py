@@ -22,7 +22,7 @@ include_patterns = [
     "examples/**.md",
     "helm/callmood/README.md",
     "schemas/*.md",
-    "worker/models/**.md",
+    "worker/model/bundled/**.md",
 ]
 myst_heading_anchors = 4
 
@@ -36,9 +36,9 @@ _CONTENTS = {
         "docs/logs",
     ],
     "Build on it": ["schemas/README", "schemas/redis"],
-    "Train": ["docs/training", "docs/training-options", "docs/model-card", "worker/models/demo-tiny/README"],
+    "Train": ["docs/training", "docs/training-options", "docs/model-card", "worker/model/bundled/demo-tiny/README"],
     "Answer for it": ["docs/security", "docs/compliance", "bench/RESULTS", "docs/decisions/README"],
-    "Take part": ["CONTRIBUTING", "CHANGELOG", "SECURITY"],
+    "Take part": ["CONTRIBUTING", "docs/style", "CHANGELOG", "SECURITY"],
 }
 
 

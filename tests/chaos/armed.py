@@ -115,12 +115,12 @@ def arm() -> None:
     from kafka import KafkaProducer  # noqa: PLC0415 - the supervisor sets the environment of metrics first
     from redis.commands.core import Script  # noqa: PLC0415 - as above
 
-    from worker.consume import AudioConsumer  # noqa: PLC0415 - as above
-    from worker.dead_letters import DeadLetterTopic  # noqa: PLC0415 - as above
-    from worker.partition import Partition  # noqa: PLC0415 - as above
-    from worker.publish import RedisStore  # noqa: PLC0415 - as above
-    from worker.publish_kafka import KafkaStore  # noqa: PLC0415 - as above
-    from worker.submit import InferenceClient  # noqa: PLC0415 - as above
+    from callmood.worker.adapters.consume import AudioConsumer  # noqa: PLC0415 - as above
+    from callmood.worker.adapters.dead_letters import DeadLetterTopic  # noqa: PLC0415 - as above
+    from callmood.worker.adapters.publish_kafka import KafkaStore  # noqa: PLC0415 - as above
+    from callmood.worker.adapters.publish_redis import RedisStore  # noqa: PLC0415 - as above
+    from callmood.worker.inference.submit import InferenceClient  # noqa: PLC0415 - as above
+    from callmood.worker.partition.partition import Partition  # noqa: PLC0415 - as above
 
     def in_transaction(_: Any, producer: Any, *__: Any) -> bool:
         return bool(producer.config["transactional_id"])
@@ -149,6 +149,6 @@ if __name__ == "__mp_main__":  # a child of the supervisor
     arm()
 
 if __name__ == "__main__":
-    from worker.__main__ import main
+    from callmood.__main__ import main
 
     sys.exit(main())

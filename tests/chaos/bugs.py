@@ -8,12 +8,12 @@ from kafka import OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError
 
-from worker.commits import Commit
-from worker.consume import AudioConsumer
-from worker.errors import Fenced
-from worker.ingest import Ingest
-from worker.publish import RedisStore
-from worker.publish_kafka import KafkaStore
+from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.publish_kafka import KafkaStore
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.commits import Commit
+from callmood.worker.errors import Fenced
+from callmood.worker.run.ingest import Ingest
 
 BUGS: dict[str, Callable[[], None]] = {}
 

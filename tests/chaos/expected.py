@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from schemas.common import EMOTIONS
+from callmood.schemas.common import EMOTIONS
+from callmood.worker.engine.infer import Engine, open_engine
+from callmood.worker.records import Cut, Span
+from callmood.worker.settings import ModelSettings, SegmentSettings
+from callmood.worker.speech.segment import Segmenter
 from tests.chaos.telephone import RATE_HZ, Leg, Plan
-from worker.infer import Engine, open_engine
-from worker.records import Cut, Span
-from worker.segment import Segmenter
-from worker.settings import ModelSettings, SegmentSettings
 
 _BATCH = 32
 _CUTS = {"pause": Cut.PAUSE, "gap": Cut.GAP}

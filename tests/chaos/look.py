@@ -11,8 +11,8 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
-from dashboard.connection import connect
-from schemas import flat
+from callmood.dashboard.connection import connect
+from callmood.schemas import flat
 from tests.chaos.config import Run
 
 OPEN = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}

@@ -15,7 +15,7 @@ import redis
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from dashboard.connection import connect
+from callmood.dashboard.connection import connect
 from tests.chaos.config import Run, from_arguments
 
 _LOOK_S = 0.2

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
-from schemas.common import Encoding
+from callmood.schemas.common import Encoding
 from tests.chaos import look
 from tests.chaos.fleet import SESSION_S, Restored
 from tests.chaos.servers import wait_until

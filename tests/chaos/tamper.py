@@ -6,7 +6,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from dashboard.connection import connect
+from callmood.dashboard.connection import connect
 from tests.chaos import look
 from tests.chaos.config import Run
 

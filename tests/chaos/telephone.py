@@ -10,8 +10,8 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from schemas.common import Encoding
-from worker import g711
+from callmood.schemas.common import Encoding
+from callmood.worker import g711
 
 RATE_HZ = 8000
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"

@@ -2,9 +2,9 @@
 
 import pytest
 
+from callmood.worker.logs import call_hash
 from tests.chaos.confidential import PASSWORD, told
 from tests.chaos.telephone import plans, ticker
-from worker.logs import call_hash
 
 CALL = next(plans(7, 1, 200)).call_id
 

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 from typing import Any
 
-from schemas import flat
+from callmood.schemas import flat
 from tests.chaos import expected, look, recount
 from tests.chaos.config import Run, from_arguments
 from tests.chaos.expected import Said

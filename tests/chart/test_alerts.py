@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from worker import metrics
+from callmood.worker import metrics
 
 ROOT = Path(__file__).parents[2]
 KNOWN = {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from charting import HelmError
 
-from worker.settings import Settings
+from callmood.worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "callmood"

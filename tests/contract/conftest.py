@@ -18,8 +18,8 @@ class InferenceProcess:
     """A started inference process and the clients that a test opens to it."""
 
     def __init__(self, path, folder, **settings):
-        from worker.serve import serve
-        from worker.settings import ModelSettings
+        from callmood.worker.inference.serve import serve
+        from callmood.worker.settings import ModelSettings
 
         self.address = f"ipc://{folder}/socket"
         self._clients = []
@@ -31,7 +31,7 @@ class InferenceProcess:
 
     def client(self, **arguments):
         """A client of its own; closed when the test is over."""
-        from worker.submit import InferenceClient
+        from callmood.worker.inference.submit import InferenceClient
 
         self._clients.append(InferenceClient(self.address, **arguments))
         return self._clients[-1]
@@ -67,7 +67,7 @@ def random_bundle(tmp_path_factory):
     import torch
     import transformers
 
-    from worker.model import EmotionModel, Release, save_bundle
+    from callmood.worker.model.model import EmotionModel, Release, save_bundle
 
     torch.manual_seed(3)
     config = transformers.HubertConfig(

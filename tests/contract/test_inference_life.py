@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.common import Encoding, Role
-from worker.records import Acoustics, Cut, Position, Utterance
+from callmood.schemas.common import Encoding, Role
+from callmood.worker.records import Acoustics, Cut, Position, Utterance
 
 pytestmark = pytest.mark.timeout(180)  # most tests start a process of their own
 
@@ -88,8 +88,8 @@ def test_it_ends_with_its_parent(random_bundle):
     with tempfile.TemporaryDirectory(prefix="callmood-") as folder:
         program = (
             "import multiprocessing, sys, time\n"
-            "from worker.serve import serve\n"
-            "from worker.settings import ModelSettings\n"
+            "from callmood.worker.inference.serve import serve\n"
+            "from callmood.worker.settings import ModelSettings\n"
             "if __name__ == '__main__':\n"
             "    child = multiprocessing.get_context('spawn').Process(\n"
             f"        target=serve, args=({SETTINGS}, sys.argv[2]))\n"
@@ -136,7 +136,7 @@ def test_a_batch_that_does_not_end_is_not_healthy(start_inference, random_bundle
     inference.send(signal.SIGTERM)
 
 
-@pytest.mark.parametrize("module", ["worker.submit", "worker.serve"])
+@pytest.mark.parametrize("module", ["callmood.worker.inference.submit", "callmood.worker.inference.serve"])
 def test_the_clients_process_holds_no_model_libraries(module):
     """An ingest process that imports its client does not pay for torch and transformers."""
     program = f"import sys, {module}; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"

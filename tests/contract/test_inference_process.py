@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from schemas.common import Encoding, Role
-from worker import g711
-from worker.infer import TOO_SHORT, open_engine
-from worker.records import Acoustics, Cut, Position, Utterance
-from worker.serve import BEAT_S
-from worker.settings import ModelSettings
+from callmood.schemas.common import Encoding, Role
+from callmood.worker import g711
+from callmood.worker.engine.infer import TOO_SHORT, open_engine
+from callmood.worker.inference.serve import BEAT_S
+from callmood.worker.records import Acoustics, Cut, Position, Utterance
+from callmood.worker.settings import ModelSettings
 
 pytestmark = pytest.mark.timeout(180)  # the first test also waits for the process to start
 

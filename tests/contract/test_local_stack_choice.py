@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from callmood.worker.settings import load
 from deploy.local import LocalStack, NotInstalled, StackError
 from deploy.local.__main__ import main
 from deploy.local.apache import Node, properties
@@ -16,7 +17,6 @@ from deploy.local.errors import PortTaken
 from deploy.local.java import cached, find_java
 from deploy.local.nursery import Nursery, free_port, listens
 from deploy.local.stack import KAFKA_ADDRESS, REDIS_ADDRESS
-from worker.settings import load
 
 OUTSIDE = {KAFKA_ADDRESS: "broker.invalid:9092", REDIS_ADDRESS: "redis://redis.invalid:6379/0"}
 

@@ -8,10 +8,10 @@ import pydantic
 import pytest
 import yaml
 
-import schemas
-from schemas.__main__ import MODELS, derived, json_schema, main
-from schemas.audio import AUDIO_SCHEMA
-from worker.settings import KafkaSettings, RedisSettings
+from callmood import schemas
+from callmood.schemas.__main__ import MODELS, derived, json_schema, main
+from callmood.schemas.audio import AUDIO_SCHEMA
+from callmood.worker.settings import KafkaSettings, RedisSettings
 
 FOLDER = Path(schemas.__file__).parent
 OUTPUTS = sorted(set(MODELS) - {"audio"})
@@ -35,14 +35,14 @@ def model_accepts(name, record):
 
 
 def test_derived_files_are_current():
-    """The committed JSON Schemas and the table in redis.md are what the models say: run `python -m schemas`."""
+    """The committed JSON Schemas and the table in redis.md are current: run `python -m callmood.schemas`."""
     assert [path.name for path, text in derived().items() if path.read_text(encoding="utf-8") != text] == []
 
 
 def test_check_tells_a_stale_file_from_a_current_one(monkeypatch, tmp_path, capsys):
-    """`python -m schemas --check` names what is stale and exits with 1; after writing it exits with 0."""
+    """`python -m callmood.schemas --check` names what is stale and exits with 1; after writing it exits with 0."""
     (tmp_path / "redis.md").write_text((FOLDER / "redis.md").read_text(encoding="utf-8"), encoding="utf-8")
-    monkeypatch.setattr("schemas.__main__.FOLDER", tmp_path)
+    monkeypatch.setattr("callmood.schemas.__main__.FOLDER", tmp_path)
     assert main(["--check"]) == 1
     assert "utterance.schema.json" in capsys.readouterr().out
     assert main([]) == 0

@@ -7,12 +7,12 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-import schemas
-from schemas.__main__ import json_schema
-from schemas.audio import AudioHeaders
-from worker.decode import decode
-from worker.errors import BadRecord, Reason
-from worker.records import Position, Record
+from callmood import schemas
+from callmood.schemas.__main__ import json_schema
+from callmood.schemas.audio import AudioHeaders
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import Position, Record
 
 FOLDER = Path(schemas.__file__).parent / "examples" / "audio"
 # What the order of a stream and the state of a call say, not the record alone.

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import schemas
-from schemas.__main__ import flat_fields
-from schemas.call import Call
-from schemas.flat import flatten, unflatten
+from callmood import schemas
+from callmood.schemas.__main__ import flat_fields
+from callmood.schemas.call import Call
+from callmood.schemas.flat import flatten, unflatten
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
 CALLS = [pytest.param(json.loads(path.read_text()), id=path.stem) for path in sorted(EXAMPLES.glob("call/valid/*"))]

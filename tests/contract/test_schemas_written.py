@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.__main__ import MODELS, json_schema
-from schemas.common import Encoding, Notice, Role
-from schemas.flat import flatten, unflatten
-from worker import aggregate, policy
-from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from worker.render import Stamps, Times, utterance_record
-from worker.settings import PolicySettings
+from callmood.schemas.__main__ import MODELS, json_schema
+from callmood.schemas.common import Encoding, Notice, Role
+from callmood.schemas.flat import flatten, unflatten
+from callmood.worker.call import aggregate, policy
+from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.settings import PolicySettings
 
 MODEL = ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64)
 STAMPS = Stamps(policy.stamp(PolicySettings()), MODEL)

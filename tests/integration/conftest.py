@@ -12,10 +12,10 @@ from uuid import uuid4
 import pytest
 import redis
 
+from callmood.worker.commands.recordings import Recording, Shape, load
+from callmood.worker.settings import Settings
 from deploy.local import apache
 from deploy.local.nursery import Nursery
-from worker.recordings import Recording, Shape, load
-from worker.settings import Settings
 
 pytest.register_assert_rewrite("live")
 import live  # noqa: E402 - after the line that lets its assertions explain themselves
@@ -58,8 +58,8 @@ def wait_until():
 
 @pytest.fixture(scope="session")
 def _engine():
-    from worker.infer import open_engine
-    from worker.settings import ModelSettings
+    from callmood.worker.engine.infer import open_engine
+    from callmood.worker.settings import ModelSettings
 
     return open_engine(ModelSettings(device="cpu", threads=1))
 
@@ -67,7 +67,7 @@ def _engine():
 @pytest.fixture(scope="session")
 def expect(_engine):
     """What `callmood analyze` says of a call: `expect(recording, call_id)` gives its utterances and its aggregate."""
-    from worker.commands.analyze import analyze
+    from callmood.worker.commands.analyze import analyze
 
     def said(recording, call_id):
         utterances, call = analyze(recording, call_id, _engine, Settings())

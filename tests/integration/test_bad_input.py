@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from worker.recordings import Sent
+from callmood.worker.commands.recordings import Sent
 
 pytestmark = pytest.mark.timeout(240)
 

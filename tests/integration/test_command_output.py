@@ -14,7 +14,7 @@ def test_a_reader_that_goes_away_ends_a_command_quietly():
     os.close(read_end)
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "worker", "analyze", CALLS / "panne.flac"],
+            [sys.executable, "-m", "callmood", "analyze", CALLS / "panne.flac"],
             stdout=write_end,
             stderr=subprocess.PIPE,
             text=True,

@@ -11,16 +11,16 @@ import pytest
 import redis
 from rich.console import Console
 
-from dashboard.reader import Dashboard
-from dashboard.terminal import watch
-from schemas.common import EMOTIONS, Emotion, Encoding, Role
-from worker import aggregate, alert, policy
-from worker.commits import CallUpdate, Commit, TopicPartition
-from worker.publish import RedisStore
-from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from worker.render import Stamps, Times, utterance_record
-from worker.settings import PolicySettings, RedisSettings
-from worker.stream_time import StreamTime
+from callmood.dashboard.reader import Dashboard
+from callmood.dashboard.terminal import watch
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.call import aggregate, alert, policy
+from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.commits import CallUpdate, Commit, TopicPartition
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.settings import PolicySettings, RedisSettings
+from callmood.worker.stream_time import StreamTime
 
 _SOURCE = TopicPartition("audio", 0)
 _STAMPS = Stamps(policy.stamp(PolicySettings()), ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64))

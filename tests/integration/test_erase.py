@@ -12,8 +12,8 @@ from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import UnknownTopicOrPartitionError
 
-import schemas
-from worker.__main__ import main
+from callmood import schemas
+from callmood.__main__ import main
 
 pytestmark = pytest.mark.timeout(300)
 

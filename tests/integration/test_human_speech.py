@@ -6,8 +6,8 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
-from schemas.common import Role
-from worker.recordings import Recording, Shape
+from callmood.schemas.common import Role
+from callmood.worker.commands.recordings import Recording, Shape
 
 pytestmark = pytest.mark.timeout(240)
 

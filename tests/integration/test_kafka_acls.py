@@ -7,9 +7,9 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ACLFilter, ACLPermissionType, ResourcePatternFilter
 
-from worker import settings
-from worker.__main__ import main
-from worker.commands import acls
+from callmood.__main__ import main
+from callmood.worker import settings
+from callmood.worker.commands import acls
 
 pytestmark = pytest.mark.timeout(400)
 

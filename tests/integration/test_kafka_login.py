@@ -78,7 +78,7 @@ def login(pipeline, guarded_kafka):
 def check(settings):
     """`callmood check kafka`, in a process of its own: exit code, and its line."""
     variables = {f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "worker", "check", "kafka"]
+    command = [sys.executable, "-m", "callmood", "check", "kafka"]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.__main__ import main
+from callmood.__main__ import main
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -66,7 +66,7 @@ def test_wrong_papers_are_named_in_one_line(show, papers_shown):
     show(*WRONG[papers_shown])
     # A process of its own, as it is used: kafka-python leaves sockets of failed handshakes behind.
     done = subprocess.run(
-        [sys.executable, "-m", "worker", "check", "kafka"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "callmood", "check", "kafka"], capture_output=True, text=True, check=False
     )
     said = done.stdout
     assert done.returncode == 2, said

@@ -139,7 +139,7 @@ def test_settings_that_are_wrong_in_themselves_are_named_at_once():
     """A value out of bounds and an unknown name end the command with code 2 and one line, before anything starts."""
     for name, value in (("CALLMOOD_INPUT__REORDER_RECORDS", "many"), ("CALLMOOD_KAFKAA__GROUP_ID", "x")):
         done = subprocess.run(
-            [sys.executable, "-m", "worker", "worker"],
+            [sys.executable, "-m", "callmood", "worker"],
             env={**os.environ, name: value},
             capture_output=True,
             text=True,

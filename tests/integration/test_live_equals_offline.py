@@ -8,14 +8,14 @@ from uuid import uuid4
 
 import pytest
 
-from schemas.common import Encoding
+from callmood.schemas.common import Encoding
 
 pytestmark = pytest.mark.timeout(240)
 
 
 def _callmood(environment, *arguments):
     done = subprocess.run(
-        [sys.executable, "-m", "worker", *map(str, arguments)],
+        [sys.executable, "-m", "callmood", *map(str, arguments)],
         env={**os.environ, **environment},
         capture_output=True,
         text=True,

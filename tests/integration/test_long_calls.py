@@ -7,7 +7,7 @@ import redis
 from kafka import KafkaConsumer, TopicPartition
 from telephony import Leg, quiet, voice
 
-from worker.recordings import Sent
+from callmood.worker.commands.recordings import Sent
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("real_kafka")]
 

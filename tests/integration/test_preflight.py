@@ -12,8 +12,8 @@ import redis
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.admin import ConfigResource, ConfigResourceType
 
-import schemas
-from worker.__main__ import main
+from callmood import schemas
+from callmood.__main__ import main
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_one_line_within_half_a_minute(set_up, stack, mistake):
     address = stack.redis_url.partition("://")[2]
     set_up(**{key: value.replace("{redis}", address) for key, value in changes.items()})
     # A process of its own, as it is used: kafka-python leaves sockets of failed connections behind.
-    command = [sys.executable, "-m", "worker", "check", what]
+    command = [sys.executable, "-m", "callmood", "check", what]
     started_s = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert time.monotonic() - started_s < 30

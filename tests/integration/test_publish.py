@@ -6,12 +6,12 @@ import pytest
 import redis
 from telephony import SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 
-from worker.commits import CallUpdate, Commit, Restored
-from worker.errors import ConfigurationError, StoreUnavailable
-from worker.publish import RedisStore
-from worker.redis_client import connect_redis
-from worker.settings import RedisSettings
-from worker.stream_time import StreamTime
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.commits import CallUpdate, Commit, Restored
+from callmood.worker.errors import ConfigurationError, StoreUnavailable
+from callmood.worker.settings import RedisSettings
+from callmood.worker.stream_time import StreamTime
 
 
 @pytest.fixture

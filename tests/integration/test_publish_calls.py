@@ -6,10 +6,10 @@ import pytest
 import redis
 from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 
-from schemas import flat
-from schemas.call import Call
-from worker.publish import RedisStore
-from worker.settings import RedisSettings
+from callmood.schemas import flat
+from callmood.schemas.call import Call
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.settings import RedisSettings
 
 LIFETIMES_S = {"call_ttl_s": 1_000, "ended_ttl_s": 100, "state_ttl_s": 5_000}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-from schemas.common import Event
-from worker.decode import decode
-from worker.records import Position, Record
+from callmood.schemas.common import Event
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import Position, Record
 
 ROOT = Path(__file__).parents[2]
 AT_ONCE = "import time; time.sleep = lambda seconds: None\n"

@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 import redis
 
-import schemas
-from schemas import flat
-from schemas.call import Call
-from worker.commits import CallUpdate, Commit, TopicPartition
-from worker.publish import RedisStore
-from worker.settings import RedisSettings
-from worker.stream_time import StreamTime
+from callmood import schemas
+from callmood.schemas import flat
+from callmood.schemas.call import Call
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.commits import CallUpdate, Commit, TopicPartition
+from callmood.worker.settings import RedisSettings
+from callmood.worker.stream_time import StreamTime
 
 FOLDER = Path(schemas.__file__).parent
 SOURCE = TopicPartition("callmood.audio", 0)

@@ -7,13 +7,13 @@ import pytest
 import redis
 from telephony import SOURCE, STAMPS, Leg, Store, Worker, log_of, quiet, voice
 
-from dashboard.reader import Dashboard
+from callmood.dashboard.reader import Dashboard
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.redis_client import connect_redis, redis_address
+from callmood.worker.errors import StoreUnavailable
+from callmood.worker.settings import RedisSettings
 from deploy.local.nursery import Nursery, free_port
 from deploy.local.redis_server import find_server
-from worker.errors import StoreUnavailable
-from worker.publish import RedisStore
-from worker.redis_client import connect_redis, redis_address
-from worker.settings import RedisSettings
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -69,7 +69,7 @@ def login(tls_redis, papers, tmp_path):
 def check(settings):
     """`callmood check redis`: exit code, and its line."""
     variables = {f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}
-    command = [sys.executable, "-m", "worker", "check", "redis"]
+    command = [sys.executable, "-m", "callmood", "check", "redis"]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
 

@@ -5,9 +5,9 @@ import subprocess
 import sys
 import tomllib
 
+from callmood.worker.settings import Settings
 from deploy import metrics_page
 from deploy.pages import PAGES, stale
-from worker.settings import Settings
 
 # Whom the documents and files may name. A new name here is a decision, not an accident.
 HOSTS = {
@@ -82,7 +82,7 @@ def test_every_make_target_is_explained(root):
 def test_every_command_in_the_readme_exists(root):
     """`callmood X` in the README is a command of the program."""
     shown = subprocess.run(
-        [sys.executable, "-m", "worker", "--help"], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "callmood", "--help"], capture_output=True, text=True, check=True
     ).stdout
     commands = set(re.findall(r"^    ([a-z]+)\b", shown, re.MULTILINE))
     assert {"worker", "analyze", "replay"} <= commands

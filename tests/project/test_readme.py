@@ -3,7 +3,7 @@
 import ast
 import re
 
-from worker.settings import PREFIX, Settings
+from callmood.worker.settings import PREFIX, Settings
 
 
 def test_every_setting_in_a_document_exists(texts):
@@ -23,12 +23,16 @@ def test_every_setting_in_a_document_exists(texts):
     assert {(path, variable) for path, variable in named if variable not in known} == set()
 
 
-def test_every_file_of_the_worker_is_on_the_map(root):
-    """docs/architecture.md names each file of the worker and no other."""
-    _, files = (root / "docs/architecture.md").read_text().split("\n## Files\n")
-    named = {name for line in files.splitlines() if line.startswith("| ") for name in re.findall(r"`(\w+\.\w+)`", line)}
-    there = {path.name for path in (root / "worker").glob("*.*") if path.suffix in {".py", ".lua"}} - {"__init__.py"}
-    assert named == there
+def test_every_room_of_the_worker_is_on_the_map(root):
+    """docs/architecture.md names each folder and each shared file of the worker, and no other."""
+    _, rooms = (root / "docs/architecture.md").read_text().split("\n## Rooms\n")
+    rooms, shared = rooms.split("\nA stage keeps")[0].split("\nBeside the folders")
+    assert set(re.findall(r"^\| `(\w+)/` \|", rooms, re.MULTILINE)) == {
+        path.parent.name for path in (root / "worker").glob("*/__init__.py")
+    }
+    assert set(re.findall(r"`(\w+\.py)`", shared)) == {path.name for path in (root / "worker").glob("*.py")} - {
+        "__init__.py"
+    }
 
 
 def test_the_example_of_the_readme_is_python(root):

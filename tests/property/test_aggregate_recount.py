@@ -7,8 +7,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.common import Role
-from worker import timeline
+from callmood.schemas.common import Role
+from callmood.worker.call import timeline
 
 _SPEAKERS = ((Role.CUSTOMER, "0/0"), (Role.AGENT, "0/1"), (Role.IVR, "0/2"))
 _HORIZON_MS = 4_000

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import BASE, LARGE, SIZE
 
-from schemas.common import Encoding
-from worker import g711
-from worker.checkpoints import HeadKind
-from worker.infer import INT8, Engine
-from worker.model import EmotionModel
-from worker.packed import PackedModel, _more, can_pack
+from callmood.schemas.common import Encoding
+from callmood.worker import g711
+from callmood.worker.engine.infer import INT8, Engine
+from callmood.worker.engine.packed import PackedModel, _more, can_pack
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel
 
 SHAPES = {"base": BASE, "large": LARGE}
 LONGEST = 20_000
@@ -89,7 +89,7 @@ def test_filler_is_not_heard(shape, head, monkeypatch):
         with torch.inference_mode():
             filled = packed(waveforms, counts).softmax(1)
             with monkeypatch.context() as without:
-                without.setattr("worker.packed._more", lambda _: 0)
+                without.setattr("callmood.worker.engine.packed._more", lambda _: 0)
                 exact = packed(waveforms, counts).softmax(1)
         assert filled.shape == exact.shape == (len(samples), 4)
         torch.testing.assert_close(filled, exact, atol=0.01, rtol=0)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.batch import MAX_PADDING, Batcher
+from callmood.worker.engine.batch import MAX_PADDING, Batcher
 
 BUDGET_S = 30.0
 WAIT_S = 0.02

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.audio import AudioHeaders
-from schemas.common import RATES_HZ, Encoding, Event, Role
-from worker.decode import decode
-from worker.errors import BadRecord
-from worker.records import AudioFormat, Position, Record
+from callmood.schemas.audio import AudioHeaders
+from callmood.schemas.common import RATES_HZ, Encoding, Event, Role
+from callmood.worker.errors import BadRecord
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import AudioFormat, Position, Record
 
 MAX_RECORD_MS = 1_000
 NAMES = ("schema", "event", "stream", "seq", "media_ms", "encoding", "rate", "layout", "discarded_ms", "notice")

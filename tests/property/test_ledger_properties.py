@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worker.ledger import Ledger
+from callmood.worker.partition.ledger import Ledger
 
 STEPS = st.lists(
     st.one_of(st.tuples(st.just("open"), st.integers(1, 3)), st.tuples(st.just("settle"), st.floats(0, 1)))

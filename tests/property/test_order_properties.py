@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.common import Event
-from worker.order import StreamOrder
-from worker.records import Chunk, Position
+from callmood.schemas.common import Event
+from callmood.worker.records import Chunk, Position
+from callmood.worker.speech.order import StreamOrder
 
 _MAX_HELD = 6
 

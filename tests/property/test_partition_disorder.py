@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Store, Worker, dialogue, facts, in_time, log_of, quiet
 
-from schemas.alert import Alert
-from schemas.call import Call
-from schemas.utterance import Utterance
-from worker.settings import Settings
+from callmood.schemas.alert import Alert
+from callmood.schemas.call import Call
+from callmood.schemas.utterance import Utterance
+from callmood.worker.settings import Settings
 
 SEEDS = st.integers(0, 2**32)
 IDLE_S, MEMORY_S = 20, 30

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of, quiet
 
-from schemas.call import Call
+from callmood.schemas.call import Call
 
 
 def calls(random: Random) -> list[Sent]:

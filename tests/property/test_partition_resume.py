@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worker import decode, g711
-from worker.alert import DEFAULT_RULES
-from worker.commits import Restored, TopicPartition
-from worker.partition import Partition
-from worker.records import ModelInfo, Position, Prediction, Record
-from worker.render import Stamps
-from worker.settings import Settings
-from worker.stream_time import StreamTime
+from callmood.worker import g711
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.render import Stamps
+from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.intake import decode
+from callmood.worker.partition.partition import Partition
+from callmood.worker.records import ModelInfo, Position, Prediction, Record
+from callmood.worker.settings import Settings
+from callmood.worker.stream_time import StreamTime
 
 SOURCE = TopicPartition("audio", 0)
 RATE_HZ = 8000

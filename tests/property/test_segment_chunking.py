@@ -10,11 +10,11 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.common import Encoding
-from worker.g711 import encode_pcma, encode_pcmu
-from worker.records import Cut
-from worker.segment import Segmenter
-from worker.settings import SegmentSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import encode_pcma, encode_pcmu
+from callmood.worker.records import Cut
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.segment import Segmenter
 
 _ENCODE = {Encoding.PCMU: encode_pcmu, Encoding.PCMA: encode_pcma, Encoding.S16LE: lambda pcm: pcm.tobytes()}
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}

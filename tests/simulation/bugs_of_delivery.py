@@ -5,14 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from unittest.mock import patch
 
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.commits import Commit
+from callmood.worker.errors import StoreUnavailable
+from callmood.worker.partition.partition import Partition
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.stream_time import StreamTime
 from tests.simulation.kafka_side import SimConsumer
 from tests.simulation.planting import around, around_script, planted, without
-from worker.commits import Commit
-from worker.errors import StoreUnavailable
-from worker.ingest import Ingest
-from worker.partition import Partition
-from worker.publish import RedisStore
-from worker.stream_time import StreamTime
 
 _UNPACK = "local p = cmsgpack.unpack(ARGV[3])\n"
 

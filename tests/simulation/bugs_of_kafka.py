@@ -8,15 +8,15 @@ from unittest.mock import patch
 
 from kafka.errors import KafkaError
 
+from callmood.worker.adapters.publish_kafka import KafkaStore
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.commits import Commit
+from callmood.worker.errors import Fenced, StoreUnavailable
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.projector import Projector
 from tests.simulation.kafka_side import SimConsumer
 from tests.simulation.planting import around, planted_in
 from tests.simulation.transactions import SimProducer, SimReader
-from worker.commits import Commit
-from worker.errors import Fenced, StoreUnavailable
-from worker.ingest import Ingest
-from worker.project import Projector
-from worker.publish import RedisStore
-from worker.publish_kafka import KafkaStore
 
 # -- the transaction
 

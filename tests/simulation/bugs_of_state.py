@@ -4,15 +4,15 @@ from collections import deque
 from collections.abc import Iterator
 from unittest.mock import patch
 
+from callmood.worker.call.call import Call
+from callmood.worker.call.fold import Fold
+from callmood.worker.partition.ended import Ended, EndedCalls
+from callmood.worker.partition.ledger import Ledger
+from callmood.worker.speech.order import StreamOrder
+from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.stream import Stream
 from tests.simulation.kafka_side import SimDeadLetters
 from tests.simulation.planting import around, planted
-from worker.calls import Call
-from worker.ended import Ended, EndedCalls
-from worker.fold import Fold
-from worker.ledger import Ledger
-from worker.order import StreamOrder
-from worker.segment import Segmenter
-from worker.stream import Stream
 
 _RESTORE_CALL = Call.restore
 _RESTORE_SEGMENTER = Segmenter.restore

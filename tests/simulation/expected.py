@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from schemas import flat
+from callmood.schemas import flat
+from callmood.worker.call import policy
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.render import Stamps
+from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
+from callmood.worker.intake import decode
+from callmood.worker.partition.partition import Partition
+from callmood.worker.records import Record
+from callmood.worker.stream_time import StreamTime
 from tests.simulation.model_side import MODEL, heard
 from tests.simulation.scenario import TOPIC, Scenario
-from worker import decode, policy
-from worker.alert import DEFAULT_RULES
-from worker.commits import Commit, DeadLetter, Restored, TopicPartition
-from worker.partition import Partition
-from worker.records import Record
-from worker.render import Stamps
-from worker.stream_time import StreamTime
 
 _COUNTERS = ("version",)
 """Fields of call/1 that say how often it was touched, not what it is."""

@@ -7,11 +7,11 @@ from typing import NamedTuple, Protocol
 
 from kafka.errors import KafkaTimeoutError
 
+from callmood.worker.adapters.consume import Changes
+from callmood.worker.commits import DeadLetter, TopicPartition
+from callmood.worker.errors import Fenced, StoreUnavailable
+from callmood.worker.records import Record
 from tests.simulation.scenario import SESSION_S
-from worker.commits import DeadLetter, TopicPartition
-from worker.consume import Changes
-from worker.errors import Fenced, StoreUnavailable
-from worker.records import Record
 
 _POLL_RECORDS = (1, 5, 50, 2000)
 _JOIN_UNFINISHED = 0.1

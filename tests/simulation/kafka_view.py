@@ -3,13 +3,13 @@
 import json
 from typing import TYPE_CHECKING, Any
 
-from schemas import flat
+from callmood.schemas import flat
+from callmood.worker.settings import Settings
 from tests.simulation.kafka_side import Group
 from tests.simulation.transactions import Broker
-from worker.settings import Settings
 
 if TYPE_CHECKING:
-    from worker.commits import TopicPartition
+    from callmood.worker.commits import TopicPartition
 
 
 class KafkaView:

@@ -2,15 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
+from callmood.worker.adapters.publish_redis import RedisStore, Store
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.run.projector import Projector
 from tests.simulation.kafka_side import SimConsumer, SimDeadLetters
 from tests.simulation.model_side import SimInference
 from tests.simulation.redis_side import Client
 from tests.simulation.transactions import SimProducer, SimReader
-from worker.alert import DEFAULT_RULES
-from worker.ingest import Ingest, Outside
-from worker.project import Projector
-from worker.publish import RedisStore, Store
-from worker.publish_kafka import Clients, KafkaStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,7 +3,7 @@
 
 from hashlib import blake2b
 
-from worker.records import ModelInfo, Prediction, Utterance
+from callmood.worker.records import ModelInfo, Prediction, Utterance
 
 MODEL = ModelInfo("simulated", "1", "sha256:0")
 

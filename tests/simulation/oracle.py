@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from schemas import flat
+from callmood.schemas import flat
 from tests.simulation.expected import CallExpected, Expected, content
 from tests.simulation.redis_side import by_kind
 from tests.simulation.scenario import TOPIC

@@ -5,10 +5,17 @@ from functools import cache
 from random import Random
 from typing import Literal
 
+from callmood.worker.records import Position, Record
+from callmood.worker.settings import (
+    CallSettings,
+    InputSettings,
+    KafkaSettings,
+    ModelSettings,
+    SegmentSettings,
+    Settings,
+)
+from callmood.worker.settings import WorkerSettings as Work
 from tests.simulation.telephony import Arrival, Telephone
-from worker.records import Position, Record
-from worker.settings import CallSettings, InputSettings, KafkaSettings, ModelSettings, SegmentSettings, Settings
-from worker.settings import WorkerSettings as Work
 
 TOPIC = "audio"
 EPOCH_MS = 1_700_000_000_000

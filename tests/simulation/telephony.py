@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from schemas.common import Encoding
-from worker import g711
+from callmood.schemas.common import Encoding
+from callmood.worker import g711
 
 RATE_HZ = 8000
 _RECORDINGS = 6

@@ -11,9 +11,9 @@ from types import SimpleNamespace
 
 from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError, ProducerFencedError
 
+from callmood.worker.commits import TopicPartition
+from callmood.worker.records import Position, Record
 from tests.simulation.kafka_side import Group, Membership
-from worker.commits import TopicPartition
-from worker.records import Position, Record
 
 TRANSACTION_S = 8.0
 """Longer than a session: a dead owner's transaction may outlive its successor's first commits."""

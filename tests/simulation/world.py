@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from redis.exceptions import ResponseError
 
+from callmood.worker.commits import TopicPartition
+from callmood.worker.errors import Fenced, InferenceLost
 from tests.simulation.expected import Expected
 from tests.simulation.kafka_side import Group, Log
 from tests.simulation.kafka_view import KafkaView
@@ -19,13 +21,11 @@ from tests.simulation.oracle import Oracle
 from tests.simulation.redis_side import Server
 from tests.simulation.scenario import EPOCH_MS, SESSION_S, TOPIC, Output, Scenario
 from tests.simulation.transactions import Broker
-from worker.commits import TopicPartition
-from worker.errors import Fenced, InferenceLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.commits import DeadLetter
+    from callmood.worker.commits import DeadLetter
 
 _DRAIN_S = 5.0
 _QUIET_STEP_S = 1.0

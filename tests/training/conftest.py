@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.speechbrain import parts
-from schemas.common import EMOTIONS
-from training import config, manifest
-from training.data import Clip
+from callmood.bench.speechbrain import parts
+from callmood.schemas.common import EMOTIONS
+from callmood.training import config, manifest
+from callmood.training.loop.data import Clip
 
 # The shipped configuration, small enough for a few steps in a second or two.
 TINY = (

@@ -6,11 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from schemas.common import Encoding
-from training import augment
-from training.data import Clip
-from training.options import AugmentConfig
-from worker import g711
+from callmood.schemas.common import Encoding
+from callmood.training.loop import augment
+from callmood.training.loop.data import Clip
+from callmood.training.options import AugmentConfig
+from callmood.worker import g711
 
 QUIET = AugmentConfig(probability=1, noise=0, mu_law=0, a_law=0, loss=0)
 PRESENCE = AugmentConfig(probability=1)

@@ -9,11 +9,11 @@ import transformers
 from tiny import SIZE
 from torch.nn import functional
 
-from bench.speechbrain import Classifier
-from training.__main__ import main
-from training.convert import convert
-from worker.errors import ModelError
-from worker.model import load
+from callmood.bench.speechbrain import Classifier
+from callmood.training.__main__ import main
+from callmood.training.results.convert import convert
+from callmood.worker.errors import ModelError
+from callmood.worker.model.model import load
 
 CLASSES = ["neu", "ang", "hap", "sad"]  # first seen, first numbered
 OURS = [1, 2, 0, 3]  # anger, happiness, neutral, sadness

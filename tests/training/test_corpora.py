@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas.common import Emotion
-from training import manifest, prepare
-from training.corpora import CORPORA
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training import manifest
+from callmood.training.corpora import CORPORA, prepare
+from callmood.worker.errors import ConfigurationError
 
 TONE = np.sin(np.arange(24_000) / 9) / 2
 

@@ -8,11 +8,12 @@ import pytest
 import soundfile
 import torch
 
-from schemas.common import EMOTIONS, Emotion, Encoding, Role
-from training import calls, export
-from worker import audio
-from worker.checkpoints import DEMO_FOLDER
-from worker.model import load
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.training.results import export
+from callmood.training.synthetic import calls
+from callmood.worker.model import audio
+from callmood.worker.model.checkpoints import DEMO_FOLDER
+from callmood.worker.model.model import load
 
 CALLS = Path(__file__).parents[2] / "examples" / "calls"
 

@@ -9,10 +9,12 @@ import torch
 import transformers
 from tiny import LARGE, SIZE
 
-from training import config, encoders, runs
-from training.data import Clip
-from training.options import LoraConfig, ModelConfig
-from worker.errors import ConfigurationError
+from callmood.training import config
+from callmood.training.loop import runs
+from callmood.training.loop.data import Clip
+from callmood.training.networks import encoders
+from callmood.training.options import LoraConfig, ModelConfig
+from callmood.worker.errors import ConfigurationError
 
 
 def settings(folder: Path, **changes: object) -> ModelConfig:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from training import calibrate, evaluate
+from callmood.training import evaluate
+from callmood.training.results import calibrate
 
 # true class: six of anger, two of happiness, one of neutral, one of sadness
 LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 3])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas.common import Emotion, Role
-from training import calls, synthesize
-from worker.errors import ConfigurationError
-from worker.g711 import PCMU_TO_S16
+from callmood.schemas.common import Emotion, Role
+from callmood.training.synthetic import calls, synthesize
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.g711 import PCMU_TO_S16
 
 FOLDER = Path(__file__).parents[2] / "examples" / "calls"
 SCRIPTS = sorted(FOLDER.glob("*.toml"))

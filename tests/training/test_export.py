@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from schemas.common import EMOTIONS, Emotion, Encoding
-from training import config, export, manifest, train
-from training.data import Clip
-from training.evaluate import softmax
-from worker import audio, checkpoints
-from worker.model import EmotionModel, load
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding
+from callmood.training import config, manifest
+from callmood.training.evaluate import softmax
+from callmood.training.loop import train
+from callmood.training.loop.data import Clip
+from callmood.training.results import export
+from callmood.worker.model import audio, checkpoints
+from callmood.worker.model.model import EmotionModel, load
 
 
 @pytest.fixture

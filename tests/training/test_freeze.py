@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from training import config, freeze
-from worker.model import EmotionModel
+from callmood.training import config
+from callmood.training.networks import freeze
+from callmood.worker.model.model import EmotionModel
 
 CNN = "encoder.feature_extractor."
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import iemocap_tree
 import pytest
 
-from schemas.common import Emotion
-from training import manifest, prepare
-from training.corpora import iemocap
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training import manifest
+from callmood.training.corpora import iemocap, prepare
+from callmood.worker.errors import ConfigurationError
 
 # Session: total, neutral, happiness, anger, sadness, improvised, scripted, by women, by men.
 PUBLISHED = {

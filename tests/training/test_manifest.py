@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from schemas.common import Emotion
-from training import manifest
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training import manifest
+from callmood.worker.errors import ConfigurationError
 
 
 def item(name: str, split: str, speaker: str | None = None, corpus: str = "corpus") -> manifest.Item:

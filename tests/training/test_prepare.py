@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas.common import Emotion
-from training import manifest, prepare
-from training.__main__ import main
-from training.corpora import CORPORA
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training import manifest
+from callmood.training.__main__ import main
+from callmood.training.corpora import CORPORA, prepare
+from callmood.worker.errors import ConfigurationError
 
 
 def recording(path: Path, rate_hz: int = 8000, channels: int = 1, seconds: float = 0.6, **kind: str) -> None:

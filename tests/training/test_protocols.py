@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from schemas.common import EMOTIONS
-from training import manifest, protocols
-from training.manifest import Item
-from worker.errors import ConfigurationError
+from callmood.schemas.common import EMOTIONS
+from callmood.training import manifest, protocols
+from callmood.training.manifest import Item
+from callmood.worker.errors import ConfigurationError
 
 
 def corpus(name: str = "iemocap", sessions: int = 5, per_speaker: int = 8) -> list[Item]:

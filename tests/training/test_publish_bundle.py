@@ -8,9 +8,9 @@ import torch
 import transformers
 from tiny import BASE, LARGE, SIZE
 
-from training.__main__ import main
-from worker.checkpoints import HeadKind
-from worker.model import EmotionModel, Release, load, save_bundle
+from callmood.training.__main__ import main
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel, Release, load, save_bundle
 
 SHAPES = {"base": BASE, "large": LARGE}
 

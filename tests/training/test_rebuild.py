@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from training.__main__ import main
-from worker.model import load
+from callmood.training.__main__ import main
+from callmood.worker.model.model import load
 
 
 @pytest.mark.usefixtures("espeak")

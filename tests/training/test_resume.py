@@ -12,9 +12,9 @@ import iemocap_tree
 import pytest
 import torch
 
-from training import checkpoint, manifest, prepare, protocols
-from training.__main__ import main
-from training.corpora import iemocap
+from callmood.training import checkpoint, manifest, protocols
+from callmood.training.__main__ import main
+from callmood.training.corpora import iemocap, prepare
 
 # Everything that draws: dropout, LayerDrop, SpecAugment, speeds, crops, telephone lines, shuffling, accumulation.
 SETTINGS = (
@@ -87,7 +87,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undist
     """After five times `kill -9`, wherever it hits, and `--resume`, weights and bundle are the same bit by bit."""
     out = tmp_path / "bundle"
     folder = tmp_path / "bundle.run"
-    command = [sys.executable, "-m", "training", *arguments(corpus, out), "--resume"]
+    command = [sys.executable, "-m", "callmood.training", *arguments(corpus, out), "--resume"]
     kills, seen = 0, set()
     while True:
         training = process(command)
@@ -138,7 +138,15 @@ def test_a_torn_checkpoint_is_refused(corpus, undisturbed: Path, tmp_path: Path,
 def test_two_processes_train_as_one_that_accumulates(corpus, tmp_path: Path):
     """Under `torchrun`, two processes with half the accumulation end with the weights of one, up to rounding."""
     out = tmp_path / "bundle"
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "training"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        "-m",
+        "callmood.training",
+    ]
     command = [*launcher, *arguments(corpus, out, "train.accumulate=1", "train.encoder_lr=1e-4", "train.head_lr=1e-4")]
     training = process(command)
     _, errors = training.communicate()

@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from schemas.common import EMOTIONS
-from training import config, row
-from training.manifest import Item
-from training.row import Judged
+from callmood.schemas.common import EMOTIONS
+from callmood.training import config
+from callmood.training.manifest import Item
+from callmood.training.results import row
+from callmood.training.results.row import Judged
 
 SETTINGS = config.load(config.find("PF-hbt-large"))
 

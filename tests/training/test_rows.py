@@ -9,13 +9,15 @@ import iemocap_tree
 import numpy as np
 import pytest
 
-from schemas.common import EMOTIONS, Encoding
-from training import config, row, runs
-from training.__main__ import main
-from training.evaluate import softmax
-from training.freeze import parameter_groups
-from worker import audio
-from worker.model import load
+from callmood.schemas.common import EMOTIONS, Encoding
+from callmood.training import config
+from callmood.training.__main__ import main
+from callmood.training.evaluate import softmax
+from callmood.training.loop import runs
+from callmood.training.networks.freeze import parameter_groups
+from callmood.training.results import row
+from callmood.worker.model import audio
+from callmood.worker.model.model import load
 
 ENCODERS = {
     "facebook/wav2vec2-base": "w2v-base",

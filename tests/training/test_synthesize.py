@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.common import EMOTIONS, Emotion
-from training import config, manifest, prosody, speak, synthesize
-from worker.errors import ConfigurationError
+from callmood.schemas.common import EMOTIONS, Emotion
+from callmood.training import config, manifest
+from callmood.training.synthetic import prosody, speak, synthesize
+from callmood.worker.errors import ConfigurationError
 
 SOURCE = tomllib.loads(synthesize.SOURCE.read_text(encoding="utf-8"))
 VOICE = speak.Voice("en", "f2")

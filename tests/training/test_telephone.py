@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from training import telephone
-from worker.g711 import PCMU_TO_S16
+from callmood.training.synthetic import telephone
+from callmood.worker.g711 import PCMU_TO_S16
 
 RATE_HZ = 22050
 

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from training import config, data, options, schedule, train
-from training.data import Clip
-from worker.errors import ConfigurationError
-from worker.model import EmotionModel
+from callmood.training import config, options
+from callmood.training.loop import data, schedule, train
+from callmood.training.loop.data import Clip
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.model.model import EmotionModel
 
 
 def fit(clips: dict[str, list[Clip]], tiny: config.Config, **changes: object) -> tuple[EmotionModel, list[train.Epoch]]:

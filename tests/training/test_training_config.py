@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from training import config
-from worker.errors import ConfigurationError
-from worker.model import EmotionModel
+from callmood.training import config
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.model.model import EmotionModel
 
 SHIPPED = sorted(config.CONFIGS.rglob("*.toml"))
 DEMO = config.CONFIGS / "demo_tiny.toml"

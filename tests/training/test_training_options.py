@@ -6,16 +6,16 @@ import torch
 from tiny import LARGE, SIZE
 from torch.nn import functional
 
-from training import encoders, lora
-from training.attention_pooling import AttentionPoolingCnn
-from training.data import Batch, Clip
-from training.freeze import parameter_groups
-from training.loss import Loss
-from training.options import LoraConfig, LossConfig, TrainConfig
-from training.train import autocast, seed
-from worker.checkpoints import HeadKind
-from worker.errors import ConfigurationError
-from worker.model import EmotionModel
+from callmood.training.loop.data import Batch, Clip
+from callmood.training.loop.loss import Loss
+from callmood.training.loop.train import autocast, seed
+from callmood.training.networks import encoders, lora
+from callmood.training.networks.attention_pooling import AttentionPoolingCnn
+from callmood.training.networks.freeze import parameter_groups
+from callmood.training.options import LoraConfig, LossConfig, TrainConfig
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0, 0.0], [0.1, 0.2, 0.3, 0.4], [-1.0, 3.0, 0.0, 0.0]])
 LABELS = torch.tensor([0, 3, 2])

@@ -10,12 +10,13 @@ import transformers
 from tiny import BASE, LARGE, SIZE
 from torch.nn import functional
 
-from training import encoders, schedule
-from training.compat import Model2021
-from training.freeze import parameter_groups
-from training.options import ModelConfig, TrainConfig
-from worker.checkpoints import HeadKind, own_name
-from worker.model import EmotionModel
+from callmood.training.loop import schedule
+from callmood.training.networks import encoders
+from callmood.training.networks.compat import Model2021
+from callmood.training.networks.freeze import parameter_groups
+from callmood.training.options import ModelConfig, TrainConfig
+from callmood.worker.model.checkpoints import HeadKind, own_name
+from callmood.worker.model.model import EmotionModel
 
 SHAPES = {"base": BASE, "large": LARGE}
 STILL = dict.fromkeys(("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout"), 0.0)

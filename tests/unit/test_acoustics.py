@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from worker.acoustics import measure
-from worker.g711 import PCMU_TO_S16, encode_pcmu
-from worker.records import Acoustics
+from callmood.worker.call.acoustics import measure
+from callmood.worker.g711 import PCMU_TO_S16, encode_pcmu
+from callmood.worker.records import Acoustics
 
 
 def _tone(hz, seconds=2.0, amplitude=10_000.0, rate_hz=8000):

@@ -2,11 +2,11 @@
 
 import pytest
 
-from schemas.call import Call
-from schemas.common import EMOTIONS, Emotion, Encoding, Notice, Role
-from worker import aggregate, policy
-from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from worker.settings import PolicySettings
+from callmood.schemas.call import Call
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Notice, Role
+from callmood.worker.call import aggregate, policy
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.settings import PolicySettings
 
 _MODEL = ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64)
 _POLICY = policy.stamp(PolicySettings())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from schemas.common import EMOTIONS, Emotion
-from worker import scores
-from worker.records import Prediction
+from callmood.schemas.common import EMOTIONS, Emotion
+from callmood.worker.call import scores
+from callmood.worker.records import Prediction
 
 _SURE = {emotion: Prediction(tuple(0.7 if other is emotion else 0.1 for other in EMOTIONS)) for emotion in EMOTIONS}
 _LETTERS = {"a": Emotion.ANGER, "h": Emotion.HAPPINESS, "n": Emotion.NEUTRAL, "s": Emotion.SADNESS}

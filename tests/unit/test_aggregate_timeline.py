@@ -2,9 +2,9 @@
 
 import msgpack
 
-from schemas.common import Role
-from worker import timeline
-from worker.timeline import Interruptions
+from callmood.schemas.common import Role
+from callmood.worker.call import timeline
+from callmood.worker.call.timeline import Interruptions
 
 
 def _line(*turns, horizon_ms=30_000):

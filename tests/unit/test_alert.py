@@ -5,12 +5,12 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from schemas.alert import Alert
-from schemas.common import EMOTIONS, Emotion, Encoding, Role
-from worker import aggregate, alert
-from worker.alert import Measure, Rule
-from worker.errors import ConfigurationError
-from worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+from callmood.schemas.alert import Alert
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.worker.call import aggregate, alert
+from callmood.worker.call.alert import Measure, Rule
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
 
 _A, _N, _H = Emotion.ANGER, Emotion.NEUTRAL, Emotion.HAPPINESS
 _NEGATIVE = Rule(name="negative", measure=Measure.NEGATIVITY, role=Role.CUSTOMER, raise_at=3, clear_at=1)

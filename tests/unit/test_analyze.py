@@ -10,14 +10,14 @@ import torch
 import transformers
 from telephony import both, quiet, voice
 
-from schemas.call import Call
-from schemas.utterance import Utterance
-from worker import g711
-from worker.commands import analyze
-from worker.infer import open_engine
-from worker.model import EmotionModel, Release, save_bundle
-from worker.recordings import Shape, load
-from worker.settings import ModelSettings, Settings
+from callmood.schemas.call import Call
+from callmood.schemas.utterance import Utterance
+from callmood.worker import g711
+from callmood.worker.commands import analyze
+from callmood.worker.commands.recordings import Shape, load
+from callmood.worker.engine.infer import open_engine
+from callmood.worker.model.model import EmotionModel, Release, save_bundle
+from callmood.worker.settings import ModelSettings, Settings
 
 CONFIG = transformers.HubertConfig(
     hidden_size=16,

@@ -5,9 +5,9 @@ import pytest
 import soxr
 import torch
 
-from schemas.common import Encoding
-from worker import g711
-from worker.audio import prepare, resample, resampled
+from callmood.schemas.common import Encoding
+from callmood.worker import g711
+from callmood.worker.model.audio import prepare, resample, resampled
 
 RATE_HZ = 16_000
 

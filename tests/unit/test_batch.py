@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from worker.batch import Batcher
+from callmood.worker.engine.batch import Batcher
 
 
 @pytest.fixture

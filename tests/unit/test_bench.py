@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 from tiny import SIZE
 
-from worker import bench
-from worker.__main__ import main
-from worker.bench import batches, build, labels, latencies_ms, waste
-from worker.infer import Engine
-from worker.synthetic import duration_s, lengths_s, speak
+from callmood.__main__ import main
+from callmood.bench import engine
+from callmood.bench.engine import batches, build, labels, latencies_ms, waste
+from callmood.bench.synthetic import duration_s, lengths_s, speak
+from callmood.worker.engine.infer import Engine
 
 TINY = SIZE | {"classifier_proj_size": 16, "use_weighted_layer_sum": True, "num_labels": 4}
 
 
 @pytest.fixture(autouse=True)
 def _small_shape(monkeypatch):
-    monkeypatch.setitem(bench.SHAPES, "base", TINY)
-    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 2))
+    monkeypatch.setitem(engine.SHAPES, "base", TINY)
+    monkeypatch.setattr(engine, "BATCH_SIZES", (1, 2))
 
 
 def test_lengths_are_those_of_calls():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from worker import bf16
-from worker.bf16 import Bf16Linear
+from callmood.worker.engine import bf16
+from callmood.worker.engine.bf16 import Bf16Linear
 
 pytestmark = pytest.mark.skipif(not bf16.is_available(), reason="torch has no such products for this CPU")
 

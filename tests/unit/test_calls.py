@@ -6,11 +6,11 @@ import msgpack
 import pytest
 from telephony import EPOCH_MS, Leg, both, heard, log_of, quiet, voice
 
-from worker import decode
-from worker.alert import DEFAULT_RULES
-from worker.calls import Call
-from worker.errors import BadRecord, ConfigurationError
-from worker.settings import PolicySettings, Settings
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.call import Call
+from callmood.worker.errors import BadRecord, ConfigurationError
+from callmood.worker.intake import decode
+from callmood.worker.settings import PolicySettings, Settings
 
 READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)

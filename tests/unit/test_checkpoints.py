@@ -8,9 +8,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny import SIZE
 
-from worker.checkpoints import Calibration
-from worker.errors import ModelError
-from worker.model import EmotionModel, Release, load, save_bundle
+from callmood.worker.errors import ModelError
+from callmood.worker.model.checkpoints import Calibration
+from callmood.worker.model.model import EmotionModel, Release, load, save_bundle
 
 ONE_LAYER = SIZE | {"num_hidden_layers": 1}
 RELEASE = Release("tiny", "1.2.3", "abc123", Calibration(temperature=1.7, abstain_below=0.4))

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from dashboard.reader import CallView
-from dashboard.table import alert_line, banner, call_line, call_table, is_synthetic, screen, utterance_line
-from schemas.alert import Alert
-from schemas.call import Call
-from schemas.common import EMOTIONS, Emotion, Encoding, Role
-from schemas.utterance import Utterance as UtteranceRecord
-from worker import aggregate, policy
-from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from worker.render import Stamps, Times, utterance_record
-from worker.settings import PolicySettings
+from callmood.dashboard.reader import CallView
+from callmood.dashboard.table import alert_line, banner, call_line, call_table, is_synthetic, screen, utterance_line
+from callmood.schemas.alert import Alert
+from callmood.schemas.call import Call
+from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.schemas.utterance import Utterance as UtteranceRecord
+from callmood.worker.call import aggregate, policy
+from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.settings import PolicySettings
 
 _TIMES = Times(10**12 + 100, 10**12 + 200, 10**12 + 420)
 _EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"

@@ -1,6 +1,6 @@
 """Deadlines come due in order, once, and only the newest of a key counts."""
 
-from worker.deadlines import Deadlines
+from callmood.worker.partition.deadlines import Deadlines
 
 
 def at(**deadlines_ms):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from schemas.common import Encoding, Event, Notice, Role
-from worker.decode import decode
-from worker.errors import BadRecord, ConfigurationError, Reason
-from worker.records import AudioFormat, Position, Record
+from callmood.schemas.common import Encoding, Event, Notice, Role
+from callmood.worker.errors import BadRecord, ConfigurationError, Reason
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import AudioFormat, Position, Record
 
 AUDIO = b"\x7f\xff" * 80
 LEGAL = {"schema": "callmood.audio/1", "seq": "0", "encoding": "pcmu", "rate": "8000", "layout": "customer,agent"}

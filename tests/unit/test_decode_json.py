@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from schemas.common import Event
-from worker.decode import decode
-from worker.errors import BadRecord, Reason
-from worker.records import Position, Record
+from callmood.schemas.common import Event
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import Position, Record
 
 AUDIO = b"\x7f\xff" * 80
 HEADERS = {"schema": "callmood.audio/1", "seq": "3", "encoding": "pcmu", "rate": "8000", "layout": "customer,agent"}

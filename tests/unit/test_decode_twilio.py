@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from schemas.common import Encoding, Event, Notice, Role
-from worker.decode import decode
-from worker.errors import BadRecord, Reason
-from worker.records import AudioFormat, Position, Record
+from callmood.schemas.common import Encoding, Event, Notice, Role
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import AudioFormat, Position, Record
 
 CALL = b"CA" + b"c" * 32
 STREAM = "MZ" + "5" * 32

@@ -3,10 +3,10 @@
 import msgpack
 import pytest
 
-from schemas.common import Event
-from worker.ended import Ended, EndedCalls
-from worker.errors import BadRecord, Reason
-from worker.records import Chunk, Position
+from callmood.schemas.common import Event
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.partition.ended import Ended, EndedCalls
+from callmood.worker.records import Chunk, Position
 
 MEMORY_MS = 600_000
 

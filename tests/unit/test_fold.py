@@ -3,10 +3,10 @@
 import msgpack
 from telephony import Leg, Worker, heard, log_of, quiet, voice
 
-from schemas.common import Notice
-from worker.alert import DEFAULT_RULES, Measure, Rule
-from worker.fold import Fold
-from worker.records import Result, Unheard
+from callmood.schemas.common import Notice
+from callmood.worker.call.alert import DEFAULT_RULES, Measure, Rule
+from callmood.worker.call.fold import Fold
+from callmood.worker.records import Result, Unheard
 
 SILENCE_RULE = Rule(name="silence", measure=Measure.SILENCE, raise_at=5, clear_at=0)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from schemas.common import Encoding
-from worker import g711
+from callmood.schemas.common import Encoding
+from callmood.worker import g711
 
 EVERY_VALUE = np.arange(-32_768, 32_768).astype(np.int16)
 EVERY_CODE = bytes(range(256))

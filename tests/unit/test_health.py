@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from worker import health
-from worker.health import Answer, Probes
+from callmood.worker.run import health
+from callmood.worker.run.health import Answer, Probes
 
 
 def get(server, path):

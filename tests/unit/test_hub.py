@@ -6,10 +6,10 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from worker import hub
-from worker.checkpoints import DEMO_FOLDER
-from worker.errors import ModelError
-from worker.model import load
+from callmood.worker.errors import ModelError
+from callmood.worker.model import hub
+from callmood.worker.model.checkpoints import DEMO_FOLDER
+from callmood.worker.model.model import load
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 PATH = f"hf://owner/some-model.v1@{REVISION}"

@@ -7,13 +7,22 @@ import pytest
 import torch
 import transformers
 
-from schemas.common import Encoding
-from worker import audio, infer
-from worker.checkpoints import Calibration, HeadKind
-from worker.errors import ConfigurationError, ModelError
-from worker.infer import FAILED, LOW_CONFIDENCE, NOT_FINITE, OUT_OF_MEMORY, TOO_SHORT, Engine, open_engine
-from worker.model import EmotionModel, Release, save_bundle
-from worker.settings import ModelSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.engine import infer
+from callmood.worker.engine.infer import (
+    FAILED,
+    LOW_CONFIDENCE,
+    NOT_FINITE,
+    OUT_OF_MEMORY,
+    TOO_SHORT,
+    Engine,
+    open_engine,
+)
+from callmood.worker.errors import ConfigurationError, ModelError
+from callmood.worker.model import audio
+from callmood.worker.model.checkpoints import Calibration, HeadKind
+from callmood.worker.model.model import EmotionModel, Release, save_bundle
+from callmood.worker.settings import ModelSettings
 
 CONFIG = transformers.HubertConfig(
     hidden_size=16,

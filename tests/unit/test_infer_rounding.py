@@ -7,15 +7,15 @@ import pytest
 import torch
 from tiny import BASE, LARGE, SIZE
 
-from schemas.common import Encoding
-from worker import bf16, int8
-from worker.bf16 import Bf16Linear
-from worker.checkpoints import Calibration
-from worker.errors import ModelError
-from worker.infer import CLOSE, INT8, NOT_FINITE, Engine, open_engine
-from worker.model import EmotionModel, Release, save_bundle
-from worker.packed import PackedModel
-from worker.settings import ModelSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.engine import bf16, int8
+from callmood.worker.engine.bf16 import Bf16Linear
+from callmood.worker.engine.infer import CLOSE, INT8, NOT_FINITE, Engine, open_engine
+from callmood.worker.engine.packed import PackedModel
+from callmood.worker.errors import ModelError
+from callmood.worker.model.checkpoints import Calibration
+from callmood.worker.model.model import EmotionModel, Release, save_bundle
+from callmood.worker.settings import ModelSettings
 
 
 def sound(samples, seed=0):
@@ -131,7 +131,7 @@ def test_a_model_that_cannot_be_rounded_is_refused(model, tmp_path):
 def test_a_type_that_nobody_chose_gives_way_to_float32(model, tmp_path, monkeypatch, caplog):
     """Where bfloat16 comes out wrong, a worker told to compute in it does not start; with auto it does, in float32."""
     save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
-    monkeypatch.setattr("worker.infer._choose_type", lambda *_: "bf16")
+    monkeypatch.setattr("callmood.worker.engine.infer._choose_type", lambda *_: "bf16")
     assert open_engine(ModelSettings(path=str(tmp_path), device="cpu")).dtype == "bf16"
     call, wrong = PackedModel.__call__, torch.tensor([2.0, 0, 0, -2])
     monkeypatch.setattr(

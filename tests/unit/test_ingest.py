@@ -4,14 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from worker import traces
-from worker.commits import Restored, TopicPartition
-from worker.consume import Changes
-from worker.errors import StoreUnavailable
-from worker.ingest import Ingest, Outside
-from worker.records import Position, Record
-from worker.settings import Settings
-from worker.stream_time import StreamTime
+from callmood.worker.adapters.consume import Changes
+from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.errors import StoreUnavailable
+from callmood.worker.records import Position, Record
+from callmood.worker.run import traces
+from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.settings import Settings
+from callmood.worker.stream_time import StreamTime
 
 UNREADABLE = Record(Position("audio", 0, 0), b"call", b"", (), 1)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from worker.int8 import Int8Linear, is_available
+from callmood.worker.engine.int8 import Int8Linear, is_available
 
 
 @pytest.fixture

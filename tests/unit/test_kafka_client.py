@@ -7,9 +7,9 @@ import pytest
 from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError, TopicAuthorizationFailedError
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
-from worker.errors import ConfigurationError, KafkaUnavailable
-from worker.kafka_client import kafka_errors
-from worker.settings import Settings
+from callmood.worker.adapters.kafka_client import kafka_errors
+from callmood.worker.errors import ConfigurationError, KafkaUnavailable
+from callmood.worker.settings import Settings
 
 
 def after(error, cause):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.ledger import Ledger
+from callmood.worker.partition.ledger import Ledger
 
 
 def opened(*offsets, start=0):

@@ -6,8 +6,8 @@ import logging
 import pytest
 import structlog
 
-from worker import logs
-from worker.settings import LogSettings
+from callmood.worker import logs
+from callmood.worker.settings import LogSettings
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from worker.media_time import MediaTime
+from callmood.worker.speech.media_time import MediaTime
 
 
 def begun(rate_hz=8000, media_ms=0.0, offset_ms=0):

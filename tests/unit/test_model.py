@@ -5,9 +5,9 @@ import torch
 import transformers
 from tiny import BASE, LARGE, SIZE
 
-from worker.checkpoints import HeadKind
-from worker.errors import ModelError
-from worker.model import EmotionModel
+from callmood.worker.errors import ModelError
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel
 
 KINDS = {
     "hubert": (transformers.HubertConfig, transformers.HubertForSequenceClassification),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.common import Encoding, Notice, Role
-from worker.commands import options
+from callmood.schemas.common import Encoding, Notice, Role
+from callmood.worker.commands import options
 
 
 def parse(*words):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from schemas.common import Event
-from worker.order import Ready, StreamOrder
-from worker.records import Chunk, Position
+from callmood.schemas.common import Event
+from callmood.worker.records import Chunk, Position
+from callmood.worker.speech.order import Ready, StreamOrder
 
 
 def _chunk(seq, event=Event.MEDIA):

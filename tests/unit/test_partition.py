@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from telephony import EPOCH_MS, Leg, Store, Worker, analyse, in_time, log_of, quiet, voice
 
-from worker.errors import TooManyBadRecords
-from worker.settings import Settings
+from callmood.worker.errors import TooManyBadRecords
+from callmood.worker.settings import Settings
 
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)
 

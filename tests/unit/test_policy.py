@@ -2,10 +2,10 @@
 
 import pytest
 
-from schemas.common import Notice, Role
-from schemas.parts import PolicyStamp
-from worker import policy
-from worker.settings import PolicySettings
+from callmood.schemas.common import Notice, Role
+from callmood.schemas.parts import PolicyStamp
+from callmood.worker.call import policy
+from callmood.worker.settings import PolicySettings
 
 
 def test_only_customers_are_heard_by_default():

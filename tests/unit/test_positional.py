@@ -7,7 +7,7 @@ from transformers import HubertConfig, Wav2Vec2Config
 from transformers.models.hubert.modeling_hubert import HubertPositionalConvEmbedding
 from transformers.models.wav2vec2.modeling_wav2vec2 import Wav2Vec2PositionalConvEmbedding
 
-from worker.positional import PositionalConvolution
+from callmood.worker.engine.positional import PositionalConvolution
 
 KERNELS = (128, 127, 32, 8, 3, 1)
 

@@ -1,7 +1,7 @@
 """Whether the work moves on."""
 
-from worker.commits import TopicPartition
-from worker.progress import Progress
+from callmood.worker.commits import TopicPartition
+from callmood.worker.run.progress import Progress
 
 ONE, OTHER = TopicPartition("audio", 0), TopicPartition("audio", 1)
 

@@ -5,10 +5,11 @@ import pytest
 import soundfile
 from telephony import SOURCE
 
-from schemas.common import Encoding, Notice, Role
-from worker import decode, g711
-from worker.recordings import BadRecording, Shape, load
-from worker.records import Position, Record
+from callmood.schemas.common import Encoding, Notice, Role
+from callmood.worker import g711
+from callmood.worker.commands.recordings import BadRecording, Shape, load
+from callmood.worker.intake import decode
+from callmood.worker.records import Position, Record
 
 
 @pytest.fixture

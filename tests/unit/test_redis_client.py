@@ -4,8 +4,8 @@ import pytest
 import redis
 from redis._parsers.base import BaseParser
 
-from worker.errors import ConfigurationError, StoreUnavailable
-from worker.redis_client import redis_errors
+from callmood.worker.adapters.redis_client import redis_errors
+from callmood.worker.errors import ConfigurationError, StoreUnavailable
 
 
 def raised_by(line):

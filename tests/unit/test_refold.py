@@ -2,13 +2,13 @@
 
 import json
 
-from schemas.common import EMOTIONS, Encoding, Notice, Role
-from schemas.utterance import Utterance as UtteranceRecord
-from worker import aggregate, alert, policy
-from worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from worker.refold import refold
-from worker.render import Stamps, utterance_record
-from worker.settings import PolicySettings
+from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
+from callmood.schemas.utterance import Utterance as UtteranceRecord
+from callmood.worker.call import aggregate, alert, policy
+from callmood.worker.call.refold import refold
+from callmood.worker.call.render import Stamps, utterance_record
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.settings import PolicySettings
 
 _STAMPS = Stamps(policy.stamp(PolicySettings()), ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64))
 

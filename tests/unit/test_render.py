@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from telephony import EPOCH_MS, SOURCE, STAMPS
 
-from schemas.common import Encoding, Role
-from schemas.utterance import Utterance as Contract
-from worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
-from worker.render import Times, utterance_record
+from callmood.schemas.common import Encoding, Role
+from callmood.schemas.utterance import Utterance as Contract
+from callmood.worker.call.render import Times, utterance_record
+from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
 
 UTTERANCE = Utterance(
     id="call-1:0:0:3680",

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from schemas.common import Role
-from worker.commands.replay import Call, _interleaved
-from worker.recordings import Recording, Shape
+from callmood.schemas.common import Role
+from callmood.worker.commands.recordings import Recording, Shape
+from callmood.worker.commands.replay import Call, _interleaved
 
 
 def call(call_id, duration_ms, chunk_ms):

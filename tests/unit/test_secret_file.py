@@ -2,8 +2,8 @@
 
 import pytest
 
-from worker.errors import ConfigurationError
-from worker.secret_file import SecretFile
+from callmood.worker.adapters.secret_file import SecretFile
+from callmood.worker.errors import ConfigurationError
 
 
 def test_it_is_read_again_each_time(tmp_path):

@@ -5,11 +5,11 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from schemas.common import Encoding
-from worker.g711 import encode_pcma, encode_pcmu
-from worker.records import Cut
-from worker.segment import Segmenter
-from worker.settings import SegmentSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import encode_pcma, encode_pcmu
+from callmood.worker.records import Cut
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.segment import Segmenter
 
 RATE_HZ = 8000
 _RULES = SegmentSettings(padding_ms=100)

@@ -5,11 +5,11 @@ import wave
 import numpy as np
 import pytest
 
-from schemas.common import Encoding
-from worker.g711 import encode_pcmu
-from worker.records import Cut
-from worker.segment import Segmenter
-from worker.settings import SegmentSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import encode_pcmu
+from callmood.worker.records import Cut
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.segment import Segmenter
 
 _FRAME = 160  # 20 ms at 8 kHz
 _PROMPTS = (

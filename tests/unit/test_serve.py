@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 import zmq
 
-from schemas.common import Encoding
-from worker import serve, wire
-from worker.records import ModelInfo, Prediction
-from worker.settings import ModelSettings
+from callmood.schemas.common import Encoding
+from callmood.worker.inference import serve, wire
+from callmood.worker.records import ModelInfo, Prediction
+from callmood.worker.settings import ModelSettings
 
 SURE = Prediction((0.7, 0.1, 0.1, 0.1), None)
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from schemas.common import Role
-from worker import settings
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Role
+from callmood.worker import settings
+from callmood.worker.errors import ConfigurationError
 
 
 @pytest.fixture(autouse=True)

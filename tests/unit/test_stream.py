@@ -5,12 +5,12 @@ from functools import partial
 import pytest
 from telephony import Leg, both, log_of, quiet, voice
 
-from worker import decode
-from worker.errors import BadRecord, Reason
-from worker.media_time import MediaTime
-from worker.records import Cut, Unheard
-from worker.settings import InputSettings, SegmentSettings
-from worker.stream import Stream
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.intake import decode
+from callmood.worker.records import Cut, Unheard
+from callmood.worker.settings import InputSettings, SegmentSettings
+from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.stream import Stream
 
 READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)

@@ -3,7 +3,7 @@
 import pytest
 from telephony import Leg, analyse, quiet, voice
 
-from schemas.call import Call
+from callmood.schemas.call import Call
 
 BEFORE, AFTER = quiet(0.6) + voice(1), quiet(0.6) + voice(1) + quiet(1)
 

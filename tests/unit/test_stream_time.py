@@ -1,6 +1,6 @@
 """Observed time: what a partition's clock makes of the clocks of many gateways."""
 
-from worker.stream_time import StreamTime
+from callmood.worker.stream_time import StreamTime
 
 
 def after(time, *timestamps_ms):

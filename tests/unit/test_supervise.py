@@ -11,7 +11,7 @@ def test_a_taken_health_port_ends_the_worker():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         settings = {"HOST": "127.0.0.1", "PORT": str(taken.getsockname()[1])}
         done = subprocess.run(
-            [sys.executable, "-m", "worker", "worker"],
+            [sys.executable, "-m", "callmood", "worker"],
             env=os.environ | {f"CALLMOOD_WORKER__HEALTH_{name}": value for name, value in settings.items()},
             capture_output=True,
             text=True,

@@ -6,12 +6,12 @@ import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from worker import traces
-from worker.commits import Commit, TopicPartition
-from worker.errors import ConfigurationError
-from worker.logs import call_hash
-from worker.settings import TraceSettings
-from worker.stream_time import StreamTime
+from callmood.worker.commits import Commit, TopicPartition
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.logs import call_hash
+from callmood.worker.run import traces
+from callmood.worker.settings import TraceSettings
+from callmood.worker.stream_time import StreamTime
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALL = "+4930123456"

@@ -4,8 +4,8 @@ import msgpack
 import numpy as np
 import pytest
 
-from worker import vad as module
-from worker.vad import VAD_VERSION, Vad, self_test
+from callmood.worker.speech import vad as module
+from callmood.worker.speech.vad import VAD_VERSION, Vad, self_test
 
 
 def _frames(rate_hz, count):

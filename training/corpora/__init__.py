@@ -6,8 +6,8 @@ Sources of the layouts and names: each corpus' own documentation, as told in the
 from collections.abc import Mapping
 from typing import Final
 
-from training.corpora import acted, iemocap, meld, own, podcast
-from training.corpora.found import Corpus
+from callmood.training.corpora import acted, iemocap, meld, own, podcast
+from callmood.training.corpora.found import Corpus
 
 CORPORA: Final[Mapping[str, Corpus]] = {
     corpus.name: corpus

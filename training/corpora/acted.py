@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from schemas.common import Emotion
-from training.corpora.found import Corpus, Found, column, files
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training.corpora.found import Corpus, Found, column, files
+from callmood.worker.errors import ConfigurationError
 
 _SEXES: Final = {"male": "M", "female": "F"}
 

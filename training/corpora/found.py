@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from schemas.common import Emotion
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.worker.errors import ConfigurationError
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from schemas.common import Emotion
-from training.corpora.found import Corpus, Found, files
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training.corpora.found import Corpus, Found, files
+from callmood.worker.errors import ConfigurationError
 
 _LINE: Final = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t\[", re.MULTILINE)
 _NAME: Final = re.compile(r"^Ses(?P<session>\d\d)[FM]_(?P<style>impro|script)\d\d(_\d)?[a-z]?_(?P<speaker>[FM])\w*\d+$")

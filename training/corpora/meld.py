@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from schemas.common import Emotion
-from training.corpora.found import Corpus, Found, column, files
+from callmood.schemas.common import Emotion
+from callmood.training.corpora.found import Corpus, Found, column, files
 
 _LABELS: Final = {
     "anger": Emotion.ANGER,

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from schemas.common import Emotion
-from training.corpora.found import Corpus, Found
-from worker.errors import ConfigurationError
+from callmood.schemas.common import Emotion
+from callmood.training.corpora.found import Corpus, Found
+from callmood.worker.errors import ConfigurationError
 
 _NEEDED: Final = {"path", "label", "speaker"}
 _KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split"}

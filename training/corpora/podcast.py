@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from schemas.common import Emotion
-from training.corpora.found import Corpus, Found, column, files
+from callmood.schemas.common import Emotion
+from callmood.training.corpora.found import Corpus, Found, column, files
 
 _LABELS: Final = {"A": Emotion.ANGER, "H": Emotion.HAPPINESS, "N": Emotion.NEUTRAL, "S": Emotion.SADNESS}
 _WORDS: Final = {"angry": "A", "happy": "H", "neutral": "N", "sad": "S"}  # in the detailed labels

@@ -9,10 +9,10 @@ from typing import Any
 from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
-from worker import settings
-from worker.errors import CallmoodError
-from worker.kafka_client import connection, kafka_errors, refusals_raised
-from worker.settings import Settings
+from callmood.worker import settings
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, refusals_raised
+from callmood.worker.errors import CallmoodError
+from callmood.worker.settings import Settings
 
 _OPTIONS = {
     ResourceType.TOPIC: "--topic",

@@ -10,18 +10,20 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from worker import decode, policy, settings
-from worker.alert import DEFAULT_RULES
-from worker.commands import options
-from worker.commits import Restored, TopicPartition
-from worker.errors import CallmoodError
-from worker.infer import Engine, open_engine
-from worker.partition import Partition
-from worker.recordings import BadRecording, Recording, load
-from worker.records import Position, Record, Utterance
-from worker.render import Stamps
-from worker.settings import Settings
-from worker.stream_time import StreamTime
+from callmood.worker import settings
+from callmood.worker.call import policy
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.render import Stamps
+from callmood.worker.commands import options
+from callmood.worker.commands.recordings import BadRecording, Recording, load
+from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.engine.infer import Engine, open_engine
+from callmood.worker.errors import CallmoodError
+from callmood.worker.intake import decode
+from callmood.worker.partition.partition import Partition
+from callmood.worker.records import Position, Record, Utterance
+from callmood.worker.settings import Settings
+from callmood.worker.stream_time import StreamTime
 
 _SOURCE = TopicPartition("file", 0)
 

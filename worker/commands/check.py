@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from worker import preflight, settings
-from worker.errors import CallmoodError, ConfigurationError, ModelError
+from callmood.worker import settings
+from callmood.worker.commands import preflight
+from callmood.worker.errors import CallmoodError, ConfigurationError, ModelError
 
 _AGAIN = 75  # as a worker that should be started again
 

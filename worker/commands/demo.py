@@ -19,16 +19,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from dashboard.reader import Dashboard
-from dashboard.terminal import watch
-from worker import settings
-from worker.commands.replay import Call, send
-from worker.errors import CallmoodError
-from worker.recordings import Shape, load
-from worker.redis_client import redis_address
-from worker.settings import Settings
+from callmood.dashboard.reader import Dashboard
+from callmood.dashboard.terminal import watch
+from callmood.worker import settings
+from callmood.worker.adapters.redis_client import redis_address
+from callmood.worker.commands.recordings import Shape, load
+from callmood.worker.commands.replay import Call, send
+from callmood.worker.errors import CallmoodError
+from callmood.worker.settings import Settings
 
-_EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
+_EXAMPLES = Path(__file__).parents[3] / "examples" / "calls"
 _READY_S = 180
 _STOP_S = 40
 _GRACE_S = 60
@@ -101,7 +101,7 @@ def _worker(console: Console) -> Iterator[Path]:
     log = Path(tempfile.mkdtemp(prefix="callmood-demo-")) / "worker.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "worker", "worker"], env=environment, stdout=output, stderr=output
+            [sys.executable, "-m", "callmood", "worker"], env=environment, stdout=output, stderr=output
         )
     try:
         with console.status("worker: loading the model, joining the group"):

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 
-from worker import settings
-from worker.erase import erase
-from worker.errors import CallmoodError, ConfigurationError
+from callmood.worker import settings
+from callmood.worker.commands.erasure import erase
+from callmood.worker.errors import CallmoodError, ConfigurationError
 
 _AGAIN = 75
 _LEFT = 1

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from schemas.common import RATES_HZ, Encoding, Notice, Role
-from worker.recordings import Shape
+from callmood.schemas.common import RATES_HZ, Encoding, Notice, Role
+from callmood.worker.commands.recordings import Shape
 
 
 def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> None:

@@ -13,11 +13,11 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.table import Table
 
-from schemas.dead_letter import PREFIX
-from worker import settings
-from worker.errors import CallmoodError, Reason
-from worker.kafka_client import connection
-from worker.settings import KafkaSettings
+from callmood.schemas.dead_letter import PREFIX
+from callmood.worker import settings
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.errors import CallmoodError, Reason
+from callmood.worker.settings import KafkaSettings
 
 _SEND_S = 30
 _POLL_MS = 500

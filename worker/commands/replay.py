@@ -13,12 +13,12 @@ from kafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from worker import settings
-from worker.commands import options
-from worker.errors import CallmoodError
-from worker.kafka_client import connection
-from worker.recordings import Recording, Sent, load
-from worker.settings import KafkaSettings
+from callmood.worker import settings
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.commands import options
+from callmood.worker.commands.recordings import Recording, Sent, load
+from callmood.worker.errors import CallmoodError
+from callmood.worker.settings import KafkaSettings
 
 _FLUSH_S = 30
 

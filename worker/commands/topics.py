@@ -7,10 +7,10 @@ from contextlib import closing
 from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
-from worker import settings
-from worker.errors import CallmoodError
-from worker.kafka_client import connection, kafka_errors, refusals_raised
-from worker.preflight import topics_of
+from callmood.worker import settings
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, refusals_raised
+from callmood.worker.commands.preflight import topics_of
+from callmood.worker.errors import CallmoodError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

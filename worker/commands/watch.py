@@ -5,11 +5,11 @@ import sys
 
 import redis
 
-from dashboard.reader import Dashboard
-from dashboard.terminal import watch
-from worker import settings
-from worker.errors import CallmoodError
-from worker.redis_client import redis_address
+from callmood.dashboard.reader import Dashboard
+from callmood.dashboard.terminal import watch
+from callmood.worker import settings
+from callmood.worker.adapters.redis_client import redis_address
+from callmood.worker.errors import CallmoodError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,8 +3,9 @@
 import argparse
 import sys
 
-from worker import settings, supervise
-from worker.errors import ConfigurationError
+from callmood.worker import settings
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.run import supervise
 
 
 def add_arguments(_parser: argparse.ArgumentParser) -> None:

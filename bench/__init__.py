@@ -1,0 +1,1 @@
+"""Benchmarks of callmood. Each prints a table of figures that were measured in one run."""

@@ -1,0 +1,1 @@
+"""One training: data, augmentation, loss, schedule, devices, checkpoints of a run."""

@@ -1,0 +1,216 @@
+"""Manifest items as batches, through the worker's own preparation: the model trains on what it will hear in service.
+
+Every draw (order, speed, crop, augmentation) is a function of the seed, the pass and the clip: a run that is
+resumed, or dealt out to several processes, sees what it would have seen otherwise.
+"""
+
+import dataclasses
+import wave
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from callmood.schemas.common import EMOTIONS, RATES_HZ, Encoding
+from callmood.training import manifest
+from callmood.training.loop import augment
+from callmood.training.options import AugmentConfig, TrainConfig
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.model import audio
+
+_SAMPLE_BYTES = 2
+_ORDER, _CLIP = range(2)  # what a draw is for
+_NO_AUGMENTATION = AugmentConfig()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Clip:
+    """One utterance in memory: s16le bytes, the index of its label in `EMOTIONS`, and its votes' shares, if any."""
+
+    rate_hz: int
+    audio: bytes
+    label: int
+    votes: tuple[float, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        """Length."""
+        return len(self.audio) / _SAMPLE_BYTES / self.rate_hz
+
+    def at_speed(self, speed: float) -> "Clip":
+        """The same samples, played faster or slower."""
+        return dataclasses.replace(self, rate_hz=round(self.rate_hz * speed))
+
+    def crop(self, seconds: float, rng: np.random.Generator) -> "Clip":
+        """A random stretch of at most `seconds`."""
+        room = len(self.audio) // _SAMPLE_BYTES - round(seconds * self.rate_hz)
+        if room <= 0:
+            return self
+        start = int(rng.integers(room + 1)) * _SAMPLE_BYTES
+        stretch = self.audio[start : start + round(seconds * self.rate_hz) * _SAMPLE_BYTES]
+        return dataclasses.replace(self, audio=stretch)
+
+    def through(self, config: AugmentConfig, rng: np.random.Generator) -> "Clip":
+        """The clip after a telephone line that is drawn; or, by chance, as it is."""
+        if rng.random() >= config.probability:
+            return self
+        samples = np.frombuffer(self.audio, "<i2")
+        return dataclasses.replace(
+            self, audio=augment.telephone_line(samples, self.rate_hz, config, rng).tobytes(), rate_hz=augment.RATE_HZ
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """What `EmotionModel.forward` takes; int64 labels [batch]; and votes' shares [batch, 4], one-hot where none are."""
+
+    waveforms: Tensor
+    lengths: Tensor
+    labels: Tensor
+    votes: Tensor
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on a device."""
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True) for field in dataclasses.fields(self)
+        }
+        return Batch(**moved)
+
+    def pin_memory(self) -> "Batch":
+        """In memory that a GPU reads by itself; torch's DataLoader asks for it."""
+        return Batch(**{field.name: getattr(self, field.name).pin_memory() for field in dataclasses.fields(self)})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Share:
+    """Which part of each step is this process': `rank` of `world`."""
+
+    rank: int = 0
+    world: int = 1
+
+
+class Plan:
+    """Which clips each step trains on.
+
+    A step is `accumulate` batches on each of `world` processes; where a pass' last step lacks some, batches of its
+    beginning come again.
+    """
+
+    def __init__(self, clips: Sequence[Clip], config: TrainConfig, share: Share) -> None:
+        self._config, self._share = config, share
+        crop_s = config.crop_s or float("inf")
+        self._seconds = np.array([min(clip.seconds, crop_s) for clip in clips])
+        self._batches_per_step = config.accumulate * share.world
+        batches = -(-len(clips) // config.batch_size)
+        self.steps_per_pass = -(-batches // self._batches_per_step)
+
+    def from_step(self, step: int, end: int) -> Iterator[list[tuple[int, int]]]:
+        """This process' batches of steps `step` to `end`, each a list of (pass, index of the clip)."""
+        number = -1
+        for current in range(step, end):
+            if current // self.steps_per_pass != number:
+                number = current // self.steps_per_pass
+                batches = self._pass(number)
+            first = current % self.steps_per_pass * self._batches_per_step + self._share.rank
+            for k in range(self._config.accumulate):
+                batch = batches[(first + k * self._share.world) % len(batches)]
+                yield [(number, int(index)) for index in batch]
+
+    def _pass(self, number: int) -> list[np.ndarray[Any, Any]]:
+        """Batches of one pass: shuffled, and within every `bucket_batches` of them by length; shuffled again."""
+        rng = np.random.default_rng((self._config.seed, _ORDER, number))
+        order = rng.permutation(self._seconds.size)
+        size = self._config.batch_size
+        bucket_size = size * self._config.bucket_batches
+        batches = []
+        for start in range(0, order.size, bucket_size):
+            bucket = order[start : start + bucket_size]
+            if self._config.bucket_batches > 1:
+                bucket = bucket[np.argsort(self._seconds[bucket], kind="stable")]
+            batches += [bucket[i : i + size] for i in range(0, bucket.size, size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+class _Drawn(Dataset[Clip]):
+    """Clips as training hears them, by (pass, index)."""
+
+    def __init__(self, clips: Sequence[Clip], config: TrainConfig, augmentation: AugmentConfig) -> None:
+        self._clips, self._config, self._augmentation = clips, config, augmentation
+
+    def __getitem__(self, key: tuple[int, int]) -> Clip:
+        number, index = key
+        rng = np.random.default_rng((self._config.seed, _CLIP, number, index))
+        speed = float(rng.choice(self._config.speeds))
+        clip = self._clips[index]
+        if self._config.crop_s:
+            clip = clip.crop(self._config.crop_s * speed, rng)
+        return clip.through(self._augmentation, rng).at_speed(speed)
+
+
+def training_batches(
+    clips: Sequence[Clip],
+    config: TrainConfig,
+    batches: Iterable[list[tuple[int, int]]],
+    augmentation: AugmentConfig = _NO_AUGMENTATION,
+) -> Iterator[Batch]:
+    """The batches of a `Plan`, read and augmented by `config.workers` processes."""
+    loader = DataLoader(
+        _Drawn(clips, config, augmentation),
+        batch_sampler=batches,
+        collate_fn=collate,
+        num_workers=config.workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    yield from loader
+
+
+def evaluation_batches(clips: Sequence[Clip], *, batch_size: int) -> Iterator[tuple[list[int], Batch]]:
+    """Every clip once and whole, shortest first, each batch with the indices of its clips."""
+    order = sorted(range(len(clips)), key=lambda i: clips[i].seconds)
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        yield indices, collate([clips[i] for i in indices])
+
+
+def collate(clips: Sequence[Clip]) -> Batch:
+    """Decode, resample to 16 kHz and pad, as the worker does."""
+    waveforms, lengths = audio.prepare([(Encoding.S16LE, clip.rate_hz, clip.audio) for clip in clips])
+    one_hot = np.eye(len(EMOTIONS))
+    votes = np.array([clip.votes or one_hot[clip.label] for clip in clips])
+    return Batch(
+        waveforms, lengths, torch.tensor([clip.label for clip in clips]), torch.tensor(votes, dtype=torch.float32)
+    )
+
+
+def load(path: Path) -> dict[str, list[Clip]]:
+    """Read a manifest and its audio: clips by split, in the manifest's order.
+
+    Raises:
+        ConfigurationError: the manifest is refused, or a file is no mono 16-bit WAV at a rate the worker knows.
+    """
+    clips: dict[str, list[Clip]] = {split: [] for split in manifest.SPLITS}
+    for item in manifest.read(path):
+        clips[item.split].append(read_clip(path.parent, item))
+    return clips
+
+
+def read_clip(folder: Path, item: manifest.Item) -> Clip:
+    """An item's audio; its path is relative to `folder`.
+
+    Raises:
+        ConfigurationError: see `load`.
+    """
+    path = folder / item.path
+    try:
+        with wave.open(str(path), "rb") as file:
+            rate_hz = file.getframerate()
+            if file.getnchannels() != 1 or file.getsampwidth() != _SAMPLE_BYTES or rate_hz not in RATES_HZ:
+                raise ConfigurationError(f"{path}: not mono 16-bit WAV at {', '.join(map(str, RATES_HZ))} Hz")
+            samples = file.readframes(file.getnframes())
+    except (OSError, EOFError, wave.Error) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    return Clip(rate_hz, samples, EMOTIONS.index(item.label), item.shares)

@@ -1,0 +1,1 @@
+"""Encoders and heads as training needs them: front ends, adapters, freezing."""

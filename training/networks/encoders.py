@@ -1,0 +1,114 @@
+"""The model of a run: a pre-trained encoder, from the hub or a folder, or one with random weights; and its head."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from torch import nn
+
+from callmood.training.networks import front_end
+from callmood.training.networks.attention_pooling import AttentionPoolingCnn
+from callmood.training.options import ModelConfig
+from callmood.worker.errors import ConfigurationError, ModelError
+from callmood.worker.model import hub
+from callmood.worker.model.checkpoints import HeadKind, ModelSpec, read_json
+from callmood.worker.model.model import ENCODERS, EmotionModel
+
+_PREPROCESSOR: Final = "preprocessor_config.json"
+_NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; some checkpoints come without
+
+
+def new(settings: ModelConfig, seed: int) -> nn.Module:
+    """Build the model; what has no pre-trained weights is drawn from `seed`.
+
+    Raises:
+        ConfigurationError: the encoder cannot be had, is of an unknown kind, or its weights do not fit.
+    """
+    torch.manual_seed(seed)
+    if settings.head == "attention_pooling_cnn":
+        return AttentionPoolingCnn()
+    try:
+        if settings.pretrained:
+            return _pretrained(settings)
+        normalize = settings.normalize if settings.normalize is not None else True
+        model = EmotionModel(_spec(settings, dict(settings.encoder), normalize=normalize))
+    except ModelError as error:
+        raise ConfigurationError(str(error)) from error
+    if settings.filter_bank:
+        front_end.start_as_filter_bank(model)
+    return model
+
+
+def checkpoint_activations(model: EmotionModel) -> None:
+    """Compute the transformer's activations again when gradients need them, instead of keeping them."""
+    encoder: Any = model.encoder
+    # transformers 5 gave it another name in one of its releases
+    enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def _pretrained(settings: ModelConfig) -> EmotionModel:
+    source = str(hub.folder(settings.pretrained) or settings.pretrained)
+    config = _config(settings, source)
+    model = EmotionModel(_spec(settings, config.to_dict(), normalize=_normalize(settings, source)))
+    _, encoder_class = ENCODERS[config.model_type]
+    transformers.utils.logging.disable_progress_bar()
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # it tells of every head that is not ours
+    try:
+        encoder, info = encoder_class.from_pretrained(
+            source, config=model.encoder.config, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_be_had(source, error) from error
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+    wrong = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])} - _NEVER_READ
+    if wrong:
+        raise ConfigurationError(f"{source}: weights missing or of another shape: {', '.join(sorted(wrong))}")
+    model.encoder = encoder
+    return model
+
+
+def _config(settings: ModelConfig, source: str) -> Any:
+    try:
+        config = transformers.AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise _cannot_be_had(source, error) from error
+    if config.model_type not in ENCODERS:
+        raise ConfigurationError(f"{source} is a {config.model_type}; known encoders are {', '.join(ENCODERS)}")
+    for name, value in settings.encoder.items():
+        if not hasattr(config, name):
+            raise ConfigurationError(f"model.encoder.{name}: {config.model_type} has no such setting")
+        setattr(config, name, value)
+    return config
+
+
+def _spec(settings: ModelConfig, encoder: dict[str, Any], *, normalize: bool) -> ModelSpec:
+    return ModelSpec(
+        encoder=encoder,
+        head=HeadKind(settings.head),
+        normalize=normalize,
+        normalize_eps=settings.normalize_eps,
+        output_norm=settings.output_norm,
+    )
+
+
+def _normalize(settings: ModelConfig, source: str) -> bool:
+    """As the configuration says, or else as the encoder was pre-trained: its preprocessor knows."""
+    if settings.normalize is not None:
+        return settings.normalize
+    try:
+        if Path(source).is_dir():
+            return bool(read_json(Path(source) / _PREPROCESSOR)["do_normalize"])
+        return bool(transformers.AutoFeatureExtractor.from_pretrained(source).do_normalize)
+    except (OSError, ValueError, KeyError, AttributeError, ModelError) as error:
+        raise ConfigurationError(
+            f"{source}: its {_PREPROCESSOR} does not say do_normalize ({error}); set model.normalize"
+        ) from error
+
+
+def _cannot_be_had(source: str, error: Exception) -> ConfigurationError:
+    first = str(error).strip().partition("\n")[0]
+    return ConfigurationError(f"no encoder at {source}: {first}; without a network, give a folder with --encoder")

@@ -1,0 +1,1 @@
+"""What comes out of a training: calibration, figures, reports, bundles, conversion."""

@@ -1,0 +1,74 @@
+"""Where a classifier is good and where it is not: figures by slice, and how sure of them one may be."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from callmood.training.evaluate import Labels, confusion, macro_f1, unweighted_accuracy, weighted_accuracy
+from callmood.training.manifest import Item
+
+_RESAMPLES: Final = 1000
+_INTERVAL: Final = (2.5, 97.5)
+_SHORT_S, _LONG_S = 3.0, 6.0
+
+_BY: Final[Mapping[str, Callable[[Item], str]]] = {
+    "gender": lambda item: item.gender,
+    "duration": lambda item: _duration(item.seconds),
+    "style": lambda item: item.style,
+    "language": lambda item: item.language,
+    "corpus": lambda item: item.corpus,
+    "session": lambda item: item.session,
+}
+
+
+def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str, dict[str, dict[str, Any]]]:
+    """Count, WA, UA and macro-F1 by gender, duration, style, language, corpus and session; where there are two or more.
+
+    Args:
+        items: of the utterances.
+        labels: [n], the truth.
+        predicted: [n].
+    """
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, value in _BY.items():
+        values = np.array([value(item) for item in items])
+        kinds = sorted(set(values.tolist()) - {""})
+        if len(kinds) > 1:
+            found[name] = {kind: _figures(labels[values == kind], predicted[values == kind]) for kind in kinds}
+    return found
+
+
+def intervals(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str, tuple[float, float]]:
+    """95 % bootstrap intervals of WA, UA and macro-F1: speakers are drawn, for utterances are not independent."""
+    people = sorted({item.person for item in items})
+    index = np.array([people.index(item.person) for item in items])
+    counts = np.array([confusion(labels[index == i], predicted[index == i]) for i in range(len(people))])
+    rng = np.random.default_rng(0)
+    drawn = [counts[rng.integers(len(people), size=len(people))].sum(axis=0) for _ in range(_RESAMPLES)]
+    figures: dict[str, Callable[[Any], float]] = {
+        "wa": weighted_accuracy,
+        "ua": unweighted_accuracy,
+        "macro_f1": macro_f1,
+    }
+    found = {}
+    for name, figure in figures.items():
+        low, high = np.percentile([figure(one) for one in drawn], _INTERVAL)
+        found[name] = (round(float(low), 4), round(float(high), 4))
+    return found
+
+
+def _figures(labels: Labels, predicted: Labels) -> dict[str, Any]:
+    counts = confusion(labels, predicted)
+    return {
+        "utterances": len(labels),
+        "wa": round(weighted_accuracy(counts), 4),
+        "ua": round(unweighted_accuracy(counts), 4),
+        "macro_f1": round(macro_f1(counts), 4),
+    }
+
+
+def _duration(seconds: float) -> str:
+    if seconds < _SHORT_S:
+        return f"under {_SHORT_S:g} s"
+    return f"{_SHORT_S:g} to {_LONG_S:g} s" if seconds <= _LONG_S else f"over {_LONG_S:g} s"

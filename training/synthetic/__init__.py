@@ -1,0 +1,1 @@
+"""The synthetic corpus: voices, prosody, telephone lines, whole calls."""

@@ -1,0 +1,1 @@
+"""Kafka and Redis: everything that talks to either."""

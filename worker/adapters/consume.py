@@ -1,0 +1,228 @@
+"""Kafka in: records of the assigned partitions, assignment changes, pause and resume.
+
+Rebalance listeners run on the client's own thread and must not call it: they only note what changed, and the poll
+loop acts on it. A new partition stays paused until its state is restored and `start` has found its position.
+"""
+
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaPartition
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.structs import MemberState
+
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.commits import TopicPartition
+from callmood.worker.errors import ConfigurationError, Fenced
+from callmood.worker.records import Position, Record
+from callmood.worker.settings import KafkaSettings
+
+_ASSIGNORS = {
+    "cooperative-sticky": CooperativeStickyAssignor,
+    "sticky": StickyPartitionAssignor,
+    "range": RangePartitionAssignor,
+}
+_FETCH_WAIT_MS = 50
+_JOIN_POLL_MS = 500
+
+
+@dataclass(slots=True)
+class Changes:
+    """What a rebalance took and gave since the last look."""
+
+    revoked: set[TopicPartition] = field(default_factory=set)
+    assigned: set[TopicPartition] = field(default_factory=set)
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """Notes changes; a lost membership ends the process, because a stale member may claim what is another's."""
+
+    def __init__(self, consumer: KafkaConsumer) -> None:
+        self._consumer = consumer
+        self._lock = threading.Lock()
+        self._changes = Changes()
+        self.is_lost = False
+
+    def take(self) -> Changes:
+        with self._lock:
+            changes, self._changes = self._changes, Changes()
+        return changes
+
+    def on_partitions_assigned(self, assigned: Iterable[KafkaPartition]) -> None:
+        self._consumer.pause(*assigned)
+        with self._lock:  # an assignment noted in changes already taken would never be restored
+            self._changes.assigned |= {TopicPartition(p.topic, p.partition) for p in assigned}
+
+    def on_partitions_revoked(self, revoked: Iterable[KafkaPartition]) -> None:
+        gone = {TopicPartition(p.topic, p.partition) for p in revoked}
+        with self._lock:
+            self._changes.revoked |= gone
+            self._changes.assigned -= gone
+
+    def on_partitions_lost(self, lost: Iterable[KafkaPartition]) -> None:
+        self.on_partitions_revoked(lost)
+        self.is_lost = True
+
+
+class AudioConsumer:
+    """A consumer of whole partitions in a group. Not thread-safe: one loop owns it.
+
+    Args:
+        settings: connection, group and the audio topic.
+        client_id: name of this process; with static membership, its place in the group.
+        outputs: read the topics of the workers' results instead, in a group of their own.
+
+    Raises:
+        ConfigurationError: the topic does not exist.
+    """
+
+    def __init__(self, settings: KafkaSettings, client_id: str, *, outputs: bool = False) -> None:
+        self._settings = settings
+        results = [settings.utterance_topic, settings.call_topic, settings.alert_topic]
+        topics = results if outputs else [settings.audio_topic]
+        self._consumer = KafkaConsumer(
+            **connection(settings),
+            client_id=client_id,
+            group_id=f"{settings.group_id}-projector" if outputs else settings.group_id,
+            group_instance_id=client_id if settings.membership == "static" else None,
+            partition_assignment_strategy=[_ASSIGNORS[settings.assignor]],
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",  # only met after retention loss: where to start is decided in start_of
+            allow_auto_create_topics=False,
+            session_timeout_ms=settings.session_timeout_ms,
+            heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 100),
+            max_poll_interval_ms=settings.max_poll_interval_ms,
+            max_poll_records=settings.max_poll_records,
+            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            max_partition_fetch_bytes=4 << 20,
+            receive_buffer_bytes=1 << 20,
+        )
+        missing = [topic for topic in topics if not self._consumer.partitions_for_topic(topic)]
+        if missing:
+            self._consumer.close(autocommit=False, timeout_ms=1_000)
+            raise ConfigurationError(
+                f"topic {missing[0]!r} does not exist on {settings.bootstrap_servers}: "
+                "create it, or set its name (CALLMOOD_KAFKA__AUDIO_TOPIC and the like)"
+            )
+        self._listener = _Listener(self._consumer)
+        self._consumer.subscribe(topics, listener=self._listener)
+        self._paused = False
+        self.membership: ConsumerGroupMetadata | None = None
+        """Our place in the group when it was last stable; None before, and once we are out."""
+
+    def poll(self, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
+        """The next records of the started partitions.
+
+        Raises:
+            Fenced: the group has taken this member's partitions away.
+        """
+        polled = self._consumer.poll(timeout_ms=max(timeout_ms, _JOIN_POLL_MS) if self._is_joining else timeout_ms)
+        if self._is_joining:
+            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 - see _is_joining
+        if self._listener.is_lost:
+            self.membership = None
+            raise Fenced("this worker was out of its consumer group for too long; its partitions are another's now")
+        member = self._consumer.group_metadata()
+        if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id:
+            self.membership = member
+        return {
+            TopicPartition(p.topic, p.partition): [
+                Record(
+                    Position(r.topic, r.partition, r.offset),
+                    r.key,
+                    r.value,
+                    tuple(r.headers or ()),
+                    max(r.timestamp, 0),
+                )
+                for r in records
+            ]
+            for p, records in polled.items()
+        }
+
+    def take_changes(self) -> Changes:
+        """Assignment changes since the last call."""
+        return self._listener.take()
+
+    def start_of(self, source: TopicPartition) -> int:
+        """Where a partition begins for which the store has no position."""
+        if self._settings.start == "earliest":
+            return self.oldest(source)
+        partition = KafkaPartition(*source)
+        return int(self._consumer.end_offsets([partition])[partition])
+
+    def oldest(self, source: TopicPartition) -> int:
+        """The first record that retention has left."""
+        partition = KafkaPartition(*source)
+        return int(self._consumer.beginning_offsets([partition])[partition])
+
+    @property
+    def _is_joining(self) -> bool:
+        """Whether a join is open.
+
+        kafka-python 3.0.12 forgets an open join of the group's leader when a poll ends before the join does: polls
+        then return nothing for ever, without an error. Asking for the join again keeps it known, and a longer poll
+        lets it end within one.
+        """
+        return bool(self._consumer._coordinator.rejoining)  # noqa: SLF001 - there is no public way to know
+
+    @property
+    def partitions(self) -> int:
+        """Partitions of the audio topic."""
+        return len(self._consumer.partitions_for_topic(self._settings.audio_topic))
+
+    def committed(self, source: TopicPartition, *, timeout_ms: int) -> int | None:
+        """The group's offset; waits while an open transaction holds a newer one."""
+        found = self._consumer.committed(KafkaPartition(*source), metadata=True, timeout_ms=timeout_ms)
+        return None if found is None else int(found.offset)
+
+    def position(self, source: TopicPartition) -> int:
+        """The next offset to read; control records are behind it too."""
+        return int(self._consumer.position(KafkaPartition(*source)))
+
+    def start(self, source: TopicPartition, offset: int) -> None:
+        """The partition is restored: read from this offset on.
+
+        Raises:
+            ConfigurationError: the topic ends before it.
+        """
+        partition = KafkaPartition(*source)
+        end = int(self._consumer.end_offsets([partition])[partition])
+        if offset > end:  # the client would begin at the start again, under states that belong to other records
+            raise ConfigurationError(
+                f"{source.topic}/{source.partition} ends at {end}, but we have read up to {offset}: the topic was made "
+                "again or has lost records. Delete our position and states of it (schemas/redis.md), or use another "
+                "CALLMOOD_REDIS__PREFIX"
+            )
+        self._consumer.seek(partition, offset)
+        if not self._paused:
+            self._consumer.resume(partition)
+
+    def pause(self) -> None:
+        """Read nothing for now, but stay in the group."""
+        self._paused = True
+        self._consumer.pause(*self._consumer.assignment())
+
+    def resume(self, sources: Iterable[TopicPartition]) -> None:
+        """Read these partitions again."""
+        self._paused = False
+        self._consumer.resume(*(KafkaPartition(*source) for source in sources))
+
+    def show_progress(self, watermarks: Mapping[TopicPartition, int]) -> None:
+        """Commit watermarks to the group, for lag displays only: the truth is in the store."""
+        offsets = {KafkaPartition(*source): OffsetAndMetadata(offset, "", -1) for source, offset in watermarks.items()}
+        self._consumer.commit_async(offsets)
+
+    def lag(self, source: TopicPartition) -> int | None:
+        """Records that have not been read yet; None before the first fetch."""
+        partition = KafkaPartition(*source)
+        highwater = self._consumer.highwater(partition)
+        return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
+
+    def close(self) -> None:
+        """Leave the group, so that others take over at once."""
+        self._consumer.close(autocommit=False, timeout_ms=5_000)

@@ -1,0 +1,33 @@
+"""A secret in a file that whoever rotates it may replace at any time."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from callmood.worker.errors import ConfigurationError
+
+
+class SecretFile:
+    """A password or a token, on a line of its own.
+
+    Args:
+        variable: the setting that names the file, for who reads the error.
+        path: where it is.
+
+    Raises:
+        ConfigurationError: it cannot be read, or is empty.
+    """
+
+    def __init__(self, variable: str, path: Path) -> None:
+        self._path = path
+        try:
+            self._newest = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{variable}: cannot read {path}: {error}") from None
+        if not self._newest:
+            raise ConfigurationError(f"{variable}: {path} is empty")
+
+    def read(self) -> str:
+        """What the file says now; while it is being replaced, what it said before."""
+        with suppress(OSError, UnicodeDecodeError):
+            self._newest = self._path.read_text(encoding="utf-8").strip() or self._newest
+        return self._newest

@@ -1,0 +1,1 @@
+"""One call: groups of utterances, the fold into its aggregate, its scores and alerts."""

@@ -1,0 +1,83 @@
+"""Stored utterances judged again: the aggregate and the alerts of a call from its utterance/1 records. Pure.
+
+For rules tried out on calls of the past, and for proof that an aggregate is the fold of its utterances. Pauses and
+gaps are not utterances, so a call that had some needs them from elsewhere: without them they count as silence.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
+from callmood.worker.call import aggregate, alert
+from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+
+_NOWHERE = Position("", 0, 0)
+
+
+class Refolded(NamedTuple):
+    """The state of `worker.aggregate`, and every alert (alert/1) on the way there."""
+
+    aggregate: dict[str, Any]
+    alerts: list[dict[str, Any]]
+
+
+def refold(
+    call: Mapping[str, Any], utterances: Iterable[Mapping[str, Any]], rules: Sequence[alert.Rule] = alert.DEFAULT_RULES
+) -> Refolded:
+    """Fold the utterances of a call in the order of their `number`, and judge it after each.
+
+    Args:
+        call: its call/1, for what utterances do not tell: id, start, attributes, notice and end.
+        utterances: all its utterance/1 records.
+        rules: what to look for.
+    """
+    state, judged, alerts = aggregate.empty(call["call_id"]), alert.empty(), []
+    state = aggregate.start(state, started_at_ms=call["started_at_ms"])
+    notice = Notice(call["notice"]) if call["notice"] else None
+    state = aggregate.describe(state, attributes=call["attributes"], notice=notice)
+    for record in sorted(utterances, key=lambda utterance: utterance["number"]):
+        result = result_of(record)
+        state = aggregate.fold(state, result)
+        judged, raised = alert.evaluate(rules, judged, state, result)
+        alerts.extend(raised)
+    if call["end_reason"] is not None:
+        state = aggregate.finish(state, reason=call["end_reason"], end_ms=call["duration_ms"])
+        alerts.extend(alert.evaluate(rules, judged, state)[1])
+    return Refolded(state, alerts)
+
+
+def result_of(record: Mapping[str, Any]) -> Result:
+    """The result that an utterance/1 record was made of, as far as the record tells; without its audio."""
+    acoustics, quality = record["acoustics"], record["quality"]
+    return Result(
+        Utterance(
+            id=record["utterance_id"],
+            call_id=record["call_id"],
+            stream=record["stream"],
+            channel=record["channel"],
+            role=Role(record["role"]),
+            start_ms=record["start_ms"],
+            end_ms=record["end_ms"],
+            capture_end_ms=0,
+            encoding=Encoding.S16LE,
+            rate_hz=8_000,
+            audio=b"",
+            cut=Cut(quality["cut"]),
+            missing_ms=quality["missing_ms"],
+            overlap_ms=quality["overlap_ms"],
+            acoustics=Acoustics(**acoustics),
+            first=_NOWHERE,
+            last=_NOWHERE,
+            withheld=record["withheld"],
+        ),
+        _prediction(record["emotion"]),
+    )
+
+
+def _prediction(emotion: Mapping[str, Any] | None) -> Prediction | None:
+    if emotion is None:
+        return None
+    if emotion["probabilities"] is None:
+        return Prediction(None, emotion["reason"])
+    anger, happiness, neutral, sadness = (emotion["probabilities"][name] for name in EMOTIONS)
+    return Prediction((anger, happiness, neutral, sadness), emotion["reason"])

@@ -1,0 +1,85 @@
+"""A result as the outside sees it: utterance/1. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+from callmood.schemas.common import EMOTIONS
+from callmood.worker.records import ModelInfo, Prediction, Result
+
+
+class Stamps(NamedTuple):
+    """What every record of this worker carries: the policy, and the model once it is known."""
+
+    policy: Mapping[str, Any]
+    model: ModelInfo | None
+
+
+class Times(NamedTuple):
+    """Wall-clock times of one utterance on its way, in ms since 1970."""
+
+    decided_ms: float
+    known_ms: float
+    rendered_ms: float
+
+
+def utterance_record(result: Result, number: int, stamps: Stamps, times: Times | None) -> dict[str, Any]:
+    """The utterance/1 record; `times` is None offline, where neither latency nor Kafka source exists."""
+    utterance, prediction = result.utterance, result.prediction
+    acoustics = utterance.acoustics
+    return {
+        "schema": "callmood.utterance/1",
+        "utterance_id": utterance.id,
+        "call_id": utterance.call_id,
+        "number": number,
+        "stream": utterance.stream,
+        "channel": utterance.channel,
+        "role": utterance.role.value,
+        "start_ms": utterance.start_ms,
+        "end_ms": utterance.end_ms,
+        "emotion": _emotion(prediction) if prediction else None,
+        "withheld": utterance.withheld,
+        "acoustics": {
+            "rms_dbfs": acoustics.rms_dbfs,
+            "snr_db": acoustics.snr_db,
+            "clipping": acoustics.clipping,
+            "bandwidth_hz": acoustics.bandwidth_hz,
+        },
+        "quality": {
+            "missing_ms": utterance.missing_ms,
+            "overlap_ms": utterance.overlap_ms,
+            "cut": utterance.cut.value,
+        },
+        "model": asdict(stamps.model) if prediction and stamps.model else None,
+        "policy": dict(stamps.policy),
+        "latency_ms": _latency(result, times) if times else {},
+        "source": {
+            "topic": utterance.first.topic,
+            "partition": utterance.first.partition,
+            "first_offset": utterance.first.offset,
+            "last_offset": utterance.last.offset,
+        }
+        if times
+        else None,
+        "traceparent": utterance.traceparent,
+    }
+
+
+def _emotion(prediction: Prediction) -> dict[str, Any]:
+    abstained = {"abstained": prediction.reason is not None, "reason": prediction.reason}
+    if prediction.probabilities is None:
+        return {"label": None, "probabilities": None, "confidence": None, **abstained}
+    shares = {emotion.value: round(share, 6) for emotion, share in zip(EMOTIONS, prediction.probabilities, strict=True)}
+    label = max(shares, key=lambda emotion: shares[emotion])
+    return {"label": label, "probabilities": shares, "confidence": shares[label], **abstained}
+
+
+def _latency(result: Result, times: Times) -> dict[str, float | None]:
+    prediction, captured_ms = result.prediction, result.utterance.capture_end_ms
+    return {
+        "decide": round(max(0.0, times.decided_ms - captured_ms), 1),
+        "queue": round(prediction.queue_ms, 1) if prediction else None,
+        "inference": round(prediction.inference_ms, 1) if prediction else None,
+        "publish": round(max(0.0, times.rendered_ms - times.known_ms), 1),
+        "total": round(max(0.0, times.rendered_ms - captured_ms), 1),
+    }

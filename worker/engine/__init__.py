@@ -1,0 +1,1 @@
+"""The inference engine: utterances into batches, batches through the model."""

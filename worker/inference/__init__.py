@@ -1,0 +1,1 @@
+"""The inference process, and the socket between it and the ingest processes."""

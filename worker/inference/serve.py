@@ -1,0 +1,232 @@
+"""The inference process: a socket for any number of clients, the batcher, and one thread that owns the model.
+
+A GPU is given its next batch while it runs the one before, so that it never waits for Python: one thread starts
+batches, another waits for them.
+"""
+
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+import zmq
+
+from callmood.worker.engine.batch import Batcher
+from callmood.worker.inference import wire
+from callmood.worker.settings import ModelSettings
+
+if TYPE_CHECKING:
+    from callmood.worker.engine.infer import Collect, Engine
+    from callmood.worker.records import Prediction
+
+log = structlog.get_logger()
+
+BEAT_S: Final = 0.25
+_NEWS: Final = 0.05  # weight of the newest batch in the shares of padding and of what is computed again
+_Key = tuple[bytes, str]
+"""A client's identity and the id of its utterance."""
+
+
+def serve(settings: ModelSettings, address: str) -> None:
+    """Bind the socket, load and warm the model, and answer until SIGTERM or the death of the parent process.
+
+    Runs in the process's main thread and takes its SIGTERM and SIGINT. On SIGTERM the batch that runs is finished.
+
+    Args:
+        settings: the model and how it is run.
+        address: `ipc://` path to bind.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        ModelError: the checkpoint cannot be used.
+        Exception: the model fails whatever it is given; the process must not go on.
+    """
+    if not settings.path.startswith("hf://"):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all comes from a local folder
+    parent = multiprocessing.parent_process()
+    parent_pid = os.getppid() if parent is None else parent.pid
+    stopping = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides the order
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send to a client that is gone says so
+        router.setsockopt(zmq.SNDHWM, 0)  # clients bound what they have in flight, and so what comes back
+        router.setsockopt(zmq.RCVHWM, 0)
+        router.bind(address)
+        with _Server(router, settings) as server:
+            while not stopping.is_set():
+                server.turn()
+                if os.getppid() != parent_pid:
+                    os._exit(1)  # nobody is left to answer, and a device that hangs must not keep the process
+
+
+class _Server:
+    """Clients, the queue, and the batches that run. Only `_thread` touches the model; `_waiting` waits for it."""
+
+    def __init__(self, router: "zmq.Socket[bytes]", settings: ModelSettings) -> None:
+        self._router = router
+        self._batcher: Batcher[_Key] = Batcher(
+            batch_seconds=settings.batch_seconds,
+            max_wait_s=settings.max_wait_ms / 1000,
+            max_run_s=settings.batch_ms / 1000,
+        )
+        self._clients: set[bytes] = set()
+        self._requests: dict[_Key, tuple[wire.Request, float]] = {}
+        self._next_beat_s = 0.0
+        self._wake, self._woken = socket.socketpair()
+        self._poller = zmq.Poller()
+        self._poller.register(router, zmq.POLLIN)
+        self._poller.register(self._woken, zmq.POLLIN)
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
+        self._engine: Engine | None = None
+        self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
+        self._running: deque[_Running] = deque()
+        self._finished_s = 0.0
+        self._padding = self._rechecked = 0.0
+        self._rechecked_before = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._waiting.shutdown(wait=True, cancel_futures=True)
+        self._woken.close()
+        self._wake.close()
+
+    def turn(self) -> None:
+        """Wait for something to do, at most until the next beat, and do all of it."""
+        now_s = time.monotonic()
+        until_s = self._next_beat_s
+        due_s = self._batcher.due_s()
+        if due_s is not None and self._is_free():
+            until_s = min(until_s, due_s)
+        ready = dict(self._poller.poll(max(0, math.ceil((until_s - now_s) * 1000))))
+        if self._woken.fileno() in ready:
+            self._woken.recv(64)
+        self._receive()
+        self._finish()
+        self._start()
+        if time.monotonic() >= self._next_beat_s:
+            self._beat()
+
+    def _receive(self) -> None:
+        while self._router.poll(0):
+            client, data = self._router.recv_multipart()
+            match wire.unpack(data):
+                case wire.Hello():
+                    self._clients.add(client)
+                    self._next_beat_s = 0.0
+                case wire.Request() as request:
+                    now_s = time.monotonic()
+                    self._requests[client, request.id] = request, now_s
+                    self._batcher.add((client, request.id), request.duration_s, now_s, client)
+
+    def _is_free(self) -> bool:
+        return self._engine is not None and len(self._running) < self._engine.depth
+
+    def _start(self) -> None:
+        """Hand the next batches to the model, as many as it takes."""
+        while self._is_free():
+            assert self._engine is not None
+            now_s = time.monotonic()
+            keys = self._batcher.due(now_s)
+            if keys is None:
+                return
+            taken = [self._requests.pop(key) for key in keys]
+            sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
+            queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
+            started = self._thread.submit(self._engine.start, sounds)
+            future = self._waiting.submit(_collect, started)
+            self._running.append(_Running(keys, queue_ms, [request.duration_s for request, _ in taken], now_s, future))
+            future.add_done_callback(lambda _: self._wake.send(b"\0"))
+
+    def _finish(self) -> None:
+        """Answer what is done; what the model raised ends the process."""
+        if self._opening is not None and self._opening.done():
+            self._engine, self._opening = self._opening.result(), None
+            engine = self._engine
+            self._rechecked_before = engine.rechecked
+            log.info("the model is warm", device=str(engine.device), dtype=engine.dtype, packed=engine.is_packed)
+            self._next_beat_s = 0.0
+        while self._running and self._running[0].future.done():
+            done = self._running.popleft()
+            predictions = done.future.result()
+            self._account(done)
+            for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, predictions, strict=True):
+                self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
+
+    def _account(self, done: "_Running") -> None:
+        """What the batch cost, what fits, how much of it was padding, how much was computed again."""
+        assert self._engine is not None
+        took_s, self._finished_s = self._busy_s(done), time.monotonic()
+        longest_s = max(done.seconds)
+        if longest_s == 0:  # nothing was computed
+            return
+        useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
+        computed_s = useful_s if self._engine.is_packed else padded_s
+        self._batcher.learn(longest_s, padded_s, took_s)
+        self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
+        self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
+        rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
+        share = min(1.0, (rechecked - self._rechecked_before) / len(done.seconds))
+        self._rechecked += _NEWS * (share - self._rechecked)
+        self._rechecked_before = rechecked
+
+    def _busy_s(self, first: "_Running") -> float:
+        """How long the first batch has had the model for itself."""
+        return time.monotonic() - max(first.since_s, self._finished_s)
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        self._next_beat_s = now_s + BEAT_S
+        busy_s = self._busy_s(self._running[0]) if self._running else 0.0
+        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding, self._rechecked)
+        for client in list(self._clients):
+            self._send(client, beat)
+
+    def _send(self, client: bytes, message: wire.Message) -> None:
+        """Send to a client; one that is gone is forgotten, with all it had in the queue."""
+        try:
+            self._router.send_multipart([client, wire.pack(message)], zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._clients.discard(client)
+            orphans = [key for key in self._requests if key[0] == client]
+            self._batcher.discard(orphans)
+            for key in orphans:
+                del self._requests[key]
+
+
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """A batch on the model's thread. Of each utterance: `queue_ms` is how long it waited, `seconds` its length."""
+
+    keys: list[_Key]
+    queue_ms: list[float]
+    seconds: list[float]
+    since_s: float
+    future: "Future[list[Prediction]]"
+
+
+def _collect(started: "Future[Collect]") -> "list[Prediction]":
+    return started.result()()
+
+
+def _open(settings: ModelSettings) -> "Engine":
+    from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
+
+    engine = open_engine(settings)
+    engine.warm_up()
+    return engine

@@ -1,0 +1,1 @@
+"""Kafka records into chunks: headers, JSON and Twilio messages."""

@@ -1,0 +1,96 @@
+"""Twilio Media Streams messages, forwarded word for word: one WebSocket message per record, keyed by call SID. Pure.
+
+Source: twilio.com/docs/voice/media-streams/websocket-messages. Each track (`inbound`, `outbound`) becomes a stream of
+its own, `<stream SID>/<track>`, with the message's `chunk` as its number and `timestamp` as its media time. `start` and
+`stop` are the stream `<stream SID>`. `stop` ends the call: a call has one Twilio stream, from its start to its end.
+
+Messages are read one by one, and a `media` message does not say who speaks on its track, nor may that be guessed from
+the call's direction. The forwarder says it in two Kafka headers on every record, `role_inbound` and `role_outbound`;
+without them the role is `unknown`, and such speech gets no emotion unless the policy says so. The custom parameters of
+`start` become attributes; one named `notice` says whether the caller was told.
+"""
+
+from typing import Any, Final
+
+from callmood.schemas.audio import ATTRIBUTE_PREFIX
+from callmood.schemas.common import Encoding, Event, Role
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.intake.fields import SEQ, chunk, header_text, key_text
+from callmood.worker.intake.json_records import base64_bytes, load_object
+from callmood.worker.records import Chunk, Record
+
+_RATE_HZ: Final = 8000
+_TRACKS: Final = ("inbound", "outbound")
+# Room for `start` with its custom parameters.
+_MAX_FIELDS_BYTES: Final = 65_536
+
+
+def decode_twilio(record: Record, *, max_record_ms: int) -> Chunk | None:
+    """One chunk out of a Media Streams message, or None for `connected`, `mark` and `dtmf`.
+
+    Raises:
+        BadRecord: the message is not what Twilio documents.
+    """
+    message = load_object(record.value, max_bytes=max_record_ms * _RATE_HZ // 1000 * 4 // 3 + _MAX_FIELDS_BYTES)
+    audio = b""
+    match message.get("event"):
+        case "connected" | "mark" | "dtmf":
+            return None
+        case "start":
+            fields = _start(message, key_text(record.key))
+        case "media":
+            media = _object(message, "media")
+            fields = _media(record, media)
+            audio = base64_bytes(media.get("payload"))
+        case "stop":
+            fields = {"event": Event.END.value, "seq": "1"}
+        case _:
+            raise BadRecord(Reason.BAD_PAYLOAD, "event is none of connected, start, media, stop, mark, dtmf")
+    stream = _text(message, "streamSid")
+    fields["stream"] = f"{stream}/{fields['stream']}" if "stream" in fields else stream
+    return chunk(record, key_text(record.key), fields, audio, max_record_ms=max_record_ms)
+
+
+def _start(message: dict[str, Any], call: str) -> dict[str, str]:
+    start = _object(message, "start")
+    if start.get("callSid", call) != call:
+        raise BadRecord(Reason.BAD_HEADER, "callSid and the key differ")
+    expected = {"encoding": "audio/x-mulaw", "sampleRate": str(_RATE_HZ), "channels": "1"}
+    if start.get("mediaFormat", expected) != expected:
+        raise BadRecord(Reason.UNKNOWN_ENCODING, "mediaFormat is not mu-law, 8000 Hz, one channel")
+    fields = {"event": Event.START.value, "seq": "0"}
+    parameters = _object(start, "customParameters") if "customParameters" in start else {}
+    for name in parameters:
+        fields["notice" if name == "notice" else ATTRIBUTE_PREFIX + name] = _text(parameters, name)
+    return fields
+
+
+def _media(record: Record, media: dict[str, Any]) -> dict[str, str]:
+    track, number = _text(media, "track"), _text(media, "chunk")
+    if track not in _TRACKS:
+        raise BadRecord(Reason.BAD_PAYLOAD, f"track is none of {', '.join(_TRACKS)}")
+    if not SEQ.fullmatch(number) or int(number) == 0:
+        raise BadRecord(Reason.BAD_PAYLOAD, "chunk is not 1, 2, 3, …")
+    return {
+        "event": Event.MEDIA.value,
+        "stream": track,
+        "seq": str(int(number) - 1),
+        "media_ms": _text(media, "timestamp"),
+        "encoding": Encoding.PCMU.value,
+        "rate": str(_RATE_HZ),
+        "layout": header_text(record, f"role_{track}") or Role.UNKNOWN.value,
+    }
+
+
+def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
+    value = parent.get(name)
+    if not isinstance(value, dict):
+        raise BadRecord(Reason.BAD_PAYLOAD, f"{name} is not an object")
+    return value
+
+
+def _text(parent: dict[str, Any], name: str) -> str:
+    value = parent.get(name)
+    if not isinstance(value, str):
+        raise BadRecord(Reason.BAD_PAYLOAD, f"{name} is missing or not text")
+    return value

@@ -1,0 +1,1 @@
+"""The model: checkpoints, encoder, pooling, head. Shared with the training package."""

@@ -1,0 +1,88 @@
+"""Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import msgpack
+
+from callmood.schemas.common import Event
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.records import Chunk
+
+
+class Ended(NamedTuple):
+    """One call that is over."""
+
+    last_offset: int
+    """Its newest record; a successor that resumes at or before it will read it again."""
+    ended_at_ms: int
+    """The partition's clock at its end."""
+
+    def pack(self) -> bytes:
+        """As it is stored among the call states."""
+        return bytes(msgpack.packb({"ended": list(self)}))
+
+
+def is_ended(blob: bytes) -> bool:
+    """Whether a stored state is one of a call that is over."""
+    return "ended" in msgpack.unpackb(blob)
+
+
+def refuse_start(chunk: Chunk) -> None:
+    """A record of a call that is over is dropped, but a new call is not dropped in silence.
+
+    Raises:
+        BadRecord: it starts a new call under an id that was used a moment ago.
+    """
+    if chunk.event is Event.START:
+        raise BadRecord(Reason.CALL_ENDED, "the call id of a call that ended a moment ago was used again")
+
+
+class EndedCalls:
+    """The ended calls of one partition."""
+
+    def __init__(self, memory_ms: int) -> None:
+        self._memory_ms = memory_ms
+        self._calls: dict[str, Ended] = {}
+
+    def restore(self, call_id: str, blob: bytes) -> bool:
+        """Take a stored state back if it is one of an ended call."""
+        if not is_ended(blob):
+            return False
+        self._calls[call_id] = Ended(*msgpack.unpackb(blob)["ended"])
+        return True
+
+    def last_offset(self, call_id: str) -> int:
+        """Newest record of an ended call; -1 if it is not known."""
+        return self._calls[call_id].last_offset if call_id in self._calls else -1
+
+    def add(self, call_id: str, ended: Ended) -> None:
+        """A call is over and everything of it is published."""
+        self._calls[call_id] = ended
+
+    def refuse(self, chunk: Chunk, *, watermark: int, elapsed_ms: int) -> bool:
+        """Whether the record belongs to a call that is over and can be dropped.
+
+        Raises:
+            BadRecord: it starts a new call under an id that was used a moment ago.
+        """
+        ended = self._calls.get(chunk.call_id)
+        if ended is None:
+            return False
+        if self._is_past(ended, watermark, elapsed_ms):
+            del self._calls[chunk.call_id]
+            return False
+        if chunk.position.offset > ended.last_offset:
+            self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
+            refuse_start(chunk)
+        return True
+
+    def expire(self, *, watermark: int, elapsed_ms: int) -> Iterator[str]:
+        """Forget the calls that no replay can reach and whose late records have had their time."""
+        past = [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+        for call_id in past:
+            del self._calls[call_id]
+            yield call_id
+
+    def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
+        return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms

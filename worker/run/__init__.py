@@ -1,0 +1,1 @@
+"""The processes and their loops: supervisor, ingest, projector, inference."""

@@ -1,0 +1,53 @@
+"""What a commit has made visible, counted and logged: one canonical line per utterance."""
+
+import structlog
+
+from callmood.worker import metrics
+from callmood.worker.commits import Commit
+from callmood.worker.logs import call_hash
+
+log = structlog.get_logger()
+
+
+def account(commit: Commit) -> None:
+    """Count and log a commit that is durable."""
+    metrics.COMMITS.inc()
+    account_letters(commit)
+    for alert in commit.alerts:
+        metrics.ALERTS.labels(alert["rule"]).inc()
+        log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
+    for call in commit.calls:
+        if call.has_ended and call.summary is not None:
+            metrics.CALLS_ENDED.labels(call.summary["end_reason"]).inc()
+            log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
+    for utterance in commit.utterances:
+        emotion = utterance["emotion"]
+        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
+        total_ms = utterance["latency_ms"]["total"]
+        metrics.UTTERANCES.labels(utterance["role"], label).inc()
+        metrics.LATENCY.observe(total_ms / 1000)
+        log.info(
+            "utterance",
+            call=call_hash(utterance["call_id"]),
+            number=utterance["number"],
+            role=utterance["role"],
+            start_ms=utterance["start_ms"],
+            end_ms=utterance["end_ms"],
+            label=label,
+            confidence=emotion["confidence"] if emotion else None,
+            latency_ms=total_ms,
+            partition=commit.source.partition,
+        )
+
+
+def account_letters(commit: Commit) -> None:
+    """Count and log the dead letters of a commit."""
+    for letter in commit.dead_letters:
+        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
+        log.warning(
+            "dead letter",
+            reason=letter.reason.value,
+            detail=letter.detail,
+            partition=commit.source.partition,
+            offset=letter.record.position.offset,
+        )

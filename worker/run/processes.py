@@ -1,0 +1,137 @@
+"""The kinds of process below the supervisor: what each does from its first line to its last."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+import structlog
+
+from callmood.worker import logs
+from callmood.worker.errors import CallmoodError, ConfigurationError, ModelError, TooManyBadRecords
+from callmood.worker.run import traces
+from callmood.worker.settings import Settings
+
+EXIT_OK = 0
+EXIT_CONFIGURATION = 2
+EXIT_AGAIN = 75
+"""Start again and recover: fenced, inference lost, or anything unexpected."""
+EXIT_GIVE_UP = 70
+"""Starting again would not help: record after record is unreadable."""
+
+_REPORT_S = 1.0
+_WAIT_S = 0.05
+
+log = structlog.get_logger()
+
+
+class Report(NamedTuple):
+    """What a process tells the supervisor: its state in a word, and the facts behind it."""
+
+    state: str
+    facts: dict[str, Any]
+
+
+class _Stop:
+    """SIGTERM asks to drain; Ctrl-C is the supervisor's business."""
+
+    def __init__(self) -> None:
+        self.is_asked = False
+        signal.signal(signal.SIGTERM, self._ask)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def _ask(self, *_: object) -> None:
+        self.is_asked = True
+
+
+class _Reporter:
+    """Sends reports now and then; a supervisor that is gone ends the process."""
+
+    def __init__(self, reports: Connection) -> None:
+        self._reports = reports
+        self._next_s = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._next_s
+
+    def send(self, state: str, **facts: Any) -> None:
+        self._next_s = time.monotonic() + _REPORT_S
+        try:
+            self._reports.send(Report(state, facts))
+        except (BrokenPipeError, ConnectionResetError):
+            os._exit(EXIT_AGAIN)
+
+
+def ingest(settings: Settings, name: str, address: str, reports: Connection) -> None:
+    """The ingest process: waits for a warm model, then joins the group and loops until it is told to stop."""
+    logs.configure(settings.log, process=name)
+    stop, reporter = _Stop(), _Reporter(reports)
+    sys.exit(_ended_by(lambda: _ingest(settings, name, address, (stop, reporter))))
+
+
+def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _Reporter]) -> None:
+    from callmood.worker.inference.submit import InferenceClient  # noqa: PLC0415 - the supervisor imports this file without the stages
+    from callmood.worker.run.wiring import open_ingest  # noqa: PLC0415 - as above; metrics need the supervisor's environment
+
+    stop, reporter = control
+    client = InferenceClient(address, stall_s=settings.worker.stall_s)
+    while client.model is None:
+        client.collect()
+        if stop.is_asked:
+            return
+        if reporter.due():
+            reporter.send("waiting for the model")
+        time.sleep(_WAIT_S)
+    reporter.send("joining the group")
+    with traces.exported(settings.trace, process=name), open_ingest(settings, name, client) as loop:
+        while not stop.is_asked:
+            loop.turn()
+            if reporter.due():
+                reporter.send("running", **loop.status()._asdict())
+        reporter.send("draining")
+        drained = loop.drain(time.time() + settings.worker.drain_timeout_s)
+        log.info("drained" if drained else "drain ran out of time; the next owner does the rest")
+
+
+def projector(settings: Settings, name: str, reports: Connection) -> None:
+    """The projecting process, with `output=both`: Kafka's results into Redis."""
+    logs.configure(settings.log, process=name)
+    stop, reporter = _Stop(), _Reporter(reports)
+    sys.exit(_ended_by(lambda: _projector(settings, name, stop, reporter)))
+
+
+def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) -> None:
+    from callmood.worker.run.wiring import open_projector  # noqa: PLC0415 - as for ingest
+
+    with traces.exported(settings.trace, process=name), open_projector(settings, name) as loop:
+        while not stop.is_asked:
+            loop.turn()
+            if reporter.due():
+                reporter.send("running", **loop.status()._asdict())
+
+
+def inference(settings: Settings, address: str) -> None:
+    """The inference process: loads the model, warms up, answers until it is told to stop or its parent is gone."""
+    from callmood.worker.inference.serve import serve  # noqa: PLC0415 - the model's libraries are for this process alone
+
+    logs.configure(settings.log, process="inference")
+    sys.exit(_ended_by(lambda: serve(settings.model, address)))
+
+
+def _ended_by(work: Callable[[], None]) -> int:
+    """Run to the end and say in the exit code how it ended."""
+    try:
+        work()
+    except (ConfigurationError, ModelError) as error:
+        log.error("cannot run", error=str(error))  # noqa: TRY400 - the message says it all
+        return EXIT_CONFIGURATION
+    except CallmoodError as error:
+        log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - as above
+        return EXIT_GIVE_UP if isinstance(error, TooManyBadRecords) else EXIT_AGAIN
+    except Exception:  # the process ends; whatever it was, the next one recovers as after a kill
+        log.exception("stopping")
+        return EXIT_AGAIN
+    return EXIT_OK

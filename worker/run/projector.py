@@ -1,0 +1,186 @@
+"""Kafka outputs into Redis: with `output=both`, the commit is in Kafka and Redis is a projection of it.
+
+The position of each output partition lives in Redis and changes in one script with the data, so Redis holds what the
+topics held up to there: after a crash, a takeover or a failover that lost writes, it goes on from its own word.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydantic import ValidationError
+
+from callmood.schemas.alert import Alert
+from callmood.schemas.call import Call
+from callmood.schemas.utterance import Utterance
+from callmood.worker import metrics
+from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.dead_letters import DeadLetterTopic
+from callmood.worker.adapters.publish_redis import Store
+from callmood.worker.call import aggregate
+from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
+from callmood.worker.errors import Fenced, Reason, StoreUnavailable
+from callmood.worker.records import Record
+from callmood.worker.run import traces
+from callmood.worker.run.account import account_letters
+from callmood.worker.run.progress import Progress, Status
+from callmood.worker.settings import KafkaSettings
+from callmood.worker.stream_time import StreamTime
+
+if TYPE_CHECKING:
+    from callmood.schemas.parts import Contract
+
+_POLL_MS = 100
+_RETRY_POLL_MS = 500
+_CONFIRM_S = 5.0
+"""Without anything new, a position is committed again all the same: a Redis that has lost writes then refuses it."""
+
+log = structlog.get_logger()
+
+
+class Projector:
+    """The loop from the output topics to Redis."""
+
+    def __init__(
+        self,
+        consumer: AudioConsumer,
+        store: Store,
+        dead_letters: DeadLetterTopic,
+        settings: KafkaSettings,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._consumer = consumer
+        self._store = store
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._utterance_topic, self._alert_topic = settings.utterance_topic, settings.alert_topic
+        self._contracts: dict[str, type[Contract]] = {
+            self._utterance_topic: Utterance,
+            self._alert_topic: Alert,
+            settings.call_topic: Call,
+        }
+        self._sources: dict[TopicPartition, Commit] = {}
+        """The partitions that are projected, each with its position as last committed."""
+        self._confirm_s: dict[TopicPartition, float] = {}
+        self._claiming: set[TopicPartition] = set()
+        self._pending: list[Commit] = []
+        self._is_paused = False
+        self._progress = Progress()
+
+    def turn(self) -> None:
+        """One turn of the loop.
+
+        Raises:
+            Fenced: Redis is ahead of us or has lost writes: start again from its position.
+        """
+        polled = self._consumer.poll(_RETRY_POLL_MS if self._is_paused else _POLL_MS)
+        self._follow_changes()
+        self._pending += [self._commit_of(*item) for item in polled.items() if item[0] in self._sources]
+        busy = {commit.source for commit in self._pending}
+        self._pending += [
+            self._sources[source]
+            for source, due_s in self._confirm_s.items()
+            if due_s <= self._clock() and source not in busy
+        ]
+        try:
+            self._claim()
+            self._commit()
+        except StoreUnavailable as error:
+            metrics.STORE_ERRORS.inc()
+            if not self._is_paused:
+                log.warning("store unavailable; projecting is paused", error=str(error))
+                self._consumer.pause()
+            self._is_paused = True
+            return
+        if self._is_paused:
+            self._consumer.resume(self._sources)
+        self._is_paused = False
+
+    def _follow_changes(self) -> None:
+        changes = self._consumer.take_changes()
+        dropped = changes.revoked | changes.assigned  # what is assigned again is claimed again
+        self._claiming = (self._claiming | changes.assigned) - (changes.revoked - changes.assigned)
+        self._pending = [commit for commit in self._pending if commit.source not in dropped]
+        for source in dropped:
+            self._sources.pop(source, None)
+            self._confirm_s.pop(source, None)
+            self._progress.forget(source)
+
+    def _claim(self) -> None:
+        for source in sorted(self._claiming):
+            restored = self._store.claim(source)
+            watermark = self._consumer.oldest(source) if restored.watermark is None else restored.watermark
+            self._consumer.start(source, watermark)
+            self._done(Commit(source, watermark, restored.time))
+            self._claiming.discard(source)
+
+    def _done(self, commit: Commit) -> None:
+        """Redis holds what this commit says."""
+        self._sources[commit.source] = Commit(commit.source, commit.watermark, commit.time)
+        self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
+        self._progress.note(commit.source, commit.watermark, self._clock())
+
+    def _commit(self) -> None:
+        if not self._pending:
+            return
+        began_s = self._clock()
+        self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
+        fenced = self._store.commit(self._pending)
+        if fenced:
+            raise Fenced(f"{len(fenced)} projected partitions are another's, or redis lost writes")
+        durable_s = self._clock()
+        self._consumer.show_progress({commit.source: commit.watermark for commit in self._pending})
+        for commit in self._pending:
+            self._done(commit)
+            account_letters(commit)
+            traces.projected(commit, began_s, durable_s)
+        self._pending = []
+
+    def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:
+        watermark = self._consumer.position(source)  # control records have offsets too
+        time = StreamTime(0, max((record.timestamp_ms for record in records), default=0))
+        values, letters = self._read(source, records)
+        if source.topic == self._alert_topic:
+            return Commit(source, watermark, time, alerts=values, dead_letters=letters)
+        if source.topic == self._utterance_topic:
+            first = {value["call_id"] for value in values if value["number"] == 1}
+            calls = tuple(CallUpdate(call_id, None, is_first=call_id in first) for call_id in _call_ids(values))
+            return Commit(source, watermark, time, utterances=values, calls=calls, dead_letters=letters)
+        newest = {value["call_id"]: value for value in values}
+        calls = tuple(CallUpdate(call_id, None, value, aggregate.risk(value)) for call_id, value in newest.items())
+        return Commit(source, watermark, time, calls=calls, dead_letters=letters)
+
+    def _read(
+        self, source: TopicPartition, records: Sequence[Record]
+    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[DeadLetter, ...]]:
+        """What the records say, and those that no worker can have written."""
+        contract = self._contracts[source.topic]
+        values, letters = [], []
+        for record in records:
+            if record.value is None:  # a call that was erased
+                continue
+            try:
+                contract.model_validate_json(record.value)
+                values.append(json.loads(record.value))
+            except ValidationError as error:
+                first = error.errors(include_input=False, include_url=False)[0]
+                where = ".".join(str(part) for part in first["loc"])
+                letters.append(DeadLetter(record, Reason.NOT_OURS, f"no {contract.__name__}: {where} {first['type']}"))
+        return tuple(values), tuple(letters)
+
+    def status(self) -> Status:
+        """How it goes; also sets the gauge."""
+        unread = {source: self._consumer.lag(source) for source in self._sources}
+        metrics.PROJECTION_LAG.set(sum(lag or 0 for lag in unread.values()))
+        return Status(
+            partitions=len(self._sources),
+            restoring=len(self._claiming),
+            is_store_healthy=not self._is_paused,
+            stuck_s=self._progress.stuck_s(unread, self._clock()),
+        )
+
+
+def _call_ids(values: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(value["call_id"] for value in values))

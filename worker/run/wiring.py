@@ -1,0 +1,96 @@
+"""The one place where an ingest loop is wired to the outside."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+
+from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.dead_letters import DeadLetterTopic
+from callmood.worker.adapters.kafka_client import kafka_errors, refusals_raised
+from callmood.worker.adapters.publish_kafka import open_kafka_store
+from callmood.worker.adapters.publish_redis import RedisStore, Store
+from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.call import alert
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.run.ingest import Inference, Ingest, Outside
+from callmood.worker.run.projector import Projector
+from callmood.worker.settings import AlertSettings, Settings
+from callmood.worker.speech import vad
+
+
+def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
+    """The rules of the file, or the default ones without a file.
+
+    Raises:
+        ConfigurationError: the file cannot be read or holds something else.
+    """
+    if settings.rules_file is None:
+        return alert.DEFAULT_RULES
+    try:
+        return alert.parse_rules(settings.rules_file.read_text())
+    except OSError as error:
+        raise ConfigurationError(f"alert rules: {error}") from error
+
+
+@contextmanager
+def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
+    """The loop from the output topics to Redis, connected.
+
+    Raises:
+        ConfigurationError: a topic is missing, or Kafka refuses the credentials.
+        KafkaUnavailable: no broker answers.
+    """
+    with ExitStack() as stack, kafka_errors(settings):
+        client = connect_redis(settings.redis)
+        stack.callback(client.close)
+        with refusals_raised():
+            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+        stack.callback(dead_letters.close)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name), outputs=True)
+        stack.callback(consumer.close)
+        yield Projector(
+            consumer, RedisStore(client, settings.redis, _owner(settings, name)), dead_letters, settings.kafka
+        )
+
+
+def _slot(settings: Settings, name: str) -> str:
+    """This process's place in the group: the same after a restart, and no other's."""
+    return f"{settings.worker.name or os.uname().nodename}-{name}"
+
+
+def _owner(settings: Settings, name: str) -> str:
+    return f"{settings.worker.name or os.uname().nodename}/{name}/{os.getpid()}"
+
+
+def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
+    if settings.worker.output != "redis":
+        # two nameless workers on one host must not put each other out
+        slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{os.getppid()}"
+        in_kafka = open_kafka_store(consumer, settings.kafka, slot)
+        stack.callback(in_kafka.close)
+        return in_kafka
+    client = connect_redis(settings.redis)
+    stack.callback(client.close)
+    return RedisStore(client, settings.redis, _owner(settings, name))
+
+
+@contextmanager
+def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator[Ingest]:
+    """The loop, connected; closed in reverse order, leaving the group last of all.
+
+    Raises:
+        ConfigurationError: a topic is missing, or Kafka refuses the credentials.
+        KafkaUnavailable: no broker answers.
+    """
+    if not vad.self_test():
+        raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
+    rules = alert_rules(settings.alert)
+    with ExitStack() as stack, kafka_errors(settings):
+        with refusals_raised():
+            dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
+        stack.callback(dead_letters.close)
+        consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name))
+        stack.callback(consumer.close)
+        store = _open_store(settings, name, consumer, stack)
+        yield Ingest(Outside(consumer, store, inference, dead_letters), settings, rules)

@@ -1,0 +1,1 @@
+"""One stream: chunks in order, media time, voice detection, utterances."""

@@ -1,0 +1,97 @@
+"""Records of one stream back in order: duplicates dropped, missing ones waited for within a bound, then given up. Pure.
+
+How long is waited depends on the records that follow, never on time, so a replay of the same records gives the same.
+"""
+
+from typing import Final, NamedTuple
+
+from callmood.schemas.common import Event
+from callmood.worker.records import Chunk
+
+_NOW: Final = frozenset((Event.PAUSE, Event.END))
+"""Events that do not wait: paused audio must not be heard, and after the end nothing comes."""
+_SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
+"""Events that count even after they were given up: else the pause would never begin, or never end."""
+
+
+class Ready(NamedTuple):
+    """A record whose turn it is; `missing_seqs` records right before it are lost."""
+
+    chunk: Chunk
+    missing_seqs: int
+
+
+class Pushed(NamedTuple):
+    """What a record released. A `duplicate` was seen before, or comes after it was given up."""
+
+    ready: tuple[Ready, ...]
+    duplicate: bool
+
+
+class StreamOrder:
+    """The order of one stream.
+
+    Args:
+        next_seq: the record to go on with; None: the stream is new here. A stream whose first record lies above
+            `max_held` was joined late and starts there; below, its beginning is only late.
+        max_held: records that may wait for a missing one; with one more it is given up.
+        max_wait_ms: capture time that the waiting records may span; with more it is given up.
+        switch_seq: the newest pause or resume that was released; -1: none.
+    """
+
+    def __init__(self, next_seq: int | None, *, max_held: int, max_wait_ms: int, switch_seq: int = -1) -> None:
+        self.switch_seq = switch_seq
+        self._next = next_seq
+        self._max_held = max_held
+        self._max_wait_ms = max_wait_ms
+        self._held: dict[int, Chunk] = {}
+
+    @property
+    def next_seq(self) -> int:
+        """The first record that has not been released; 0 while nothing was seen."""
+        return self._next or 0
+
+    def push(self, chunk: Chunk) -> Pushed:
+        """Take the next record as it arrived."""
+        if self._next is None:
+            self._next = 0 if chunk.seq <= self._max_held else chunk.seq
+        if chunk.seq < self._next and chunk.event in _SWITCHES and chunk.seq > self.switch_seq:
+            self.switch_seq = chunk.seq
+            return Pushed((Ready(chunk, missing_seqs=0),), duplicate=False)
+        if chunk.seq < self._next or chunk.seq in self._held:
+            return Pushed((), duplicate=True)
+        self._held[chunk.seq] = chunk
+        ready = self._release(chunk.seq) if chunk.event in _NOW else []
+        ready += self._in_turn()
+        while self._is_too_late:
+            ready += self._release(min(self._held))
+            ready += self._in_turn()
+        return Pushed(tuple(ready), duplicate=False)
+
+    def flush(self) -> tuple[Ready, ...]:
+        """Release all that waits, and give up what it waited for."""
+        return tuple(self._release(max(self._held))) if self._held else ()
+
+    @property
+    def _is_too_late(self) -> bool:
+        captured_ms = [chunk.capture_ms for chunk in self._held.values()]
+        return bool(captured_ms) and (
+            len(captured_ms) > self._max_held or max(captured_ms) - min(captured_ms) > self._max_wait_ms
+        )
+
+    def _in_turn(self) -> list[Ready]:
+        ready = []
+        while self.next_seq in self._held:
+            ready += self._release(self.next_seq)
+        return ready
+
+    def _release(self, last_seq: int) -> list[Ready]:
+        """The held records up to `last_seq`."""
+        ready = []
+        for seq in sorted(seq for seq in self._held if seq <= last_seq):
+            chunk = self._held.pop(seq)
+            ready.append(Ready(chunk, seq - self.next_seq))
+            self._next = seq + 1
+            if chunk.event in _SWITCHES:
+                self.switch_seq = seq
+        return ready

@@ -1,0 +1,68 @@
+"""The settings of segmentation in frames, samples and bit masks."""
+
+import math
+from dataclasses import dataclass
+from hashlib import sha256
+
+from callmood.schemas.common import Encoding
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.vad import FRAME_MS, VAD_VERSION
+
+_HISTORY_SPARE_S = 10  # a record of one channel may be decided that much before the other channel asks
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Derived once per channel. A window of votes is an integer: one bit a frame, bit 0 the newest."""
+
+    settings: SegmentSettings
+    rate_hz: int
+    version: str
+    frame_samples: int
+    padding_samples: int
+    min_samples: int
+    max_samples: int
+    search_samples: int
+    open_mask: int
+    open_votes: int
+    """Voiced frames in the opening window that open."""
+    close_mask: int
+    close_votes: int
+    """Voiced frames in the closing window that it may still hold to close."""
+    window_mask: int
+    history_frames: int
+    history_mask: int
+
+    @classmethod
+    def of(cls, encoding: Encoding, rate_hz: int, settings: SegmentSettings) -> "Rules":
+        """The rules at a sample rate; `version` changes with everything that a detector's memory depends on."""
+        per_ms = rate_hz / 1000
+        open_frames = max(1, settings.open_window_ms // FRAME_MS)
+        close_frames = max(1, settings.close_window_ms // FRAME_MS)
+        history_frames = math.ceil((settings.max_utterance_s + _HISTORY_SPARE_S) * 1000 / FRAME_MS)
+        facts = f"{VAD_VERSION} {encoding} {rate_hz} {settings.model_dump_json()}"
+        return cls(
+            settings=settings,
+            rate_hz=rate_hz,
+            version=sha256(facts.encode()).hexdigest()[:16],
+            frame_samples=rate_hz * FRAME_MS // 1000,
+            padding_samples=round(settings.padding_ms * per_ms),
+            min_samples=round(settings.min_utterance_ms * per_ms),
+            max_samples=round(settings.max_utterance_s * rate_hz),
+            search_samples=round(settings.split_search_s * rate_hz),
+            open_mask=_ones(open_frames),
+            open_votes=_votes(settings.open_ratio, open_frames),
+            close_mask=_ones(close_frames),
+            close_votes=close_frames - _votes(settings.close_ratio, close_frames),
+            window_mask=_ones(max(open_frames, close_frames)),
+            history_frames=history_frames,
+            history_mask=_ones(history_frames),
+        )
+
+
+def _ones(bits: int) -> int:
+    return (1 << bits) - 1
+
+
+def _votes(ratio: float, frames: int) -> int:
+    return max(1, math.ceil(ratio * frames - 1e-9))

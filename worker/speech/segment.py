@@ -1,0 +1,299 @@
+"""Speech of one channel -> utterances. Pure: the spans are a function of the samples alone.
+
+20 ms frames are cut at absolute sample indices and judged by the voice detector. A short window of votes opens an
+utterance, a longer one closes it; it runs from padding before its first voiced frame to padding after its last, so
+the time that the decision to close took is no part of it. Speech longer than the limit is split at its quietest
+point and goes on as the next utterance. How the audio was chunked, when snapshots were taken and what the time was
+changes nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import Samples, to_s16
+from callmood.worker.records import Cut, Span
+from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech.rules import Rules
+from callmood.worker.speech.vad import FRAME_MS, Vad
+
+_SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
+_SMOOTH_FRAMES = 5  # loudness is compared over 100 ms, so that a stop consonant is no pause
+_BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
+
+
+class Segmenter:
+    """One channel. `feed` it, or `conceal`, `close` and `skip_to` where audio is missing.
+
+    Args:
+        encoding: of this channel's audio: PCMU, PCMA or S16LE.
+        rate_hz: 8000, 16000 or 48000.
+        settings: the rules of cutting.
+    """
+
+    def __init__(self, encoding: Encoding, rate_hz: int, settings: SegmentSettings) -> None:
+        self._encoding = encoding
+        self._rules = Rules.of(encoding, rate_hz, settings)
+        self._width = encoding.bytes_per_sample
+        self._silence = _SILENCE[encoding]
+        self._vad = self._fresh_vad()
+        self.restored_exactly = True
+        # Decided: frames below `_frame`, the votes of the latest of them (bit 0 is the newest) in two lengths, and
+        # the utterance that is open, if `_start` is not None.
+        self._frame = 0
+        self._window = 0
+        self._history = 0
+        self._start: int | None = None
+        self._first_voiced = 0
+        self._last_voiced = 0
+        self._floor = 0  # no later span may begin below: the last one's end, or a discontinuity
+        # Audio: native bytes from `_base` on, and where the caller stands; behind `next_sample` while it refills.
+        self._base = 0
+        self._audio = bytearray()
+        self._cursor = 0
+        self._concealed: list[tuple[int, int]] = []
+
+    # -- audio in
+
+    def feed(self, first_sample: int, audio: bytes) -> list[Span]:
+        """Take this channel's next audio in its native encoding, from the absolute `first_sample` on.
+
+        Samples that were decided before a restore only refill the buffer.
+
+        Returns:
+            The spans that closed, in order.
+
+        Raises:
+            ValueError: samples are missing before `first_sample`; declare them by `conceal`, or `close` and `skip_to`.
+        """
+        known = self._known
+        if first_sample > known:
+            raise ValueError(f"samples {known} to {first_sample} are missing")
+        self._audio += audio[(known - first_sample) * self._width :]
+        self._cursor = first_sample + len(audio) // self._width
+        spans = self._decide()
+        self._forget()
+        return spans
+
+    def conceal(self, samples: int, first_sample: int | None = None) -> list[Span]:
+        """Bridge a short gap with silence; a span counts how much of it is in there.
+
+        `first_sample` (by default right after the last audio) must be given while refilling after a restore.
+        """
+        first = self._cursor if first_sample is None else first_sample
+        self._concealed.append((first, first + samples))
+        return self.feed(first, self._silence * samples)
+
+    def close(self, cut: Cut) -> list[Span]:
+        """End the open utterance here; what follows will not be joined to what was."""
+        if self._refilling:
+            return []  # decided before the restore
+        spans = self._close(cut, self._cursor) if self._start is not None else []
+        self._floor = max(self._floor, self._cursor)
+        self._window = 0
+        self._restart()
+        return spans
+
+    def skip_to(self, sample: int) -> None:
+        """Continue at an absolute sample with a fresh detector; nothing may be open.
+
+        Raises:
+            ValueError: an utterance is open, or the sample lies in audio already decided.
+        """
+        if self._refilling and sample <= self.next_sample:
+            self._bridge(sample)
+            return
+        if self._refilling:
+            self._start = None  # the log has lost the audio of what was open
+        if self._start is not None or sample < self.next_sample:
+            raise ValueError("close first, and skip forward only")
+        frame = sample // self._rules.frame_samples
+        self._history = self._history << min(frame - self._frame, self._rules.history_frames)
+        self._history &= self._rules.history_mask
+        self._frame, self._floor, self._cursor, self._window = frame, sample, sample, 0
+        self._vad = self._fresh_vad()
+        self._restart()
+
+    def _bridge(self, sample: int) -> None:
+        """Refill with silence where the log has lost the audio that a restore needs."""
+        missing = max(0, sample - self._known)
+        self._concealed.append((sample - missing, sample))
+        self._audio += self._silence * missing
+        self._cursor = sample
+
+    # -- facts
+
+    @property
+    def next_sample(self) -> int:
+        """The first sample that no decision has seen."""
+        return max(self._frame * self._rules.frame_samples, self._floor)
+
+    @property
+    def keep_from(self) -> int:
+        """The first sample whose audio a later span may still need; never decreases."""
+        if self._start is not None:
+            return self._start
+        rules = self._rules
+        candidates = self._window & (rules.open_mask >> 1)
+        first = (self._frame - candidates.bit_length()) * rules.frame_samples - rules.padding_samples
+        return max(self._floor, first)
+
+    def voiced_ms(self, start_sample: int, end_sample: int) -> int:
+        """Voiced time among the decided frames that begin within the samples; forgets after the longest utterance."""
+        length = self._rules.frame_samples
+        oldest = self._frame - self._rules.history_frames
+        start = max(-(-start_sample // length), oldest)
+        end = min(-(-end_sample // length), self._frame)
+        if start >= end:
+            return 0
+        votes = self._history >> (self._frame - end) & ((1 << end - start) - 1)
+        return votes.bit_count() * FRAME_MS
+
+    # -- durability
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything but the audio, below 1.2 kB; the successor is fed again from `keep_from` on."""
+        rules = self._rules
+        return {
+            "version": rules.version,
+            "frame": self._frame,
+            "window": self._window.to_bytes(-(-rules.window_mask.bit_length() // 8)),
+            "history": self._history.to_bytes(-(-rules.history_frames // 8)),
+            "start": self._start,
+            "first_voiced": self._first_voiced,
+            "last_voiced": self._last_voiced,
+            "floor": self._floor,
+            "keep_from": self.keep_from,
+            "vad": self._vad.dump(),
+        }
+
+    @classmethod
+    def restore(
+        cls, encoding: Encoding, rate_hz: int, settings: SegmentSettings, snapshot: Mapping[str, Any]
+    ) -> "Segmenter":
+        """The channel as it was. With another detector or other settings it starts a fresh detector at `next_sample`.
+
+        `restored_exactly` says which.
+        """
+        channel = cls(encoding, rate_hz, settings)
+        channel._frame = snapshot["frame"]
+        channel._window = int.from_bytes(snapshot["window"])
+        channel._history = int.from_bytes(snapshot["history"])
+        channel._start = snapshot["start"]
+        channel._first_voiced = snapshot["first_voiced"]
+        channel._last_voiced = snapshot["last_voiced"]
+        channel._floor = snapshot["floor"]
+        channel.restored_exactly = snapshot["version"] == channel._rules.version and bool(snapshot["vad"])
+        if channel.restored_exactly:
+            channel._vad = Vad.load(settings.vad_mode, rate_hz, snapshot["vad"])
+        else:  # these settings may reach further back than the audio that was kept
+            channel._floor = max(channel._floor, snapshot["keep_from"])
+        channel._cursor = channel._base = channel.keep_from
+        if channel._floor > channel._frame * channel._rules.frame_samples:
+            channel._restart()
+        return channel
+
+    # -- inside
+
+    @property
+    def _known(self) -> int:
+        return self._base + len(self._audio) // self._width
+
+    @property
+    def _refilling(self) -> bool:
+        return self._cursor < self.next_sample
+
+    def _fresh_vad(self) -> Vad:
+        return Vad(self._rules.settings.vad_mode, self._rules.rate_hz)
+
+    def _restart(self) -> None:
+        """Forget the audio below `_floor`; the frame that the floor cuts begins with silence."""
+        self._base = self._frame * self._rules.frame_samples
+        self._audio = bytearray(self._silence * (self._floor - self._base))
+        self._concealed.clear()
+
+    def _decide(self) -> list[Span]:
+        """Judge all whole frames that are there."""
+        length, spans = self._rules.frame_samples, []
+        for frame in range(self._frame, self._known // length, _BLOCK_FRAMES):
+            count = min(_BLOCK_FRAMES, self._known // length - frame)
+            pcm = self._pcm(frame, frame + count).tobytes()
+            spans += self._judge([pcm[i : i + 2 * length] for i in range(0, len(pcm), 2 * length)])
+        return spans
+
+    def _judge(self, frames: list[bytes]) -> list[Span]:
+        """The hot loop: votes into windows, windows into transitions."""
+        rules, spans, votes = self._rules, [], 0
+        length, is_speech = rules.frame_samples, self._vad.is_speech
+        for pcm in frames:
+            voiced = is_speech(pcm)
+            votes = votes << 1 | voiced
+            self._window = window = (self._window << 1 | voiced) & rules.window_mask
+            if voiced:
+                self._last_voiced = self._frame
+            self._frame += 1
+            if self._start is None:
+                if (window & rules.open_mask).bit_count() >= rules.open_votes:
+                    self._open()
+            elif (window & rules.close_mask).bit_count() <= rules.close_votes:
+                spans += self._close(Cut.SILENCE, self._frame * length)
+            elif (self._frame + 1) * length - self._start > rules.max_samples:
+                spans.append(self._split(self._start))
+        self._history = (self._history << len(frames) | votes) & rules.history_mask
+        return spans
+
+    def _open(self) -> None:
+        votes = self._window & self._rules.open_mask
+        self._first_voiced = self._frame - votes.bit_length()
+        first = self._first_voiced * self._rules.frame_samples
+        self._start = max(self._floor, first - self._rules.padding_samples)
+        self._window = self._rules.window_mask  # the closing window starts full of speech
+
+    def _close(self, cut: Cut, decided_sample: int) -> list[Span]:
+        assert self._start is not None
+        rules, start = self._rules, self._start
+        self._start = None
+        self._window = 0
+        voiced_frames = self._last_voiced + 1 - self._first_voiced
+        if voiced_frames * FRAME_MS < rules.settings.min_utterance_ms:
+            return []
+        end = (self._last_voiced + 1) * rules.frame_samples + rules.padding_samples
+        self._floor = min(end, decided_sample)
+        return [self._span(start, self._floor, decided_sample, cut)]
+
+    def _split(self, start: int) -> Span:
+        split = self._quietest(start)
+        self._start = self._floor = split
+        self._first_voiced = split // self._rules.frame_samples
+        return self._span(start, split, self._frame * self._rules.frame_samples, Cut.FORCED)
+
+    def _quietest(self, start: int) -> int:
+        """Where to split: the frame border in the middle of the quietest 100 ms of the search range."""
+        rules, length = self._rules, self._rules.frame_samples
+        limit = start + rules.max_samples
+        low, high = -(-max(limit - rules.search_samples, start + rules.min_samples) // length), limit // length
+        if high - low < _SMOOTH_FRAMES:
+            return high * length
+        frames = self._pcm(low, high).reshape(-1, length).astype(np.int64)
+        energy = np.convolve((frames * frames).sum(axis=1), np.ones(_SMOOTH_FRAMES, np.int64), "valid")
+        return int(low + np.argmin(energy) + _SMOOTH_FRAMES // 2) * length
+
+    def _pcm(self, first_frame: int, end_frame: int) -> Samples:
+        length = self._rules.frame_samples
+        return to_s16(self._encoding, self._native(first_frame * length, end_frame * length))
+
+    def _native(self, start: int, end: int) -> bytes:
+        return bytes(self._audio[(start - self._base) * self._width : (end - self._base) * self._width])
+
+    def _span(self, start: int, end: int, decided_sample: int, cut: Cut) -> Span:
+        missing = sum(max(0, min(end, last) - max(start, first)) for first, last in self._concealed)
+        return Span(start, end, decided_sample, cut, missing, self._native(start, end))
+
+    def _forget(self) -> None:
+        keep = min(self.keep_from, self._frame * self._rules.frame_samples)
+        if keep > self._base:
+            del self._audio[: (keep - self._base) * self._width]
+            self._base = keep
+            self._concealed = [(first, last) for first, last in self._concealed if last > keep]

@@ -1,0 +1,300 @@
+"""One media session of a call: records in order -> closed spans on the call's time line. Pure.
+
+The session owns the order of its records, the position on its media time line and one segmenter per channel. All of
+it is a function of the records alone: chunk sizes, arrival times and restarts change nothing.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from callmood.schemas.common import Encoding, Event, Role
+from callmood.worker.errors import BadRecord, Reason
+from callmood.worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
+from callmood.worker.settings import InputSettings, SegmentSettings
+from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.order import Ready, StreamOrder
+from callmood.worker.speech.segment import Segmenter
+
+
+class Heard(NamedTuple):
+    """A released record, until no span can need its audio any more.
+
+    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held it: who
+    hears this record again must conceal the same again.
+    """
+
+    seq: int
+    position: Position
+    first_sample: int
+    end_sample: int
+    end_capture_ms: float
+    traceparent: str | None
+
+
+class ClosedSpan(NamedTuple):
+    """A span with its channel, and for how long another channel of the stream was voiced: the most of any one."""
+
+    channel: int
+    span: Span
+    overlap_ms: int
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one record brought: spans in the order of their decision, and stretches without audio."""
+
+    spans: list[ClosedSpan] = field(default_factory=list)
+    unheard: list[Unheard] = field(default_factory=list)
+
+    def extend(self, other: "Taken") -> None:
+        """Add what came after it."""
+        self.spans += other.spans
+        self.unheard += other.unheard
+
+
+class Stream:
+    """One media session.
+
+    Args:
+        time: its position, and its place on the call's time line.
+        segment: the rules of cutting.
+        input_settings: how much disorder and loss is bridged.
+    """
+
+    def __init__(self, time: MediaTime, segment: SegmentSettings, input_settings: InputSettings) -> None:
+        self.time = time
+        self.ended = False
+        self.active_at_ms: int | None = None
+        """The partition's clock at its newest record; None once it has been let go."""
+        self._segment = segment
+        self._input = input_settings
+        self._order = _order_of(input_settings, None)
+        self._format: AudioFormat | None = None
+        self._channels: list[Segmenter] = []
+        self.paused_at_ms: int | None = None
+        """Since when the producer has asked not to listen, on the call's time line."""
+        self._heard: deque[Heard] = deque()
+        self._heard_from = 0
+        self._newest_capture_ms = 0
+
+    # -- records in
+
+    def push(self, chunk: Chunk) -> tuple[Taken, bool]:
+        """Take one record.
+
+        Returns:
+            What it (and records that waited for it) brought, and whether it was a duplicate.
+
+        Raises:
+            BadRecord: the format changed within the stream, or its numbers began again.
+        """
+        if self._format and chunk.format not in (None, self._format):
+            raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
+        pushed = self._order.push(chunk)
+        if pushed.duplicate and chunk.capture_ms > self._newest_capture_ms:
+            raise BadRecord(Reason.SEQ_BACKWARDS, "seq began again; a reconnect needs a new stream")
+        if not pushed.duplicate:
+            self._format = self._format or chunk.format
+        return self._apply_all(pushed.ready), pushed.duplicate
+
+    def close(self, cut: Cut) -> Taken:
+        """Close what is open: the stream has stalled or its call has ended. Records that waited are released first."""
+        taken = self._apply_all(self._order.flush())
+        taken.spans += self._close_channels(cut)
+        if cut is Cut.END:
+            taken.unheard += self._end_pause()
+        return taken
+
+    def let_go(self) -> None:
+        """After `close`: forget the pre-roll and the odd samples too, so that no record is held back."""
+        self._skip_to_position()
+        self._heard.clear()
+        self.active_at_ms = None
+
+    def _end_pause(self) -> list[Unheard]:
+        if self.paused_at_ms is None:
+            return []
+        paused_at_ms, self.paused_at_ms = self.paused_at_ms, None
+        return [Unheard(paused_at_ms, self.time.call_position_ms, is_pause=True)]
+
+    def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
+        taken = Taken()
+        for item in ready:
+            self._apply(item, taken)
+        return taken
+
+    def _apply(self, ready: Ready, taken: Taken) -> None:
+        if self.ended:
+            return
+        chunk = ready.chunk
+        self._heard_from = self.time.sample
+        match chunk.event:
+            case Event.MEDIA:
+                self._media(ready, taken)
+            case Event.GAP:
+                self._move_to(chunk, taken)
+                self._gap(chunk.discarded_ms, taken)
+            case Event.PAUSE:
+                self._move_to(chunk, taken)
+                if self.paused_at_ms is None:
+                    taken.spans += self._close_channels(Cut.PAUSE)
+                    self.paused_at_ms = self.time.call_position_ms
+            case Event.RESUME:
+                self._resume(chunk, taken)
+            case Event.END:
+                taken.spans += self._close_channels(Cut.END)
+                self._move_to(chunk, taken)
+                self.ended = True
+            case Event.START:
+                self._move_to(chunk, taken)
+        self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+        end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
+        is_concealed = self._heard_from < self.time.sample - chunk.samples
+        seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
+        self._heard.append(Heard(seq, chunk.position, self._heard_from, self.time.sample, end_ms, chunk.traceparent))
+
+    def _media(self, ready: Ready, taken: Taken) -> None:
+        chunk = ready.chunk
+        if not self._channels:
+            self._begin(chunk, taken)
+        elif chunk.media_ms is None:
+            self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
+        else:
+            self._move_to(chunk, taken)
+        if self.paused_at_ms is None:
+            first, channel_of = self.time.sample, self.format.channel
+            taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
+        self.time.sample += chunk.samples
+
+    def _begin(self, chunk: Chunk, taken: Taken) -> None:
+        """The first audio: from here on the position counts samples."""
+        audio, start_ms = self.format, self.time.call_position_ms
+        self.time.begin(audio.rate_hz, chunk.media_ms)
+        self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
+        self._skip_to_position()
+        if self.time.call_position_ms > start_ms and self.paused_at_ms is None:
+            taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
+
+    # -- media time
+
+    def _move_to(self, chunk: Chunk, taken: Taken) -> None:
+        """Go to the record's media time."""
+        self._gap(self.time.ahead_ms(chunk.media_ms), taken)
+
+    def _gap(self, missing_ms: float, taken: Taken) -> None:
+        """Audio is missing: a little is heard as silence, more ends what is open."""
+        if not missing_ms:
+            return
+        first, start_ms = self.time.sample, self.time.call_position_ms
+        samples = self.time.skip(missing_ms)
+        if self.paused_at_ms is not None:
+            return
+        if self._channels and missing_ms <= self._input.conceal_ms:
+            taken.spans += self._closed(lambda _, channel: channel.conceal(samples, first))
+        else:
+            taken.spans += self._close_channels(Cut.GAP)
+            taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
+            self._skip_to_position()
+
+    def _resume(self, chunk: Chunk, taken: Taken) -> None:
+        if chunk.media_ms is None and chunk.discarded_ms:
+            self._gap(chunk.discarded_ms, taken)
+        else:
+            self._move_to(chunk, taken)
+        if self.paused_at_ms is not None:
+            taken.unheard += self._end_pause()
+            self._skip_to_position()
+
+    def _close_channels(self, cut: Cut) -> list[ClosedSpan]:
+        return self._closed(lambda _, channel: channel.close(cut))
+
+    def _closed(self, hear: Callable[[int, Segmenter], list[Span]]) -> list[ClosedSpan]:
+        """What each channel closes when all do the same, in the one order that every chunking of the audio gives."""
+        spans = [(index, span) for index, channel in enumerate(self._channels) for span in hear(index, channel)]
+        spans.sort(key=lambda closed: (closed[1].decided_sample, closed[0]))
+        return [ClosedSpan(index, span, self._overlap_ms(index, span)) for index, span in spans]
+
+    def _overlap_ms(self, index: int, span: Span) -> int:
+        start, end = span.start_sample, span.end_sample
+        return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != index), default=0)
+
+    def _skip_to_position(self) -> None:
+        self._heard_from = self.time.sample
+        for channel in self._channels:
+            channel.skip_to(self.time.sample)
+
+    # -- facts about spans
+
+    @property
+    def fresh_detectors(self) -> int:
+        """Channels that could not be restored exactly and go on with a fresh detector."""
+        return sum(not channel.restored_exactly for channel in self._channels)
+
+    @property
+    def next_seq(self) -> int:
+        """The first record whose turn has not come."""
+        return self._order.next_seq
+
+    @property
+    def format(self) -> AudioFormat:
+        """The format of the audio; only asked for once there is some."""
+        assert self._format is not None
+        return self._format
+
+    def sources(self, span: Span) -> list[Heard]:
+        """The records that hold the span, in media order; on the topic they may stand in another."""
+        start, end = span.start_sample, span.end_sample
+        inside = [h for h in self._heard if max(start, h.first_sample) < min(end, h.end_sample)]
+        return inside or [self._heard[-1]]  # all of it is concealed silence
+
+    # -- durability
+
+    def forget_covered(self) -> None:
+        """Drop records whose audio no later span can need; call once the facts of closed spans have been taken."""
+        needed_from = self.time.sample
+        if self.paused_at_ms is None and self._channels:
+            needed_from = min(channel.keep_from for channel in self._channels)
+        while self._heard and self._heard[0].end_sample <= needed_from:
+            self._heard.popleft()
+
+    @property
+    def resume_seq(self) -> int:
+        """The first record that a successor must hear again."""
+        return self._heard[0].seq if self._heard else self._order.next_seq
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that a successor needs to go on from `resume_seq`; holds no audio."""
+        audio = self._format
+        return {
+            "time": self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
+            "seq": self.resume_seq,
+            "paused_at_ms": self.paused_at_ms,
+            "active_at_ms": self.active_at_ms,
+            "newest_capture_ms": self._newest_capture_ms,
+            "switch_seq": self._order.switch_seq,
+            "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
+            "channels": [channel.snapshot() for channel in self._channels],
+        }
+
+    @classmethod
+    def restore(cls, snapshot: Mapping[str, Any], segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
+        """The stream as it was; the records from `resume_seq` on follow."""
+        stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
+        stream._order = _order_of(input_settings, snapshot["seq"], snapshot["switch_seq"])
+        stream.paused_at_ms, stream.active_at_ms = snapshot["paused_at_ms"], snapshot["active_at_ms"]
+        stream._newest_capture_ms = snapshot["newest_capture_ms"]
+        if snapshot["format"]:
+            encoding, rate_hz, layout = snapshot["format"]
+            stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
+            stream._channels = [
+                Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot["channels"]
+            ]
+        return stream
+
+
+def _order_of(settings: InputSettings, next_seq: int | None, switch_seq: int = -1) -> StreamOrder:
+    return StreamOrder(
+        next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms, switch_seq=switch_seq
+    )
