@@ -1,34 +1,67 @@
 """A partition's own clock, driven by the log alone, so that a replay ages calls exactly as the first reading did. Pure.
 
-Record timestamps come from many gateways whose clocks differ, stop over night and jump. What counts is *observed*
-time: the newest timestamp moving on in small steps. A jump moves the newest timestamp but no time has been observed.
+The rule. Record timestamps come from many gateways whose clocks differ, stop over night, jump and use other units. The
+clock follows the newest timestamp: a record up to 10 s ahead of it moves it on, and the step counts as observed time,
+4 s at most (less than what closes a stalled stream). A record up to 60 s behind agrees and counts nothing. Any other
+record is odd. Odd records change nothing while one record in between agrees: a gateway whose clock is wrong neither
+stops the clock nor drives it. When no record agrees any more, it was the clock that was wrong: it moves to the odd
+records once they have lasted for 10 s of their own time if they are ahead, for 10 minutes if they are behind (a gateway
+that was cut off sends minutes of audio at once), or after 1,000 of them. A timestamp in seconds, microseconds or
+nanoseconds is read in that unit.
 """
 
 from typing import NamedTuple
 
-_STEP_MS = 2_000
+_AHEAD_MS = 10_000
 _BEHIND_MS = 60_000
-_RESYNC_RECORDS = 1_000
+_STEP_MS = 4_000
+_LAST_AHEAD_MS = 10_000
+_LAST_BEHIND_MS = 600_000
+_LAST_RECORDS = 1_000
+
+_YEAR_2000_MS = 946_684_800_000
+_YEAR_2100_MS = 4_102_444_800_000
 
 
 class StreamTime(NamedTuple):
     """Observed time of a partition; `elapsed_ms` only grows.
 
-    `newest_ms` is the newest timestamp taken seriously, `behind` the number of records in a row far behind it: one
-    gateway an hour ahead must not stop the clock for an hour after its calls have ended.
+    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it: the
+    timestamp of the first of them, of the newest, and their number.
     """
 
     elapsed_ms: int = 0
     newest_ms: int = 0
-    behind: int = 0
+    odd_since_ms: int = 0
+    odd_ms: int = 0
+    odd: int = 0
 
-    def after(self, timestamp_ms: int) -> "StreamTime":
-        """The clock after a record with this timestamp."""
+    def after(self, timestamp: int) -> "StreamTime":
+        """The clock after a record with this timestamp (ms, or a unit that `in_ms` recognises)."""
+        timestamp_ms = in_ms(timestamp)
+        if self.newest_ms == 0:
+            return StreamTime(self.elapsed_ms, timestamp_ms)
         step_ms = timestamp_ms - self.newest_ms
-        if step_ms > 0:
-            return StreamTime(self.elapsed_ms + (step_ms if step_ms <= _STEP_MS else 0), timestamp_ms, 0)
-        if step_ms >= -_BEHIND_MS:
-            return self if self.behind == 0 else self._replace(behind=0)
-        if self.behind + 1 >= _RESYNC_RECORDS:
-            return StreamTime(self.elapsed_ms, timestamp_ms, 0)
-        return self._replace(behind=self.behind + 1)
+        if -_BEHIND_MS <= step_ms <= _AHEAD_MS:
+            counted_ms = min(max(step_ms, 0), _STEP_MS)
+            return StreamTime(self.elapsed_ms + counted_ms, max(timestamp_ms, self.newest_ms))
+        return self._after_odd(timestamp_ms, is_ahead=step_ms > 0)
+
+    def _after_odd(self, timestamp_ms: int, *, is_ahead: bool) -> "StreamTime":
+        goes_on = self.odd > 0 and abs(timestamp_ms - self.odd_ms) <= _BEHIND_MS
+        since_ms = self.odd_since_ms if goes_on else timestamp_ms
+        odd = self.odd + 1
+        lasted_ms = timestamp_ms - since_ms
+        if odd >= _LAST_RECORDS or lasted_ms >= (_LAST_AHEAD_MS if is_ahead else _LAST_BEHIND_MS):
+            counted_ms = min(max(timestamp_ms - self.odd_ms, 0), _STEP_MS) if goes_on else 0
+            return StreamTime(self.elapsed_ms + counted_ms, timestamp_ms)
+        return StreamTime(self.elapsed_ms, self.newest_ms, since_ms, timestamp_ms, odd)
+
+
+def in_ms(timestamp: int) -> int:
+    """A timestamp in milliseconds; one that makes sense (2000 to 2100) only in another unit is taken to be in that."""
+    for numerator, denominator in ((1, 1), (1_000, 1), (1, 1_000), (1, 1_000_000)):
+        scaled_ms = timestamp * numerator // denominator
+        if _YEAR_2000_MS <= scaled_ms < _YEAR_2100_MS:
+            return scaled_ms
+    return timestamp

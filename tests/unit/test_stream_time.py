@@ -1,6 +1,12 @@
 """Observed time: what a partition's clock makes of the clocks of many gateways."""
 
-from callmood.worker.stream_time import StreamTime
+import pytest
+
+from callmood.worker.stream_time import StreamTime, in_ms
+
+NOW = 1_700_000_000_000
+HOUR = 3_600_000
+STARTED = StreamTime(0, NOW)
 
 
 def after(time, *timestamps_ms):
@@ -10,53 +16,104 @@ def after(time, *timestamps_ms):
     return time
 
 
-STARTED = StreamTime(0, 1_000_000)
+def every(step_ms, span_ms, start_ms=NOW):
+    """Timestamps of one gateway, with the true time at which each record arrives."""
+    return [(at_ms, start_ms + at_ms) for at_ms in range(step_ms, span_ms + 1, step_ms)]
+
+
+def arrived(*gateways):
+    """The timestamps of several gateways in order of arrival."""
+    return [timestamp for _, timestamp in sorted(record for gateway in gateways for record in gateway)]
 
 
 def test_the_first_record_only_sets_the_clock():
     """From nothing to now is a jump, not fifty years of observed time."""
-    assert StreamTime().after(1_700_000_000_000) == StreamTime(0, 1_700_000_000_000)
+    assert StreamTime().after(NOW) == StreamTime(0, NOW)
 
 
-def test_small_steps_are_time():
-    """Records in step move the clock by what passed between them."""
-    assert after(STARTED, 1_000_200, 1_000_400, 1_002_400).elapsed_ms == 2_400
+@pytest.mark.parametrize("step_ms", [20, 200, 1_000, 2_400, 3_000, 4_000])
+def test_steps_are_time(step_ms):
+    """Records of any usual length, and a little apart, move the clock by what passed between them."""
+    assert after(STARTED, *arrived(every(step_ms, 600_000))).elapsed_ms == 600_000
+
+
+@pytest.mark.parametrize(("step_ms", "least"), [(5_000, 0.75), (10_000, 0.35), (12_000, 0.15), (30_000, 0.06)])
+def test_sparse_records_are_slow_time(step_ms, least):
+    """A partition with records far apart ages more slowly, but it ages."""
+    time = after(STARTED, *arrived(every(step_ms, 3_600_000)))
+    assert least * 3_600_000 <= time.elapsed_ms <= 3_600_000
+
+
+def test_one_step_stalls_no_stream():
+    """Whatever one record says, it counts for less than the 5 s after which a stalled stream is closed."""
+    for step_ms in (9_000, 10_000, 10_001, 60_000, HOUR, -HOUR, 10**15):
+        assert after(STARTED, NOW + step_ms, NOW + 2 * step_ms).elapsed_ms <= 2 * 4_000
 
 
 def test_a_night_without_records_is_no_time():
-    """A step of more than two seconds moves the newest timestamp only, so that no call ages without being heard."""
-    assert after(STARTED, 1_002_001) == StreamTime(0, 1_002_001)
+    """A jump of all gateways together counts next to nothing, and ten seconds later the clock goes on."""
+    time = after(STARTED, *arrived(every(200, 20_000, NOW + 10 * HOUR)))
+    assert 9_000 <= time.elapsed_ms <= 10_000
+    assert time.newest_ms == NOW + 10 * HOUR + 20_000
 
 
 def test_late_records_change_nothing():
     """Disorder within a minute neither turns the clock back nor counts twice."""
-    time = after(STARTED, 1_000_500)
-    assert after(time, 1_000_100, 990_000, 1_000_500) == time
+    time = after(STARTED, NOW + 500)
+    assert after(time, NOW + 100, NOW - 10_000, NOW + 500) == time
 
 
-def test_a_gateway_minutes_ahead_drives_the_clock_once():
-    """Two gateways in step, one ahead: time passes once, not twice."""
-    ahead = [2_000_000 + 20 * n for n in range(500)]
-    behind = [1_000_000 + 20 * n for n in range(500)]
-    mixed = [timestamp for pair in zip(ahead, behind, strict=True) for timestamp in pair]
-    assert after(StreamTime(), *mixed).elapsed_ms == 20 * 499
+ODD = {
+    "an hour ahead, a record each 3 s": every(3_000, 600_000, NOW + HOUR),
+    "an hour ahead, a record each 200 ms": every(200, 600_000, NOW + HOUR),
+    "two minutes ahead, batches of 50": [(at // 10_000 * 10_000, t) for at, t in every(200, 600_000, NOW + 120_000)],
+    "15 s ahead, a record each 20 s": every(20_000, 600_000, NOW + 15_000),
+    "an hour behind": every(200, 600_000, NOW - HOUR),
+    "a minute and a half behind, each 3 s": every(3_000, 600_000, NOW - 90_000),
+    "without timestamps": [(at_ms, 0) for at_ms in range(20, 600_000, 20)],
+    "in microseconds": [(at_ms, t * 1_000) for at_ms, t in every(200, 600_000)],
+    "in microseconds, each second": [(at_ms, t * 1_000) for at_ms, t in every(1_000, 600_000)],
+    "in nanoseconds": [(at_ms, t * 1_000_000) for at_ms, t in every(200, 600_000)],
+    "in seconds": [(at_ms, t // 1_000) for at_ms, t in every(200, 600_000)],
+    "the largest there is": [(at_ms, 2**63 - 1) for at_ms in range(20, 600_000, 20)],
+    "counting from 0": every(20, 600_000, 0),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+@pytest.mark.parametrize("step_ms", [200, 3_000])
+def test_an_odd_gateway_neither_stops_nor_drives_the_clock(name, step_ms):
+    """Ten minutes of one gateway whose clock is right and one whose is not are ten minutes."""
+    time = after(STARTED, *arrived(every(step_ms, 600_000), ODD[name]))
+    assert time.elapsed_ms == pytest.approx(600_000, rel=0.02, abs=15_000)
+
+
+@pytest.mark.parametrize("name", ["an hour ahead, a record each 200 ms", "an hour behind", "in microseconds"])
+def test_an_odd_gateway_that_comes_first_does_not_keep_the_clock(name):
+    """A partition whose first record is odd finds the time of the others, and counts no more than what passes."""
+    time = after(StreamTime(), ODD[name][0][1], *arrived(every(200, 600_000), ODD[name]))
+    assert time.elapsed_ms == pytest.approx(600_000, rel=0.02, abs=15_000)
 
 
 def test_the_clock_of_a_gateway_that_ran_ahead_is_given_up_after_it_is_gone():
-    """After a thousand records in a row from far behind, time goes on with theirs."""
-    ahead = after(STARTED, 4_600_000)
-    behind = [1_000_000 + 20 * n for n in range(1_000)]
-    resynced = after(ahead, *behind)
-    assert resynced == StreamTime(0, behind[-1])
-    assert after(resynced, behind[-1] + 20).elapsed_ms == 20
+    """When only gateways with the right time are left, the clock follows them after a thousand of their records."""
+    alone = after(STARTED, *arrived(every(200, 60_000, NOW + HOUR)))
+    assert alone.newest_ms == NOW + HOUR + 60_000
+    time = after(alone, *arrived(every(200, 600_000)))
+    assert time.newest_ms == NOW + 600_000
+    assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(400_000, abs=5_000)
 
 
-def test_one_record_in_time_keeps_the_clock():
-    """Records from far behind count in a row only."""
-    time = after(STARTED, *[1_000] * 999, 1_000_000, *[1_000] * 999)
-    assert time == StreamTime(0, 1_000_000, 999)
+def test_what_was_kept_back_and_comes_at_once_is_not_time():
+    """A gateway that was cut off for ten minutes sends all of them within a second: the others age by that second."""
+    flood = [(n // 600 * 200 + 100, NOW - 600_000 + 200 * n) for n in range(2_700)]  # in batches of 600: 1 MB of PCMU
+    assert after(STARTED, *arrived(every(200, 1_000), flood)).elapsed_ms == 1_000
 
 
-def test_records_without_a_timestamp_stop_nothing():
-    """Timestamps of 0 or below are only far behind."""
-    assert after(STARTED, 0, -1, 1_000_100).elapsed_ms == 100
+@pytest.mark.parametrize(
+    ("timestamp", "expected"),
+    [(NOW, NOW), (NOW // 1_000, NOW), (NOW * 1_000, NOW), (NOW * 10**6, NOW), (0, 0), (-1, -1), (2**63 - 1, 2**63 - 1)],
+)
+def test_units_are_recognised(timestamp, expected):
+    """Seconds, microseconds and nanoseconds of this century; anything else stays as it is."""
+    assert in_ms(timestamp) == expected

@@ -63,15 +63,15 @@ class RedisStore:
         """See `Store`."""
         claim = uuid.uuid4().hex
         with redis_errors():
-            watermark, elapsed_ms, newest_ms, behind, states = self._claim(
+            (watermark, *clock), states = self._claim(
                 keys=[self._source_key("position", source), self._source_key("states", source)],
-                args=[f"{claim}:0", self._owner, self._settings.state_ttl_s],
+                args=[f"{claim}:0", self._owner, self._settings.state_ttl_s, *StreamTime._fields],
             )
         self._tokens[source] = (claim, 0)
         self._answered.pop(source, None)
         return Restored(
             None if watermark is None else int(watermark),
-            StreamTime(int(elapsed_ms or 0), int(newest_ms or 0), int(behind or 0)),
+            StreamTime(*(int(value or 0) for value in clock)),
             {call_id.decode(): state for call_id, state in zip(states[::2], states[1::2], strict=True)},
         )
 
@@ -127,9 +127,7 @@ class RedisStore:
             "position": _flat_list(
                 {
                     "watermark": commit.watermark,
-                    "elapsed_ms": commit.time.elapsed_ms,
-                    "newest_ms": commit.time.newest_ms,
-                    "behind": commit.time.behind,
+                    **commit.time._asdict(),
                     "owner": self._owner,
                 }
             ),
