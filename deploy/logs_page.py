@@ -24,9 +24,8 @@ _FIELDS: Final = {
     "assigned": "number of partitions given to this process",
     "call": "a hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
-    "child": "name of a process",
     "confidence": "probability of the label, 0 to 1",
-    "deaths": "so many ends of a process were too many",
+    "deaths": "ends of the process at which the worker gives up",
     "detail": "what was wrong with the record, without its content",
     "device": "where the model runs",
     "dtype": "type of its products: fp32, bf16, int8 or int8+bf16",
@@ -50,12 +49,12 @@ _FIELDS: Final = {
     "revoked": "number of partitions taken from this process",
     "role": "of the speaker",
     "rule": "name of the alert's rule",
-    "stall_s": "so long was too long, in s",
+    "stall_s": "longest stall that is allowed, in s",
     "start_ms": "start of the speech, in ms of the call",
     "value": "by which the rule fired",
     "watermark": "offset from which the partition is read",
     "why": "who has it still",
-    "window_s": "so long is looked back, in s",
+    "window_s": "time in which the ends of a process are counted, in s",
 }
 
 

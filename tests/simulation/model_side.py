@@ -19,6 +19,7 @@ class SimInference:
     """Stands where `InferenceClient` stands; `life` is the worker process that it belongs to."""
 
     model = MODEL
+    beat = None
 
     def __init__(self, world, life) -> None:
         self._world = world

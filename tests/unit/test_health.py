@@ -5,7 +5,6 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,14 +33,8 @@ print(os.getpid())
 ALIVE, READY = Answer(is_ok=True, text="alive"), Answer(is_ok=True, text="ready")
 
 
-@contextmanager
 def serving(is_alive=ALIVE, is_ready=READY):
-    server = health.serve(Probes(lambda: is_alive, lambda: is_ready), "127.0.0.1", 0)
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
+    return health.serving(Probes(lambda: is_alive, lambda: is_ready), "127.0.0.1", 0)
 
 
 def test_a_good_worker_says_200():

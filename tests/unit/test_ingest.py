@@ -72,7 +72,7 @@ def loop():
     consumer, sent = _Consumer(), []
     store = _Store(consumer)
     now_s = iter(range(1_000_000))
-    inference = SimpleNamespace(model=None, collect=list, healthy=lambda _now_s: True)
+    inference = SimpleNamespace(model=None, beat=None, collect=list, healthy=lambda _now_s: True)
     outside = Outside(consumer, store, inference, SimpleNamespace(send=sent.extend))
     ingest = Ingest(outside, Settings(), (), lambda: next(now_s) / 2, lambda _s: None)
     return SimpleNamespace(ingest=ingest, store=store, sent=sent)

@@ -4,7 +4,6 @@ import time
 
 import zmq
 
-from callmood.worker import metrics
 from callmood.worker.inference import wire
 from callmood.worker.records import ModelInfo, Prediction, Utterance
 
@@ -18,13 +17,14 @@ class InferenceClient:
 
     Attributes:
         model: which model answers; None until it is loaded and warm.
+        beat: the newest beat; None before the first.
     """
 
     def __init__(self, address: str, *, stall_s: float = 60.0) -> None:
         self.model: ModelInfo | None = None
+        self.beat: wire.Beat | None = None
         self._stall_s = stall_s
         self._in_flight: set[str] = set()
-        self._busy_s = 0.0
         self._heard_s = time.monotonic()
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -55,10 +55,10 @@ class InferenceClient:
                 case wire.Answer(id=id_, prediction=prediction):
                     self._in_flight.discard(id_)
                     answers.append((id_, prediction))
-                case wire.Beat(model=model, busy_s=busy_s, padding=padding, rechecked=rechecked):
-                    metrics.BATCH_PADDING.set(padding)
-                    metrics.RECHECKED.set(rechecked)
-                    self.model, self._busy_s, self._heard_s = model, busy_s, time.monotonic()
+                case wire.Beat() as beat:
+                    self.beat = beat
+                    self.model = beat.model
+                    self._heard_s = time.monotonic()
         return answers
 
     def healthy(self, now_s: float) -> bool:
@@ -67,7 +67,8 @@ class InferenceClient:
         Args:
             now_s: `time.monotonic()`.
         """
-        return self._busy_s + now_s - self._heard_s < self._stall_s
+        busy_s = 0.0 if self.beat is None else self.beat.busy_s
+        return busy_s + now_s - self._heard_s < self._stall_s
 
     def close(self) -> None:
         """Close the socket; the inference process forgets this client and what it had in flight."""

@@ -1,16 +1,17 @@
-"""/livez, /readyz and /metrics. They tell what the processes have reported, not that this thread can answer."""
+"""/livez, /readyz and /metrics. They answer from the processes' reports, not from this thread's own health."""
 
 import os
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 
 
 class Answer(NamedTuple):
-    """Whether all is well, and one line that says what is not."""
+    """Whether the probe passes, and one line with the reason."""
 
     is_ok: bool
     text: str
@@ -34,29 +35,43 @@ def use_shared_metrics() -> str:
 
 
 def forget_process(pid: int | None) -> None:
-    """A process has died: its gauges no longer count."""
+    """A process has ended: drop its gauges."""
     from prometheus_client import multiprocess  # noqa: PLC0415 - see use_shared_metrics
 
     if pid is not None:
         multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def serve(probes: Probes, host: str, port: int) -> ThreadingHTTPServer:
-    """Answer in a thread of its own; `shutdown()` ends it, `server_port` is the port taken."""
+@contextmanager
+def serving(probes: Probes, host: str, port: int) -> Iterator[ThreadingHTTPServer]:
+    """Answer in a thread of its own until the end of the context; `server_port` is the port in use.
 
+    Raises:
+        OSError: the address is taken or not this machine's.
+    """
+    with _bound(probes, host, port) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+
+
+def _bound(probes: Probes, host: str, port: int) -> ThreadingHTTPServer:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             match self.path:
                 case "/livez":
-                    self._say(probes.is_alive())
+                    self._answer(probes.is_alive())
                 case "/readyz":
-                    self._say(probes.is_ready())
+                    self._answer(probes.is_ready())
                 case "/metrics":
                     self._send(HTTPStatus.OK, _metrics(), "text/plain; version=0.0.4; charset=utf-8")
                 case _:
                     self._send(HTTPStatus.NOT_FOUND, b"/livez, /readyz or /metrics\n")
 
-        def _say(self, answer: Answer) -> None:
+        def _answer(self, answer: Answer) -> None:
             status = HTTPStatus.OK if answer.is_ok else HTTPStatus.SERVICE_UNAVAILABLE
             self._send(status, f"{answer.text}\n".encode())
 
@@ -70,10 +85,7 @@ def serve(probes: Probes, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, *_: object) -> None:
             """Probes are not worth a log line."""
 
-    server = ThreadingHTTPServer((host, port), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
-    return server
+    return ThreadingHTTPServer((host, port), Handler)
 
 
 def _metrics() -> bytes:

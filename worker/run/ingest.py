@@ -22,6 +22,7 @@ from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
 from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import Fenced, InferenceLost, StoreUnavailable, Unsettled
+from callmood.worker.inference.wire import Beat
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import ModelInfo, Prediction, Utterance
@@ -42,6 +43,7 @@ class Inference(Protocol):
     """What the loop needs of the inference process."""
 
     model: ModelInfo | None
+    beat: Beat | None
 
     def submit(self, utterance: Utterance) -> None:
         """Ask for an utterance's emotion; never waits."""
@@ -289,6 +291,9 @@ class Ingest:
             for why, count in partition.take_skipped().items():
                 metrics.RECORDS_SKIPPED.labels(why).inc(count)
         metrics.LIVE_CALLS.set(sum(p.live_calls for p in partitions))
+        if self._inference.beat is not None:
+            metrics.BATCH_PADDING.set(self._inference.beat.padding)
+            metrics.RECHECKED.set(self._inference.beat.rechecked)
         unread = {source: self._consumer.lag(source) for source in self._partitions}
         metrics.RECORD_LAG.set(sum(lag or 0 for lag in unread.values()))
         return Status(

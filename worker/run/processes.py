@@ -1,4 +1,4 @@
-"""The kinds of process below the supervisor: what each does from its first line to its last."""
+"""The kinds of process below the supervisor, each from its start to its exit code."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ import structlog
 
 from callmood.worker import logs
 from callmood.worker.errors import CallmoodError, ConfigurationError, ModelError, TooManyBadRecords
+from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.run import traces
 from callmood.worker.settings import Settings
 
@@ -29,14 +30,14 @@ log = structlog.get_logger()
 
 
 class Report(NamedTuple):
-    """What a process tells the supervisor: its state in a word, and the facts behind it."""
+    """What a process reports to the supervisor: the name of its state, and figures."""
 
     state: str
     facts: dict[str, Any]
 
 
 class _Stop:
-    """SIGTERM asks to drain; Ctrl-C is the supervisor's business."""
+    """SIGTERM asks to drain; SIGINT is ignored, because the supervisor turns it into SIGTERM."""
 
     def __init__(self) -> None:
         self.is_asked = False
@@ -48,7 +49,7 @@ class _Stop:
 
 
 class _Reporter:
-    """Sends reports now and then; a supervisor that is gone ends the process."""
+    """Sends reports about once a second; a supervisor that is gone ends the process."""
 
     def __init__(self, reports: Connection) -> None:
         self._reports = reports
@@ -66,15 +67,14 @@ class _Reporter:
 
 
 def ingest(settings: Settings, name: str, address: str, reports: Connection) -> None:
-    """The ingest process: waits for a warm model, then joins the group and loops until it is told to stop."""
+    """The ingest process: waits for a warm model, then joins the group and loops until SIGTERM."""
     logs.configure(settings.log, process=name)
     stop, reporter = _Stop(), _Reporter(reports)
     sys.exit(_ended_by(lambda: _ingest(settings, name, address, (stop, reporter))))
 
 
 def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _Reporter]) -> None:
-    from callmood.worker.inference.submit import InferenceClient  # noqa: PLC0415 - the supervisor imports this file without the stages
-    from callmood.worker.run.wiring import open_ingest  # noqa: PLC0415 - as above; metrics need the supervisor's environment
+    from callmood.worker.run.wiring import open_ingest  # noqa: PLC0415 - imports metrics, which the supervisor must not
 
     stop, reporter = control
     client = InferenceClient(address, stall_s=settings.worker.stall_s)
@@ -93,18 +93,18 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
                 reporter.send("running", **loop.status()._asdict())
         reporter.send("draining")
         drained = loop.drain(time.time() + settings.worker.drain_timeout_s)
-        log.info("drained" if drained else "drain ran out of time; the next owner does the rest")
+        log.info("drained" if drained else "drain ran out of time; the next owner repeats the rest")
 
 
 def projector(settings: Settings, name: str, reports: Connection) -> None:
-    """The projecting process, with `output=both`: Kafka's results into Redis."""
+    """The projector process, with `output=both`: copies Kafka's results into Redis until SIGTERM."""
     logs.configure(settings.log, process=name)
     stop, reporter = _Stop(), _Reporter(reports)
     sys.exit(_ended_by(lambda: _projector(settings, name, stop, reporter)))
 
 
 def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) -> None:
-    from callmood.worker.run.wiring import open_projector  # noqa: PLC0415 - as for ingest
+    from callmood.worker.run.wiring import open_projector  # noqa: PLC0415 - imports metrics, which the supervisor must not
 
     with traces.exported(settings.trace, process=name), open_projector(settings, name) as loop:
         while not stop.is_asked:
@@ -114,24 +114,24 @@ def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) 
 
 
 def inference(settings: Settings, address: str) -> None:
-    """The inference process: loads the model, warms up, answers until it is told to stop or its parent is gone."""
-    from callmood.worker.inference.serve import serve  # noqa: PLC0415 - the model's libraries are for this process alone
+    """The inference process: loads the model, warms up, answers until SIGTERM or until its parent is gone."""
+    from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
     logs.configure(settings.log, process="inference")
     sys.exit(_ended_by(lambda: serve(settings.model, address)))
 
 
 def _ended_by(work: Callable[[], None]) -> int:
-    """Run to the end and say in the exit code how it ended."""
+    """Run `work` to its end; returns the exit code for how it ended."""
     try:
         work()
     except (ConfigurationError, ModelError) as error:
-        log.error("cannot run", error=str(error))  # noqa: TRY400 - the message says it all
+        log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
         return EXIT_CONFIGURATION
     except CallmoodError as error:
-        log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - as above
+        log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the message is enough
         return EXIT_GIVE_UP if isinstance(error, TooManyBadRecords) else EXIT_AGAIN
-    except Exception:  # the process ends; whatever it was, the next one recovers as after a kill
+    except Exception:  # the process ends, and the next one recovers as after a kill
         log.exception("stopping")
         return EXIT_AGAIN
     return EXIT_OK

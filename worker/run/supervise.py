@@ -1,26 +1,24 @@
 """Starts the processes, watches them, answers the probes, and drains them under one deadline."""
 
-import multiprocessing
 import shutil
 import signal
 import tempfile
-import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Protocol, Self
 
 import structlog
 
 from callmood.worker import logs
 from callmood.worker.inference.submit import InferenceClient
+from callmood.worker.records import ModelInfo
 from callmood.worker.run import health, processes
+from callmood.worker.run.child import Child, SpawnedChild, Task
 from callmood.worker.run.health import Answer, Probes
 from callmood.worker.run.processes import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, Report
 from callmood.worker.settings import Settings
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
 
 _WATCH_S = 0.2
 _RESTART_S = 1.0
@@ -30,186 +28,266 @@ _KILL_AFTER_S = 5.0
 _REPORTS_LATE_S = 10.0
 
 log = structlog.get_logger()
-_spawn = multiprocessing.get_context("spawn")
 
 
-class Child:
-    """A process below the supervisor."""
+class Beats(Protocol):
+    """What the supervisor needs of the client of the inference process."""
 
-    def __init__(self, name: str, target: Callable[..., None], *args: Any) -> None:
-        self.name = name
-        self.process = _spawn.Process(name=name, target=target, args=args)
-        self.process.start()
-        log.info("process started", name=name, pid=self.process.pid)
+    model: ModelInfo | None
 
-    @property
-    def exit_code(self) -> int | None:
-        """How it ended, or None while it lives."""
-        return self.process.exitcode
+    def collect(self) -> object:
+        """Read the beats that have arrived; never waits."""
 
-    def stop(self, deadline_s: float) -> None:
-        """SIGTERM, and after the deadline SIGKILL."""
-        if self.process.is_alive():
-            self.process.terminate()
-        self.process.join(max(0.0, deadline_s - time.monotonic()))
-        if self.process.is_alive():
-            log.error("killed after its deadline", child=self.name)
-            self.kill()
+    def healthy(self, now_s: float) -> bool:
+        """Whether the inference process beats and its model thread moves on."""
 
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.join(_KILL_AFTER_S)
+    def close(self) -> None:
+        """Close the socket."""
 
 
 class WatchedChild:
-    """A process that is started again when it dies, and what it last said."""
+    """A process that is started again when it ends, and its latest report.
 
-    def __init__(self, name: str, target: Callable[..., None], *args: Any) -> None:
-        self.name = name
-        self._target, self._args = target, args
-        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
+    Attributes:
+        child: the process; None before the first start and while a restart is pending.
+        restart_at_s: when to start it.
+    """
+
+    def __init__(self, task: Task, spawn: Callable[[Task], Child], clock: Callable[[], float]) -> None:
+        self.name = task.name
+        self.child: Child | None = None
         self.report = Report("starting", {})
-        self._heard_s = 0.0
-        self._reports: Connection | None = None
-        self.child = self._start()
+        self.restart_at_s = 0.0
+        self._task = task
+        self._spawn = spawn
+        self._clock = clock
+        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
+        self._heard_s = clock()
 
-    def _start(self) -> Child:
-        self._reports, theirs = _spawn.Pipe(duplex=False)
-        child = Child(self.name, self._target, *self._args, theirs)
-        theirs.close()
-        self.report, self._heard_s = Report("starting", {}), time.monotonic()
-        return child
+    def start(self) -> None:
+        """Start the process."""
+        self.child = self._spawn(self._task)
+        self.report = Report("starting", {})
+        self._heard_s = self._clock()
 
-    def listen(self) -> None:
-        """Read what it has reported."""
-        try:
-            while self._reports is not None and self._reports.poll():
-                self.report, self._heard_s = self._reports.recv(), time.monotonic()
-        except (EOFError, OSError):  # it has died; its exit code is looked at next
-            self._reports = None
+    def listen(self, child: Child) -> None:
+        """Keep the newest report."""
+        for report in child.reports():
+            self.report = report
+            self._heard_s = self._clock()
+
+    def plan_restart(self) -> bool:
+        """The process has ended: set the time of its restart. Returns False when it has ended too often lately."""
+        now_s = self._clock()
+        self.child = None
+        self.report = Report("restarting", {})
+        self.restart_at_s = now_s + _RESTART_S
+        self._deaths.append(now_s)
+        return len(self._deaths) < _MAX_DEATHS or now_s - self._deaths[0] >= _DEATHS_WINDOW_S
 
     @property
     def silent_s(self) -> float:
-        """Since when it has not reported."""
-        return time.monotonic() - self._heard_s
-
-    def restart(self) -> bool:
-        """Start it again, unless it dies too often."""
-        now_s = time.monotonic()
-        self._deaths.append(now_s)
-        if len(self._deaths) == _MAX_DEATHS and now_s - self._deaths[0] < _DEATHS_WINDOW_S:
-            return False
-        time.sleep(_RESTART_S)
-        self.child = self._start()
-        return True
+        """Time since the latest report or start."""
+        return self._clock() - self._heard_s
 
 
 class Supervisor:
-    """The worker as the outside sees it: one process tree, one exit code."""
+    """The worker as the outside sees it: one process tree, one exit code.
 
-    def __init__(self, settings: Settings) -> None:
+    Building it starts nothing; entering it starts all processes; leaving it drains them, also when a start has failed.
+
+    Args:
+        settings: of the worker.
+        spawn: starts a process.
+        connect: opens the client of the inference process at an address.
+        clock: monotonic, in s.
+        sleep: waits between two looks at the processes.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        spawn: Callable[[Task], Child] = SpawnedChild,
+        connect: Callable[[str, float], Beats] = lambda address, stall_s: InferenceClient(address, stall_s=stall_s),
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._settings = settings
-        self._stopping = threading.Event()
-        self._run_dir = tempfile.mkdtemp(prefix="callmood-")
-        address = f"ipc://{self._run_dir}/inference"
-        self._inference = Child("inference", processes.inference, settings, address)
-        self._beats = InferenceClient(address, stall_s=settings.worker.stall_s)
-        names = [f"ingest-{number}" for number in range(settings.worker.ingest_processes)]
-        self._ingests = [WatchedChild(name, processes.ingest, settings, name, address) for name in names]
-        self._watched = list(self._ingests)
-        if settings.worker.output == "both":
-            self._watched.append(WatchedChild("projector", processes.projector, settings, "projector"))
+        self._spawn = spawn
+        self._connect = connect
+        self._clock = clock
+        self._sleep = sleep
+        self._stop_requests = 0  # a plain number: a signal handler that takes a lock can wait for itself
+        self._is_started = False
+        self._is_draining = False
+        self._resources = ExitStack()
+        self._beats: Beats | None = None
+        self._inference: Child | None = None
+        self._ingests: list[WatchedChild] = []
+        self._projectors: list[WatchedChild] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self._drain()
+            raise
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._drain()
 
     def run(self) -> int:
-        """Watch until told to stop or until nothing can be saved; returns the exit code."""
-        code: int | None = None
-        try:
-            while code is None and not self._stopping.wait(_WATCH_S):
-                code = self._watch()
-        finally:
-            self._drain()
-        return EXIT_OK if code is None else code
+        """Watch until a signal asks for the end or going on is impossible; returns the exit code."""
+        while not self._stop_requests:
+            code = self.turn()
+            if code is not None:
+                return code
+            self._sleep(_WATCH_S)
+        return EXIT_OK
 
     def ask_to_stop(self, *_: object) -> None:
-        """Signal handler: drain and end. A second signal ends at once."""
-        if self._stopping.is_set():
-            for child in (self._inference, *(watched.child for watched in self._watched)):
-                child.process.kill()
-        self._stopping.set()
+        """Signal handler: the first signal drains, the second kills all processes."""
+        self._stop_requests += 1
+        if self._stop_requests > 1:
+            for child in self._children():
+                child.kill()
 
-    def _watch(self) -> int | None:
+    def turn(self) -> int | None:
+        """Look at every process once; returns the exit code if the worker must end."""
+        assert self._beats is not None
+        assert self._inference is not None
         self._beats.collect()
-        if self._inference.exit_code is not None:
-            log.error("the inference process has ended", exit_code=self._inference.exit_code)
-            return self._inference.exit_code if self._inference.exit_code == EXIT_CONFIGURATION else EXIT_AGAIN
-        if self._beats.model is not None and not self._beats.healthy(time.monotonic()):
+        code = self._inference.exit_code
+        if code is not None:
+            log.error("the inference process has ended", exit_code=code)
+            return code if code == EXIT_CONFIGURATION else EXIT_AGAIN
+        if self._beats.model is not None and not self._beats.healthy(self._clock()):
             log.error("the model's thread hangs; ending the worker", stall_s=self._settings.worker.stall_s)
-            self._inference.kill()  # whom a device has hung, nothing gentler reaches
+            self._inference.kill()  # SIGTERM does not interrupt a hung driver call
+            self._inference.wait(_KILL_AFTER_S)
             return EXIT_AGAIN
-        codes = (self._look_after(watched) for watched in self._watched)
-        return next((code for code in codes if code is not None), None)
+        for watched in self._watched:
+            code = self._look_after(watched)
+            if code is not None:
+                return code
+        return None
+
+    # -- processes
+
+    @property
+    def _watched(self) -> list[WatchedChild]:
+        return self._ingests + self._projectors
+
+    def _children(self) -> Iterator[Child]:
+        if self._inference is not None:
+            yield self._inference
+        for watched in self._watched:
+            if watched.child is not None:
+                yield watched.child
+
+    def _start(self) -> None:
+        settings = self._settings
+        directory = tempfile.mkdtemp(prefix="callmood-")
+        self._resources.callback(shutil.rmtree, directory, ignore_errors=True)
+        address = f"ipc://{directory}/inference"
+        names = [f"ingest-{number}" for number in range(settings.worker.ingest_processes)]
+        ingests = [Task(name, processes.ingest, (settings, name, address)) for name in names]
+        projectors = [Task("projector", processes.projector, (settings, "projector"))]
+        self._ingests = [WatchedChild(task, self._spawn, self._clock) for task in ingests]
+        if settings.worker.output == "both":
+            self._projectors = [WatchedChild(task, self._spawn, self._clock) for task in projectors]
+        self._beats = self._connect(address, settings.worker.stall_s)
+        self._resources.callback(self._beats.close)
+        if not self._stop_requests:
+            task = Task("inference", processes.inference, (settings, address), has_reports=False)
+            self._inference = self._spawn(task)
+        for watched in self._watched:
+            if not self._stop_requests:
+                watched.start()
+        self._is_started = True
 
     def _look_after(self, watched: WatchedChild) -> int | None:
-        """Hear a process, and start it again if it has died; returns the exit code if that is of no use."""
-        watched.listen()
-        code = watched.child.exit_code
+        """Read a process's reports and restart it if it has ended; returns the exit code if a restart cannot help."""
+        child = watched.child
+        if child is None:
+            if not self._stop_requests and self._clock() >= watched.restart_at_s:
+                watched.start()
+            return None
+        watched.listen(child)
+        code = child.exit_code
         if code is None:
             return None
         log.error("a process has ended", name=watched.name, exit_code=code)
+        health.forget_process(child.pid)
         if code in (EXIT_CONFIGURATION, EXIT_GIVE_UP):
             return code
-        health.forget_process(watched.child.process.pid)
-        if watched.restart():
+        if watched.plan_restart():
             return None
-        log.error("a process dies too often", name=watched.name, deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
+        log.error("a process ends too often", name=watched.name, deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
         return EXIT_AGAIN
 
     def _drain(self) -> None:
         """Ingest first, while the model still answers; then the rest. One budget for all."""
-        answers_s = self._settings.worker.drain_timeout_s if self._inference.exit_code is None else 0.0
-        deadline_s = time.monotonic() + answers_s + _KILL_AFTER_S
-        self._stopping.set()
+        self._is_draining = True
+        has_model = self._inference is not None and self._inference.exit_code is None
+        answers_s = self._settings.worker.drain_timeout_s if has_model else 0.0
+        deadline_s = self._clock() + answers_s + _KILL_AFTER_S
         for ingest in self._ingests:  # all at once, or one would take over what another has just given up
-            ingest.child.process.terminate()
+            if ingest.child is not None:
+                ingest.child.terminate()
         for watched in self._watched:
-            watched.child.stop(deadline_s)
-        self._beats.close()
-        self._inference.stop(time.monotonic() + _KILL_AFTER_S)
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+            if watched.child is not None:
+                self._end(watched.name, watched.child, deadline_s)
+        if self._inference is not None:
+            self._end("inference", self._inference, self._clock() + _KILL_AFTER_S)
+        self._resources.close()
 
-    # -- probes
+    def _end(self, name: str, child: Child, deadline_s: float) -> None:
+        """SIGTERM, and after the deadline or a second signal SIGKILL."""
+        child.terminate()
+        if self._stop_requests > 1:  # the process may have started after the second signal
+            child.kill()
+        if not child.wait(max(0.0, deadline_s - self._clock())):
+            log.error("killed after its deadline", name=name)
+            child.kill()
+            child.wait(_KILL_AFTER_S)
+
+    # -- probes: called by the threads of the health endpoint
 
     def is_alive(self) -> Answer:
         """False when waiting longer would not help: Kubernetes should start the worker again."""
         limit_s = self._settings.worker.stall_s
-        if not self._beats.healthy(time.monotonic()):
+        if self._beats is not None and not self._beats.healthy(self._clock()):
             return Answer(is_ok=False, text="the model's thread hangs")
         for watched in self._watched:
-            facts = watched.report.facts
-            if watched.report.state == "running" and watched.silent_s > limit_s:
-                return Answer(is_ok=False, text=f"{watched.name} has not reported for {watched.silent_s:.0f} s")
-            if facts.get("is_store_healthy") and facts.get("stuck_s", 0.0) > limit_s:
-                return Answer(is_ok=False, text=f"{watched.name}: no progress for {facts['stuck_s']:.0f} s")
+            report, silent_s = watched.report, watched.silent_s
+            if report.state == "running" and silent_s > limit_s:
+                return Answer(is_ok=False, text=f"{watched.name} has not reported for {silent_s:.0f} s")
+            if report.facts.get("is_store_healthy") and report.facts.get("stuck_s", 0.0) > limit_s:
+                return Answer(is_ok=False, text=f"{watched.name}: no progress for {report.facts['stuck_s']:.0f} s")
         return Answer(is_ok=True, text="alive")
 
     def is_ready(self) -> Answer:
         """True when the model is warm, the group joined, every partition restored and the store answering."""
-        if self._stopping.is_set():
+        if self._is_draining or self._stop_requests:
             return Answer(is_ok=False, text="draining")
+        if not self._is_started:
+            return Answer(is_ok=False, text="starting")
+        partitions = 0
         for ingest in self._ingests:
-            missing = _missing(ingest)
+            report, silent_s = ingest.report, ingest.silent_s
+            missing = _missing(report, silent_s)
             if missing:
                 return Answer(is_ok=False, text=f"{ingest.name}: {missing}")
-        partitions = sum(ingest.report.facts["partitions"] for ingest in self._ingests)
+            partitions += report.facts["partitions"]
         return Answer(is_ok=True, text=f"ready, {partitions} partitions")
 
 
-def _missing(ingest: WatchedChild) -> str | None:
+def _missing(report: Report, silent_s: float) -> str | None:
     """What keeps an ingest process from being ready."""
-    report = ingest.report
-    if report.state != "running" or ingest.silent_s > _REPORTS_LATE_S:
-        return f"{report.state}, heard {ingest.silent_s:.0f} s ago"
+    if report.state != "running" or silent_s > _REPORTS_LATE_S:
+        return f"{report.state}, last report {silent_s:.0f} s ago"
     if not report.facts["is_store_healthy"]:
         return "the store does not answer"
     if report.facts["restoring"]:
@@ -234,15 +312,17 @@ def _run(settings: Settings) -> int:
         signal.signal(name, supervisor.ask_to_stop)
     probes = Probes(supervisor.is_alive, supervisor.is_ready)
     host, port = settings.worker.health_host, settings.worker.health_port
-    try:
-        server = health.serve(probes, host, port)
-    except OSError as error:
-        log.error("cannot run", error=f"health endpoint {host}:{port}: {error}. Set CALLMOOD_WORKER__HEALTH_PORT")  # noqa: TRY400 - the message says it all
-        supervisor.ask_to_stop()
-        supervisor.run()
-        return EXIT_CONFIGURATION
-    log.info("worker started", health_port=server.server_port, policy=settings.policy.model_dump(mode="json"))
-    try:
-        return supervisor.run()
-    finally:
-        server.shutdown()
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(health.serving(probes, host, port))
+        except OSError as error:
+            log.error("cannot run", error=f"health endpoint {host}:{port}: {error}. Set CALLMOOD_WORKER__HEALTH_PORT")  # noqa: TRY400 - the message is enough
+            return EXIT_CONFIGURATION
+        try:
+            stack.enter_context(supervisor)
+            policy = settings.policy.model_dump(mode="json")
+            log.info("worker started", health_port=server.server_port, policy=policy)
+            return supervisor.run()
+        except OSError:
+            log.exception("cannot start a process")
+            return EXIT_AGAIN
