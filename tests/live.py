@@ -83,7 +83,7 @@ class Gate:
 class Worker:
     """One worker: a process tree that was started by the command of the manual, and its log."""
 
-    def __init__(self, environment: Mapping[str, str], module: str = "worker") -> None:
+    def __init__(self, environment: Mapping[str, str], module: str = "callmood") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cm-"))  # pytest's own folders are too long for a socket's address
         self._log = self.folder.with_suffix(".log")
         self._mark = f"TMPDIR={self.folder}".encode()
