@@ -205,11 +205,13 @@ class Worker:
             self.waiting += self.partition.take(record, 0.0)
         return self
 
-    def answer(self) -> None:
-        """Let the model answer all that waits."""
-        for utterance in self.waiting:
-            self.partition.settle(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
-        self.waiting = []
+    def answer(self, utterances: Iterable[Utterance] | None = None) -> None:
+        """Let the model answer these in this order; by default, all that wait."""
+        answered = list(self.waiting if utterances is None else utterances)
+        for utterance in answered:
+            self.partition.answer(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
+        ids = {utterance.id for utterance in answered}
+        self.waiting = [utterance for utterance in self.waiting if utterance.id not in ids]
 
     def commit(self) -> Store:
         """Answer all that waits and commit what is due."""
@@ -218,8 +220,10 @@ class Worker:
 
     def commit_answered(self) -> Store:
         """Commit what is due without the answers that are missing."""
-        if commit := self.partition.collect(STAMPS, 0.0):
+        commit = self.partition.collect(STAMPS, 0.0)
+        if commit.is_news:
             self.store.apply(commit)
+            self.partition.confirm(commit)
         return self.store
 
 

@@ -1,4 +1,4 @@
-"""What is committed together, and what a successor gets back. Values only."""
+"""What one commit holds, and what a store returns to the next owner of a partition. Values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from callmood.worker.stream_time import StreamTime
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A record that breaks the contract, and why."""
+    """A record that breaks the contract, and the reason."""
 
     record: Record
     reason: Reason
@@ -48,8 +48,9 @@ class CallUpdate:
 class Commit:
     """One partition's atomic step: results, states and watermark, all or nothing.
 
-    `utterances` are utterance/1 and `alerts` alert/1 records in order. `dead_letters` are safe elsewhere before the
-    rest is committed, because the watermark passes them.
+    `utterances` are utterance/1 and `alerts` alert/1 records in order. `dead_letters` must be written before the rest,
+    because the watermark passes them. `is_news` is False if the store already holds all of it: committing it
+    only shows whether the store still knows this owner.
     """
 
     source: TopicPartition
@@ -59,11 +60,12 @@ class Commit:
     alerts: tuple[Mapping[str, Any], ...] = ()
     calls: tuple[CallUpdate, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
+    is_news: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the store knows of a partition; `watermark` is None where nobody has worked on it yet."""
+    """What the store holds of a partition; `watermark` is None if no worker has committed there yet."""
 
     watermark: int | None
     time: StreamTime

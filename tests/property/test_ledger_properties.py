@@ -26,7 +26,10 @@ def test_the_watermark_is_the_lowest_open_offset(start, steps):
             ledger.settle(needed.pop(int(value * (len(needed) - 1))))
         expected = min(needed, default=position)
         assert ledger.watermark == expected >= highest
-        assert ledger.mark == marks.get(expected, len(marks))
+        assert ledger.watermark_after(()) == (expected, marks.get(expected, len(marks)))
+        to_come = needed[::2]
+        left = min((offset for offset in needed if offset not in to_come), default=position)
+        assert ledger.watermark_after(to_come) == (left, marks.get(left, len(marks)))
         assert (ledger.position, ledger.open_records) == (position, len(needed))
         assert ledger.oldest_capture_ms == (expected if needed else None)
         highest = expected

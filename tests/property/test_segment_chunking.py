@@ -14,7 +14,7 @@ from callmood.schemas.common import Encoding
 from callmood.worker.g711 import encode_pcma, encode_pcmu
 from callmood.worker.records import Cut
 from callmood.worker.settings import SegmentSettings
-from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.segment import Segmenter, SegmenterState
 
 _ENCODE = {Encoding.PCMU: encode_pcmu, Encoding.PCMA: encode_pcma, Encoding.S16LE: lambda pcm: pcm.tobytes()}
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
@@ -97,7 +97,7 @@ class Scenario:
     def recover(self, lost, sent):
         """The successor of a lost segmenter: restored from its snapshot, and fed again what it still needs."""
         blob = msgpack.packb(lost.snapshot())
-        channel = Segmenter.restore(self.encoding, self.rate_hz, self.rules, msgpack.unpackb(blob))
+        channel = Segmenter.restore(self.encoding, self.rate_hz, self.rules, SegmenterState(*msgpack.unpackb(blob)))
         assert len(blob) < 1200
         assert channel.restored_exactly
         assert (channel.keep_from, channel.next_sample) == (lost.keep_from, lost.next_sample)

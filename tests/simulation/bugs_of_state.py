@@ -23,15 +23,23 @@ _RESTORE_SEGMENTER = Segmenter.restore
 @planted
 def watermark_off_by_one() -> Iterator[None]:
     """The watermark is the newest settled offset plus one too many."""
-    original = Ledger.watermark.fget
-    with patch.object(Ledger, "watermark", property(lambda self: original(self) + bool(self._open))):
+
+    def watermark_after(original, self, offsets):
+        watermark, mark = original(self, offsets)
+        return watermark + (watermark < self.position), mark
+
+    with around(Ledger, "watermark_after", watermark_after):
         yield
 
 
 @planted
 def clock_after_the_watermark() -> Iterator[None]:
     """The clock that is stored has already counted the record at the watermark."""
-    with patch.object(Ledger, "mark", property(lambda self: self._next_mark)):
+
+    def watermark_after(original, self, offsets):
+        return original(self, offsets)[0], self._next_mark
+
+    with around(Ledger, "watermark_after", watermark_after):
         yield
 
 
@@ -73,10 +81,10 @@ def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
     def take(original, self, chunk, **more):
-        before, groups = self._snapshot(), len(self._groups)
+        before, groups = self._checkpoint_now(), len(self._groups)
         outcome = original(self, chunk, **more)
         for group in list(self._groups)[groups:]:
-            group.cut = before
+            group.checkpoint = before
         return outcome
 
     with around(Call, "take", take):
@@ -88,12 +96,14 @@ def state_of_the_newest_record() -> Iterator[None]:
     """The state that is stored is ahead of the results that are published."""
 
     def save(original, self):
-        self._cut = self._snapshot()
+        if self.is_finished:
+            return original(self)
+        self._checkpoint = self._checkpoint_now()
         groups, self._groups = self._groups, deque()
         saved, self._groups = original(self), groups
         return saved
 
-    with around(Call, "save", save):
+    with around(Call, "_save", save):
         yield
 
 
@@ -207,7 +217,7 @@ def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
     def snapshot(original, self):
-        return original(self) | {"paused_at_ms": None}
+        return original(self)._replace(paused_at_ms=None)
 
     with around(Stream, "snapshot", snapshot):
         yield

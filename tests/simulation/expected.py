@@ -12,7 +12,7 @@ from callmood.schemas import flat
 from callmood.worker.call import policy
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
-from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
+from callmood.worker.commits import DeadLetter, Restored, TopicPartition
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Record
@@ -53,16 +53,16 @@ class Expected:
         partition = Partition(source, restored, read, settings, DEFAULT_RULES)
         for record in log:
             utterances = partition.take(record, 0.0)
-            self._note(number, partition.collect(self._stamps, 0.0))
+            self._note(number, partition)
             for utterance in utterances:  # one by one: each may complete a step that a reader can see
-                partition.settle(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
-                self._note(number, partition.collect(self._stamps, 0.0))
+                partition.answer(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
+                self._note(number, partition)
         if not partition.live_calls:
             self.ends[number] = log[-1].position.offset + 1
 
-    def _note(self, number: int, commit: Commit | None) -> None:
-        if commit is None:
-            return
+    def _note(self, number: int, partition: Partition) -> None:
+        commit = partition.collect(self._stamps, 0.0)
+        partition.confirm(commit)
         for utterance in commit.utterances:
             call = self.calls.setdefault(utterance["call_id"], CallExpected([], []))
             call.utterances.append({**utterance, "latency_ms": {}})

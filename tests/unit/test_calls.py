@@ -1,4 +1,4 @@
-"""One call: what one record closes is told together, in the order of the log, whatever the model answers first."""
+"""One call: results are released in the order of the log, together with their checkpoint."""
 
 from functools import partial
 
@@ -28,11 +28,25 @@ def take(call, sent, elapsed_ms=0):
 
 def answer(call, *utterances):
     for utterance in utterances:
-        call.settle(utterance.id, heard(utterance.audio), 5.0)
+        call.answer(utterance.id, heard(utterance.audio), 5.0)
+
+
+def commit(call):
+    """Commit what is due; returns the results."""
+    due = call.due()
+    if due is None:
+        return ()
+    call.confirm(due)
+    return due.results
 
 
 def numbers(call):
-    return [(item.number, item.result.utterance.start_ms) for item in call.release()]
+    return [(item.number, item.result.utterance.start_ms) for item in commit(call)]
+
+
+def resume(call):
+    """The first record of the stream that a successor takes again."""
+    return call._checkpoint.streams["0"].seq
 
 
 def test_results_come_in_the_order_of_the_log():
@@ -46,20 +60,20 @@ def test_results_come_in_the_order_of_the_log():
     assert numbers(call) == []
 
 
-def test_an_answer_that_nobody_waits_for_changes_nothing():
-    """A second answer, or one for an utterance of an earlier life, is no result."""
+def test_an_unexpected_answer_changes_nothing():
+    """A second answer, or one for an utterance of another process, gives no result."""
     call = new()
     (only,) = take(call, Leg().media(SENTENCE))
     answer(call, only, only)
-    call.settle("call-1:0:0:999", heard(b""), 5.0)
-    assert len(call.release()) == 1
+    call.answer("call-1:0:0:999", heard(b""), 5.0)
+    assert len(commit(call)) == 1
 
 
-def test_what_the_model_may_not_hear_is_told_without_it():
+def test_a_withheld_utterance_is_a_result_without_emotion():
     """An agent's utterance is a result at once, with the reason why there is no emotion."""
     call = new()
     assert take(call, Leg(layout="agent").media(SENTENCE)) == []
-    (released,) = call.release()
+    (released,) = commit(call)
     assert released.result.prediction is None
     assert released.result.utterance.withheld == "policy:role_agent"
 
@@ -178,49 +192,82 @@ def test_only_the_quiet_streams_stall():
     assert len(take(call, young.media(quiet(1)), elapsed_ms=7_000)) == 1
 
 
-def test_a_state_is_stored_only_with_what_it_has_told():
-    """While results are awaited, what is stored is the state before them: the successor tells them."""
+def test_a_state_is_stored_only_with_its_results():
+    """While answers are missing, the stored state is the one before them: the successor publishes those results."""
     call, leg = new(), Leg()
     first, second = take(call, leg.media(SENTENCE * 2, chunk_ms=100))
-    assert call.save() is None
+    assert call.due() is None
     answer(call, first)
-    call.release()
-    saved = call.save()
-    successor = Call.restore("call-1", saved.blob, Settings(), DEFAULT_RULES)
-    again = log_of(Leg().media(SENTENCE * 2, chunk_ms=100))[saved.resume["0"] :]
+    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    again = log_of(Leg().media(SENTENCE * 2, chunk_ms=100))[resume(call) :]
     retold = [u for r in again for u in successor.take(READ(r), elapsed_ms=0, now_ms=0.0).utterances]
     assert [(u.id, u.audio) for u in retold] == [(second.id, second.audio)]
     answer(successor, *retold)
-    assert [item.number for item in successor.release()] == [2]
+    assert [item.number for item in commit(successor)] == [2]
 
 
 def test_records_are_settled_up_to_where_a_successor_resumes():
-    """Everything before `resume` is done with, nothing from there on."""
-    call = new()
-    take(call, Leg().media(quiet(2), chunk_ms=100))
-    saved = call.save()
-    done = call.forget_before(saved.resume)
-    assert done == list(range(saved.resume["0"]))
-    assert saved.resume["0"] in (17, 18, 19)  # the padding of what may begin next
+    """A commit settles every record before that point and none after it; the end settles the rest."""
+    call, leg = new(), Leg()
+    take(call, leg.media(quiet(2), chunk_ms=100))
+    due = call.due()
+    assert due.saved.settled_offsets == list(range(resume(call)))
+    assert resume(call) in (17, 18, 19)  # the padding of what may begin next
+    call.confirm(due)
     assert call.has_unsettled
-    assert call.forget_all() == list(range(saved.resume["0"], 20))
+    still_open = list(range(resume(call), 21))
+    take(call, [leg.send("end")])
+    due = call.due()
+    assert due.saved.settled_offsets == still_open
+    call.confirm(due)
     assert not call.has_unsettled
 
 
+def test_what_is_not_confirmed_is_due_again():
+    """If a commit is dropped, the next one holds its results and settled offsets, and what has come since."""
+    call, leg = new(), Leg()
+    first, second = take(call, leg.media(SENTENCE * 2, chunk_ms=100))
+    answer(call, first)
+    dropped = call.due()
+    answer(call, second)
+    due = call.due()
+    assert due.results[:1] == dropped.results
+    assert len(due.results) == 2
+    assert set(dropped.saved.settled_offsets) < set(due.saved.settled_offsets)
+    assert (dropped.is_first, due.is_first, due.is_changed) == (True, True, True)
+    call.confirm(due)
+    assert (call.due().results, call.due().is_first, call.due().is_changed) == ((), False, False)
+    assert not call.has_news
+
+
+def test_what_came_after_a_commit_was_collected_stays_due():
+    """Confirming a commit forgets what it held, not the result that was released since."""
+    call, leg = new(), Leg()
+    first, second = take(call, leg.media(SENTENCE * 2, chunk_ms=100))
+    answer(call, first)
+    due = call.due()
+    answer(call, second)
+    call.release()
+    call.confirm(due)
+    assert [item.number for item in call.due().results] == [2]
+    assert call.due().is_changed
+
+
 def test_a_pause_that_came_late_is_settled_with_what_came_before_it():
-    """A pause heeded after it was given up is not forgotten with an older state, or a kill would undo it."""
+    """A pause that arrives after it was given up is not settled with an older state, or a kill would undo it."""
     call, leg = new(), Leg()
     begin = leg.media(quiet(0.2))
     pause = leg.send("pause")
-    (pending,) = take(call, begin + leg.media(SENTENCE + quiet(3)))
+    take(call, begin + leg.media(SENTENCE + quiet(3)))
     take(call, [pause])
-    answer(call, pending)
-    call.release()
-    offset_of_pause = call.last_offset
     assert call.is_paused
-    groups_cut = call._cut["streams"]["0"]
-    assert groups_cut["paused_at_ms"] is None
-    assert offset_of_pause not in call.forget_before({"0": groups_cut["seq"]})
+    offset_of_pause = call.last_offset
+    (group,) = call._groups
+    call._groups.clear()
+    call._checkpoint = group.checkpoint
+    call._groups.append(group)  # the model has not answered: the older state is stored
+    assert call._checkpoint.streams["0"].paused_at_ms is None
+    assert offset_of_pause not in call.due().saved.settled_offsets
 
 
 def test_a_state_of_another_version_is_refused():
@@ -230,10 +277,10 @@ def test_a_state_of_another_version_is_refused():
 
 
 def test_a_restored_call_goes_on_paused():
-    """The caller's card number is not heard because a worker was restarted."""
+    """A restart of the worker does not end a pause."""
     call, leg = new(), Leg(layout="customer,agent")
     take(call, [*leg.media(both(quiet(1), quiet(1))), leg.send("pause")])
-    successor = Call.restore("call-1", call.save().blob, Settings(), DEFAULT_RULES)
+    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
     successor.last_offset = call.last_offset
     assert successor.is_paused
     assert take(successor, leg.media(both(SENTENCE, SENTENCE))) == []

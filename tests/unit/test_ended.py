@@ -46,26 +46,28 @@ def test_a_call_that_begins_under_the_same_id_is_not_lost_in_silence():
 
 
 def test_after_its_time_an_id_is_free():
-    """Once the memory is over the id may begin a new call, and is forgotten only once."""
+    """After the memory time the id may start a new call, and the old call is forgotten."""
     calls = remembered()
     assert not calls.refuse(chunk(50, Event.START), watermark=40, elapsed_ms=MEMORY_MS)
-    assert list(calls.expire(watermark=40, elapsed_ms=MEMORY_MS)) == []
+    assert calls.past(watermark=40, elapsed_ms=MEMORY_MS) == []
 
 
 def test_an_id_is_not_free_while_its_records_may_be_read_again():
     """However old, a call is remembered until the watermark has passed its newest record, a late one included."""
     calls = remembered(last_offset=10)
     calls.refuse(chunk(30), watermark=0, elapsed_ms=0)
-    assert list(calls.expire(watermark=30, elapsed_ms=10 * MEMORY_MS)) == []
+    assert calls.past(watermark=30, elapsed_ms=10 * MEMORY_MS) == []
     assert calls.refuse(chunk(31), watermark=30, elapsed_ms=10 * MEMORY_MS)
-    assert list(calls.expire(watermark=32, elapsed_ms=10 * MEMORY_MS)) == ["call-1"]
+    assert calls.past(watermark=32, elapsed_ms=10 * MEMORY_MS) == ["call-1"]
+    calls.forget(["call-1"])
+    assert not calls.refuse(chunk(33), watermark=33, elapsed_ms=0)
 
 
 def test_a_young_end_is_remembered():
     """Late records have their time, by the partition's clock."""
     calls = remembered(ended_at_ms=1_000)
-    assert list(calls.expire(watermark=99, elapsed_ms=MEMORY_MS + 999)) == []
-    assert list(calls.expire(watermark=99, elapsed_ms=MEMORY_MS + 1_000)) == ["call-1"]
+    assert calls.past(watermark=99, elapsed_ms=MEMORY_MS + 999) == []
+    assert calls.past(watermark=99, elapsed_ms=MEMORY_MS + 1_000) == ["call-1"]
 
 
 def test_a_stored_end_is_restored_and_a_living_call_is_not():

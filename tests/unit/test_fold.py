@@ -17,25 +17,18 @@ def utterance():
     return only
 
 
-def published(fold):
-    """The fold as it stands right after its publication."""
-    fold.is_changed = False
-    return fold
-
-
-def test_a_new_call_is_news():
-    """The first record of a call makes it visible, before anything was said."""
+def test_a_call_starts_at_its_first_record():
+    """The summary has the start before anything was said."""
     fold = Fold("call-1", DEFAULT_RULES)
     fold.start(1_000)
-    assert fold.is_changed
     assert fold.summary({}, None)["started_at_ms"] == 1_000
 
 
 def test_results_are_numbered_from_one():
-    """Each result gets the next number and is news."""
-    fold, said = published(Fold("call-1", DEFAULT_RULES)), utterance()
+    """Each result gets the next number and a new revision."""
+    fold, said = Fold("call-1", DEFAULT_RULES), utterance()
     assert [fold.add(Result(said, heard(said.audio))) for _ in range(3)] == [1, 2, 3]
-    assert fold.is_changed
+    assert fold.revision == 3
     assert fold.summary({}, None)["utterances"] == 3
 
 
@@ -43,11 +36,11 @@ def test_saying_the_same_again_is_no_news():
     """Attributes that every record repeats cause no publication."""
     fold = Fold("call-1", DEFAULT_RULES)
     fold.describe({"queue": "sales"}, Notice.GIVEN)
-    published(fold)
+    described = fold.revision
     fold.describe({"queue": "sales"}, Notice.GIVEN)
-    assert not fold.is_changed
+    assert fold.revision == described
     fold.describe({"queue": "support"}, None)
-    assert fold.is_changed
+    assert fold.revision > described
     assert fold.summary({}, None)["attributes"] == {"queue": "support"}
     assert fold.summary({}, None)["notice"] == "given"
 
@@ -78,7 +71,7 @@ def test_a_successor_goes_on_without_telling_anything_twice():
     fold.add_unheard(Unheard(60_000, 60_100, is_pause=False))
     restored = Fold("call-1", (SILENCE_RULE,))
     restored.load(msgpack.unpackb(msgpack.packb(fold.save())))
-    assert not restored.is_changed
+    assert restored.revision == 0
     assert restored.summary({}, None) == fold.summary({}, None)
     for one in (fold, restored):
         one.take_alerts()

@@ -3,8 +3,9 @@
 from dataclasses import replace
 
 import pytest
-from telephony import EPOCH_MS, Leg, Store, Worker, analyse, in_time, log_of, quiet, voice
+from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Store, Worker, analyse, in_time, log_of, quiet, voice
 
+from callmood.worker.commits import Commit
 from callmood.worker.errors import TooManyBadRecords
 from callmood.worker.settings import Settings
 
@@ -106,15 +107,46 @@ def test_late_records_of_an_unanswered_call_do_not_start_it_again():
     assert again.partition.live_calls == 0
 
 
-def test_nothing_new_is_no_commit():
-    """An idle partition writes nothing."""
+def test_an_idle_partition_has_no_news():
+    """A commit without news holds the committed watermark and its clock, and nothing else."""
     worker = Worker().read(log_of(Leg().media(quiet(1))))
-    watermark = worker.commit().watermark
-    worker.store.watermark = -1  # a commit would set it
-    worker.store.calls.clear()
-    worker.commit()
-    assert (worker.store.watermark, worker.store.calls) == (-1, {})
-    assert watermark > 0
+    store = worker.commit()
+    assert store.watermark > 0
+    assert worker.partition.collect(STAMPS, 0.0) == Commit(SOURCE, store.watermark, store.time, is_news=False)
+
+
+def test_a_commit_that_was_dropped_is_collected_again():
+    """Until a commit is confirmed, nothing of it counts as done: results, first summary, dead letters, watermark."""
+    leg = Leg()
+    worker = Worker().read(log_of([*leg.media(SENTENCE), bad(leg.send("start"))]))
+    worker.answer()
+    dropped = worker.partition.collect(STAMPS, 0.0)
+    worker.read(log_of([*leg.media(SENTENCE), leg.send("end")], first_offset=14))
+    worker.answer()
+    commit = worker.partition.collect(STAMPS, 0.0)
+    with pytest.raises(ValueError, match="collected last"):
+        worker.partition.confirm(dropped)
+    commit = worker.partition.collect(STAMPS, 0.0)
+    assert (commit.utterances[0], commit.dead_letters) == (dropped.utterances[0], dropped.dead_letters)
+    assert [update.is_first for update in (*dropped.calls, *commit.calls)] == [True, True]
+    assert (len(dropped.utterances), len(commit.utterances), commit.watermark) == (1, 2, worker.partition.position)
+    worker.partition.confirm(commit)
+    assert worker.partition.live_calls == 0
+    assert worker.partition.open_records == 0
+    assert not worker.partition.collect(STAMPS, 0.0).is_news
+
+
+def test_records_that_come_before_a_commit_is_confirmed_stay_due():
+    """Confirming a commit settles what it carried and nothing that was taken since."""
+    leg = Leg()
+    worker = Worker().read(log_of(leg.media(SENTENCE)))
+    worker.answer()
+    commit = worker.partition.collect(STAMPS, 0.0)
+    worker.read(log_of([bad(leg.send("start")), *leg.media(SENTENCE)], first_offset=13))
+    worker.partition.confirm(commit)
+    assert worker.partition.open_records > 13
+    store = worker.commit()
+    assert (len(store.of()), store.dead) == (1, {13: "bad_header"})
 
 
 def test_a_new_call_is_visible_with_its_first_record():

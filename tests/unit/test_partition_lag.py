@@ -98,7 +98,7 @@ def test_an_endless_call_has_a_small_state():
         worker.read(log_of(leg.media(talk * 23, chunk_ms=1_000), first_offset=worker.partition.position))
         sizes.append(len(worker.commit().states["call-1"]))
     assert max(sizes[1:]) < 1.2 * sizes[1]
-    call = worker.partition._calls["call-1"]
+    call = worker.partition._calls["call-1"].call
     assert len(call._unsettled) <= LIMIT_MS / 1_000
     assert sum(len(channel._audio) for channel in call._streams["0"]._channels) <= 2 * 8 * LIMIT_MS
 

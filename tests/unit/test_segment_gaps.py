@@ -99,7 +99,7 @@ def test_a_skip_starts_a_fresh_detector():
     assert (after.start_sample - 320_000, after.audio) == (alone.start_sample, alone.audio)
     fresh = _channel()
     fresh.feed(0, audio)
-    assert used.snapshot()["vad"] == fresh.snapshot()["vad"]
+    assert used.snapshot().vad == fresh.snapshot().vad
 
 
 def test_voiced_time_stays_in_place_across_a_skip():

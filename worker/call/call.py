@@ -1,8 +1,8 @@
-"""One live call: its streams, what waits for inference, its aggregate, and what a successor must know. Pure.
+"""One live call: its streams, the utterances that wait for the model, its aggregate, and its stored state. Pure.
 
-The one rule that makes restarts exact: whatever one record closes is published together with the call's state right
-after that record, never before and never without it. A successor that restores that state and hears the records from
-its `resume` on again does exactly what this process would have done.
+One rule makes restarts exact: whatever one record closes is published together with the call's state right after that
+record, its checkpoint, never before and never without it. A successor that restores the checkpoint and takes the
+records again from each stream's `seq` on does exactly what this process would have done.
 """
 
 from collections import deque
@@ -10,31 +10,29 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import msgpack
-
 from callmood.schemas.common import Event, Notice
 from callmood.worker import g711
 from callmood.worker.call import acoustics, policy
 from callmood.worker.call.alert import Rule
+from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
-from callmood.worker.errors import BadRecord, ConfigurationError, Reason
+from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import ClosedSpan, Stream, Taken
 
-STATE_VERSION = 1
 _MAX_STREAMS = 64
 
 
 @dataclass(slots=True)
 class _Group:
-    """What one record closed, and the call's processing state right after it."""
+    """What one record closed, and the call's checkpoint right after it."""
 
     utterances: list[Utterance]
     unheard: list[Unheard]
     ended: str | None
-    cut: dict[str, Any]
+    checkpoint: Checkpoint
     decided_ms: float
     answers: dict[str, tuple[Prediction | None, float]] = field(default_factory=dict)
 
@@ -44,14 +42,14 @@ class _Group:
 
 
 class Outcome(NamedTuple):
-    """What a record led to: utterances for the model, and whether the record itself is already of no more use."""
+    """What a record led to: utterances for the model; or nothing, if it was a duplicate."""
 
     utterances: list[Utterance]
-    is_settled: bool
+    is_duplicate: bool
 
 
 class Released(NamedTuple):
-    """A result that is due, its number in the call, and when it was decided and known (wall clock, ms)."""
+    """A result, its number in the call, and when its utterance closed and its answer came (wall clock, ms)."""
 
     result: Result
     number: int
@@ -60,10 +58,24 @@ class Released(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A call as it is stored: `blob` restores it; the records before `resume` (per stream) are not needed again."""
+    """A call as it is to be stored, and the offsets that a successor with this state need not read again."""
 
     blob: bytes
-    resume: Mapping[str, int]
+    settled_offsets: list[int]
+
+
+class Due(NamedTuple):
+    """All of a call that the next commit must hold. The call forgets it when the commit is confirmed, not before.
+
+    `saved.blob` is empty for a finished call. `is_changed`: the aggregate differs from the one that was committed last.
+    """
+
+    results: tuple[Released, ...]
+    alerts: tuple[Mapping[str, Any], ...]
+    saved: Saved
+    revision: int
+    is_changed: bool
+    is_first: bool
 
 
 class Call:
@@ -75,16 +87,24 @@ class Call:
         """The partition's clock at the call's last record, or at its end."""
         self.fold = Fold(call_id, rules)
         self.last_offset = -1
-        """Newest record of the call that was read, by a predecessor too."""
+        """Newest record of the call that this worker or an earlier one has read."""
         self.is_over = False
-        """Whether no record can change the call any more; results may still be on their way."""
+        """Whether no record can change the call any more; answers may still be missing."""
         self._settings = settings
         self._streams: dict[str, Stream] = {}
         self._origin_ms: int | None = None
         self._notice: Notice | None = None
         self._groups: deque[_Group] = deque()
-        self._cut: dict[str, Any] | None = None
-        self._unsettled: list[tuple[str, int, int]] = []
+        self._awaited: dict[str, _Group] = {}
+        """The group of each utterance that the model has not answered."""
+        self._released: list[Released] = []
+        self._alerts: list[Mapping[str, Any]] = []
+        self._checkpoint: Checkpoint | None = None
+        """That of the newest released group."""
+        self._unsettled: dict[int, tuple[str, int]] = {}
+        """Stream and seq of each open offset."""
+        self._committed_revision: int | None = None
+        """The fold's revision in the newest confirmed commit."""
 
     # -- records in
 
@@ -100,19 +120,23 @@ class Call:
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
         if is_duplicate:
-            return Outcome([], is_settled=True)
-        stream.active_at_ms = max(stream.active_at_ms or 0, elapsed_ms)
+            return Outcome([], is_duplicate=True)
+        stream.mark_active(elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
-        self._unsettled.append((chunk.stream, max(chunk.seq, next_seq), chunk.position.offset))
+        self._unsettled[chunk.position.offset] = (chunk.stream, max(chunk.seq, next_seq))
         self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:
             self.fold.describe(chunk.attributes, chunk.notice)
         if stream.ended:
-            return Outcome(self._end(Event.END.value, {chunk.stream: taken}, now_ms), is_settled=False)
-        return Outcome(self._group({chunk.stream: taken}, now_ms), is_settled=False)
+            return Outcome(self._end(Event.END.value, {chunk.stream: taken}, now_ms), is_duplicate=False)
+        return Outcome(self._group({chunk.stream: taken}, now_ms), is_duplicate=False)
+
+    def drop(self, chunk: Chunk) -> None:
+        """Note a record that came after the call's end."""
+        self.last_offset = max(self.last_offset, chunk.position.offset)
 
     def stall(self, quiet_since_ms: int, now_ms: float) -> list[Utterance]:
-        """Close what is open in the streams without a record since then, so that they hold back nothing."""
+        """Close what is open in the streams without a record since then, so that they do not hold the watermark."""
         taken = {
             name: stream.close(Cut.GAP)
             for name, stream in self._streams.items()
@@ -122,17 +146,17 @@ class Call:
 
     @property
     def active_at_ms(self) -> int | None:
-        """The partition's clock at the newest record of the stream that stalls next; None if all are let go."""
+        """The partition's clock at the newest record of the stream that stalls next; None if all have stalled."""
         return min((s.active_at_ms for s in self._streams.values() if s.active_at_ms is not None), default=None)
 
     def end(self, reason: str, *, elapsed_ms: int, now_ms: float) -> list[Utterance]:
-        """The call is over without an `end` record."""
+        """End the call without an `end` record."""
         self.seen_at_ms = elapsed_ms
         return self._end(reason, {}, now_ms)
 
     @property
     def is_paused(self) -> bool:
-        """Whether the producer has asked not to listen."""
+        """Whether the producer has paused the call."""
         return any(stream.paused_at_ms is not None for stream in self._streams.values())
 
     @property
@@ -143,7 +167,8 @@ class Call:
     @property
     def has_news(self) -> bool:
         """Whether there is something to publish."""
-        return self.fold.is_changed or (bool(self._groups) and self._groups[0].is_complete)
+        is_complete = bool(self._groups) and self._groups[0].is_complete
+        return is_complete or bool(self._released) or self.fold.revision != self._committed_revision
 
     def _stream(self, chunk: Chunk) -> Stream:
         stream = self._streams.get(chunk.stream)
@@ -180,8 +205,9 @@ class Call:
             else:
                 stream.forget_covered()
         if utterances or unheard or ended:
-            group = _Group(utterances, unheard, ended, self._snapshot(), now_ms)
+            group = _Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
             group.answers.update({u.id: (None, now_ms) for u in utterances if not u.wants_emotion})
+            self._awaited.update({u.id: group for u in utterances if u.wants_emotion})
             self._groups.append(group)
         return [u for u in utterances if u.wants_emotion]
 
@@ -213,89 +239,106 @@ class Call:
             traceparent=last.traceparent,
         )
 
-    # -- results in, outputs out
+    # -- answers in
 
-    def settle(self, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
-        """The model answered."""
-        for group in self._groups:
-            if any(u.id == utterance_id for u in group.utterances):
-                group.answers[utterance_id] = (prediction, now_ms)
-                return
+    def answer(self, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
+        """Take the model's answer; one that this call does not wait for is ignored."""
+        group = self._awaited.pop(utterance_id, None)
+        if group is not None:
+            group.answers[utterance_id] = (prediction, now_ms)
 
-    def release(self) -> list[Released]:
-        """Fold and return the results that are due, in the order in which their utterances closed."""
-        released = []
+    def release(self) -> None:
+        """Fold the results of complete groups, in the order in which their utterances closed."""
         while self._groups and self._groups[0].is_complete:
             group = self._groups.popleft()
             for utterance in group.utterances:
                 prediction, known_ms = group.answers[utterance.id]
                 result = Result(utterance, prediction)
-                released.append(Released(result, self.fold.add(result), group.decided_ms, known_ms))
+                self._released.append(Released(result, self.fold.add(result), group.decided_ms, known_ms))
             for stretch in group.unheard:
                 self.fold.add_unheard(stretch)
             if group.ended:
                 self.fold.finish(group.ended, max(s.time.call_position_ms for s in self._streams.values()))
-            self._cut = group.cut
-        return released
+            self._alerts += self.fold.take_alerts()
+            self._checkpoint = group.checkpoint
 
     @property
     def is_finished(self) -> bool:
-        """Whether the call is over and everything of it has been released."""
+        """Whether the call is over and all its results are released."""
         return self.is_over and not self._groups
 
-    # -- durability
+    # -- commits
 
-    def save(self) -> Saved | None:
-        """The newest state that may be stored now, or None while the first results are awaited."""
-        if not self._groups:
-            self._cut = self._snapshot()
-        if self._cut is None:
+    def due(self) -> Due | None:
+        """All that the next commit must hold, or None while the first results are missing."""
+        self.release()
+        saved = self._save()
+        if saved is None:
+            assert not self._released
             return None
-        state = {"v": STATE_VERSION, "cut": self._cut, "fold": self.fold.save(), "last_offset": self.last_offset}
-        return Saved(msgpack.packb(state), {name: stream["seq"] for name, stream in self._cut["streams"].items()})
+        revision = self.fold.revision
+        return Due(
+            results=tuple(self._released),
+            alerts=tuple(self._alerts),
+            saved=saved,
+            revision=revision,
+            is_changed=revision != self._committed_revision,
+            is_first=self._committed_revision is None,
+        )
 
-    def forget_before(self, resume: Mapping[str, int]) -> list[int]:
-        """A saved state will be stored: the offsets that nobody needs again."""
-        done = [offset for name, seq, offset in self._unsettled if seq < resume.get(name, 0)]
-        self._unsettled = [entry for entry in self._unsettled if entry[1] >= resume.get(entry[0], 0)]
-        return done
-
-    def forget_all(self) -> list[int]:
-        """The call is finished: all its offsets."""
-        done = [offset for _, _, offset in self._unsettled]
-        self._unsettled = []
-        return done
+    def confirm(self, due: Due) -> None:
+        """The store holds this: forget it."""
+        del self._released[: len(due.results)]
+        del self._alerts[: len(due.alerts)]
+        for offset in due.saved.settled_offsets:
+            del self._unsettled[offset]
+        self._committed_revision = due.revision
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether records since the stored state would be needed again."""
+        """Whether a successor would have to read records of the call again."""
         return bool(self._unsettled)
 
-    def _snapshot(self) -> dict[str, Any]:
-        return {
-            "streams": {name: stream.snapshot() for name, stream in self._streams.items()},
-            "origin_ms": self._origin_ms,
-            "notice": self._notice.value if self._notice else None,
-            "seen_at_ms": self.seen_at_ms,
-        }
+    def _save(self) -> Saved | None:
+        if self.is_finished:
+            return Saved(b"", list(self._unsettled))
+        if not self._groups:
+            self._checkpoint = self._checkpoint_now()
+        if self._checkpoint is None:
+            return None
+        streams = self._checkpoint.streams
+        settled = [
+            offset for offset, (name, seq) in self._unsettled.items() if name in streams and seq < streams[name].seq
+        ]
+        return Saved(Stored(self._checkpoint, self.fold.save(), self.last_offset).pack(), settled)
+
+    def _checkpoint_now(self) -> Checkpoint:
+        return Checkpoint(
+            streams={name: stream.snapshot() for name, stream in self._streams.items()},
+            origin_ms=self._origin_ms,
+            notice=self._notice.value if self._notice else None,
+            seen_at_ms=self.seen_at_ms,
+        )
 
     @classmethod
     def restore(cls, call_id: str, blob: bytes, settings: Settings, rules: Sequence[Rule]) -> "Call":
-        """The call as it was saved; its records from `resume` on follow.
+        """The call as it was stored; its records from each stream's `seq` on follow.
 
         Raises:
-            ConfigurationError: the blob is of another version.
+            ConfigurationError: another version of the worker wrote the state.
         """
-        state = msgpack.unpackb(blob)
-        if state["v"] != STATE_VERSION:
-            raise ConfigurationError(f"call state version {state['v']}, this build has {STATE_VERSION}")
-        call, cut = cls(call_id, settings, rules), state["cut"]
-        call.fold.load(state["fold"])
-        call.seen_at_ms, call.last_offset = cut["seen_at_ms"], state["last_offset"]
-        call._origin_ms = cut["origin_ms"]
-        call._notice = Notice(cut["notice"]) if cut["notice"] else None
+        stored = Stored.unpack(blob)
+        checkpoint = stored.checkpoint
+        call = cls(call_id, settings, rules)
+        call.fold.load(stored.fold)
+        call.seen_at_ms = checkpoint.seen_at_ms
+        call.last_offset = stored.last_offset
+        call._origin_ms = checkpoint.origin_ms
+        call._notice = Notice(checkpoint.notice) if checkpoint.notice else None
         call._streams = {
-            name: Stream.restore(stream, settings.segment, settings.input) for name, stream in cut["streams"].items()
+            name: Stream.restore(stream, settings.segment, settings.input)
+            for name, stream in checkpoint.streams.items()
         }
-        call._cut = cut
+        call._checkpoint = checkpoint
+        call._committed_revision = call.fold.revision
         return call

@@ -12,8 +12,8 @@ class Fold:
     """The aggregate of a call, and the episodes of its alerts."""
 
     def __init__(self, call_id: str, rules: Sequence[alert.Rule]) -> None:
-        self.is_changed = True
-        """Whether the aggregate differs from what was last published; the publisher resets it."""
+        self.revision = 0
+        """Grows whenever the aggregate changes."""
         self.number = 0
         """Utterances folded so far."""
         self._rules = rules
@@ -28,7 +28,7 @@ class Fold:
     def describe(self, attributes: Mapping[str, str], notice: Notice | None) -> None:
         """Add what a record says of the call."""
         described = aggregate.describe(self._aggregate, attributes=attributes, notice=notice)
-        self.is_changed |= described is not self._aggregate
+        self.revision += described is not self._aggregate
         self._aggregate = described
 
     def add(self, result: Result) -> int:
@@ -47,7 +47,8 @@ class Fold:
         self._set(aggregate.finish(self._aggregate, reason=reason, end_ms=end_ms))
 
     def _set(self, state: dict[str, Any], result: Result | None = None) -> None:
-        self._aggregate, self.is_changed = state, True
+        self._aggregate = state
+        self.revision += 1
         self._episodes, raised = alert.evaluate(self._rules, self._episodes, state, result)
         self._alerts += raised
 
@@ -67,4 +68,4 @@ class Fold:
     def load(self, saved: Mapping[str, Any]) -> None:
         """Go on from what was saved, all of which has been published."""
         self._aggregate, self._episodes = saved["aggregate"], saved["episodes"]
-        self.number, self.is_changed = saved["number"], False
+        self.number = saved["number"]

@@ -74,7 +74,6 @@ def analyze(
         )
         _answer(partition, partition.take(record, 0.0), engine)
     commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.model.info), 0.0)
-    assert commit is not None
     if commit.dead_letters:
         letter = commit.dead_letters[0]
         refused = f"{len(commit.dead_letters)} records refused: {letter.reason}: {letter.detail}"
@@ -87,7 +86,7 @@ def _answer(partition: Partition, utterances: Iterable[Utterance], engine: Engin
     waiting = list(utterances)
     predictions = engine.predict([(u.encoding, u.rate_hz, u.audio) for u in waiting])
     for utterance, prediction in zip(waiting, predictions, strict=True):
-        partition.settle(utterance.call_id, utterance.id, prediction, 0.0)
+        partition.answer(utterance.call_id, utterance.id, prediction, 0.0)
 
 
 def _show_json(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:

@@ -1,6 +1,6 @@
-"""Kafka record -> chunk: what stands on the audio topic becomes one value that every later stage understands. Pure.
+"""Kafka record -> chunk, the one value that every later stage reads. Pure.
 
-Each record is read alone: a worker that joins in the middle of a call understands it from the first record on.
+Each record is read alone, so a worker that joins in the middle of a call understands its first record.
 """
 
 from callmood.worker.errors import ConfigurationError
@@ -19,11 +19,11 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
         max_record_ms: longest audio that one record may hold.
 
     Returns:
-        The chunk, or None for a legal record that says nothing about the call's audio (a Twilio `mark`).
+        The chunk, or None for a legal record that does not concern the call's audio (a Twilio `mark`).
 
     Raises:
-        BadRecord: the record breaks the contract; the detail names fields and lengths, never their content.
-        ConfigurationError: there is no such input format.
+        BadRecord: the record breaks the contract; the detail has fields and lengths, never content.
+        ConfigurationError: unknown input format.
     """
     match input_format:
         case "headers":
@@ -33,13 +33,13 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
         case "twilio":
             return decode_twilio(record, max_record_ms=max_record_ms)
         case _:
-            raise ConfigurationError(f"input format {input_format} is not supported")
+            raise ConfigurationError(f"unknown input format {input_format!r}: use headers, json or twilio")
 
 
 def _decode_headers(record: Record, *, max_record_ms: int) -> Chunk:
     fields: dict[str, str] = {}
     for name, value in record.headers:
-        # Others belong to middleware and may be binary: they are not even looked at.
+        # Other headers belong to middleware and may be binary.
         if is_known(name):
             fields[name] = text_of(value)
     call = key_text(record.key)

@@ -1,12 +1,15 @@
-"""The fields of a record, as text, turned into a chunk. Shared by every input format. Pure.
+"""The fields of a record, as text, turned into a chunk; and the tools that the input formats share. Pure.
 
-What is legal is said in schemas/audio.py; this says the same by hand, because it runs for every record.
+schemas/audio.py defines what is legal. This file repeats it by hand because it runs for every record; a property test
+holds the two together.
 """
 
+import base64
+import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -40,7 +43,7 @@ _RATES_HZ: Final = {str(rate_hz): rate_hz for rate_hz in RATES_HZ}
 SEQ: Final = re.compile(SEQ_PATTERN)
 _STREAM: Final = re.compile(STREAM_PATTERN)
 _DECIMAL_MS: Final = re.compile(DECIMAL_MS_PATTERN)
-# W3C trace context: version ff and ids of zeros only are void.
+# W3C trace context: version ff and ids of zeros only are invalid.
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -66,12 +69,12 @@ def header_text(record: Record, name: str) -> str | None:
 
 
 def is_known(name: str) -> bool:
-    """Whether a field of this name means something to the worker; every other one is ignored."""
+    """Whether the worker reads a field of this name; it ignores all others."""
     return name in _FIELDS or name.startswith(ATTRIBUTE_PREFIX)
 
 
 def check_schema(fields: Fields) -> None:
-    """Refuse a record that does not say that it is audio/1.
+    """Refuse a record without the schema audio/1.
 
     Raises:
         BadRecord: NO_SCHEMA or WRONG_SCHEMA.
@@ -90,7 +93,7 @@ def key_text(key: bytes | None) -> str:
         BadRecord: NO_KEY, or BAD_HEADER when it cannot be a call id.
     """
     if not key:
-        raise BadRecord(Reason.NO_KEY, "the key is the call id and must not be empty")
+        raise BadRecord(Reason.NO_KEY, "the key is empty; it must be the call id")
     try:
         return call_id(key.decode())
     except UnicodeDecodeError:
@@ -98,7 +101,7 @@ def key_text(key: bytes | None) -> str:
 
 
 def call_id(text: str) -> str:
-    """A text that is fit to be a call id: 1 to 256 printable characters.
+    """The text, if it can be a call id: 1 to 256 printable characters.
 
     Raises:
         BadRecord: NO_KEY or BAD_HEADER.
@@ -112,6 +115,39 @@ def call_id(text: str) -> str:
     return text
 
 
+def load_object(value: bytes | None, *, max_bytes: int) -> dict[str, Any]:
+    """A JSON object; every number in it stays text, so that no digit is lost or invented.
+
+    Raises:
+        BadRecord: EMPTY, TOO_LONG (before parsing) or BAD_PAYLOAD.
+    """
+    if not value:
+        raise BadRecord(Reason.EMPTY, "no value")
+    if len(value) > max_bytes:
+        raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes; at most {max_bytes} are legal")
+    try:
+        body = json.loads(value.decode(), parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise BadRecord(Reason.BAD_PAYLOAD, f"{len(value)} bytes, not JSON in UTF-8") from None
+    if not isinstance(body, dict):
+        raise BadRecord(Reason.BAD_PAYLOAD, "JSON, but not an object")
+    return body
+
+
+def base64_bytes(text: object) -> bytes:
+    """Bytes out of base64.
+
+    Raises:
+        BadRecord: BAD_PAYLOAD.
+    """
+    try:
+        if isinstance(text, str):
+            return base64.b64decode(text, validate=True)
+    except ValueError:
+        pass
+    raise BadRecord(Reason.BAD_PAYLOAD, "the audio is not base64 text")
+
+
 def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record_ms: int) -> Chunk:
     """One chunk out of a record's fields and its raw audio.
 
@@ -119,8 +155,8 @@ def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record
         BadRecord: a field or the audio breaks the contract.
     """
     event = _choice(fields, "event", _EVENTS) or Event.MEDIA
-    if value and event not in (Event.MEDIA, Event.PAUSE):  # a pause is heeded whatever comes with it
-        raise BadRecord(Reason.BAD_PAYLOAD, f"{event} carries no audio, this has {len(value)} bytes")
+    if value and event not in (Event.MEDIA, Event.PAUSE):  # a pause counts even if it has a value
+        raise BadRecord(Reason.BAD_PAYLOAD, f"{event} must not carry audio, this record has {len(value)} bytes")
     if record.timestamp_ms < 0:
         raise BadRecord(Reason.BAD_HEADER, "the record has no timestamp")
     seq = _matching(fields, "seq", SEQ)
@@ -156,13 +192,13 @@ def _media(wire: tuple[Encoding, AudioFormat] | None, value: bytes, max_record_m
     if len(value) * 1000 > max_record_ms * audio_format.rate_hz * frame_bytes:
         raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes are more than {max_record_ms} ms of audio")
     if len(value) % frame_bytes:
-        raise BadRecord(Reason.TRUNCATED, f"{len(value)} bytes are no multiple of {frame_bytes}")
+        raise BadRecord(Reason.TRUNCATED, f"{len(value)} bytes are not a multiple of {frame_bytes}")
     if encoding is Encoding.S16BE:
         return audio_format, np.frombuffer(value, ">i2").astype("<i2").tobytes()
     return audio_format, value
 
 
-# Every record says its format, and a contact centre has few of them. A refusal is not cached.
+# Every record carries its format, and a contact centre has few of them. A refusal is not cached.
 @lru_cache(maxsize=256)
 def _wire(encoding: str | None, rate: str | None, layout: str | None) -> tuple[Encoding, AudioFormat] | None:
     """The encoding on the wire and the format as the worker keeps it; None unless all three are given."""
@@ -215,7 +251,7 @@ def _attributes(fields: Fields) -> dict[str, str]:
         name.removeprefix(ATTRIBUTE_PREFIX): text for name, text in fields.items() if name.startswith(ATTRIBUTE_PREFIX)
     }
     if len(attributes) > MAX_ATTRIBUTES:
-        raise BadRecord(Reason.BAD_HEADER, f"{len(attributes)} attributes, {MAX_ATTRIBUTES} are allowed")
+        raise BadRecord(Reason.BAD_HEADER, f"{len(attributes)} attributes; at most {MAX_ATTRIBUTES} are allowed")
     if not all(is_attribute(name, text) for name, text in attributes.items()):
         raise BadRecord(Reason.BAD_HEADER, "an attribute is too long, unnamed or has control characters")
     return attributes

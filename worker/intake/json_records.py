@@ -1,19 +1,25 @@
 """Records of producers that cannot set headers: a JSON object with the same fields and base64 `audio`. Pure.
 
-Fields are the headers' names and values; numbers may stand as JSON numbers. The call id is `call_id` or the key.
+Fields are the headers' names and values; numbers may be JSON numbers. The call id is `call_id` or the key.
 """
 
-import base64
-import json
 from typing import Any, Final
 
 from callmood.schemas.audio import MAX_CHANNELS
 from callmood.schemas.common import RATES_HZ
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.intake.fields import call_id, check_schema, chunk, is_known, key_text
+from callmood.worker.intake.fields import (
+    base64_bytes,
+    call_id,
+    check_schema,
+    chunk,
+    is_known,
+    key_text,
+    load_object,
+)
 from callmood.worker.records import Chunk, Record
 
-# Room for the fields beside the audio: 64 attributes of 256 characters, escaped, and the rest.
+# Room for the fields other than audio: 64 attributes of 256 characters, escaped, and the rest.
 _MAX_FIELDS_BYTES: Final = 262_144
 
 
@@ -30,39 +36,6 @@ def decode_json(record: Record, *, max_record_ms: int) -> Chunk:
     return chunk(
         record, _call_id(record, body), fields, base64_bytes(body.get("audio", "")), max_record_ms=max_record_ms
     )
-
-
-def load_object(value: bytes | None, *, max_bytes: int) -> dict[str, Any]:
-    """A JSON object; every number in it is left as text, so that no digit is lost or made up.
-
-    Raises:
-        BadRecord: EMPTY, TOO_LONG (before parsing) or BAD_PAYLOAD.
-    """
-    if not value:
-        raise BadRecord(Reason.EMPTY, "no value")
-    if len(value) > max_bytes:
-        raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes, {max_bytes} are the most that can be legal")
-    try:
-        body = json.loads(value.decode(), parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        raise BadRecord(Reason.BAD_PAYLOAD, f"{len(value)} bytes that are not JSON in UTF-8") from None
-    if not isinstance(body, dict):
-        raise BadRecord(Reason.BAD_PAYLOAD, "JSON, but not an object")
-    return body
-
-
-def base64_bytes(text: object) -> bytes:
-    """Bytes out of base64.
-
-    Raises:
-        BadRecord: BAD_PAYLOAD.
-    """
-    try:
-        if isinstance(text, str):
-            return base64.b64decode(text, validate=True)
-    except ValueError:
-        pass
-    raise BadRecord(Reason.BAD_PAYLOAD, "the audio is not base64 text")
 
 
 def _text(name: str, value: object) -> str:

@@ -1,13 +1,13 @@
-"""Twilio Media Streams messages, forwarded word for word: one WebSocket message per record, keyed by call SID. Pure.
+"""Twilio Media Streams messages, forwarded unchanged: one WebSocket message per record, keyed by call SID. Pure.
 
 Source: twilio.com/docs/voice/media-streams/websocket-messages. Each track (`inbound`, `outbound`) becomes a stream of
 its own, `<stream SID>/<track>`, with the message's `chunk` as its number and `timestamp` as its media time. `start` and
 `stop` are the stream `<stream SID>`. `stop` ends the call: a call has one Twilio stream, from its start to its end.
 
-Messages are read one by one, and a `media` message does not say who speaks on its track, nor may that be guessed from
-the call's direction. The forwarder says it in two Kafka headers on every record, `role_inbound` and `role_outbound`;
-without them the role is `unknown`, and such speech gets no emotion unless the policy says so. The custom parameters of
-`start` become attributes; one named `notice` says whether the caller was told.
+A `media` message does not name the speaker of its track, nor does the call's direction tell. The forwarder must set two
+Kafka headers on every record, `role_inbound` and `role_outbound`; without them the role is `unknown`, and such speech
+gets no emotion unless the policy allows it. The custom parameters of `start` become attributes; one named `notice`
+tells whether the caller was informed.
 """
 
 from typing import Any, Final
@@ -15,8 +15,7 @@ from typing import Any, Final
 from callmood.schemas.audio import ATTRIBUTE_PREFIX
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.intake.fields import SEQ, chunk, header_text, key_text
-from callmood.worker.intake.json_records import base64_bytes, load_object
+from callmood.worker.intake.fields import SEQ, base64_bytes, chunk, header_text, key_text, load_object
 from callmood.worker.records import Chunk, Record
 
 _RATE_HZ: Final = 8000

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 
 class Deadlines:
-    """A heap with one living entry per key."""
+    """A heap with at most one valid entry per key; `pop_due` skips the others."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[int, str]] = []
@@ -22,11 +22,11 @@ class Deadlines:
             self.set(key, at_ms)
 
     def drop(self, key: str) -> None:
-        """Forget a key."""
+        """Remove the key's deadline."""
         self._at_ms.pop(key, None)
 
     def pop_due(self, now_ms: int) -> Iterator[str]:
-        """Take out the keys whose deadline has come, earliest first; the caller may set them anew."""
+        """Take out the keys whose deadline has come, earliest first; the caller may set them again."""
         while self._heap and self._heap[0][0] <= now_ms:
             at_ms, key = heapq.heappop(self._heap)
             if self._at_ms.get(key) == at_ms:

@@ -1,6 +1,6 @@
 """Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgpack
@@ -14,7 +14,7 @@ class Ended(NamedTuple):
     """One call that is over."""
 
     last_offset: int
-    """Its newest record; a successor that resumes at or before it will read it again."""
+    """Its newest record; a successor that resumes at or before this offset reads it again."""
     ended_at_ms: int
     """The partition's clock at its end."""
 
@@ -29,13 +29,13 @@ def is_ended(blob: bytes) -> bool:
 
 
 def refuse_start(chunk: Chunk) -> None:
-    """A record of a call that is over is dropped, but a new call is not dropped in silence.
+    """The worker drops records of a call that is over, but reports a `start`: a new call would be lost with it.
 
     Raises:
-        BadRecord: it starts a new call under an id that was used a moment ago.
+        BadRecord: the record starts a new call under the id of a call that has just ended.
     """
     if chunk.event is Event.START:
-        raise BadRecord(Reason.CALL_ENDED, "the call id of a call that ended a moment ago was used again")
+        raise BadRecord(Reason.CALL_ENDED, "a call with this id has just ended: use a new call id")
 
 
 class EndedCalls:
@@ -46,25 +46,25 @@ class EndedCalls:
         self._calls: dict[str, Ended] = {}
 
     def restore(self, call_id: str, blob: bytes) -> bool:
-        """Take a stored state back if it is one of an ended call."""
+        """Load a stored state; returns False if it is one of a live call."""
         if not is_ended(blob):
             return False
         self._calls[call_id] = Ended(*msgpack.unpackb(blob)["ended"])
         return True
 
     def last_offset(self, call_id: str) -> int:
-        """Newest record of an ended call; -1 if it is not known."""
+        """Newest record of an ended call; -1 if the call is not known."""
         return self._calls[call_id].last_offset if call_id in self._calls else -1
 
     def add(self, call_id: str, ended: Ended) -> None:
-        """A call is over and everything of it is published."""
+        """Remember a call that is over and fully committed."""
         self._calls[call_id] = ended
 
     def refuse(self, chunk: Chunk, *, watermark: int, elapsed_ms: int) -> bool:
         """Whether the record belongs to a call that is over and can be dropped.
 
         Raises:
-            BadRecord: it starts a new call under an id that was used a moment ago.
+            BadRecord: the record starts a new call under the id of a call that has just ended.
         """
         ended = self._calls.get(chunk.call_id)
         if ended is None:
@@ -77,12 +77,14 @@ class EndedCalls:
             refuse_start(chunk)
         return True
 
-    def expire(self, *, watermark: int, elapsed_ms: int) -> Iterator[str]:
-        """Forget the calls that no replay can reach and whose late records have had their time."""
-        past = [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
-        for call_id in past:
-            del self._calls[call_id]
-            yield call_id
+    def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:
+        """The calls that no replay reaches any more and whose late records have had their time."""
+        return [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+
+    def forget(self, call_ids: Iterable[str]) -> None:
+        """The store has deleted these calls."""
+        for call_id in call_ids:
+            self._calls.pop(call_id, None)
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
         return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms

@@ -1,10 +1,11 @@
-"""What is fully done, per partition: the only source of committable offsets. Pure.
+"""Which records of a partition are done: the only source of committable offsets. Pure.
 
-A record is *open* from the moment it is read until nothing durable depends on reading it again. The watermark is the
+A record is *open* from the moment it is read until nobody needs to read it again. The watermark is the
 lowest open offset; a successor that resumes there with the stored call states loses nothing.
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
 Mark = TypeVar("Mark")
@@ -19,8 +20,8 @@ class _Open(NamedTuple, Generic[Mark]):
 class Ledger(Generic[Mark]):
     """Open offsets of one partition.
 
-    A `mark` travels with each offset: what a successor that resumes there must also know (the partition's clock
-    just before that record).
+    Each offset carries a `mark`, which a successor that resumes there also needs: the partition's clock just before
+    that record.
     """
 
     def __init__(self, next_offset: int, mark: Mark) -> None:
@@ -30,10 +31,10 @@ class Ledger(Generic[Mark]):
         self._settled: set[int] = set()
 
     def open(self, offset: int, *, capture_ms: int, mark_after: Mark) -> None:
-        """A record was read. Offsets only grow; control records leave holes, which are nobody's work.
+        """A record was read. Offsets only grow; Kafka's control records leave holes.
 
         Raises:
-            ValueError: the offset was read before, which means that the position and the state disagree.
+            ValueError: the offset was read before, so position and state disagree.
         """
         if offset < self._next_offset:
             raise ValueError(f"offset {offset} read again; {self._next_offset} was next")
@@ -47,15 +48,18 @@ class Ledger(Generic[Mark]):
         while self._open and self._open[0].offset in self._settled:
             self._settled.discard(self._open.popleft().offset)
 
+    def watermark_after(self, offsets: Iterable[int]) -> tuple[int, Mark]:
+        """Watermark and mark as they will be once these offsets are settled too."""
+        settled = self._settled.union(offsets)
+        for record in self._open:
+            if record.offset not in settled:
+                return record.offset, record.mark
+        return self._next_offset, self._next_mark
+
     @property
     def watermark(self) -> int:
         """Where a successor must start to read."""
         return self._open[0].offset if self._open else self._next_offset
-
-    @property
-    def mark(self) -> Mark:
-        """The mark that belongs to the watermark."""
-        return self._open[0].mark if self._open else self._next_mark
 
     @property
     def position(self) -> int:
@@ -64,7 +68,7 @@ class Ledger(Generic[Mark]):
 
     @property
     def open_records(self) -> int:
-        """Records between the watermark and the position that still count."""
+        """Records that a successor would have to read again."""
         return len(self._open) - len(self._settled)
 
     @property

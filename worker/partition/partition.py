@@ -1,15 +1,15 @@
 """One partition: its clock, its calls, its ledger; records in, commits out. Pure.
 
-Everything that decides what is published lives here and below, as a function of the log and of the model's answers.
+What is published depends on the log and the model's answers alone. All code that decides it is in this file and below.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from callmood.worker.call import aggregate
 from callmood.worker.call.alert import Rule
-from callmood.worker.call.call import Call
+from callmood.worker.call.call import Call, Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, TooManyBadRecords
@@ -20,19 +20,65 @@ from callmood.worker.records import Chunk, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
 
 STALL_MS = 5_000
-"""Observed time without a record after which a stream's open speech is closed: it must not hold back the partition."""
+"""Observed time without a record after which open speech of a stream is closed, so as not to hold the watermark."""
 
 Decode = Callable[[Record], Chunk | None]
 
 
-class _Outputs(NamedTuple):
-    utterances: list[Mapping[str, Any]]
-    alerts: list[Mapping[str, Any]]
-    calls: list[CallUpdate]
+@dataclass(slots=True)
+class _Live:
+    """A call that is not over, or whose end is not committed."""
+
+    call: Call
+    saved_at_ms: int
+    """The partition's clock at the newest commit of its state."""
+    changes: int = 0
+    """How often something happened that the next commit must hold."""
+    committed_changes: int = 0
+
+    @property
+    def is_changed(self) -> bool:
+        return self.changes != self.committed_changes
+
+
+class _Carried(NamedTuple):
+    """What a commit carries of one call; `ended` if the call is finished with it."""
+
+    live: _Live
+    changes: int
+    due: Due
+    ended: Ended | None
+
+    @classmethod
+    def of(cls, live: _Live) -> "_Carried | None":
+        """What is due of a call, or None while nothing of it may be stored."""
+        due, call = live.call.due(), live.call
+        if due is None:
+            return None
+        return cls(live, live.changes, due, Ended(call.last_offset, call.seen_at_ms) if call.is_finished else None)
+
+    def update(self, stamps: Stamps) -> CallUpdate:
+        """The call's part of the commit."""
+        call, due = self.live.call, self.due
+        state = due.saved.blob if self.ended is None else self.ended.pack()
+        if not due.is_changed:
+            return CallUpdate(call.id, state)
+        summary = call.fold.summary(stamps.policy, stamps.model)
+        return CallUpdate(call.id, state, summary, aggregate.risk(summary), is_first=due.is_first)
+
+
+class _Collected(NamedTuple):
+    """A commit that is not confirmed, and what it carries."""
+
+    commit: Commit
+    calls: list[_Carried]
+    past: list[str]
+    """Ended calls that it deletes."""
+    elapsed_ms: int
 
 
 class Partition:
-    """The work on one partition between two assignments."""
+    """One partition from its assignment to its revocation."""
 
     def __init__(
         self, source: TopicPartition, restored: Restored, decode: Decode, settings: Settings, rules: Sequence[Rule]
@@ -45,24 +91,23 @@ class Partition:
         self._decode = decode
         self._time = restored.time
         self._ledger = Ledger(restored.watermark, restored.time)
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, _Live] = {}
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
         self._skipped = {"late": 0, "duplicate": 0}
         self._dead: list[DeadLetter] = []
         self._bad_in_a_row = 0
-        self._changed: dict[str, None] = {}
-        self._first: set[str] = set()
-        self._saved_at_ms: dict[str, int] = {}
+        self._collected: _Collected | None = None
         self._committed_watermark = restored.watermark
         for call_id, blob in restored.states.items():
             if not self._ended.restore(call_id, blob):
                 self._add(Call.restore(call_id, blob, settings, rules))
 
-    def _add(self, call: Call) -> None:
-        self._calls[call.id] = call
-        self._saved_at_ms[call.id] = self._time.elapsed_ms
+    def _add(self, call: Call) -> _Live:
+        live = _Live(call, saved_at_ms=self._time.elapsed_ms)
+        self._calls[call.id] = live
         self._deadlines.set(call.id, self._deadline_ms(call))
+        return live
 
     # -- records in
 
@@ -70,7 +115,7 @@ class Partition:
         """Take the next record; returns the utterances for the model. `now_ms` only feeds latency figures.
 
         Raises:
-            TooManyBadRecords: nothing readable has come for a long time.
+            TooManyBadRecords: more unreadable records in a row than `max_consecutive_bad`.
         """
         self._time = self._time.after(record.timestamp_ms)
         self._ledger.open(record.position.offset, capture_ms=record.timestamp_ms, mark_after=self._time)
@@ -83,44 +128,41 @@ class Partition:
 
     def _take(self, record: Record, now_ms: float) -> list[Utterance]:
         chunk = self._decode(record)
-        self._bad_in_a_row = 0  # it can be read; whether it fits its call is the matter of that call alone
+        self._bad_in_a_row = 0  # readable, even if it does not fit its call
         if chunk is None:
             self._ledger.settle(record.position.offset)
             return []
-        call = self._calls.get(chunk.call_id)
-        if self._is_late(chunk, call):
+        live = self._calls.get(chunk.call_id)
+        if self._is_late(chunk, live):
             self._ledger.settle(record.position.offset)
             self._skipped["late"] += 1
             return []
-        is_first = call is None
-        call = call or Call(chunk.call_id, self._settings, self._rules)
+        call = live.call if live else Call(chunk.call_id, self._settings, self._rules)
         outcome = call.take(chunk, elapsed_ms=self._time.elapsed_ms, now_ms=now_ms)
-        if is_first:
-            self._add(call)
-            self._first.add(call.id)
+        live = live or self._add(call)
         self._deadlines.pull(call.id, self._deadline_ms(call))
-        if outcome.is_settled:
+        if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
-        if call.has_news:
-            self._changed[call.id] = None
+        live.changes += call.has_news
         return outcome.utterances
 
-    def _is_late(self, chunk: Chunk, call: Call | None) -> bool:
-        if call is None or not call.is_over:
+    def _is_late(self, chunk: Chunk, live: _Live | None) -> bool:
+        if live is None or not live.call.is_over:
             return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
-        call.last_offset = chunk.position.offset
+        live.call.drop(chunk)
         refuse_start(chunk)
         return True
 
     def _reject(self, record: Record, bad: BadRecord) -> None:
         call_id = (record.key or b"").decode(errors="replace")
-        call = self._calls.get(call_id)
-        if record.position.offset < (call.last_offset if call else self._ended.last_offset(call_id)):
-            self._ledger.settle(record.position.offset)  # read again: its letter went out before this state was stored
+        live = self._calls.get(call_id)
+        if record.position.offset < (live.call.last_offset if live else self._ended.last_offset(call_id)):
+            # Read again: its dead-letter record was written before this state was stored.
+            self._ledger.settle(record.position.offset)
             return
-        perhaps = self._calls.values() if not record.key else [call] if call else []
-        if any(call.is_paused for call in perhaps):  # what is spoken now may be a card number
+        suspects = self._calls.values() if not record.key else [live] if live else []
+        if any(live.call.is_paused for live in suspects):  # the audio of a pause may hold a card number
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
         self._bad_in_a_row += 1
@@ -131,11 +173,12 @@ class Partition:
             )
 
     def _age(self, now_ms: float) -> list[Utterance]:
-        """Close what stalled calls hold open, and end the idle ones."""
+        """Close what is open in stalled streams, and end idle calls."""
         utterances: list[Utterance] = []
         elapsed_ms = self._time.elapsed_ms
         for call_id in self._deadlines.pop_due(elapsed_ms):
-            call = self._calls[call_id]
+            live = self._calls[call_id]
+            call = live.call
             if call.is_over:
                 continue
             if elapsed_ms - call.seen_at_ms >= self._idle_ms:
@@ -143,112 +186,91 @@ class Partition:
             else:
                 utterances += call.stall(elapsed_ms - STALL_MS, now_ms)
                 self._deadlines.set(call_id, self._deadline_ms(call))
-            self._changed[call_id] = None
+            live.changes += 1
         return utterances
 
     def _deadline_ms(self, call: Call) -> int:
-        """When one of the call's streams will have stalled, or all of it will be idle."""
+        """When the next of the call's streams stalls, or the call is idle."""
         idle_at_ms, active_at_ms = call.seen_at_ms + self._idle_ms, call.active_at_ms
         return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
-    # -- results in
+    # -- answers in
 
-    def settle(self, call_id: str, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
-        """The model answered for one of this partition's utterances."""
-        call = self._calls[call_id]
-        call.settle(utterance_id, prediction, now_ms)
-        self._changed[call_id] = None
+    def answer(self, call_id: str, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
+        """Take the model's answer for one of this partition's utterances."""
+        live = self._calls[call_id]
+        live.call.answer(utterance_id, prediction, now_ms)
+        live.changes += 1
 
     # -- commits out
 
-    def collect(self, stamps: Stamps, now_ms: float) -> Commit | None:
-        """All that is due since the last commit, or None. The caller commits it before it collects again."""
-        changed, self._changed = self._changed, {}
-        outputs = _Outputs([], [], [])
-        for call_id in changed:
-            self._publish(self._calls[call_id], outputs, stamps, now_ms)
-        for call in self._calls.values():
-            if self._is_due(call):
-                outputs.calls.append(CallUpdate(call.id, self._save(call)))
-        dead, self._dead = tuple(self._dead), []
-        for letter in dead:
-            self._ledger.settle(letter.record.position.offset)
-        watermark = self._ledger.watermark
-        for call_id in self._ended.expire(watermark=watermark, elapsed_ms=self._time.elapsed_ms):
-            outputs.calls.append(CallUpdate(call_id, state=None))
-        if not outputs.calls and not dead and watermark == self._committed_watermark:
-            return None
-        self._committed_watermark = watermark
-        return Commit(
+    def collect(self, stamps: Stamps, now_ms: float) -> Commit:
+        """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
+        carried = [_Carried.of(live) for live in self._calls.values() if live.is_changed or self._is_overdue(live)]
+        calls = [one for one in carried if one is not None]
+        dead = tuple(self._dead)
+        settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
+        settled += [dead_letter.record.position.offset for dead_letter in dead]
+        watermark, time = self._ledger.watermark_after(settled)
+        past = self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms)
+        commit = Commit(
             self.source,
             watermark,
-            self._ledger.mark,
-            utterances=tuple(outputs.utterances),
-            alerts=tuple(outputs.alerts),
-            calls=tuple(outputs.calls),
+            time,
+            utterances=tuple(_utterance(item, stamps, now_ms) for one in calls for item in one.due.results),
+            alerts=tuple(alert for one in calls for alert in one.due.alerts),
+            calls=(*(one.update(stamps) for one in calls), *(CallUpdate(call_id, state=None) for call_id in past)),
             dead_letters=dead,
+            is_news=bool(calls or past or dead) or watermark != self._committed_watermark,
         )
+        self._collected = _Collected(commit, calls, past, self._time.elapsed_ms)
+        return commit
 
-    def confirm(self) -> Commit:
-        """Nothing new, committed all the same: a store that has lost what was committed refuses it."""
-        return Commit(self.source, self._committed_watermark, self._ledger.mark)
+    def confirm(self, commit: Commit) -> None:
+        """The store holds the commit that was collected last: forget what it carried.
 
-    def _publish(self, call: Call, outputs: _Outputs, stamps: Stamps, now_ms: float) -> None:
-        """What the call has to show: its new utterances, its aggregate, and the state that belongs to them."""
-        released = call.release()
-        for item in released:
-            times = Times(item.decided_ms, item.known_ms, now_ms)
-            outputs.utterances.append(utterance_record(item.result, item.number, stamps, times))
-        state = self._finish(call) if call.is_finished else self._save(call)
-        if state is None:  # its first results are awaited: a successor would find no trace of what is shown now
-            return
-        outputs.alerts.extend(call.fold.take_alerts())
-        if not call.fold.is_changed:
-            outputs.calls.append(CallUpdate(call.id, state))
-            return
-        call.fold.is_changed = False
-        summary = call.fold.summary(stamps.policy, stamps.model)
-        outputs.calls.append(
-            CallUpdate(call.id, state, summary, aggregate.risk(summary), is_first=call.id in self._first)
-        )
-        self._first.discard(call.id)
+        Raises:
+            ValueError: another commit was collected since.
+        """
+        collected, self._collected = self._collected, None
+        if collected is None or collected.commit is not commit:
+            raise ValueError("only the commit that was collected last can be confirmed")
+        for one in collected.calls:
+            self._confirm_call(one, collected.elapsed_ms)
+        for dead_letter in commit.dead_letters:
+            self._ledger.settle(dead_letter.record.position.offset)
+        del self._dead[: len(commit.dead_letters)]
+        self._ended.forget(collected.past)
+        self._committed_watermark = commit.watermark
 
-    def _is_due(self, call: Call) -> bool:
-        """Whether the call holds records back for so long that its state is saved without anything new to show."""
-        quiet_ms = self._time.elapsed_ms - self._saved_at_ms[call.id]
-        return call.has_unsettled and quiet_ms >= self._settings.worker.state_interval_ms
-
-    def _save(self, call: Call) -> bytes | None:
-        self._saved_at_ms[call.id] = self._time.elapsed_ms
-        saved = call.save()
-        if saved is None:
-            return None
-        self._settle(call.forget_before(saved.resume))
-        return saved.blob
-
-    def _finish(self, call: Call) -> bytes:
-        del self._calls[call.id], self._saved_at_ms[call.id]
-        self._deadlines.drop(call.id)
-        self._settle(call.forget_all())
-        ended = Ended(call.last_offset, call.seen_at_ms)
-        self._ended.add(call.id, ended)
-        return ended.pack()
-
-    def _settle(self, offsets: list[int]) -> None:
-        for offset in offsets:
+    def _confirm_call(self, carried: "_Carried", elapsed_ms: int) -> None:
+        live, call = carried.live, carried.live.call
+        call.confirm(carried.due)
+        live.committed_changes = carried.changes
+        live.saved_at_ms = elapsed_ms
+        for offset in carried.due.saved.settled_offsets:
             self._ledger.settle(offset)
+        if carried.ended is not None:
+            del self._calls[call.id]
+            self._deadlines.drop(call.id)
+            self._ended.add(call.id, carried.ended._replace(last_offset=call.last_offset))
+
+    def _is_overdue(self, live: _Live) -> bool:
+        """Whether the call has held the watermark for so long that its state is saved without any result."""
+        quiet_ms = self._time.elapsed_ms - live.saved_at_ms
+        return live.call.has_unsettled and quiet_ms >= self._settings.worker.state_interval_ms
 
     # -- facts
 
     def take_skipped(self) -> Mapping[str, int]:
-        """Records with nothing new since the last time: of ended calls, and duplicates."""
+        """Records skipped since the last call: late ones of ended calls, and duplicates."""
         skipped, self._skipped = self._skipped, dict.fromkeys(self._skipped, 0)
         return skipped
 
     @property
     def fresh_detectors(self) -> int:
         """Channels that could not be restored exactly and go on with a fresh detector."""
-        return sum(call.fresh_detectors for call in self._calls.values())
+        return sum(live.call.fresh_detectors for live in self._calls.values())
 
     @property
     def position(self) -> int:
@@ -257,7 +279,7 @@ class Partition:
 
     @property
     def open_records(self) -> int:
-        """Records read that a successor would have to read again."""
+        """Records that a successor would have to read again."""
         return self._ledger.open_records
 
     @property
@@ -267,5 +289,10 @@ class Partition:
 
     @property
     def live_calls(self) -> int:
-        """Calls that are not over."""
+        """Calls that are not over, or whose end is not committed."""
         return len(self._calls)
+
+
+def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
+    times = Times(item.decided_ms, item.known_ms, now_ms)
+    return utterance_record(item.result, item.number, stamps, times)

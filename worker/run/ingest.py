@@ -210,7 +210,7 @@ class Ingest:
             waiting = self._waiting.pop(utterance_id, None)
             if waiting is not None:
                 source, call_id = waiting
-                self._partitions[source].settle(call_id, utterance_id, prediction, now_ms)
+                self._partitions[source].answer(call_id, utterance_id, prediction, now_ms)
 
     def _throttle(self) -> None:
         """Too much in flight, or a store that does not answer, pauses reading; membership goes on."""
@@ -253,6 +253,7 @@ class Ingest:
         if not self._store.moves_group_offsets:
             self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
         for commit in committed:
+            self._partitions[commit.source].confirm(commit)
             self._progress.note(commit.source, commit.watermark, durable_s)
             self._confirm_s[commit.source] = durable_s + _CONFIRM_S
             account(commit)
@@ -263,9 +264,7 @@ class Ingest:
         """What is due; now and then without anything new, or nobody would notice that an idle partition was lost."""
         stamps = self._stamps._replace(model=self._inference.model)
         commit = partition.collect(stamps, now_s * 1000)
-        if commit is None and now_s >= self._confirm_s[partition.source]:
-            return partition.confirm()
-        return commit
+        return commit if commit.is_news or now_s >= self._confirm_s[partition.source] else None
 
     def _store_failed(self, error: StoreUnavailable) -> None:
         metrics.STORE_ERRORS.inc()

@@ -1,17 +1,26 @@
-"""Where a stream stands: media time in ms until its rate is known, then in samples. Pure."""
+"""The position of a stream: media time in ms until its rate is known, then in samples. Pure."""
 
-from typing import Any
+from typing import NamedTuple
 
 # Media clocks are rounded to milliseconds or to frames; below this a difference is rounding, not a gap.
 _TOLERANCE_MS = 20
-_LONGEST_LEAP_MS = 1e9  # as much as media_ms can say; seq can leap much further
+_LONGEST_LEAP_MS = 1e9  # the largest media_ms; a garbled seq can leap much further
+
+
+class MediaTimeState(NamedTuple):
+    """What a successor needs to know of a position."""
+
+    offset_ms: int
+    rate_hz: int | None
+    sample: int
+    early_ms: float
 
 
 class MediaTime:
     """The position of one stream, and its place on the call's time line.
 
     Args:
-        offset_ms: where the stream's media time 0 lies on the call's time line.
+        offset_ms: the stream's media time 0 on the call's time line.
     """
 
     def __init__(self, offset_ms: int) -> None:
@@ -22,9 +31,13 @@ class MediaTime:
         self._early_ms = 0.0
 
     def begin(self, rate_hz: int, media_ms: float | None) -> None:
-        """The first audio has come; as later on, media time that runs back is not followed."""
+        """The first audio has come. Media time that runs back is ignored, here and later."""
         self.rate_hz = rate_hz
         self.sample = self._samples(max(self._early_ms, media_ms or 0.0))
+
+    def advance(self, samples: int) -> None:
+        """Move on by a record's audio."""
+        self.sample += samples
 
     def skip(self, ms: float) -> int:
         """Move on without audio; returns how many samples that is (0 while there is no rate)."""
@@ -61,13 +74,15 @@ class MediaTime:
         assert self.rate_hz is not None
         return round(ms * self.rate_hz / 1000)
 
-    def save(self, sample: int) -> list[Any]:
-        """Plain values to restore from, as of an earlier sample."""
-        return [self.offset_ms, self.rate_hz, sample, self._early_ms]
+    def save(self, sample: int) -> MediaTimeState:
+        """The state to restore from, as of an earlier sample."""
+        return MediaTimeState(self.offset_ms, self.rate_hz, sample, self._early_ms)
 
     @classmethod
-    def load(cls, saved: list[Any]) -> "MediaTime":
+    def load(cls, saved: MediaTimeState) -> "MediaTime":
         """The position that was saved."""
-        time = cls(saved[0])
-        time.rate_hz, time.sample, time._early_ms = saved[1:]
+        time = cls(saved.offset_ms)
+        time.rate_hz = saved.rate_hz
+        time.sample = saved.sample
+        time._early_ms = saved.early_ms
         return time

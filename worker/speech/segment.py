@@ -7,8 +7,7 @@ point and goes on as the next utterance. How the audio was chunked, when snapsho
 changes nothing.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +21,24 @@ from callmood.worker.speech.vad import FRAME_MS, Vad
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
 _SMOOTH_FRAMES = 5  # loudness is compared over 100 ms, so that a stop consonant is no pause
 _BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
+
+
+class SegmenterState(NamedTuple):
+    """Everything of a channel but its audio, below 1.2 kB; a successor is fed again from `keep_from` on.
+
+    `version` changes with everything that the detector's memory depends on.
+    """
+
+    version: str
+    frame: int
+    window: bytes
+    history: bytes
+    start: int | None
+    first_voiced: int
+    last_voiced: int
+    floor: int
+    keep_from: int
+    vad: bytes
 
 
 class Segmenter:
@@ -153,43 +170,43 @@ class Segmenter:
 
     # -- durability
 
-    def snapshot(self) -> dict[str, Any]:
-        """Everything but the audio, below 1.2 kB; the successor is fed again from `keep_from` on."""
+    def snapshot(self) -> SegmenterState:
+        """The state to restore from."""
         rules = self._rules
-        return {
-            "version": rules.version,
-            "frame": self._frame,
-            "window": self._window.to_bytes(-(-rules.window_mask.bit_length() // 8)),
-            "history": self._history.to_bytes(-(-rules.history_frames // 8)),
-            "start": self._start,
-            "first_voiced": self._first_voiced,
-            "last_voiced": self._last_voiced,
-            "floor": self._floor,
-            "keep_from": self.keep_from,
-            "vad": self._vad.dump(),
-        }
+        return SegmenterState(
+            version=rules.version,
+            frame=self._frame,
+            window=self._window.to_bytes(-(-rules.window_mask.bit_length() // 8)),
+            history=self._history.to_bytes(-(-rules.history_frames // 8)),
+            start=self._start,
+            first_voiced=self._first_voiced,
+            last_voiced=self._last_voiced,
+            floor=self._floor,
+            keep_from=self.keep_from,
+            vad=self._vad.dump(),
+        )
 
     @classmethod
     def restore(
-        cls, encoding: Encoding, rate_hz: int, settings: SegmentSettings, snapshot: Mapping[str, Any]
+        cls, encoding: Encoding, rate_hz: int, settings: SegmentSettings, snapshot: SegmenterState
     ) -> "Segmenter":
         """The channel as it was. With another detector or other settings it starts a fresh detector at `next_sample`.
 
         `restored_exactly` says which.
         """
         channel = cls(encoding, rate_hz, settings)
-        channel._frame = snapshot["frame"]
-        channel._window = int.from_bytes(snapshot["window"])
-        channel._history = int.from_bytes(snapshot["history"])
-        channel._start = snapshot["start"]
-        channel._first_voiced = snapshot["first_voiced"]
-        channel._last_voiced = snapshot["last_voiced"]
-        channel._floor = snapshot["floor"]
-        channel.restored_exactly = snapshot["version"] == channel._rules.version and bool(snapshot["vad"])
+        channel._frame = snapshot.frame
+        channel._window = int.from_bytes(snapshot.window)
+        channel._history = int.from_bytes(snapshot.history)
+        channel._start = snapshot.start
+        channel._first_voiced = snapshot.first_voiced
+        channel._last_voiced = snapshot.last_voiced
+        channel._floor = snapshot.floor
+        channel.restored_exactly = snapshot.version == channel._rules.version and bool(snapshot.vad)
         if channel.restored_exactly:
-            channel._vad = Vad.load(settings.vad_mode, rate_hz, snapshot["vad"])
+            channel._vad = Vad.load(settings.vad_mode, rate_hz, snapshot.vad)
         else:  # these settings may reach further back than the audio that was kept
-            channel._floor = max(channel._floor, snapshot["keep_from"])
+            channel._floor = max(channel._floor, snapshot.keep_from)
         channel._cursor = channel._base = channel.keep_from
         if channel._floor > channel._frame * channel._rules.frame_samples:
             channel._restart()

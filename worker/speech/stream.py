@@ -5,7 +5,7 @@ it is a function of the records alone: chunk sizes, arrival times and restarts c
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
-from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.media_time import MediaTime, MediaTimeState
 from callmood.worker.speech.order import Ready, StreamOrder
-from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.segment import Segmenter, SegmenterState
 
 
 class Heard(NamedTuple):
@@ -52,6 +52,29 @@ class Taken:
         """Add what came after it."""
         self.spans += other.spans
         self.unheard += other.unheard
+
+
+class StreamState(NamedTuple):
+    """All that a successor needs to go on with a stream; holds no audio.
+
+    `seq` is the first record to hear again, `format` is encoding, rate and roles.
+    """
+
+    time: MediaTimeState
+    seq: int
+    paused_at_ms: int | None
+    active_at_ms: int | None
+    newest_capture_ms: int
+    switch_seq: int
+    format: tuple[str, int, list[str]] | None
+    channels: list[SegmenterState]
+
+    @classmethod
+    def unpack(cls, fields: list[Any]) -> "StreamState":
+        """The state out of msgpack's lists."""
+        state = cls(*fields)
+        channels = [SegmenterState(*channel) for channel in state.channels]
+        return state._replace(time=MediaTimeState(*state.time), channels=channels)
 
 
 class Stream:
@@ -106,6 +129,10 @@ class Stream:
         if cut is Cut.END:
             taken.unheard += self._end_pause()
         return taken
+
+    def mark_active(self, elapsed_ms: int) -> None:
+        """A record has come at this time of the partition's clock."""
+        self.active_at_ms = max(self.active_at_ms or 0, elapsed_ms)
 
     def let_go(self) -> None:
         """After `close`: forget the pre-roll and the odd samples too, so that no record is held back."""
@@ -166,7 +193,7 @@ class Stream:
         if self.paused_at_ms is None:
             first, channel_of = self.time.sample, self.format.channel
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
-        self.time.sample += chunk.samples
+        self.time.advance(chunk.samples)
 
     def _begin(self, chunk: Chunk, taken: Taken) -> None:
         """The first audio: from here on the position counts samples."""
@@ -264,32 +291,33 @@ class Stream:
         """The first record that a successor must hear again."""
         return self._heard[0].seq if self._heard else self._order.next_seq
 
-    def snapshot(self) -> dict[str, Any]:
-        """All that a successor needs to go on from `resume_seq`; holds no audio."""
+    def snapshot(self) -> StreamState:
+        """The state to go on from at `resume_seq`."""
         audio = self._format
-        return {
-            "time": self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
-            "seq": self.resume_seq,
-            "paused_at_ms": self.paused_at_ms,
-            "active_at_ms": self.active_at_ms,
-            "newest_capture_ms": self._newest_capture_ms,
-            "switch_seq": self._order.switch_seq,
-            "format": [audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]] if audio else None,
-            "channels": [channel.snapshot() for channel in self._channels],
-        }
+        return StreamState(
+            time=self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
+            seq=self.resume_seq,
+            paused_at_ms=self.paused_at_ms,
+            active_at_ms=self.active_at_ms,
+            newest_capture_ms=self._newest_capture_ms,
+            switch_seq=self._order.switch_seq,
+            format=(audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]) if audio else None,
+            channels=[channel.snapshot() for channel in self._channels],
+        )
 
     @classmethod
-    def restore(cls, snapshot: Mapping[str, Any], segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
+    def restore(cls, snapshot: StreamState, segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
         """The stream as it was; the records from `resume_seq` on follow."""
-        stream = cls(MediaTime.load(snapshot["time"]), segment, input_settings)
-        stream._order = _order_of(input_settings, snapshot["seq"], snapshot["switch_seq"])
-        stream.paused_at_ms, stream.active_at_ms = snapshot["paused_at_ms"], snapshot["active_at_ms"]
-        stream._newest_capture_ms = snapshot["newest_capture_ms"]
-        if snapshot["format"]:
-            encoding, rate_hz, layout = snapshot["format"]
+        stream = cls(MediaTime.load(snapshot.time), segment, input_settings)
+        stream._order = _order_of(input_settings, snapshot.seq, snapshot.switch_seq)
+        stream.paused_at_ms = snapshot.paused_at_ms
+        stream.active_at_ms = snapshot.active_at_ms
+        stream._newest_capture_ms = snapshot.newest_capture_ms
+        if snapshot.format:
+            encoding, rate_hz, layout = snapshot.format
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
             stream._channels = [
-                Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot["channels"]
+                Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot.channels
             ]
         return stream
 

@@ -1,0 +1,47 @@
+"""The stored state of a call: its checkpoint and the fold of what it has published. Pure."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgpack
+
+from callmood.worker.errors import ConfigurationError
+from callmood.worker.speech.stream import StreamState
+
+STATE_VERSION = 2
+
+
+class Checkpoint(NamedTuple):
+    """A call's processing state right after one record; holds no audio."""
+
+    streams: Mapping[str, StreamState]
+    origin_ms: int | None
+    notice: str | None
+    seen_at_ms: int
+
+
+class Stored(NamedTuple):
+    """What the store keeps of a live call."""
+
+    checkpoint: Checkpoint
+    fold: Mapping[str, Any]
+    last_offset: int
+
+    def pack(self) -> bytes:
+        """The blob to store."""
+        return bytes(msgpack.packb({"v": STATE_VERSION, "call": self}))
+
+    @classmethod
+    def unpack(cls, blob: bytes) -> "Stored":
+        """What `pack` wrote.
+
+        Raises:
+            ConfigurationError: another version of the worker wrote it.
+        """
+        state = msgpack.unpackb(blob)
+        if state["v"] != STATE_VERSION:
+            raise ConfigurationError(f"call state version {state['v']}, this build reads {STATE_VERSION}")
+        checkpoint, fold, last_offset = state["call"]
+        streams, *facts = checkpoint
+        restored = {name: StreamState.unpack(stream) for name, stream in streams.items()}
+        return cls(Checkpoint(restored, *facts), fold, last_offset)
