@@ -35,8 +35,22 @@ def test_every_room_of_the_worker_is_on_the_map(root):
     }
 
 
-def test_the_example_of_the_readme_is_python(root):
-    """The producer in the README parses, and is small enough to be read."""
+def test_the_python_snippet_of_the_readme_uses_the_public_reader(root):
+    """The README's only Python snippet parses, is short, and imports `Dashboard` from its public place."""
     (block,) = re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
     assert ast.parse(block)
-    assert block.count("\n") <= 40
+    assert "from callmood.dashboard import Dashboard\n" in block
+    assert block.count("\n") <= 12
+
+
+def test_the_readme_stays_short(root):
+    """The README has at most 140 lines."""
+    assert (root / "README.md").read_text().count("\n") <= 140
+
+
+def test_the_readme_creates_topics_with_our_own_command(root):
+    """The README creates the topics with `callmood topics`, not with another project's tool."""
+    text = (root / "README.md").read_text()
+    assert "callmood topics --partitions" in text
+    assert "kafka-topics" not in text
+    assert "kafka-python" not in text
