@@ -1,7 +1,7 @@
-"""The chart's values.schema.json and README.md.
+"""Generates the chart's values.schema.json and README.md.
 
-What a value is stands in deploy/chart_schema.yaml, what it is unless set in the chart's values.yaml, and what may be
-set under `config` in the worker's own settings.
+Descriptions come from deploy/chart_schema.yaml, defaults from the chart's values.yaml, and the keys under `config` from
+the worker's settings.
 """
 
 import json
@@ -16,7 +16,7 @@ from callmood.worker.settings import Settings
 ROOT = Path(__file__).parents[1]
 CHART = ROOT / "helm" / "callmood"
 SCHEMA, README = CHART / "values.schema.json", CHART / "README.md"
-# What the chart decides, and what is secret and must not stand in a ConfigMap.
+# Settings that the chart decides, and secrets, which must not be in a ConfigMap.
 DECIDED = {
     "kafka": {"membership"},
     "model": {"path", "device"},
@@ -35,26 +35,26 @@ per call out.
 ```sh
 helm install callmood helm/callmood \\
   --set config.kafka.bootstrap_servers=kafka:9092 --set config.redis.url=redis://redis:6379/0
-helm test callmood     # tries Kafka, Redis and the model with these settings
+helm test callmood     # tests Kafka, Redis and the model with these settings
 ```
 
-An unknown or impossible value is refused by name before anything is installed. Secrets are never values: `secretEnv`
-names secrets that exist. [How to run it](../../docs/operations.md), [settings](../../docs/configuration.md).
+Helm rejects an unknown or impossible value by name before it installs anything. Secrets are never values: `secretEnv`
+refers to existing secrets. [Operations](../../docs/operations.md), [settings](../../docs/configuration.md).
 
-| value | default | what it is |
+| value | default | meaning |
 | --- | --- | --- |
 """
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of the values."""
-    told = yaml.safe_load((ROOT / "deploy" / "chart_schema.yaml").read_text(encoding="utf-8"))
-    made = _group({**told, "config": config_schema()})
+    """The JSON Schema of values.yaml."""
+    described = yaml.safe_load((ROOT / "deploy" / "chart_schema.yaml").read_text(encoding="utf-8"))
+    made = _group({**described, "config": config_schema()})
     return {"$schema": "http://json-schema.org/draft-07/schema#", "title": "callmood", **made, "allOf": _RULES}
 
 
 def config_schema() -> dict[str, Any]:
-    """`config`: the worker's settings by group, without secrets and without what the chart decides."""
+    """The schema of `config`: the worker's settings by group, without secrets and those that the chart decides."""
     settings = Settings.model_json_schema()
     groups = {}
     for name, reference in settings["properties"].items():
@@ -70,14 +70,14 @@ def config_schema() -> dict[str, Any]:
         groups[name] = {"type": "object", "additionalProperties": False, "properties": properties}
     return {
         "type": "object",
-        "description": "Settings of the worker by group and name, as in `docs/configuration.md`.",
+        "description": "Settings of the worker by group and name, as listed in `docs/configuration.md`.",
         "additionalProperties": False,
         "properties": groups,
     }
 
 
 def readme() -> str:
-    """The chart's README."""
+    """The content of the chart's README.md."""
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     rows = "".join(f"| `{name}` | {default} | {text} |\n" for name, default, text in _rows(schema(), values, ""))
     return _HEAD + rows
@@ -103,8 +103,8 @@ _RULES: list[dict[str, Any]] = [
 ]
 
 
-def _group(told: Mapping[str, Any]) -> dict[str, Any]:
-    properties = {name: one if "type" in one else _group(one) for name, one in told.items()}
+def _group(described: Mapping[str, Any]) -> dict[str, Any]:
+    properties = {name: one if "type" in one else _group(one) for name, one in described.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties}
 
 
@@ -114,7 +114,7 @@ def _reference(one: Mapping[str, Any]) -> str:
 
 
 def _inlined(one: Any, definitions: Mapping[str, Any]) -> Any:
-    """A schema with its references put in their places; helm's validator wants to find nothing elsewhere."""
+    """A schema with its references resolved: Helm's validator does not follow them."""
     if isinstance(one, list):
         return [_inlined(each, definitions) for each in one]
     if not isinstance(one, dict):

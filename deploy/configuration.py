@@ -1,4 +1,4 @@
-"""docs/configuration.md, made of the settings."""
+"""docs/configuration.md, generated from the settings."""
 
 from pathlib import Path
 from types import UnionType
@@ -14,14 +14,15 @@ _HEAD = f"""# Settings
 
 <!-- written by `make docs` from worker/settings.py; do not edit -->
 
-The worker reads its settings once, from the environment: `{PREFIX}` + group + `__` + name, in capitals. An unknown
-`{PREFIX}` variable or a wrong value stops it before it starts, with exit code 2 and the name of each.
+The worker reads its settings once, at start, from environment variables: `{PREFIX}` + group + `__` + name, in
+capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the worker exits with code 2 and an error that
+lists all of them.
 """
 _LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "pattern": "like `{}`"}
 
 
 def page() -> str:
-    """The page as it must stand in docs/."""
+    """The content of docs/configuration.md."""
     return "\n".join([_HEAD, *(_section(name, field) for name, field in Settings.model_fields.items())])
 
 
@@ -29,7 +30,7 @@ def _section(group: str, field: FieldInfo) -> str:
     model = field.annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    lines = [f"## {group}", "", (model.__doc__ or "").strip(), "", "| variable | default | values | what it is |"]
+    lines = [f"## {group}", "", (model.__doc__ or "").strip(), "", "| variable | default | values | meaning |"]
     lines.append("| --- | --- | --- | --- |")
     for name, setting in model.model_fields.items():
         variable = f"`{PREFIX}{group.upper()}__{name.upper()}`"
@@ -59,7 +60,7 @@ def _values(setting: FieldInfo) -> str:
 
 
 def _kind(annotation: Any) -> str:
-    """A type in the words of a person who writes an environment file."""
+    """The type, for a reader who writes an environment file."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin in (Union, UnionType):
         return _kind(next(option for option in arguments if option is not type(None)))

@@ -1,4 +1,4 @@
-"""docs/decisions/README.md, made of the decisions."""
+"""docs/decisions/README.md, generated from the decisions."""
 
 from pathlib import Path
 from typing import Final
@@ -8,13 +8,14 @@ _HEAD: Final = """# Decisions
 
 <!-- written by `make docs`; do not edit -->
 
-One page for each alternative that was refused: what was decided, why, and when to think again.
+One page per decision whose rejected alternatives somebody will propose again: what, why, and when to reconsider.
+Numbers of deleted pages are not used again.
 
 """
 
 
 def page() -> str:
-    """The page as it must stand in docs/decisions/."""
+    """The content of docs/decisions/README.md."""
     return _HEAD + "".join(
         f"- {path.stem[:4]} [{path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}]({path.name})\n"
         for path in sorted(PAGE.parent.glob("0*.md"))

@@ -1,7 +1,7 @@
-"""`python -m deploy.lock`: write what the image is built from, every version with its hashes, for Linux on x86-64.
+"""`python -m deploy.lock`: lock the versions and hashes of the image's packages, for Linux on x86-64.
 
-`requirements.txt` is all that the worker needs but torch's CUDA build. That is in `requirements-cuda.txt`: an image for
-CPUs, or one whose base has a torch, takes it from elsewhere. No address is written down.
+`requirements.txt` has everything except torch's CUDA build, which is in `requirements-cuda.txt`: an image for CPUs,
+or one whose base has torch, does not need it. Addresses are not recorded.
 """
 
 import re
@@ -22,7 +22,7 @@ _COMMAND: Final = (
 
 
 def main() -> int:
-    """Resolve anew, as the registry is today."""
+    """Resolve all versions again and write both files."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "all.txt"
         uv = Path(sys.executable).with_name("uv")

@@ -1,4 +1,4 @@
-"""docs/metrics.md, made of the metrics."""
+"""docs/metrics.md, generated from the metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,17 @@ _HEAD = """# Metrics
 
 <!-- written by `make docs` from worker/metrics.py; do not edit -->
 
-Prometheus reads them at `/metrics` (port 8080); all processes of a worker are in one answer. Counters end in `_total`,
-a histogram has `_bucket`, `_sum` and `_count`. Labels are few and bounded: no call id is ever one. What to watch and
-what to do: [operations](operations.md).
+Prometheus scrapes `/metrics` (port 8080), which covers all processes of a worker. Counters end in `_total`; a
+histogram has `_bucket`, `_sum` and `_count`. Labels have few values; a call id is never a label. Alerts and runbooks:
+[operations](operations.md).
 
-| metric | kind | labels | what it is |
+| metric | kind | labels | meaning |
 | --- | --- | --- | --- |
 """
 
 
 def page() -> str:
-    """The page as it must stand in docs/."""
+    """The content of docs/metrics.md."""
     return _HEAD + "".join(map(_row, every()))
 
 

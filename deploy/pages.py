@@ -1,4 +1,4 @@
-"""Writes what is derived from code and settings: `python -m deploy.pages`; `--check` only compares."""
+"""Writes the pages that are generated from code and settings: `python -m deploy.pages`; `--check` only compares."""
 
 import json
 import sys
@@ -19,12 +19,12 @@ PAGES: Mapping[Path, Callable[[], str]] = {
 
 
 def stale() -> list[Path]:
-    """Those that are not what they must be."""
+    """The generated files whose content is out of date."""
     return [path for path, page in PAGES.items() if not path.exists() or path.read_text(encoding="utf-8") != page()]
 
 
 def main(arguments: list[str]) -> int:
-    """Exit code 1 if `--check` finds a stale one."""
+    """Exit code 1 if `--check` finds a stale file."""
     if "--check" in arguments:
         for path in (found := stale()):
             print(f"{path} is stale: make docs", file=sys.stderr)

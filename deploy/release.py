@@ -1,6 +1,6 @@
-"""`python -m deploy.release`: all that a release consists of, made and tried, in dist/. Nothing is published.
+"""`python -m deploy.release`: builds and tests all artefacts of a release, in dist/. It publishes nothing.
 
-Sources and wheel, the chart, a bill of materials of the image, and the checksums of all of them.
+The artefacts are sources and wheel, the chart, a bill of materials of the image, and checksums of all of them.
 """
 
 import argparse
@@ -23,14 +23,14 @@ _BIN: Final = Path(sys.executable).parent
 
 
 class NotReadyError(Exception):
-    """What must be put right before a release."""
+    """The repository is not ready for a release; the message says what to fix."""
 
 
 def the_version() -> str:
-    """The one of pyproject.toml, which the chart, the compose file and the changelog must have too.
+    """The version in pyproject.toml, after a check that chart, compose file and changelog have the same.
 
     Raises:
-        NotReadyError: one of them has another.
+        NotReadyError: a file has another version.
     """
     version = str(tomllib.loads((_ROOT / "pyproject.toml").read_text())["project"]["version"])
     chart = yaml.safe_load((_ROOT / "helm/callmood/Chart.yaml").read_text())
@@ -51,7 +51,10 @@ def _run(*command: str | Path, **more: Any) -> str:
 
 
 def build(folder: Path) -> Path:
-    """Sources and wheel, with the time of the last commit: the same commit gives the same files. Returns the wheel."""
+    """Build sources and wheel with the time of the last commit, so that a commit always gives the same files.
+
+    Returns the wheel.
+    """
     moment = _run("git", "log", "-1", "--format=%ct", cwd=_ROOT).strip()
     _run(_BIN / "python", "-m", "build", "--outdir", folder, _ROOT, env=os.environ | {"SOURCE_DATE_EPOCH": moment})
     (wheel,) = folder.glob("*.whl")
@@ -59,7 +62,10 @@ def build(folder: Path) -> Path:
 
 
 def try_wheel(wheel: Path) -> str:
-    """Install it where nothing of the repository is, with the libraries that are here, and analyze a call."""
+    """Install the wheel into an empty environment that sees the installed libraries, and analyze a call.
+
+    Returns the output of `callmood analyze`.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _run(_BIN / "uv", "venv", "--quiet", "--python", sys.executable, folder / "venv")
@@ -69,22 +75,22 @@ def try_wheel(wheel: Path) -> str:
         (Path(site) / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
         clean = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
         call = _ROOT / "examples/calls/billing.flac"
-        told = _run(folder / "venv/bin/callmood", "analyze", call, cwd=folder, env=clean)
-        whose = _run(python, "-c", "import callmood; print(callmood.__file__)", cwd=folder, env=clean)
-    if not whose.startswith(name):
-        raise NotReadyError(f"tried {whose}, not the wheel")
-    return told
+        output = _run(folder / "venv/bin/callmood", "analyze", call, cwd=folder, env=clean)
+        imported = _run(python, "-c", "import callmood; print(callmood.__file__)", cwd=folder, env=clean)
+    if not imported.startswith(name):
+        raise NotReadyError(f"tested {imported}, not the wheel")
+    return output
 
 
 def package_chart(folder: Path) -> None:
-    """The chart, if Helm is here."""
+    """Package the chart with Helm."""
     if shutil.which("helm") is None:
-        raise NotReadyError("no helm: go install helm.sh/helm/v3/cmd/helm@v3.19.5")
+        raise NotReadyError("helm is not installed: go install helm.sh/helm/v3/cmd/helm@v3.19.5")
     _run("helm", "package", _ROOT / "helm/callmood", "--destination", folder)
 
 
 def write_bill(folder: Path, version: str) -> None:
-    """CycloneDX, of what the image locks."""
+    """Write a CycloneDX bill of materials for each lock file of the image."""
     for name in ("requirements", "requirements-cuda"):
         path = folder / f"callmood-{version}-{name}.cdx.json"
         where = ("--output-format", "JSON", "--output-reproducible", "--output-file", path)
@@ -92,7 +98,7 @@ def write_bill(folder: Path, version: str) -> None:
 
 
 def write_sums(folder: Path) -> list[str]:
-    """SHA-256 of every file."""
+    """Write SHA256SUMS over every file; returns its lines."""
     files = sorted(path for path in folder.iterdir() if path.name != "SHA256SUMS")
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in files]
     (folder / "SHA256SUMS").write_text("\n".join(lines) + "\n")
@@ -100,9 +106,9 @@ def write_sums(folder: Path) -> list[str]:
 
 
 def main() -> int:
-    """Returns the exit code."""
+    """Run all steps; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m deploy.release", description=__doc__)
-    parser.add_argument("--output", type=Path, default=_ROOT / "dist", help="an empty folder, or none yet")
+    parser.add_argument("--output", type=Path, default=_ROOT / "dist", help="empty or missing folder")
     folder: Path = parser.parse_args().output
     try:
         if folder.exists() and list(folder.iterdir()):
@@ -110,7 +116,7 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         version = the_version()
         print(f"callmood {version}")
-        print(f"the wheel says of a call: {len(try_wheel(build(folder)).splitlines())} lines")
+        print(f"the wheel works: {len(try_wheel(build(folder)).splitlines())} lines for one call")
         package_chart(folder)
         write_bill(folder, version)
         print("\n".join(write_sums(folder)))

@@ -1,4 +1,4 @@
-"""docs/training-options.md, made of the options and the shipped configurations."""
+"""docs/training-options.md, generated from the options and the shipped configurations."""
 
 import dataclasses
 import inspect
@@ -14,20 +14,20 @@ _HEAD = """# Options of a training run
 
 <!-- written by `make docs` from training/options.py; do not edit -->
 
-A configuration is a TOML file with these tables. What it leaves away has the default; an unknown table or key is an
-error. `--set table.key=value` changes one value on the command line, `--set model.encoder.key=value` one of the
+A configuration is a TOML file with these tables. A key that it leaves out has the default; an unknown table or key is
+an error. `--set table.key=value` changes one value on the command line, `--set model.encoder.key=value` one of the
 encoder's own. [How to train](training.md).
 """
 
 
 def page() -> str:
-    """The page as it must stand in docs/."""
+    """The content of docs/training-options.md."""
     shipped = "\n".join(_shipped())
     return "\n".join([_HEAD, *(_section(name, bare(kind)) for name, kind in get_type_hints(Config).items()), shipped])
 
 
 def described(kind: Any) -> dict[str, str]:
-    """What the docstring says of each field."""
+    """Name and meaning of each field, from the docstring."""
     _, _, attributes = inspect.getdoc(kind).partition("Attributes:\n")  # type: ignore[union-attr]
     entries = re.findall(r"^    (\w+): (.*(?:\n        .*)*)", attributes, re.MULTILINE)
     return {name: re.sub(r"\s+", " ", text) for name, text in entries}
@@ -40,7 +40,7 @@ def _section(name: str, kind: Any) -> str:
         "",
         re.sub(r"\s+", " ", first),
         "",
-        "| key | default | what it is |",
+        "| key | default | meaning |",
         "| --- | --- | --- |",
     ]
     texts = described(kind)
@@ -65,11 +65,11 @@ def _default(field: "dataclasses.Field[Any]") -> str:
 
 
 def _shipped() -> list[str]:
-    """A line for each configuration that is shipped."""
+    """One table row per shipped configuration."""
     lines = ["## Shipped configurations", "", "| name | published accuracy, % |", "| --- | --- |"]
     for path in sorted(config.CONFIGS.rglob("*.toml")):
         published = config.load(path).row.published
-        told = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
+        figures = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
         where = path.relative_to(PAGE.parents[1]).as_posix()
-        lines.append(f"| [`{path.stem}`](../{where}) | {told or 'none'} |")
+        lines.append(f"| [`{path.stem}`](../{where}) | {figures or 'none'} |")
     return [*lines, ""]

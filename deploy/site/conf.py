@@ -1,4 +1,4 @@
-"""The documents as a site: `make site`. They stay where they are; Sphinx reads all of them and doubts each link."""
+"""The documents as a site: `make site`. Sphinx reads them where they are and checks each link."""
 
 from importlib import metadata
 from typing import TYPE_CHECKING
@@ -18,32 +18,35 @@ root_doc = "README"
 include_patterns = [
     "*.md",
     "bench/*.md",
+    "deploy/local/*.md",
     "docs/**.md",
     "examples/**.md",
     "helm/callmood/README.md",
     "schemas/*.md",
+    "tests/chaos/*.md",
     "worker/model/bundled/**.md",
 ]
 myst_heading_anchors = 4
 
 _CONTENTS = {
-    "Begin": ["docs/tutorial", "examples/calls/README", "docs/aggregates", "docs/architecture", "docs/delivery"],
-    "Run": [
-        "docs/operations",
-        "helm/callmood/README",
-        "docs/configuration",
-        "docs/metrics",
-        "docs/logs",
-    ],
+    "Start": ["docs/tutorial", "examples/calls/README", "docs/aggregates", "docs/architecture", "docs/delivery"],
+    "Run": ["docs/operations", "helm/callmood/README", "docs/configuration", "docs/metrics", "docs/logs"],
     "Build on it": ["schemas/README", "schemas/redis"],
-    "Train": ["docs/training", "docs/training-options", "docs/model-card", "worker/model/bundled/demo-tiny/README"],
-    "Answer for it": ["docs/security", "docs/compliance", "bench/RESULTS", "docs/decisions/README"],
-    "Take part": ["CONTRIBUTING", "docs/style", "CHANGELOG", "SECURITY"],
+    "Train": ["docs/training", "docs/training-options", "worker/model/bundled/demo-tiny/README"],
+    "Evaluate": ["docs/security", "docs/compliance", "bench/RESULTS", "docs/decisions/README"],
+    "Contribute": [
+        "CONTRIBUTING",
+        "docs/style",
+        "deploy/local/README",
+        "tests/chaos/README",
+        "CHANGELOG",
+        "SECURITY",
+    ],
 }
 
 
 def _with_contents(_app: "Sphinx", name: str, source: list[str]) -> None:
-    """What stands in the sidebar: written here, so that the pages read well without a site, too."""
+    """Add the sidebar to a page. It is defined here, so that the pages have no directives for a site."""
     trees = {"docs/decisions/README": {"Decisions": ["0*"]}, root_doc: _CONTENTS}.get(name, {})
     for caption, pages in trees.items():
         options = (f":caption: {caption}", ":glob:", ":hidden:")
@@ -52,5 +55,5 @@ def _with_contents(_app: "Sphinx", name: str, source: list[str]) -> None:
 
 def setup(app: "Sphinx") -> None:
     """Sphinx calls this."""
-    app.add_lexer("mermaid", TextLexer)  # diagrams stay text: drawing them takes a script from somebody's server
+    app.add_lexer("mermaid", TextLexer)  # diagrams stay text: drawing them needs a script from another host
     app.connect("source-read", _with_contents)
