@@ -12,7 +12,7 @@ from deploy.local.errors import StackError
 from deploy.local.java import cached, find_java, kafka_jars
 from deploy.local.nursery import Nursery, Server, free_port, listens
 
-_START_S = 60.0
+_START_S = 180.0
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 _CLUSTER_ID = "Y2FsbG1vb2QtbG9jYWwtMQ"  # any 16 bytes in base64; the formatted folders are cached, so it is fixed
 _JVM = (
