@@ -42,15 +42,16 @@ def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str
 
 def intervals(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of WA, UA and macro-F1: speakers are drawn, for utterances are not independent."""
-    index_of: dict[tuple[str, str], int] = {}
-    index = [index_of.setdefault(item.person, len(index_of)) for item in items]
+    index_of = {person: i for i, person in enumerate(sorted({item.person for item in items}))}
+    index = np.array([index_of[item.person] for item in items])
     counts = np.zeros((len(index_of), len(EMOTIONS), len(EMOTIONS)), dtype=np.int64)
     np.add.at(counts, (index, labels, predicted), 1)
-    flat = counts.reshape(len(index_of), -1)
+    flat = counts.reshape(len(index_of), -1).astype(float)  # matrix products of floats are fast
     rng = np.random.default_rng(0)
-    evenly = np.full(len(index_of), 1 / len(index_of))
-    drawn = [rng.multinomial(len(index_of), evenly) @ flat for _ in range(_RESAMPLES)]
-    tables = [table.reshape(counts.shape[1:]) for table in drawn]
+    tables = []
+    for _ in range(_RESAMPLES):
+        often = np.bincount(rng.integers(len(index_of), size=len(index_of)), minlength=len(index_of))
+        tables.append((often @ flat).reshape(counts.shape[1:]))
     figures: dict[str, Callable[[Any], float]] = {
         "wa": weighted_accuracy,
         "ua": unweighted_accuracy,
