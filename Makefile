@@ -89,7 +89,7 @@ chaos: $(READY) ## break everything, in each output mode, then count: make chaos
 	done
 
 bench: $(READY) ## measure; each benchmark prints a table
-	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "bench.$$(basename $$file .py)" || exit 1; done
+	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "callmood.bench.$$(basename $$file .py)" || exit 1; done
 	@for shape in base large; do echo "== callmood bench engine --shape $$shape"; $(BIN)/callmood bench engine --shape $$shape || exit 1; done
 
 schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examples
