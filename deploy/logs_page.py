@@ -40,7 +40,8 @@ _FIELDS: Final = {
     "lost": "number of records",
     "name": "of a process",
     "number": "of the utterance in its call, from 1",
-    "offset": "of the record in its partition",
+    "offset": "of the record in its partition, or where reading waits",
+    "other": "another partition",
     "packed": "whether nothing but audio is computed, no padding",
     "partition": "number, in the audio topic",
     "pid": "of a process",
@@ -51,9 +52,10 @@ _FIELDS: Final = {
     "rule": "name of the alert's rule",
     "stall_s": "longest stall that is allowed, in s",
     "start_ms": "start of the speech, in ms of the call",
+    "topic": "of the partition",
     "value": "by which the rule fired",
     "watermark": "offset from which the partition is read",
-    "why": "who has it still",
+    "why": "why the partition cannot be taken over yet",
     "window_s": "time in which the ends of a process are counted, in s",
 }
 

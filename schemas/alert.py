@@ -1,6 +1,5 @@
 """alert/1: a rule over a call's aggregate came true. One alert per episode."""
 
-from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,14 +8,6 @@ from callmood.schemas.common import Role
 from callmood.schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
 
 ALERT_SCHEMA: Final = "callmood.alert/1"
-
-
-class Severity(StrEnum):
-    """How urgent an alert is."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 class Alert(Contract):
@@ -30,7 +21,7 @@ class Alert(Contract):
     """Id of the call: the Kafka key of its audio."""
     rule: Annotated[str, Field(min_length=1, max_length=64)]
     """Name of the rule."""
-    severity: Severity = Severity.WARNING
+    severity: Literal["info", "warning", "critical"] = "warning"
     """How urgent it is."""
     role: Role | None = None
     """The role it speaks of; null for the call as a whole."""

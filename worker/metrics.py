@@ -20,6 +20,7 @@ UTTERANCES = Counter(
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
 CALLS_ENDED = Counter("callmood_calls_ended", "Calls that are over, by reason.", ["reason"])
+SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id is on two partitions of this worker.")
 REBALANCES = Counter("callmood_rebalances", "Changes of this worker's partitions by the consumer group.")
 COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
 STORE_ERRORS = Counter("callmood_store_errors", "Commits or restores that the store did not answer; they are repeated.")
@@ -49,6 +50,11 @@ AUDIO_AGE = Gauge(
 )
 RECORD_LAG = Gauge(
     "callmood_unread_records", "Records on the assigned partitions not read yet.", multiprocess_mode="livesum"
+)
+HELD_PARTITIONS = Gauge(
+    "callmood_held_partitions",
+    "Partitions that an open transaction of a producer holds back.",
+    multiprocess_mode="livesum",
 )
 PROJECTION_LAG = Gauge(
     "callmood_unprojected_records",

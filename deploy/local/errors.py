@@ -1,4 +1,4 @@
-"""Errors of the local stack."""
+"""What can go wrong with the local stack."""
 
 
 class StackError(Exception):
@@ -6,8 +6,8 @@ class StackError(Exception):
 
 
 class NotInstalled(StackError):  # noqa: N818 - a state of the machine
-    """A program that a server needs is not installed; the message names it."""
+    """A server cannot be started here because something is not installed; the message says what."""
 
 
 class PortTaken(StackError):  # noqa: N818 - a state of the machine
-    """Another process took the chosen port first: choose again."""
+    """Another process took the port between choosing it and using it: choose again."""

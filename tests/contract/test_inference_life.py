@@ -131,7 +131,7 @@ def test_a_batch_that_does_not_end_is_not_healthy(start_inference, random_bundle
     inference = start_inference(random_bundle)
     client = inference.client(stall_s=2.0)
     inference.wait_until_warm(client)
-    client.submit(long_utterance(seconds=1_200))
+    client.submit("long", long_utterance(seconds=1_200))
     assert eventually(client, healthy=False)
     inference.send(signal.SIGTERM)
 

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 import pytest
-from prometheus_client import REGISTRY
 
 from callmood.schemas.common import Encoding, Role
 from callmood.worker import g711
@@ -43,6 +42,11 @@ def utterance(id_, *, seconds=1.0, encoding=Encoding.PCMU, rate_hz=8_000, seed=0
     )
 
 
+def submit(client, one):
+    """Send an utterance under its id."""
+    client.submit(one.id, one)
+
+
 def answers(client, *, timeout_s=120.0):
     """Everything that is in flight, by utterance id; no id may be answered twice."""
     found = {}
@@ -65,7 +69,7 @@ def test_answers_are_those_of_the_engine(inference, random_bundle):
         for seed in range(8)
     ]
     for one in asked:
-        client.submit(one)
+        submit(client, one)
     assert client.in_flight == len(asked)
     found = answers(client)
     engine = open_engine(ModelSettings(path=str(random_bundle), device="cpu"))
@@ -89,9 +93,9 @@ def test_the_model_makes_itself_known(inference):
 def test_every_client_gets_its_own_answers(inference):
     """Equal ids of two clients are two utterances."""
     first, second = inference.client(), inference.client()
-    first.submit(utterance("same id", seconds=1.0, seed=1))
-    second.submit(utterance("same id", seconds=0.01, seed=2))
-    second.submit(utterance("other", seconds=0.5, seed=3))
+    submit(first, utterance("same id", seconds=1.0, seed=1))
+    submit(second, utterance("same id", seconds=0.01, seed=2))
+    submit(second, utterance("other", seconds=0.5, seed=3))
     assert answers(second)["same id"].reason == TOO_SHORT
     found = answers(first)
     assert set(found) == {"same id"}
@@ -101,9 +105,9 @@ def test_every_client_gets_its_own_answers(inference):
 def test_an_utterance_without_audio_is_answered(inference):
     """Nothing to hear is too short, and the process goes on."""
     client = inference.client()
-    client.submit(utterance("empty", seconds=0.0))
+    submit(client, utterance("empty", seconds=0.0))
     assert answers(client)["empty"].reason == TOO_SHORT
-    client.submit(utterance("next"))
+    submit(client, utterance("next"))
     assert answers(client)["next"].probabilities is not None
 
 
@@ -111,10 +115,10 @@ def test_what_is_in_flight_is_not_asked_twice(inference):
     """Submitting an utterance again before its answer has come gives one answer."""
     client = inference.client()
     for _ in range(3):
-        client.submit(utterance("again"))
+        submit(client, utterance("again"))
     assert client.in_flight == 1
     assert set(answers(client)) == {"again"}
-    client.submit(utterance("again"))
+    submit(client, utterance("again"))
     assert set(answers(client)) == {"again"}
 
 
@@ -124,17 +128,17 @@ def test_a_client_that_vanished_costs_nothing(inference):
     inference.wait_until_warm(gone)
     started_s = time.monotonic()
     for index in range(20):
-        here.submit(utterance(f"measured {index}", seconds=15.0))
+        submit(here, utterance(f"measured {index}", seconds=15.0))
     answers(here)
     each_s = (time.monotonic() - started_s) / 20
     for index in range(400):
-        gone.submit(utterance(f"left behind {index}", seconds=15.0))
+        submit(gone, utterance(f"left behind {index}", seconds=15.0))
     while not gone.collect():
         time.sleep(0.002)
     left_s = (gone.in_flight - 1) * each_s
     gone.close()
     started_s = time.monotonic()
-    here.submit(utterance("served"))
+    submit(here, utterance("served"))
     assert set(answers(here)) == {"served"}
     assert time.monotonic() - started_s < left_s / 4
 
@@ -144,45 +148,44 @@ def test_what_runs_cost_bounds_the_next_batches(start_inference, random_bundle):
 
     def batches(client, name):
         for number in range(30):
-            client.submit(utterance(f"{name} {number}"))
+            submit(client, utterance(f"{name} {number}"))
         return len({prediction.inference_ms for prediction in answers(client).values()})
 
     inference = start_inference(random_bundle, batch_ms=0.001)
     client = inference.client()
     inference.wait_until_warm(client)
-    client.submit(utterance("first"))
+    submit(client, utterance("first"))
     answers(client)
     assert batches(client, "slow") > 25
 
 
 def test_padding_is_told_with_the_beats(start_inference, random_bundle):
-    """Padded batches of 1.0 and 0.95 s have some padding, and the client's gauge says so; packed ones have none."""
-    gauge = "callmood_batch_padding_share"
+    """Padded batches of 1.0 and 0.95 s have some padding; packed ones have none."""
     for packed in ("off", "on"):
         inference = start_inference(random_bundle, packed=packed)
         client = inference.client()
         inference.wait_until_warm(client)
         for number in range(40):
-            client.submit(utterance(f"{packed} {number}", seconds=1.0 if number % 2 else 0.95))
+            submit(client, utterance(f"{packed} {number}", seconds=1.0 if number % 2 else 0.95))
         answers(client)
         time.sleep(2 * BEAT_S)
         client.collect()
-        assert (REGISTRY.get_sample_value(gauge) > 0) == (packed == "off")
+        assert (client.beat.padding > 0) == (packed == "off")
         inference.send(signal.SIGKILL)
         inference.exit_code()
 
 
 def test_what_is_computed_again_is_told_with_the_beats(start_inference, random_bundle):
-    """All utterances are if all are close calls, and none are in float32: the client's gauge says so."""
+    """All utterances are if all are close calls, and none are in float32."""
     for dtype, share in (("bf16", 1), ("fp32", 0)):
         inference = start_inference(random_bundle, dtype=dtype, recheck_below=1.0, batch_ms=0.001)
         client = inference.client()
         inference.wait_until_warm(client)
         for number in range(100):
-            client.submit(utterance(f"{dtype} {number}"))
+            submit(client, utterance(f"{dtype} {number}"))
         answers(client)
         time.sleep(2 * BEAT_S)
         client.collect()
-        assert REGISTRY.get_sample_value("callmood_rechecked_share") == pytest.approx(share, abs=0.15)
+        assert client.beat.rechecked == pytest.approx(share, abs=0.15)
         inference.send(signal.SIGKILL)
         inference.exit_code()

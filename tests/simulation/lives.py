@@ -1,7 +1,5 @@
 """One process of a worker from its start to its end, made of the real loops and stores."""
 
-from typing import TYPE_CHECKING
-
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.adapters.publish_redis import RedisStore, Store
 from callmood.worker.call.alert import DEFAULT_RULES
@@ -11,9 +9,6 @@ from tests.simulation.kafka_side import SimConsumer, SimDeadLetters
 from tests.simulation.model_side import SimInference
 from tests.simulation.redis_side import Client
 from tests.simulation.transactions import SimProducer, SimReader
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 class Killed(BaseException):
@@ -40,7 +35,7 @@ class Life(_Process):
         self._world = world
         self.consumer = SimConsumer(world, self, world.group)
         outside = Outside(self.consumer, self._store(slot), self.inference, SimDeadLetters(world, self))
-        self.loop = Ingest(outside, world.settings, DEFAULT_RULES, world.clock, world.sleep)
+        self.loop = Ingest(outside, world.settings, DEFAULT_RULES, world.clock, world.monotonic, world.sleep)
 
     def _store(self, slot: int) -> Store:
         world, settings = self._world, self._world.settings
@@ -48,7 +43,7 @@ class Life(_Process):
             return RedisStore(Client(world, self), settings.redis, self.name)
         readers = (SimReader(world, self, sees_open=sees_open) for sees_open in (False, True))
         clients = Clients(SimProducer(world, self, f"slot-{slot}"), *readers)
-        return KafkaStore(self.consumer, clients, settings.kafka, world.clock)
+        return KafkaStore(self.consumer, clients, settings.kafka, world.monotonic)
 
     def drain(self, deadline_s: float) -> bool:
         """SIGTERM."""
@@ -62,8 +57,8 @@ class ProjectorLife(_Process):
         super().__init__(f"{name}-projector-{slot}")
         self.consumer = SimConsumer(world, self, world.projector_group)
         store = RedisStore(Client(world, self), world.settings.redis, self.name)
-        clock: Callable[[], float] = world.clock
-        self.loop = Projector(self.consumer, store, SimDeadLetters(world, self), world.settings.kafka, clock)
+        letters, clocks = SimDeadLetters(world, self), (world.clock, world.monotonic)
+        self.loop = Projector(self.consumer, store, letters, world.settings.kafka, *clocks)
 
     def drain(self, _: float) -> bool:
         """SIGTERM: nothing is in flight."""

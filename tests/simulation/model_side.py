@@ -26,12 +26,12 @@ class SimInference:
         self._life = life
         self._in_flight: dict[str, tuple[float, Prediction]] = {}
 
-    def submit(self, utterance: Utterance) -> None:
-        """An utterance in flight already is not sent twice, as the real client does it."""
+    def submit(self, key: str, utterance: Utterance) -> None:
+        """A key that is in flight is not sent again, as the real client does it."""
         world = self._world
         world.point(self._life, "submit")
         answers_s = world.now_s + world.random.uniform(0, world.faults.slowest_model_s)
-        self._in_flight.setdefault(utterance.id, (answers_s, heard(utterance.audio)))
+        self._in_flight.setdefault(key, (answers_s, heard(utterance.audio)))
 
     def collect(self) -> list[tuple[str, Prediction]]:
         world = self._world

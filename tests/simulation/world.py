@@ -106,6 +106,10 @@ class World:
         """Wall clock, in s since 1970."""
         return EPOCH_MS / 1000 + self.now_s
 
+    def monotonic(self) -> float:
+        """The clock that is never set, in s."""
+        return self.now_s
+
     def sleep(self, _: float) -> None:
         """A worker sleeps: the others go on."""
         self.step()
@@ -229,7 +233,7 @@ class World:
         try:
             if life.is_asked_to_stop:
                 self.note(life.name, "drains")
-                drained = life.drain(self.clock() + _DRAIN_S)
+                drained = life.drain(self.monotonic() + _DRAIN_S)
                 self.note(life.name, "drained" if drained else "ran out of time")
                 self._end(number, life, leaves=True)
             else:

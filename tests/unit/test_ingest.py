@@ -1,5 +1,6 @@
 """The ingest loop around a store that comes and goes."""
 
+from itertools import count
 from types import SimpleNamespace
 
 import pytest
@@ -39,7 +40,7 @@ class _Consumer:
     def start_of(self, _source):
         return 0
 
-    oldest = lag = start_of
+    oldest = lag = position = start_of
 
     def pause(self, *_):
         pass
@@ -68,17 +69,17 @@ class _Store:
 
 @pytest.fixture
 def loop():
-    """An ingest loop, its store, and the letters it has sent; its clock is half a second on at each look."""
+    """An ingest loop, its store, and the dead-letter records it has sent; a look at a clock takes half a second."""
     consumer, sent = _Consumer(), []
     store = _Store(consumer)
-    now_s = iter(range(1_000_000))
+    halves = count()
     inference = SimpleNamespace(model=None, beat=None, collect=list, healthy=lambda _now_s: True)
     outside = Outside(consumer, store, inference, SimpleNamespace(send=sent.extend))
-    ingest = Ingest(outside, Settings(), (), lambda: next(now_s) / 2, lambda _s: None)
+    ingest = Ingest(outside, Settings(), (), lambda: next(halves) / 2, lambda: next(halves) / 2, lambda _s: None)
     return SimpleNamespace(ingest=ingest, store=store, sent=sent)
 
 
-def test_a_letter_is_sent_once_however_often_its_commit_is_repeated(loop):
+def test_a_dead_letter_record_is_sent_once_however_often_its_commit_is_repeated(loop):
     """A store that is silent for long does not fill the dead-letter topic with copies."""
     loop.store.is_down = True
     for _ in range(50):
@@ -110,7 +111,7 @@ def test_spans_begin_with_the_records_however_often_their_commit_is_repeated(loo
 
 
 def test_the_group_is_polled_between_two_restored_partitions(loop):
-    """Taking over many partitions takes long, and a member that does not poll is thrown out."""
+    """Taking over many partitions takes long, and the group removes a member that does not poll."""
     for _ in range(5):
         loop.ingest.turn()
     assert loop.store.claimed_at_poll == [1, 2, 3]

@@ -1,42 +1,48 @@
-"""Whether the work moves on."""
+"""Whether a loop moves on."""
 
-from callmood.worker.commits import TopicPartition
-from callmood.worker.run.progress import Progress
+import pytest
 
-ONE, OTHER = TopicPartition("audio", 0), TopicPartition("audio", 1)
+from callmood.worker.run.progress import Progress, Stage
+
+IDLE = {"has_work": False, "has_moved": False}
+WAITING = {"has_work": True, "has_moved": False}
+MOVING = {"has_work": True, "has_moved": True}
 
 
-def test_a_partition_that_is_read_up_does_not_stand_still():
-    """Without anything unread, however long the watermark rests, nothing is stuck; the clock starts with the lag."""
+@pytest.mark.parametrize(
+    ("notes", "expected_s"),
+    [
+        ([], 0.0),
+        ([(0.0, IDLE)], 0.0),
+        ([(0.0, IDLE), (70.0, WAITING)], 30.0),
+        ([(0.0, WAITING), (50.0, WAITING), (90.0, WAITING)], 100.0),
+        ([(0.0, WAITING), (50.0, MOVING), (90.0, WAITING)], 50.0),
+        ([(0.0, WAITING), (50.0, IDLE), (90.0, WAITING)], 10.0),
+        ([(0.0, MOVING), (95.0, IDLE)], 0.0),
+    ],
+)
+def test_a_standstill_is_work_that_nobody_does(notes, expected_s):
+    """It begins with the work or with its last move, and ends where nothing is left to do."""
     progress = Progress()
-    progress.note(ONE, 5, 0.0)
-    assert progress.stuck_s({ONE: 0}, 100.0) == 0
-    assert progress.stuck_s({ONE: 3}, 130.0) == 30
+    for at_s, facts in notes:
+        progress.note(Stage.READING, at_s, **facts)
+    assert progress.longest(100.0)[0] == expected_s
 
 
-def test_a_watermark_that_moves_starts_the_clock_anew():
-    """Only a standstill counts, and committing the same watermark again is one."""
+def test_the_stage_that_stands_longest_is_named():
+    """One stage that moves does not hide another that does not."""
     progress = Progress()
-    progress.note(ONE, 5, 0.0)
-    progress.note(ONE, 5, 10.0)
-    assert progress.stuck_s({ONE: 3}, 20.0) == 20
-    progress.note(ONE, 6, 25.0)
-    assert progress.stuck_s({ONE: 3}, 30.0) == 5
+    progress.note(Stage.COMMITS, 0.0, **WAITING)
+    progress.note(Stage.INFERENCE, 10.0, **WAITING)
+    assert progress.longest(50.0) == (50.0, "commits")
+    progress.note(Stage.COMMITS, 45.0, **MOVING)
+    assert progress.longest(50.0) == (40.0, "inference")
+    progress.note(Stage.INFERENCE, 50.0, **IDLE)
+    assert progress.longest(50.0) == (5.0, "commits")
 
 
-def test_the_partition_that_stands_longest_counts():
-    """One that moves does not hide one that does not; one that was given away counts no more."""
+def test_asking_changes_nothing():
+    """The answer is the same however often it is asked for."""
     progress = Progress()
-    progress.note(ONE, 5, 0.0)
-    progress.note(OTHER, 7, 0.0)
-    progress.note(OTHER, 8, 40.0)
-    assert progress.stuck_s({ONE: 1, OTHER: 1}, 50.0) == 50
-    progress.forget(ONE)
-    assert progress.stuck_s({OTHER: 1}, 50.0) == 10
-
-
-def test_a_lag_that_is_not_known_yet_is_no_standstill():
-    """Before the first fetch nobody knows whether anything is unread."""
-    progress = Progress()
-    progress.note(ONE, 5, 0.0)
-    assert progress.stuck_s({ONE: None}, 100.0) == 0
+    progress.note(Stage.READING, 0.0, **WAITING)
+    assert [progress.longest(9.0), progress.longest(9.0)] == [(9.0, "reading")] * 2

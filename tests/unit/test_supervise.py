@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from callmood.worker.run.processes import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, Report
+from callmood.worker.run.progress import Status
 from callmood.worker.run.supervise import Supervisor
 from callmood.worker.settings import Settings
 
-FACTS = {"partitions": 4, "restoring": 0, "is_store_healthy": True, "stuck_s": 0.0}
+FACTS = Status(4, 0, is_store_healthy=True, stuck_s=0.0, stuck_at="reading")._asdict()
 RUNNING = Report("running", FACTS)
 
 
@@ -295,7 +296,7 @@ def test_a_model_that_hangs_is_killed(fleet):
         ({}, 59.0, (True, "alive")),
         ({}, 61.0, (False, "ingest-0 has not reported for 61 s")),
         ({"stuck_s": 59.0}, 0.0, (True, "alive")),
-        ({"stuck_s": 61.0}, 0.0, (False, "ingest-0: no progress for 61 s")),
+        ({"stuck_s": 61.0}, 0.0, (False, "ingest-0: no progress in reading for 61 s")),
         ({"stuck_s": 61.0, "is_store_healthy": False}, 0.0, (True, "alive")),
         ({"restoring": 3}, 0.0, (True, "alive")),
     ],

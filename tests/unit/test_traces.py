@@ -1,11 +1,14 @@
-"""Spans are made of records, in the trace of the audio, and only for a worker that is told to trace."""
+"""Spans are made of records, in the trace of the audio, and only with a collector."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from callmood.schemas.utterance import Utterance
 from callmood.worker.commits import Commit, TopicPartition
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.logs import call_hash
@@ -17,15 +20,21 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 CALL = "+4930123456"
 LATENCY = {"decide": 400.0, "queue": 20.0, "inference": 50.0, "publish": 30.0, "total": 510.0}
 RENDERED_S, DURABLE_S = 1_800_000_000.0, 1_800_000_000.25
-UTTERANCE = {
+EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples" / "utterance" / "valid"
+UTTERANCE = json.loads((EXAMPLES / "labelled.json").read_text()) | {
     "utterance_id": f"{CALL}:0:1:3200",
     "call_id": CALL,
     "number": 3,
     "role": "customer",
     "start_ms": 400,
     "end_ms": 2400,
-    "emotion": {"label": "angry", "confidence": 0.75},
-    "withheld": None,
+    "emotion": {
+        "label": "anger",
+        "probabilities": {"anger": 0.75, "happiness": 0.1, "neutral": 0.1, "sadness": 0.05},
+        "confidence": 0.75,
+        "abstained": False,
+        "reason": None,
+    },
     "latency_ms": LATENCY,
     "source": {"topic": "audio", "partition": 4, "first_offset": 7, "last_offset": 9},
     "traceparent": f"00-{TRACE}-{PARENT}-01",
@@ -33,10 +42,17 @@ UTTERANCE = {
 WITHHELD = UTTERANCE | {
     "role": "agent",
     "emotion": None,
-    "withheld": "role",
+    "withheld": "policy:role_agent",
+    "model": None,
     "latency_ms": LATENCY | {"queue": None, "inference": None},
     "traceparent": None,
 }
+
+
+def test_the_records_of_this_file_are_legal():
+    """The contract accepts what the spans are made of here."""
+    for record in (UTTERANCE, WITHHELD):
+        assert Utterance.model_validate_json(json.dumps(record)).call_id == CALL
 
 
 def commit_of(*utterances):
@@ -45,7 +61,7 @@ def commit_of(*utterances):
 
 @pytest.fixture
 def spans():
-    """The finished spans, once the worker of the test has told them."""
+    """The finished spans, once the worker of the test has exported them."""
     exporter = InMemorySpanExporter()
     with traces.processed(SimpleSpanProcessor(exporter), process="ingest-0"):
         yield exporter.get_finished_spans
@@ -72,7 +88,7 @@ def test_an_utterance_and_its_stages_are_spans_of_the_audios_trace(spans):
 
 
 def test_audio_that_comes_before_its_time_does_not_turn_spans_around(spans):
-    """Replayed faster than it was spoken, audio has waited for nothing; its spans still lie within one another."""
+    """Replayed faster than it was spoken, audio has waited for nothing; its spans are still inside one another."""
     early = UTTERANCE | {"latency_ms": LATENCY | {"decide": 0.0, "total": 0.0}}
     traces.committed(commit_of(early), RENDERED_S, DURABLE_S)
     *stages, whole = spans()
@@ -81,7 +97,7 @@ def test_audio_that_comes_before_its_time_does_not_turn_spans_around(spans):
 
 
 def test_a_span_says_what_the_log_says_and_no_call_id(spans):
-    """Where the audio stood, whose it was and what was heard; the call as a hash, as the service `callmood`."""
+    """Position, role and label, and the call as a hash, under the service name `callmood`."""
     traces.committed(commit_of(UTTERANCE), RENDERED_S, DURABLE_S)
     whole = spans()[-1]
     assert dict(whole.attributes) == {
@@ -94,7 +110,7 @@ def test_a_span_says_what_the_log_says_and_no_call_id(spans):
         "callmood.role": "customer",
         "callmood.start_ms": 400,
         "callmood.end_ms": 2400,
-        "callmood.label": "angry",
+        "callmood.label": "anger",
         "callmood.confidence": 0.75,
     }
     assert whole.resource.attributes["service.name"] == "callmood"
@@ -117,14 +133,14 @@ def test_an_unsampled_trace_stays_unsampled(spans):
 
 
 def test_the_projection_of_a_traced_utterance_is_a_span_of_its_trace(spans):
-    """With `output=both` the way from Kafka into Redis is told, where there is a trace to tell it in."""
+    """With `output=both` a traced utterance gets a span for its way from Kafka into Redis."""
     traces.projected(commit_of(UTTERANCE, WITHHELD), RENDERED_S, DURABLE_S)
     (span,) = spans()
     assert (span.name, f"{span.context.trace_id:032x}", milliseconds(span)) == ("project", TRACE, (0, 250))
 
 
 def test_a_projected_record_may_lack_what_the_contract_lets_it_lack(spans):
-    """A record that other hands put on the topic is told with what it has, or not at all."""
+    """A record that another program wrote gets a span of the fields that it has, or none."""
     bare = {name: value for name, value in UTTERANCE.items() if name not in {"source", "traceparent", "withheld"}}
     traces.projected(
         commit_of(bare, {**bare, "source": None, "traceparent": UTTERANCE["traceparent"]}), RENDERED_S, DURABLE_S
@@ -134,7 +150,7 @@ def test_a_projected_record_may_lack_what_the_contract_lets_it_lack(spans):
 
 
 def test_without_a_collector_nothing_is_traced():
-    """Untold, a worker needs no OpenTelemetry and makes no span."""
+    """A worker without a collector needs no OpenTelemetry and makes no span."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "opentelemetry", None)
         with traces.exported(TraceSettings(), process="ingest-0"):

@@ -13,6 +13,7 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
+from kafka.errors import KafkaError
 from kafka.structs import MemberState
 
 from callmood.worker.adapters.kafka_client import connection
@@ -28,6 +29,7 @@ _ASSIGNORS = {
 }
 _FETCH_WAIT_MS = 50
 _JOIN_POLL_MS = 500
+_END_MS = 1_000
 
 
 @dataclass(slots=True)
@@ -222,6 +224,17 @@ class AudioConsumer:
         partition = KafkaPartition(*source)
         highwater = self._consumer.highwater(partition)
         return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
+
+    def stable_end(self, source: TopicPartition) -> int | None:
+        """Where committed records end, as the broker says now; None without an answer.
+
+        From there on, records wait for an open transaction of their producer, or there are none.
+        """
+        partition = KafkaPartition(*source)
+        try:
+            return int(self._consumer.end_offsets([partition], timeout_ms=_END_MS)[partition])
+        except KafkaError:
+            return None
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

@@ -39,16 +39,16 @@ class InferenceClient:
         """Utterances that were submitted and are not answered yet."""
         return len(self._in_flight)
 
-    def submit(self, utterance: Utterance) -> None:
-        """Send an utterance to be heard. One that is in flight already is not sent twice: its answer serves both."""
-        if utterance.id in self._in_flight:
+    def submit(self, key: str, utterance: Utterance) -> None:
+        """Send an utterance to the model under a key of the caller's. A key that is in flight is not sent again."""
+        if key in self._in_flight:
             return
-        self._in_flight.add(utterance.id)
-        request = wire.Request(utterance.id, utterance.encoding, utterance.rate_hz, utterance.audio)
+        self._in_flight.add(key)
+        request = wire.Request(key, utterance.encoding, utterance.rate_hz, utterance.audio)
         self._socket.send(wire.pack(request))
 
     def collect(self) -> list[tuple[str, Prediction]]:
-        """Take what has been answered since the last time: utterance ids and predictions, in no particular order."""
+        """Take the answers since the last call: keys and predictions, in no particular order."""
         answers = []
         while self._socket.poll(0):
             match wire.unpack(self._socket.recv()):

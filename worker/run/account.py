@@ -1,4 +1,4 @@
-"""What a commit has made visible, counted and logged: one canonical line per utterance."""
+"""Counts and logs what a commit has made visible: one line per utterance."""
 
 import structlog
 
@@ -12,7 +12,7 @@ log = structlog.get_logger()
 def account(commit: Commit) -> None:
     """Count and log a commit that is durable."""
     metrics.COMMITS.inc()
-    account_letters(commit)
+    account_dead_letters(commit)
     for alert in commit.alerts:
         metrics.ALERTS.labels(alert["rule"]).inc()
         log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
@@ -40,12 +40,12 @@ def account(commit: Commit) -> None:
         )
 
 
-def account_letters(commit: Commit) -> None:
-    """Count and log the dead letters of a commit."""
+def account_dead_letters(commit: Commit) -> None:
+    """Count and log the dead-letter records of a commit."""
     for letter in commit.dead_letters:
         metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
         log.warning(
-            "dead letter",
+            "dead-letter record",
             reason=letter.reason.value,
             detail=letter.detail,
             partition=commit.source.partition,

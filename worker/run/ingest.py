@@ -4,6 +4,9 @@ poll -> take (decode, order, segment) -> submit | collect results -> aggregate -
 
 It never waits for the model: too much in flight pauses the partitions, and polling goes on. It is crash-only:
 anything unexpected ends the process, and the next one recovers as it would after a kill.
+
+Two clocks: the wall clock feeds latencies and the age of audio; everything that is due at a time goes by the monotonic
+clock, because the wall clock may be set back.
 """
 
 import time
@@ -24,11 +27,14 @@ from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import Fenced, InferenceLost, StoreUnavailable, Unsettled
 from callmood.worker.inference.wire import Beat
 from callmood.worker.intake import decode
+from callmood.worker.logs import call_hash
 from callmood.worker.partition.partition import Partition
-from callmood.worker.records import ModelInfo, Prediction, Utterance
+from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
 from callmood.worker.run import traces
 from callmood.worker.run.account import account
-from callmood.worker.run.progress import Progress, Status
+from callmood.worker.run.progress import Progress, Stage, Status
+from callmood.worker.run.reading import Reading
+from callmood.worker.run.split_calls import SplitCalls
 from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
@@ -37,6 +43,8 @@ _BUSY_POLL_MS = 10
 _IDLE_POLL_MS = 50
 _RETRY_S = 0.5
 _CONFIRM_S = 5.0
+_MEASURE_S = 1.0
+_ASK_AFTER_S = 10.0
 
 
 class Inference(Protocol):
@@ -45,11 +53,11 @@ class Inference(Protocol):
     model: ModelInfo | None
     beat: Beat | None
 
-    def submit(self, utterance: Utterance) -> None:
-        """Ask for an utterance's emotion; never waits."""
+    def submit(self, key: str, utterance: Utterance) -> None:
+        """Ask for an utterance's emotion under a key of the caller's; never waits."""
 
     def collect(self) -> list[tuple[str, Prediction]]:
-        """The answers since the last call; never waits."""
+        """The keys and answers since the last call; never waits."""
 
     def healthy(self, now_s: float) -> bool:
         """Whether the inference thread itself has shown life lately."""
@@ -64,8 +72,25 @@ class Outside(NamedTuple):
     dead_letters: DeadLetterTopic
 
 
+class _Asked(NamedTuple):
+    """An utterance at the model."""
+
+    source: TopicPartition
+    call_id: str
+    utterance_id: str
+
+
 class Ingest:
-    """The loop over the partitions of one consumer."""
+    """The loop over the partitions of one consumer.
+
+    Args:
+        outside: what it is wired to.
+        settings: of the worker.
+        rules: of the alerts.
+        clock: wall clock, in s since 1970.
+        monotonic: a clock that is never set, in s.
+        sleep: waits for so many s.
+    """
 
     def __init__(
         self,
@@ -73,12 +98,14 @@ class Ingest:
         settings: Settings,
         rules: Sequence[Rule],
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._consumer, self._store, self._inference, self._dead_letters = outside
         self._settings = settings
         self._rules = rules
         self._clock = clock
+        self._monotonic = monotonic
         self._sleep = sleep
         self._decode = partial(
             decode.decode, input_format=settings.input.format, max_record_ms=settings.input.max_record_ms
@@ -86,13 +113,17 @@ class Ingest:
         self._partitions: dict[TopicPartition, Partition] = {}
         self._restoring: dict[TopicPartition, float] = {}
         """Partitions to take over, and when to try."""
-        self._waiting: dict[str, tuple[TopicPartition, str]] = {}
+        self._waiting: dict[str, _Asked] = {}
+        """What is at the model, by its key there: one call id may be on two partitions."""
+        self._split_calls = SplitCalls()
         self._pending: list[Commit] = []
-        self._rendered_s = 0.0  # when the pending commits were made
-        self._letters: list[DeadLetter] = []  # of the pending commits, and not safe yet
+        self._rendered_s = 0.0  # wall time at which the pending commits were made
+        self._unsent: list[DeadLetter] = []  # dead-letter records of the pending commits, not in their topic yet
         self._is_paused = False
         self._is_store_healthy = True
         self._next_commit_s = 0.0
+        self._next_measure_s = 0.0
+        self._reading = Reading(self._consumer, min(_ASK_AFTER_S, settings.worker.stall_s / 4))
         self._progress = Progress()
         self._confirm_s: dict[TopicPartition, float] = {}
         """When a partition without anything new is committed all the same."""
@@ -111,26 +142,38 @@ class Ingest:
         polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
         self._follow_changes()
         for source, records in polled.items():
-            partition = self._partitions.get(source)
-            if partition is None:
-                continue
-            metrics.RECORDS.labels(source.topic).inc(len(records))
-            metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
-            now_ms = self._clock() * 1000
-            for record in records:
-                self._submit(source, partition.take(record, now_ms))
+            self._take(source, records)
         self._collect_answers()
         self._throttle()
-        if self._clock() >= self._next_commit_s:
+        if self._monotonic() >= self._next_commit_s:
             self._commit()
-        self._restore_one()  # not all at once: the group takes a member that does not poll for dead
-        if not self._inference.healthy(time.monotonic()):
+        self._restore_one()  # one a turn: the group removes a member that does not poll for long
+        if self._monotonic() >= self._next_measure_s:
+            self._measure()
+        if not self._inference.healthy(self._monotonic()):
             raise InferenceLost("the inference process shows no life")
 
+    def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
+        partition = self._partitions.get(source)
+        if partition is None:
+            return
+        metrics.RECORDS.labels(source.topic).inc(len(records))
+        metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
+        now_ms = self._clock() * 1000
+        for record in records:
+            self._submit(source, partition.take(record, now_ms))
+
     def drain(self, deadline_s: float) -> bool:
-        """Stop reading, wait for what is in flight, commit. Returns whether all of it was done in time."""
+        """Stop reading, wait for what is in flight, commit.
+
+        Args:
+            deadline_s: by the monotonic clock.
+
+        Returns:
+            Whether all of it was done in time.
+        """
         self._consumer.pause()
-        while self._clock() < deadline_s:
+        while self._monotonic() < deadline_s:
             self._consumer.poll(0)
             self._follow_changes()
             self._collect_answers()
@@ -153,45 +196,44 @@ class Ingest:
             metrics.PARTITIONS.set(len(self._partitions) + len(self._restoring))
 
     def _drop(self, source: TopicPartition) -> None:
-        """Forget a partition; what was not committed is the next owner's to do again."""
+        """Forget a partition; its next owner repeats what was not committed."""
         self._partitions.pop(source, None)
         self._restoring.pop(source, None)
-        self._waiting = {key: value for key, value in self._waiting.items() if value[0] != source}
+        self._waiting = {key: asked for key, asked in self._waiting.items() if asked.source != source}
         self._pending = [commit for commit in self._pending if commit.source != source]
-        self._progress.forget(source)
+        self._split_calls.forget_partition(source)
         self._confirm_s.pop(source, None)
 
     def _restore_one(self) -> None:
         """Take a newly assigned partition over: fence the old owner, read what it left, go to its watermark."""
-        due = [source for source, due_s in self._restoring.items() if due_s <= self._clock()]
+        due = [source for source, due_s in self._restoring.items() if due_s <= self._monotonic()]
         if not due:
             return
         source = min(due)
         try:
             restored = self._store.claim(source)
         except Unsettled as error:
-            log.info("not to be taken over yet", partition=source.partition, why=str(error))
-            self._restoring[source] = self._clock() + _RETRY_S
+            log.info("partition not ready for takeover", partition=source.partition, why=str(error))
+            self._restoring[source] = self._monotonic() + _RETRY_S
             return
         except StoreUnavailable as error:
             self._store_failed(error)
-            self._restoring = dict.fromkeys(self._restoring, self._clock() + _RETRY_S)
+            self._restoring = dict.fromkeys(self._restoring, self._monotonic() + _RETRY_S)
             return
         self._store_answered()
         if restored.watermark is None:
             restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
         assert restored.watermark is not None
-        self._mourn(source, restored.watermark)
+        self._report_lost(source, restored.watermark)
         self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
-        self._progress.note(source, restored.watermark, self._clock())
-        self._confirm_s[source] = self._clock() + _CONFIRM_S
+        self._confirm_s[source] = self._monotonic() + _CONFIRM_S
         metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
         self._consumer.start(source, restored.watermark)
         del self._restoring[source]
         log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
 
-    def _mourn(self, source: TopicPartition, watermark: int) -> None:
-        """Say so when retention has deleted records that were still needed: the calls in them go on with a gap."""
+    def _report_lost(self, source: TopicPartition, watermark: int) -> None:
+        """Report records that retention has deleted before they were read: their calls go on with a gap."""
         lost = self._consumer.oldest(source) - watermark
         if lost > 0:
             metrics.RECORDS_LOST.inc(lost)
@@ -201,16 +243,28 @@ class Ingest:
 
     def _submit(self, source: TopicPartition, utterances: list[Utterance]) -> None:
         for utterance in utterances:
-            self._waiting[utterance.id] = (source, utterance.call_id)
-            self._inference.submit(utterance)
+            key = f"{source.topic}/{source.partition}/{utterance.id}"
+            self._waiting[key] = _Asked(source, utterance.call_id, utterance.id)
+            self._inference.submit(key, utterance)
+            other = self._split_calls.note(utterance.call_id, source)
+            if other is not None:
+                metrics.SPLIT_CALLS.inc()
+                log.warning(
+                    "one call is on two partitions",
+                    call=call_hash(utterance.call_id),
+                    partition=source.partition,
+                    other=other.partition,
+                )
 
     def _collect_answers(self) -> None:
         now_ms = self._clock() * 1000
-        for utterance_id, prediction in self._inference.collect():
-            waiting = self._waiting.pop(utterance_id, None)
-            if waiting is not None:
-                source, call_id = waiting
-                self._partitions[source].answer(call_id, utterance_id, prediction, now_ms)
+        answers = self._inference.collect()
+        for key, prediction in answers:
+            asked = self._waiting.pop(key, None)
+            if asked is not None:
+                self._partitions[asked.source].answer(asked.call_id, asked.utterance_id, prediction, now_ms)
+        has_work = bool(self._waiting)
+        self._progress.note(Stage.INFERENCE, self._monotonic(), has_work=has_work, has_moved=bool(answers))
 
     def _throttle(self) -> None:
         """Too much in flight, or a store that does not answer, pauses reading; membership goes on."""
@@ -229,21 +283,23 @@ class Ingest:
 
     def _commit(self) -> None:
         """Commit what is due; a commit without an answer is repeated as it is before anything newer is collected."""
-        began_s = self._clock()
+        began_s = self._monotonic()
         self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
         if not self._pending:
-            self._rendered_s = began_s
-            self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, began_s))]
-            self._letters = [letter for commit in self._pending for letter in commit.dead_letters]
+            now_s = self._clock()
+            self._rendered_s = now_s
+            self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, now_s))]
+            self._unsent = [dead_letter for commit in self._pending for dead_letter in commit.dead_letters]
         if not self._pending:
+            self._progress.note(Stage.COMMITS, began_s, has_work=True, has_moved=True)
             return
         try:
-            self._dead_letters.send(self._letters)
-            self._letters = []
+            self._dead_letters.send(self._unsent)
+            self._unsent = []
             fenced = self._store.commit(self._pending)
         except StoreUnavailable as error:
             self._store_failed(error)
-            self._next_commit_s = self._clock() + _RETRY_S
+            self._next_commit_s = self._monotonic() + _RETRY_S
             return
         if fenced:
             raise Fenced(f"{len(fenced)} partitions are another owner's, or the store lost writes")
@@ -252,19 +308,23 @@ class Ingest:
         committed, self._pending = self._pending, []
         if not self._store.moves_group_offsets:
             self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
+        ended_s = self._monotonic()
         for commit in committed:
             self._partitions[commit.source].confirm(commit)
-            self._progress.note(commit.source, commit.watermark, durable_s)
-            self._confirm_s[commit.source] = durable_s + _CONFIRM_S
+            self._confirm_s[commit.source] = ended_s + _CONFIRM_S
             account(commit)
             traces.committed(commit, self._rendered_s, durable_s)
-        metrics.COMMIT_SECONDS.observe(self._clock() - began_s)
+            for call in commit.calls:
+                if call.has_ended:
+                    self._split_calls.forget_call(call.call_id, commit.source)
+        self._progress.note(Stage.COMMITS, ended_s, has_work=True, has_moved=True)
+        metrics.COMMIT_SECONDS.observe(ended_s - began_s)
 
     def _collect(self, partition: Partition, now_s: float) -> Commit | None:
-        """What is due; now and then without anything new, or nobody would notice that an idle partition was lost."""
+        """What is due; every few seconds without anything new, or the loss of an idle partition goes unnoticed."""
         stamps = self._stamps._replace(model=self._inference.model)
         commit = partition.collect(stamps, now_s * 1000)
-        return commit if commit.is_news or now_s >= self._confirm_s[partition.source] else None
+        return commit if commit.is_news or self._monotonic() >= self._confirm_s[partition.source] else None
 
     def _store_failed(self, error: StoreUnavailable) -> None:
         metrics.STORE_ERRORS.inc()
@@ -279,12 +339,20 @@ class Ingest:
 
     # -- facts
 
-    def status(self) -> Status:
-        """How it goes; also sets the gauges."""
-        now_s = self._clock()
+    def _measure(self) -> None:
+        """Set the gauges, and note which stages have work to do."""
+        now_s = self._monotonic()
+        self._next_measure_s = now_s + _MEASURE_S
+        self._reading.look(self._partitions, now_s, is_paused=self._is_paused)
+        reading = self._reading
+        self._progress.note(Stage.READING, now_s, has_work=reading.has_work, has_moved=reading.has_moved)
+        can_commit = bool(self._partitions) and self._is_store_healthy
+        self._progress.note(Stage.COMMITS, now_s, has_work=can_commit, has_moved=False)
+        metrics.RECORD_LAG.set(reading.unread)
+        metrics.HELD_PARTITIONS.set(reading.held)
         partitions = self._partitions.values()
         oldest = [p.oldest_capture_ms for p in partitions if p.oldest_capture_ms is not None]
-        metrics.AUDIO_AGE.set(max(0.0, now_s - min(oldest) / 1000) if oldest else 0.0)
+        metrics.AUDIO_AGE.set(max(0.0, self._clock() - min(oldest) / 1000) if oldest else 0.0)
         metrics.OPEN_RECORDS.set(max((p.open_records for p in partitions), default=0))
         for partition in partitions:
             for why, count in partition.take_skipped().items():
@@ -293,11 +361,8 @@ class Ingest:
         if self._inference.beat is not None:
             metrics.BATCH_PADDING.set(self._inference.beat.padding)
             metrics.RECHECKED.set(self._inference.beat.rechecked)
-        unread = {source: self._consumer.lag(source) for source in self._partitions}
-        metrics.RECORD_LAG.set(sum(lag or 0 for lag in unread.values()))
-        return Status(
-            partitions=len(self._partitions),
-            restoring=len(self._restoring),
-            is_store_healthy=self._is_store_healthy,
-            stuck_s=self._progress.stuck_s(unread, now_s),
-        )
+
+    def status(self) -> Status:
+        """The figures for the supervisor."""
+        stuck_s, stuck_at = self._progress.longest(self._monotonic())
+        return Status(len(self._partitions), len(self._restoring), self._is_store_healthy, stuck_s, stuck_at)

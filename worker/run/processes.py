@@ -92,7 +92,7 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
             if reporter.due():
                 reporter.send("running", **loop.status()._asdict())
         reporter.send("draining")
-        drained = loop.drain(time.time() + settings.worker.drain_timeout_s)
+        drained = loop.drain(time.monotonic() + settings.worker.drain_timeout_s)
         log.info("drained" if drained else "drain ran out of time; the next owner repeats the rest")
 
 

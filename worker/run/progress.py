@@ -1,39 +1,47 @@
-"""Whether the work moves on: for how long a partition with something to read has stood still. Pure."""
+"""Whether a loop moves on: for how long a stage with work to do has done none of it. Pure."""
 
-from collections.abc import Mapping
+from enum import StrEnum
 from typing import NamedTuple
 
-from callmood.worker.commits import TopicPartition
+
+class Stage(StrEnum):
+    """What a loop does."""
+
+    READING = "reading"
+    INFERENCE = "inference"
+    COMMITS = "commits"
 
 
 class Status(NamedTuple):
-    """What a loop tells the supervisor about once a second."""
+    """What a loop reports to the supervisor about once a second."""
 
     partitions: int
     restoring: int
     is_store_healthy: bool
     stuck_s: float
-    """For how long a partition with unread records has not moved its watermark."""
+    """For how long a stage with work to do has done none of it, where waiting longer does not help."""
+    stuck_at: str
+    """That stage; empty without one."""
 
 
 class Progress:
-    """The watermark of each partition, and since when it stands there unread."""
+    """For each stage with work to do: since when it has done none of it. All times are monotonic, in s."""
 
     def __init__(self) -> None:
-        self._stands: dict[TopicPartition, tuple[int, float]] = {}
+        self._since_s: dict[Stage, float] = {}
 
-    def note(self, source: TopicPartition, watermark: int, now_s: float) -> None:
-        """The partition was taken over at this watermark, or has committed it."""
-        if watermark != self._stands.get(source, (None,))[0]:
-            self._stands[source] = (watermark, now_s)
+    def note(self, stage: Stage, now_s: float, *, has_work: bool, has_moved: bool) -> None:
+        """Note whether the stage has work to do, and whether it has done some of it since the last note."""
+        if not has_work:
+            self._since_s.pop(stage, None)
+        elif has_moved:
+            self._since_s[stage] = now_s
+        else:
+            self._since_s.setdefault(stage, now_s)
 
-    def forget(self, source: TopicPartition) -> None:
-        """The partition is another's now."""
-        self._stands.pop(source, None)
-
-    def stuck_s(self, unread: Mapping[TopicPartition, int | None], now_s: float) -> float:
-        """The longest standstill of a partition with unread records; where nothing is unread, none has begun."""
-        for source, (watermark, _) in list(self._stands.items()):
-            if not unread.get(source):
-                self._stands[source] = (watermark, now_s)
-        return max((now_s - since_s for _, since_s in self._stands.values()), default=0.0)
+    def longest(self, now_s: float) -> tuple[float, str]:
+        """The longest standstill, in s, and its stage; 0 and no stage where nothing waits."""
+        if not self._since_s:
+            return 0.0, ""
+        stage = min(self._since_s, key=lambda one: self._since_s[one])
+        return now_s - self._since_s[stage], stage.value

@@ -1,7 +1,7 @@
 """Kafka outputs into Redis: with `output=both`, the commit is in Kafka and Redis is a projection of it.
 
 The position of each output partition lives in Redis and changes in one script with the data, so Redis holds what the
-topics held up to there: after a crash, a takeover or a failover that lost writes, it goes on from its own word.
+topics held up to there: after a crash, a takeover or a failover that lost writes, projecting goes on from there.
 """
 
 import json
@@ -24,8 +24,9 @@ from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartiti
 from callmood.worker.errors import Fenced, Reason, StoreUnavailable
 from callmood.worker.records import Record
 from callmood.worker.run import traces
-from callmood.worker.run.account import account_letters
-from callmood.worker.run.progress import Progress, Status
+from callmood.worker.run.account import account_dead_letters
+from callmood.worker.run.progress import Progress, Stage, Status
+from callmood.worker.run.reading import Reading
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 _POLL_MS = 100
 _RETRY_POLL_MS = 500
+_MEASURE_S = 1.0
 _CONFIRM_S = 5.0
 """Without anything new, a position is committed again all the same: a Redis that has lost writes then refuses it."""
 
@@ -41,7 +43,7 @@ log = structlog.get_logger()
 
 
 class Projector:
-    """The loop from the output topics to Redis."""
+    """The loop from the output topics to Redis. `clock` dates spans; what is due goes by the monotonic clock."""
 
     def __init__(
         self,
@@ -50,11 +52,13 @@ class Projector:
         dead_letters: DeadLetterTopic,
         settings: KafkaSettings,
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._consumer = consumer
         self._store = store
         self._dead_letters = dead_letters
         self._clock = clock
+        self._monotonic = monotonic
         self._utterance_topic, self._alert_topic = settings.utterance_topic, settings.alert_topic
         self._contracts: dict[str, type[Contract]] = {
             self._utterance_topic: Utterance,
@@ -67,6 +71,8 @@ class Projector:
         self._claiming: set[TopicPartition] = set()
         self._pending: list[Commit] = []
         self._is_paused = False
+        self._next_measure_s = 0.0
+        self._reading = Reading(consumer)
         self._progress = Progress()
 
     def turn(self) -> None:
@@ -82,8 +88,14 @@ class Projector:
         self._pending += [
             self._sources[source]
             for source, due_s in self._confirm_s.items()
-            if due_s <= self._clock() and source not in busy
+            if due_s <= self._monotonic() and source not in busy
         ]
+        self._write()
+        if self._monotonic() >= self._next_measure_s:
+            self._measure()
+
+    def _write(self) -> None:
+        """Claim and commit; a Redis that does not answer pauses reading."""
         try:
             self._claim()
             self._commit()
@@ -106,7 +118,6 @@ class Projector:
         for source in dropped:
             self._sources.pop(source, None)
             self._confirm_s.pop(source, None)
-            self._progress.forget(source)
 
     def _claim(self) -> None:
         for source in sorted(self._claiming):
@@ -117,10 +128,9 @@ class Projector:
             self._claiming.discard(source)
 
     def _done(self, commit: Commit) -> None:
-        """Redis holds what this commit says."""
+        """Redis holds this commit."""
         self._sources[commit.source] = Commit(commit.source, commit.watermark, commit.time)
-        self._confirm_s[commit.source] = self._clock() + _CONFIRM_S
-        self._progress.note(commit.source, commit.watermark, self._clock())
+        self._confirm_s[commit.source] = self._monotonic() + _CONFIRM_S
 
     def _commit(self) -> None:
         if not self._pending:
@@ -129,12 +139,12 @@ class Projector:
         self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
         fenced = self._store.commit(self._pending)
         if fenced:
-            raise Fenced(f"{len(fenced)} projected partitions are another's, or redis lost writes")
+            raise Fenced(f"{len(fenced)} projected partitions are another owner's, or Redis lost writes")
         durable_s = self._clock()
         self._consumer.show_progress({commit.source: commit.watermark for commit in self._pending})
         for commit in self._pending:
             self._done(commit)
-            account_letters(commit)
+            account_dead_letters(commit)
             traces.projected(commit, began_s, durable_s)
         self._pending = []
 
@@ -155,7 +165,7 @@ class Projector:
     def _read(
         self, source: TopicPartition, records: Sequence[Record]
     ) -> tuple[tuple[Mapping[str, Any], ...], tuple[DeadLetter, ...]]:
-        """What the records say, and those that no worker can have written."""
+        """The values of the records, and the records that no worker can have written."""
         contract = self._contracts[source.topic]
         values, letters = [], []
         for record in records:
@@ -170,16 +180,20 @@ class Projector:
                 letters.append(DeadLetter(record, Reason.NOT_OURS, f"no {contract.__name__}: {where} {first['type']}"))
         return tuple(values), tuple(letters)
 
+    def _measure(self) -> None:
+        """Set the gauges, and note whether there is something to read."""
+        now_s = self._monotonic()
+        self._next_measure_s = now_s + _MEASURE_S
+        self._reading.look(self._sources, now_s, is_paused=self._is_paused)
+        reading = self._reading
+        self._progress.note(Stage.READING, now_s, has_work=reading.has_work, has_moved=reading.has_moved)
+        metrics.PROJECTION_LAG.set(reading.unread)
+        metrics.HELD_PARTITIONS.set(reading.held)
+
     def status(self) -> Status:
-        """How it goes; also sets the gauge."""
-        unread = {source: self._consumer.lag(source) for source in self._sources}
-        metrics.PROJECTION_LAG.set(sum(lag or 0 for lag in unread.values()))
-        return Status(
-            partitions=len(self._sources),
-            restoring=len(self._claiming),
-            is_store_healthy=not self._is_paused,
-            stuck_s=self._progress.stuck_s(unread, self._clock()),
-        )
+        """The figures for the supervisor."""
+        stuck_s, stuck_at = self._progress.longest(self._monotonic())
+        return Status(len(self._sources), len(self._claiming), not self._is_paused, stuck_s, stuck_at)
 
 
 def _call_ids(values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -265,7 +265,8 @@ class Supervisor:
             if report.state == "running" and silent_s > limit_s:
                 return Answer(is_ok=False, text=f"{watched.name} has not reported for {silent_s:.0f} s")
             if report.facts.get("is_store_healthy") and report.facts.get("stuck_s", 0.0) > limit_s:
-                return Answer(is_ok=False, text=f"{watched.name}: no progress for {report.facts['stuck_s']:.0f} s")
+                stage, stuck_s = report.facts["stuck_at"], report.facts["stuck_s"]
+                return Answer(is_ok=False, text=f"{watched.name}: no progress in {stage} for {stuck_s:.0f} s")
         return Answer(is_ok=True, text="alive")
 
     def is_ready(self) -> Answer:

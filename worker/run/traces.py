@@ -1,9 +1,9 @@
-"""OpenTelemetry spans of what has become visible: an utterance and its stages, in the trace that its audio came with.
+"""OpenTelemetry spans of committed utterances and their stages, in the trace of their audio.
 
-They are made afterwards, from the record's own figures: commit first, tell later. A collector that is away costs spans,
-never audio or time. Attributes follow OpenTelemetry's conventions for messaging; calls are hashed, as in logs.
+They are made after the commit, from the times in the record. A collector that does not answer costs spans, never audio
+or time. Attributes follow OpenTelemetry's conventions for messaging; calls are hashed, as in logs.
 """
-# ruff: noqa: PLC0415 - OpenTelemetry is an extra: only a worker that is told to trace needs it
+# ruff: noqa: PLC0415 - OpenTelemetry is an extra: only a worker that exports traces needs it
 
 import os
 import threading
@@ -30,9 +30,9 @@ _tracer: "Tracer | None" = None
 
 @contextmanager
 def exported(settings: TraceSettings, *, process: str) -> Iterator[None]:
-    """Spans go to the collector of the settings meanwhile; without one there are none.
+    """Export spans to the collector of the settings during the context; without a collector there are none.
 
-    OpenTelemetry's own variables say the rest: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`,
+    OpenTelemetry's own variables set the rest: `OTEL_TRACES_SAMPLER`, `OTEL_EXPORTER_OTLP_HEADERS`,
     `OTEL_RESOURCE_ATTRIBUTES`.
 
     Raises:
@@ -46,7 +46,7 @@ def exported(settings: TraceSettings, *, process: str) -> Iterator[None]:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
     except ImportError as error:
         raise ConfigurationError(
-            "CALLMOOD_TRACE__ENDPOINT wants OpenTelemetry: pip install 'callmood[otel]'"
+            "CALLMOOD_TRACE__ENDPOINT needs OpenTelemetry: pip install 'callmood[otel]'"
         ) from error
     exporter = OTLPSpanExporter(f"{settings.endpoint.rstrip('/')}/v1/traces", timeout=_EXPORT_S)
     with processed(BatchSpanProcessor(exporter), process=process):
@@ -55,11 +55,11 @@ def exported(settings: TraceSettings, *, process: str) -> Iterator[None]:
 
 @contextmanager
 def processed(processor: "SpanProcessor", *, process: str) -> Iterator[None]:
-    """Spans go through this processor meanwhile; what it has at the end gets a few seconds to leave."""
+    """Send spans through this processor during the context; at its end, wait a few seconds for the last ones."""
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
 
-    global _tracer  # noqa: PLW0603 - as logs and metrics: one for the process
+    global _tracer  # noqa: PLW0603 - one for the process, like logs and metrics
     resource = {
         "service.name": os.environ.get("OTEL_SERVICE_NAME", "callmood"),
         "service.version": version("callmood"),
@@ -72,7 +72,7 @@ def processed(processor: "SpanProcessor", *, process: str) -> Iterator[None]:
         yield
     finally:
         _tracer = None
-        flush = threading.Thread(target=provider.shutdown, daemon=True)  # it waits as long as it likes
+        flush = threading.Thread(target=provider.shutdown, daemon=True)  # it has no time limit of its own
         flush.start()
         flush.join(_FLUSH_S)
 
@@ -81,9 +81,9 @@ def committed(commit: Commit, rendered_s: float, durable_s: float) -> None:
     """The spans of a commit: from the capture of an utterance's last sample until its result is durable.
 
     Args:
-        commit: what has become visible.
-        rendered_s: when its records were made, in s since the epoch; their latencies end there.
-        durable_s: when the store had them.
+        commit: a durable commit.
+        rendered_s: when its records were made, in s since 1970; their latencies end there.
+        durable_s: when the store had them, in s since 1970.
     """
     if _tracer is None:
         return
@@ -104,7 +104,7 @@ def committed(commit: Commit, rendered_s: float, durable_s: float) -> None:
 
 
 def projected(commit: Commit, began_s: float, durable_s: float) -> None:
-    """With `output=both`: the span of each traced utterance's way from Kafka into Redis, times in s since the epoch."""
+    """With `output=both`: the span of each traced utterance's way from Kafka into Redis, times in s since 1970."""
     if _tracer is None:
         return
     for utterance in commit.utterances:
