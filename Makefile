@@ -7,11 +7,13 @@ READY := $(VENV)/.callmood-ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
 REFERENCE = 'speechbrain==1.1.2'
-# Tests that start no server of their own, use none, and do not take minutes.
-LIGHT := not integration and not chaos and not cluster and not simulation and not slow
+# Tests are chosen by folder, so that no phase collects another's. A folder that is not named here needs no server.
+LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulation tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+# Three processes on the servers: their tests mostly wait. Each file stays in one process.
+WAITING := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check cluster integration simulate chaos bench schemas docs site lock audit release demo-model
+.PHONY: help setup demo test lint light check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,9 +39,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## several calls at once, live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
-test: light ## every test, on a real Kafka and a real Redis
-	$(PYTEST) --numprocesses auto -m 'simulation or slow'
-	$(PYTEST) -m 'integration or chaos or cluster'
+test: light slow integration faults cluster ## every test, on a real Kafka and a real Redis
 
 lint: $(READY) ## style, types, imports, and what is generated
 	$(BIN)/ruff check
@@ -51,15 +51,31 @@ lint: $(READY) ## style, types, imports, and what is generated
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; fi
 
 light: $(READY) ## the tests that need no server
-	$(PYTEST) --numprocesses auto -m '$(LIGHT)'
+	$(PYTEST) --numprocesses auto -m 'not integration and not slow' $(LIGHT)
 
 check: lint light ## what must hold before a commit: lint, and the tests that need no server
 
-integration: $(READY) ## the tests on a real Kafka and a real Redis alone
-	$(PYTEST) -m 'integration or chaos'
+slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, a release
+	$(PYTEST) --numprocesses auto -m 'simulation or slow' tests/simulation tests/training tests/project
+
+integration: $(READY) ## the tests on a real Kafka and a real Redis
+	$(PYTEST) $(WAITING) --one-stack -m integration tests/integration $(wildcard tests/contract/test_local_stack*.py)
+
+faults: $(READY) ## short chaos runs: servers and workers are killed, and nothing may be lost
+	$(PYTEST) tests/chaos
 
 cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/cluster/apiserver/build makes
-	$(PYTEST) -m cluster
+	$(PYTEST) tests/cluster
+
+# What starts threads, processes or servers must hold every time, in any order.
+OFTEN := tests/unit tests/contract tests/integration tests/chaos/test_proxy.py
+TIMES ?= 20
+
+nightly: $(READY) ## what takes a night: tests of threads and servers twenty times, 20,000 seeds, ten times the examples
+	@for time in $$(seq $(TIMES)); do \
+		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
+	done
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999
 simulate: $(READY) ## live through simulated worlds: make simulate SEEDS=0..100000
@@ -73,7 +89,7 @@ chaos: $(READY) ## break everything, in each output mode, then count: make chaos
 	done
 
 bench: $(READY) ## measure; each benchmark prints a table
-	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "bench.$$(basename $$file .py)" || exit 1; done
+	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "callmood.bench.$$(basename $$file .py)" || exit 1; done
 	@for shape in base large; do echo "== callmood bench engine --shape $$shape"; $(BIN)/callmood bench engine --shape $$shape || exit 1; done
 
 schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examples

@@ -1,5 +1,6 @@
 """alert/1: a rule over a call's aggregate came true. One alert per episode."""
 
+from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -8,6 +9,14 @@ from callmood.schemas.common import Role
 from callmood.schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
 
 ALERT_SCHEMA: Final = "callmood.alert/1"
+
+
+class Severity(StrEnum):
+    """How urgent an alert is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
 
 
 class Alert(Contract):
@@ -21,7 +30,7 @@ class Alert(Contract):
     """Id of the call: the Kafka key of its audio."""
     rule: Annotated[str, Field(min_length=1, max_length=64)]
     """Name of the rule."""
-    severity: Literal["info", "warning", "critical"] = "warning"
+    severity: Severity = Severity.WARNING
     """How urgent it is."""
     role: Role | None = None
     """The role it speaks of; null for the call as a whole."""

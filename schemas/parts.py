@@ -70,7 +70,7 @@ class ModelStamp(Contract):
     version: Text
     """Version of the model."""
     digest: Text
-    """SHA-256 of the weights, as `sha256:<hex>`."""
+    """SHA-256 of the model's configuration and weights, as `sha256:<hex>`."""
 
 
 class PolicyStamp(Contract):

@@ -1,4 +1,4 @@
-"""What every test may use: a real Kafka and a real Redis, names of its own in both, real human speech."""
+"""What every test may use: a real Kafka and a real Redis, names of its own in both, recorded human speech."""
 # ruff: noqa: PLC0415 - clients are imported where they are used: tests of training also run in a bare CUDA image
 
 import os
@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from charting import run_helm
+from thorough import IS_NIGHT
 
 if TYPE_CHECKING:
     import redis
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of hanging
 
+_SHARED = pytest.StashKey["LocalStack"]()
 _TESTS = Path(__file__).parent
+_NIGHT_S = 4 * 3600
 _SOUNDS = Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 _SOUNDS_NEEDED = "no recorded speech: apt-get install asterisk-core-sounds-en-wav"
 _KAFKA_NEEDED = "the embedded broker stands in for Kafka and cannot show this: install Java 17 and Maven"
@@ -27,14 +30,45 @@ _KAFKA_NEEDED = "the embedded broker stands in for Kafka and cannot show this: i
 with suppress(ImportError):  # a bare CUDA image
     import hypothesis
 
-    hypothesis.settings.register_profile("callmood", deadline=None, print_blob=True)  # a busy machine is no failure
-    hypothesis.settings.load_profile("callmood")
+    # A busy machine is no failure. In CI Hypothesis tries the same examples each time, but not at night.
+    patient = hypothesis.settings(
+        deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], print_blob=True, max_examples=50
+    )
+    hypothesis.settings.register_profile("change", patient)
+    hypothesis.settings.register_profile("nightly", patient, max_examples=1000, derandomize=False)
+    hypothesis.settings.load_profile("nightly" if IS_NIGHT else "change")
+
+
+def pytest_addoption(parser):
+    """`--one-stack`: with xdist, all workers share one Kafka and one Redis."""
+    parser.addoption("--one-stack", action="store_true", help="one Kafka and one Redis for all workers of xdist")
 
 
 def pytest_configure(config):
     """Skipped tests are listed with their reasons, always: what was not tested must be seen."""
     if "s" not in config.option.reportchars:
         config.option.reportchars += "s"
+
+
+@pytest.hookimpl(optionalhook=True)  # a hook of xdist
+def pytest_configure_node(node):
+    """Start the shared stack before the first worker of xdist, and give each worker its addresses."""
+    if node.config.getoption("one_stack"):
+        if _SHARED not in node.config.stash:
+            node.config.stash[_SHARED] = _start_stack(node.config)
+        shared = node.config.stash[_SHARED]
+        kinds = {"kafka_kind": shared.kafka_kind, "redis_kind": shared.redis_kind}
+        node.workerinput["stack"] = {"environment": shared.environment(), "kinds": kinds}
+
+
+def _start_stack(config):
+    """A stack that ends with this process."""
+    from deploy.local import LocalStack
+
+    stack = LocalStack()
+    stack.__enter__()
+    config.add_cleanup(lambda: stack.__exit__(None, None, None))
+    return stack
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects by these markers
@@ -45,6 +79,8 @@ def pytest_collection_modifyitems(items):
         item.add_marker(folder)
         if "stack" in item.fixturenames:
             item.add_marker("integration")
+        if IS_NIGHT:
+            item.add_marker(pytest.mark.timeout(_NIGHT_S), append=False)
 
 
 def _missing(reason):
@@ -53,11 +89,13 @@ def _missing(reason):
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator["LocalStack"]:
-    """Kafka and Redis: those that the environment names, else started once for all tests."""
+def stack(request) -> Iterator["LocalStack"]:
+    """Kafka and Redis: those of the environment or those that all workers of xdist share, else started here."""
     from deploy.local import LocalStack
 
-    with LocalStack() as started:
+    shared = getattr(request.config, "workerinput", {}).get("stack", {"environment": None, "kinds": {}})
+    with LocalStack(environment=shared["environment"]) as started:
+        vars(started).update(shared["kinds"])
         yield started
 
 

@@ -26,7 +26,7 @@ def up(stack: LocalStack) -> int:
     with _only_one(), stack:
         for name, value in stack.environment().items():
             print(f"export {name}={value}", flush=True)
-        print(f"Kafka: {stack.kafka_kind}. Redis: {stack.redis_kind}. Ctrl-C or `down` ends both.", file=sys.stderr)
+        print(f"Kafka: {stack.kafka_kind}. Redis: {stack.redis_kind}. Ctrl-C or `down` stops both.", file=sys.stderr)
         try:
             signal.pause()
         except KeyboardInterrupt:
@@ -35,7 +35,7 @@ def up(stack: LocalStack) -> int:
 
 
 def fetch() -> int:
-    """Get now what a start would get from the network, so that later starts are quick and need none."""
+    """Download what a start needs, so that later starts are fast and need no network."""
     try:
         find_java()
         kafka_jars()
@@ -45,10 +45,10 @@ def fetch() -> int:
 
 
 def down() -> int:
-    """End the stack that `up` keeps, and wait until it is gone."""
+    """Stop the servers of `up`, and wait until they have ended."""
     pid = _keeper()
     if pid is None:
-        print("no stack is up", file=sys.stderr)
+        print("no stack is running", file=sys.stderr)
         return 0
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _DOWN_S
@@ -78,7 +78,7 @@ def _only_one() -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StackError("a stack is up already: end it with `python -m deploy.local down`") from None
+            raise StackError("a stack is already running: stop it with `python -m deploy.local down`") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -86,7 +86,7 @@ def _only_one() -> Iterator[None]:
 
 
 def _keeper() -> int | None:
-    """Process id of the running `up`. The lock, not the file, says whether it lives."""
+    """Process id of the running `up`. It runs if its lock is held; the file alone proves nothing."""
     with _lock_file().open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -110,9 +110,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--redis", choices=("auto", "redis-server", "valkey"), default="auto")
     actions = parser.add_subparsers(dest="action", required=True)
     actions.add_parser("up", help="start both, print their addresses, stay until Ctrl-C or `down`")
-    actions.add_parser("down", help="end what `up` keeps")
-    actions.add_parser("fetch", help="get what a start needs from the network, and stop")
-    with_stack = actions.add_parser("run", help="run a command with both, then end them")
+    actions.add_parser("down", help="stop the servers of `up`")
+    actions.add_parser("fetch", help="download what a start needs")
+    with_stack = actions.add_parser("run", help="run a command with both servers, then stop them")
     with_stack.add_argument("command", nargs=argparse.REMAINDER, help="-- CMD ARGUMENT...")
     parsed = parser.parse_args(arguments)
     if parsed.action == "run":

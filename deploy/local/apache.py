@@ -12,7 +12,7 @@ from deploy.local.errors import StackError
 from deploy.local.java import cached, find_java, kafka_jars
 from deploy.local.nursery import Nursery, Server, free_port, listens
 
-_START_S = 60.0
+_START_S = 180.0
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 _CLUSTER_ID = "Y2FsbG1vb2QtbG9jYWwtMQ"  # any 16 bytes in base64; the formatted folders are cached, so it is fixed
 _JVM = (
@@ -24,7 +24,7 @@ _JVM = (
     "-Djava.awt.headless=true",
 )
 
-# What tests need and a developer wants: quick groups, quick transaction clean-up, nothing deleted, no typo'd topics.
+# For tests and developers: fast group joins, fast clean-up of transactions, no deletion, no topics by typing errors.
 _SETTINGS = {
     "num.partitions": "4",
     "auto.create.topics.enable": "false",
@@ -45,14 +45,14 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Node:
-    """One node: its id and ports. Clients are told to come to `advertised_port`, where a proxy may stand."""
+    """One node: its id and ports. Clients connect to `advertised_port`, which can be a proxy's."""
 
     id: int
     port: int
     controller_port: int
     advertised_port: int
     internal_port: int
-    """Where brokers talk to each other."""
+    """The address at which other brokers connect."""
 
 
 def properties(node: Node, nodes: Sequence[Node], data: Path) -> Mapping[str, str]:
@@ -117,12 +117,12 @@ class ApacheKafka:
         self.bootstrap_servers = ",".join(f"127.0.0.1:{node.advertised_port}" for node in self._nodes)
 
     def wait_ready(self) -> None:
-        """Return once every node listens on its own port. Whether the cluster answers is the caller's round trip."""
+        """Return once every node listens on its own port. The caller checks that the cluster answers."""
         for node, server in zip(self._nodes, self.servers, strict=True):
             server.wait_ready(partial(listens, server.pid, node.port), timeout_s=_START_S)
 
     def restart(self, number: int) -> None:
-        """Start a node that has ended again, on its data and its ports: `number` counts from 0. It is not ready yet."""
+        """Start an ended node again with its data and ports; `number` counts from 0. It is not ready on return."""
         self.servers[number].process.wait()
         self.servers[number] = self._start(self._nodes[number])
 
@@ -139,7 +139,7 @@ class ApacheKafka:
         return self._nursery.start(name, [*self._java, "kafka.Kafka", str(config)])
 
     def _formatted(self, node_id: int) -> Path:
-        """A formatted, empty data folder: costs a JVM start the first time, a copy after that."""
+        """A formatted, empty data folder. The first call starts a JVM; later calls copy the cached folder."""
         recipe = hashlib.sha256(f"{self._java[-1]} {_CLUSTER_ID} {node_id}".encode()).hexdigest()[:12]
         with cached(f"kafka-formatted-{recipe}") as (data, filling):
             if filling is not None:

@@ -1,4 +1,4 @@
-"""What can go wrong with the local stack."""
+"""Errors of the local stack."""
 
 
 class StackError(Exception):
@@ -6,8 +6,8 @@ class StackError(Exception):
 
 
 class NotInstalled(StackError):  # noqa: N818 - a state of the machine
-    """A server cannot be started here because something is not installed; the message says what."""
+    """A program that a server needs is not installed; the message names it."""
 
 
 class PortTaken(StackError):  # noqa: N818 - a state of the machine
-    """Another process took the port between choosing it and using it: choose again."""
+    """Another process took the chosen port first: choose again."""

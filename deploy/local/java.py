@@ -30,7 +30,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def cached(name: str) -> Iterator[tuple[Path, Path | None]]:
-    """Make a cache entry once, whole or not at all, however many processes want it at the same time.
+    """Create a cache entry once, completely or not at all, even if several processes try at the same time.
 
     Yields its path, and a folder to fill that becomes the entry on leaving; None where the entry exists.
     """

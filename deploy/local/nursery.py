@@ -1,4 +1,4 @@
-"""A temporary directory and the server processes that live in it. Neither outlives this process, however it ends."""
+"""A temporary directory and its server processes. Both are removed when this process ends, however it ends."""
 
 import contextlib
 import re
@@ -69,7 +69,7 @@ class Server:
 
 
 class Nursery:
-    """Starts servers in a directory of their own; closing it stops them, last started first, and removes it."""
+    """Starts servers in a temporary directory. Closing it stops them, last started first, and removes the directory."""
 
     def __init__(self) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="callmood-stack-"))
@@ -101,7 +101,7 @@ class Nursery:
         self._servers.remove(server)
 
     def close(self) -> None:
-        """Stop all servers and remove the directory. May be called twice."""
+        """Stop all servers and remove the directory. A second call does nothing."""
         while self._servers:
             self._servers.pop().stop()
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -119,7 +119,7 @@ class Nursery:
 
 @contextlib.contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not leave half of the servers behind. Only the main thread is ever hit by one."""
+    """Ignore a second Ctrl-C, which would leave half of the servers behind. Only the main thread receives one."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -141,7 +141,7 @@ def free_port() -> int:
 def listens(pid: int, port: int) -> bool:
     """Whether the process `pid` itself listens on `port`.
 
-    A port that accepts proves nothing: a stranger may have taken it first. Without /proc, any listener counts.
+    A port that accepts is no proof: another process may have taken it first. Without /proc, any listener counts.
     """
     if not Path("/proc/self/fd").is_dir():
         with socket.socket() as probe:

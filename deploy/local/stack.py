@@ -1,4 +1,4 @@
-"""`LocalStack`: a Kafka and a Redis to work with, started here unless the environment names them."""
+"""`LocalStack`: a Kafka and a Redis, started here unless the environment names a server."""
 
 import os
 import sys
@@ -27,7 +27,7 @@ _ADMIN_MS = 30_000
 
 
 class Broker(Protocol):
-    """What starts Kafka here. The stack checks with a round trip that it answers."""
+    """A way to start Kafka. The stack checks that it answers."""
 
     kind: str
     limits: tuple[str, ...]
@@ -142,7 +142,7 @@ class LocalStack:
 
     @staticmethod
     def _started(start: Callable[[], Broker], nursery: Nursery) -> Broker:
-        """Start a broker and wait until it listens; on other ports where a chosen one was taken meanwhile."""
+        """Start a broker and wait until it listens; if a chosen port was taken meanwhile, choose again."""
         for attempt in range(_ATTEMPTS):
             broker = start()
             try:

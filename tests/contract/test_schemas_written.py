@@ -84,7 +84,7 @@ def test_every_utterance_record_keeps_the_contract(times, prediction):
 )
 def test_every_aggregate_keeps_the_contract_and_comes_back_from_its_hash(said, reason, notice):
     """Whatever was said in a call and however it ended, call/1 holds and survives the Redis hash."""
-    state = aggregate.start(aggregate.empty("call-1"), started_at_ms=1_000)
+    state = aggregate.start(aggregate.Aggregate("call-1"), started_at_ms=1_000)
     state = aggregate.describe(state, attributes={"queue": "billing"}, notice=notice)
     for index, prediction in enumerate(said):
         state = aggregate.fold(state, result(prediction, 1_000 + 700 * index, 2_000 + 700 * index))

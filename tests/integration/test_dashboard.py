@@ -42,7 +42,7 @@ class _Worker:
     def say(self, call_id, label=None, *, end=False):
         """The next five seconds of a call; without a label the agent speaks."""
         is_first = call_id not in self._states
-        state = self._states.get(call_id) or aggregate.start(aggregate.empty(call_id), started_at_ms=_START_MS)
+        state = self._states.get(call_id) or aggregate.start(aggregate.Aggregate(call_id), started_at_ms=_START_MS)
         number = self._numbers[call_id] = self._numbers.get(call_id, 0) + 1
         start_ms, position = number * 5_000, Position("audio", 0, number)
         utterance = Utterance(
@@ -54,7 +54,7 @@ class _Worker:
         )  # fmt: skip
         result = Result(utterance, label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS)))
         state = aggregate.fold(state, result)
-        judged, alerts = alert.evaluate(alert.DEFAULT_RULES, self._judged.get(call_id, alert.empty()), state, result)
+        judged, alerts = alert.evaluate(alert.DEFAULT_RULES, self._judged.get(call_id, alert.Memory()), state, result)
         self._judged[call_id] = judged
         if end:
             state = aggregate.finish(state, reason="end", end_ms=start_ms + 4_000)

@@ -45,6 +45,13 @@ def test_every_setting_is_described():
     assert silent == []
 
 
+def test_the_digest_is_described_as_it_is_computed(root):
+    """The contract says that a model's digest covers configuration and weights, as `checkpoints` computes it."""
+    for path in ("schemas/redis.md", "schemas/json/utterance.schema.json", "schemas/json/call.schema.json"):
+        assert "SHA-256 of the model's configuration and weights" in (root / path).read_text(), path
+    assert "SHA-256 of the weights" not in (root / "schemas/redis.md").read_text()
+
+
 def test_the_changelog_leads_with_this_version(root):
     """The newest entry of the changelog is the version that is built."""
     version = tomllib.loads((root / "pyproject.toml").read_text())["project"]["version"]

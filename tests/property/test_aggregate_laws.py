@@ -1,6 +1,6 @@
 """Laws of the aggregate that hold for any call."""
 
-import msgpack
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,7 +45,7 @@ def _results(draw):
 
 
 def _fold(results, state=None):
-    state = aggregate.start(aggregate.empty("c"), started_at_ms=10**12) if state is None else state
+    state = aggregate.start(aggregate.Aggregate("c"), started_at_ms=10**12) if state is None else state
     for result in results:
         state = aggregate.fold(state, result)
     return state
@@ -102,7 +102,7 @@ def test_an_aggregate_survives_storage_at_any_moment(results, data):
     """Packing and unpacking the state in the middle of a call changes nothing of what follows."""
     cut = data.draw(st.integers(0, len(results)))
     state = aggregate.describe(_fold(results[:cut]), attributes={"queue": "q"}, notice=Notice.GIVEN)
-    stored = msgpack.unpackb(msgpack.packb(state))
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(state), type=aggregate.Aggregate)
     assert stored == state
     assert _fold(results[cut:], stored) == _fold(results[cut:], state)
 
@@ -110,23 +110,23 @@ def test_an_aggregate_survives_storage_at_any_moment(results, data):
 @given(st.lists(st.sampled_from("ahns"), min_size=4, max_size=40), st.integers(1, 500))
 def test_the_trend_is_the_least_squares_line(letters, step):
     """The slope equals numpy's fit through the labels at the middles of their bins."""
-    emotion, values = scores.empty(), {"a": -5, "h": 5, "n": 0, "s": -5}
+    emotion, values = scores.Scores(), {"a": -5, "h": 5, "n": 0, "s": -5}
     for number, letter in enumerate(letters):
         certain = tuple(1.0 if label.startswith(letter) else 0.0 for label in EMOTIONS)
         emotion = scores.add(emotion, number * step * 100, number * step * 100 + 50, Prediction(certain))
-    bins = np.array([(number * step * 100 + 25) // emotion["bin_ms"] for number in range(len(letters))])
+    bins = np.array([(number * step * 100 + 25) // emotion.bin_ms for number in range(len(letters))])
     trend = scores.summary(emotion, 10**6)["trend"]
     if len(set(bins)) == 1:
         assert trend == {"direction": "steady", "slope_per_min": 0.0}
         return
-    minutes = (bins + 0.5) * emotion["bin_ms"] / 60_000
+    minutes = (bins + 0.5) * emotion.bin_ms / 60_000
     slope = np.polyfit(minutes - minutes.mean(), [values[letter] for letter in letters], 1)[0]
     assert trend["slope_per_min"] == pytest.approx(slope, rel=1e-3, abs=1e-3)
 
 
 def test_the_state_of_a_call_without_end_stays_small():
     """After ten thousand utterances of two roles the state is as small as after fifty."""
-    state, sizes = aggregate.empty("a" * 36), []
+    state, sizes = aggregate.Aggregate("a" * 36), []
     for number in range(10_000):
         role = (Role.CUSTOMER, Role.AGENT)[number % 2]
         position = Position("audio", 0, number)
@@ -137,6 +137,6 @@ def test_the_state_of_a_call_without_end_stays_small():
             first=position, last=position, withheld=None,
         )  # fmt: skip
         state = aggregate.fold(state, Result(utterance, Prediction((0.7, 0.1, 0.1, 0.1)) if number % 2 == 0 else None))
-        sizes.append(len(msgpack.packb(state)))
+        sizes.append(len(msgspec.msgpack.encode(state)))
     assert max(sizes) < 2_000
     assert max(sizes[5_000:]) - max(sizes[100:5_000]) < 100

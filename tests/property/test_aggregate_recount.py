@@ -2,7 +2,7 @@
 
 from itertools import combinations
 
-import msgpack
+import msgspec
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,7 +35,7 @@ def _calls(draw):
 
 
 def _fold(said, line=None):
-    line = timeline.empty(_HORIZON_MS) if line is None else line
+    line = timeline.Timeline(_HORIZON_MS) if line is None else line
     for _, role, speaker, start_ms, end_ms in said:
         line = timeline.add_speech(line, role, speaker, start_ms, end_ms)
     return line
@@ -100,7 +100,7 @@ def _interruptions(line):
 def test_figures_at_every_moment_equal_a_recount_of_everything_said_so_far(call):
     """Talk, silence, overlap and interruptions equal a recount after every single utterance."""
     said, _ = call
-    line = timeline.empty(_HORIZON_MS)
+    line = timeline.Timeline(_HORIZON_MS)
     for number, item in enumerate(said, 1):
         line = _fold([item], line)
         so_far = said[:number]
@@ -114,7 +114,7 @@ def test_the_end_of_the_call_adds_the_last_silence_and_changes_nothing_else(call
     said, rest_ms = call
     end_ms = max((end_ms for *_, end_ms in said), default=0) + rest_ms
     line = timeline.finish(_fold(said), end_ms)
-    assert line["turns"] == []
+    assert line.turns == ()
     assert _figures(line) == (_recount(said, end_ms) if said else _recount([(0, Role.AGENT, "", 0, 0)], end_ms))
     assert _interruptions(line) == _recount_interruptions(said)
 
@@ -124,7 +124,7 @@ def test_a_time_line_survives_storage_at_any_moment(call, data):
     """Packing and unpacking the state in the middle of a call changes no figure and no later state."""
     said, _ = call
     cut = data.draw(st.integers(0, len(said)))
-    stored = msgpack.unpackb(msgpack.packb(_fold(said[:cut])))
+    stored = msgspec.msgpack.decode(msgspec.msgpack.encode(_fold(said[:cut])), type=timeline.Timeline)
     assert _fold(said[cut:], stored) == _fold(said)
 
 
@@ -134,7 +134,10 @@ def test_a_stretch_without_audio_is_no_silence(call, start_ms, length_ms):
     said, _ = call
     end_ms = start_ms + length_ms
     for add, name in ((timeline.add_pause, "redacted_ms"), (timeline.add_gap, "missing_ms")):
-        without, with_it = _fold(said, timeline.empty(10**6)), add(_fold(said, timeline.empty(10**6)), start_ms, end_ms)
+        without, with_it = (
+            _fold(said, timeline.Timeline(10**6)),
+            add(_fold(said, timeline.Timeline(10**6)), start_ms, end_ms),
+        )
         before, after = timeline.figures(without), timeline.figures(with_it)
         assert getattr(after, name) == length_ms
         assert (after.talk_ms, after.overlap_ms) == (before.talk_ms, before.overlap_ms)

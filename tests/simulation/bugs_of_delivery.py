@@ -19,7 +19,7 @@ _UNPACK = "local p = cmsgpack.unpack(ARGV[3])\n"
 # -- the store
 
 
-@planted
+@planted(3)
 def watermark_before_results() -> Iterator[None]:
     """The position is moved in a request of its own, before the results."""
 
@@ -31,7 +31,7 @@ def watermark_before_results() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(3)
 def two_scripts() -> Iterator[None]:
     """Results and states are written by one script, position and token by another."""
     position = "redis.call('HSET', KEYS[1], 'token'"
@@ -44,14 +44,14 @@ def two_scripts() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def no_token_check() -> Iterator[None]:
     """A commit of an owner that was fenced is taken."""
     with around_script(lambda send, script: send(without(script, "if found ~= ARGV[1]", "\n"))):
         yield
 
 
-@planted
+@planted(10)
 def fence_is_ignored() -> Iterator[None]:
     """The loop does not look at what the store refused."""
 
@@ -63,7 +63,7 @@ def fence_is_ignored() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(206)
 def claim_does_not_fence() -> Iterator[None]:
     """A claim joins the earlier owner's token instead of replacing it."""
 
@@ -81,7 +81,7 @@ def claim_does_not_fence() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(255)
 def answered_commits_are_sent_again() -> Iterator[None]:
     """A round in which one partition got no answer is repeated for all."""
 
@@ -93,7 +93,7 @@ def answered_commits_are_sent_again() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(3)
 def retry_with_new_content() -> Iterator[None]:
     """A commit without an answer is given up, and a newer one takes its place."""
 
@@ -106,7 +106,7 @@ def retry_with_new_content() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(10)
 def idle_partitions_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet partition is never noticed."""
 
@@ -121,7 +121,7 @@ def idle_partitions_are_not_confirmed() -> Iterator[None]:
 # -- taking over
 
 
-@planted
+@planted(5)
 def position_is_stored_on_revoke() -> Iterator[None]:
     """Giving a partition back stores the position, but not the states that belong to it."""
 
@@ -136,7 +136,7 @@ def position_is_stored_on_revoke() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(110)
 def pending_survives_revoke() -> Iterator[None]:
     """What a partition had not committed is committed when it comes back."""
 
@@ -149,7 +149,7 @@ def pending_survives_revoke() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(0)
 def position_of_the_group() -> Iterator[None]:
     """Reading resumes at the offset committed to the group, not at the store's."""
 
@@ -160,7 +160,7 @@ def position_of_the_group() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(12)
 def clock_starts_anew() -> Iterator[None]:
     """The partition's clock is not restored."""
 
@@ -171,7 +171,7 @@ def clock_starts_anew() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def paused_for_ever() -> Iterator[None]:
     """Reading goes on once half of what may be in flight is: with a limit of one, that is fewer than none."""
 

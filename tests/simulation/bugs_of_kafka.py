@@ -15,13 +15,13 @@ from callmood.worker.errors import Fenced, StoreUnavailable
 from callmood.worker.run.ingest import Ingest
 from callmood.worker.run.projector import Projector
 from tests.simulation.kafka_side import SimConsumer
-from tests.simulation.planting import around, planted_in
+from tests.simulation.planting import around, planted
 from tests.simulation.transactions import SimProducer, SimReader
 
 # -- the transaction
 
 
-@planted_in("kafka")
+@planted(24, "kafka")
 def sends_are_not_checked() -> Iterator[None]:
     """Nobody asks whether the batches of a transaction have arrived."""
 
@@ -33,7 +33,7 @@ def sends_are_not_checked() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(12, "kafka")
 def live_membership() -> Iterator[None]:
     """Offsets carry what the client says of itself now, which is nothing once it has been thrown out."""
     with patch.object(
@@ -42,7 +42,7 @@ def live_membership() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(5, "kafka")
 def offsets_before_results() -> Iterator[None]:
     """The watermark is committed by a transaction of its own, before the results."""
 
@@ -54,7 +54,7 @@ def offsets_before_results() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(8, "kafka")
 def results_before_states() -> Iterator[None]:
     """Utterances are in one transaction, states and offsets in the next."""
 
@@ -69,7 +69,7 @@ def results_before_states() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(29, "kafka")
 def a_producer_is_used_again() -> Iterator[None]:
     """After an error the transaction is aborted, and the same producer tries again."""
 
@@ -85,7 +85,7 @@ def a_producer_is_used_again() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(10, "kafka")
 def the_name_is_not_taken_over() -> Iterator[None]:
     """A producer goes on under a name that its predecessor still uses: the older one is not fenced."""
 
@@ -112,14 +112,14 @@ def _ends_are_stable():
     return around(SimReader, "end_offsets", ends)
 
 
-@planted_in("kafka")
+@planted(4, "kafka")
 def states_up_to_the_stable_end_only() -> Iterator[None]:
     """States behind what a dead owner left open are not read, although they are committed."""
     with _ends_are_stable():
         yield
 
 
-@planted_in("kafka")
+@planted(17, "kafka")
 def what_is_open_is_not_waited_for() -> Iterator[None]:
     """A takeover goes by what is committed, while a zombie may still commit more."""
 
@@ -130,7 +130,7 @@ def what_is_open_is_not_waited_for() -> Iterator[None]:
         yield
 
 
-@planted_in("kafka")
+@planted(13, "kafka")
 def partition_is_kept_on_revoke() -> Iterator[None]:
     """What was in memory of a partition that went away and came back is used again."""
     kept = {}
@@ -152,7 +152,7 @@ def partition_is_kept_on_revoke() -> Iterator[None]:
 # -- the projection
 
 
-@planted_in("both")
+@planted(18, "both")
 def projection_starts_at_the_groups_offset() -> Iterator[None]:
     """The projector goes on where its group stands, not where Redis does."""
 
@@ -163,7 +163,7 @@ def projection_starts_at_the_groups_offset() -> Iterator[None]:
         yield
 
 
-@planted_in("both")
+@planted(3, "both")
 def projected_position_is_stored_first() -> Iterator[None]:
     """The position of the projection moves before its data."""
 
@@ -174,7 +174,7 @@ def projected_position_is_stored_first() -> Iterator[None]:
         yield
 
 
-@planted_in("both")
+@planted(10, "both")
 def idle_projections_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet topic is never noticed."""
 
@@ -186,7 +186,7 @@ def idle_projections_are_not_confirmed() -> Iterator[None]:
         yield
 
 
-@planted_in("both")
+@planted(5, "both")
 def a_partition_that_came_back_is_not_claimed() -> Iterator[None]:
     """A partition that was taken and given back between two looks is forgotten."""
 

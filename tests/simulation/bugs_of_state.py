@@ -20,7 +20,7 @@ _RESTORE_SEGMENTER = Segmenter.restore
 # -- what is done
 
 
-@planted
+@planted(0)
 def watermark_off_by_one() -> Iterator[None]:
     """The watermark is the newest settled offset plus one too many."""
 
@@ -32,7 +32,7 @@ def watermark_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(12)
 def clock_after_the_watermark() -> Iterator[None]:
     """The clock that is stored has already counted the record at the watermark."""
 
@@ -43,7 +43,7 @@ def clock_after_the_watermark() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(0)
 def settled_on_read() -> Iterator[None]:
     """A record counts as done once it is read."""
 
@@ -55,7 +55,7 @@ def settled_on_read() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(17)
 def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
     """An ended call is forgotten although a replay can still reach it."""
 
@@ -66,7 +66,7 @@ def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(0)
 def ended_calls_are_not_stored() -> Iterator[None]:
     """The end of a call is remembered by its worker alone."""
     with patch.object(Ended, "pack", lambda _: None):
@@ -76,7 +76,7 @@ def ended_calls_are_not_stored() -> Iterator[None]:
 # -- the state of a call
 
 
-@planted
+@planted(17)
 def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
@@ -91,7 +91,7 @@ def state_before_the_record() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(4)
 def state_of_the_newest_record() -> Iterator[None]:
     """The state that is stored is ahead of the results that are published."""
 
@@ -107,7 +107,7 @@ def state_of_the_newest_record() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(0)
 def results_overtake_each_other() -> Iterator[None]:
     """Results are released as they come."""
 
@@ -119,7 +119,7 @@ def results_overtake_each_other() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(0)
 def half_of_a_group() -> Iterator[None]:
     """Results are released before all of what a record closed is known."""
 
@@ -134,7 +134,7 @@ def half_of_a_group() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def aggregate_of_the_commit_before() -> Iterator[None]:
     """The stored aggregate lacks what was folded last."""
 
@@ -147,7 +147,7 @@ def aggregate_of_the_commit_before() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def aggregate_folded_twice() -> Iterator[None]:
     """A restored aggregate counts its last result again."""
 
@@ -159,7 +159,7 @@ def aggregate_folded_twice() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def resume_off_by_one() -> Iterator[None]:
     """A successor hears the record after the one that it needs."""
     original = Stream.resume_seq.fget
@@ -167,7 +167,7 @@ def resume_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(298)
 def held_records_are_forgotten() -> Iterator[None]:
     """A record that waits for an earlier one counts as heard."""
 
@@ -184,7 +184,7 @@ def held_records_are_forgotten() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(24)
 def concealed_once_only() -> Iterator[None]:
     """A gap that was bridged is not bridged again by a successor."""
 
@@ -199,7 +199,7 @@ def concealed_once_only() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(2)
 def detector_starts_anew() -> Iterator[None]:
     """The voice detector's memory is not restored."""
 
@@ -212,7 +212,7 @@ def detector_starts_anew() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(38)
 def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
@@ -226,7 +226,7 @@ def pause_is_forgotten() -> Iterator[None]:
 # -- dead letters
 
 
-@planted
+@planted(1)
 def letters_are_not_flushed() -> Iterator[None]:
     """Letters are still in the producer's buffer when the watermark passes them."""
 
@@ -238,7 +238,7 @@ def letters_are_not_flushed() -> Iterator[None]:
         yield
 
 
-@planted
+@planted(31)
 def letters_are_written_anew() -> Iterator[None]:
     """A letter is sent again by a successor that knows its call only as it was later."""
 

@@ -12,25 +12,21 @@ Plant = Callable[[], Iterator[None]]
 
 
 class Bug(NamedTuple):
-    """What plants it, and the output of the worlds that it is looked for in."""
+    """What plants it, a seed that finds it, and the output of the worlds to search."""
 
     plant: Callable[[], Any]
+    seed: int
     output: Output
 
 
 BUGS: dict[str, Bug] = {}
 
 
-def planted(plant: Plant) -> Plant:
+def planted(seed: int, output: Output = "redis") -> Callable[[Plant], Plant]:
     """Put a bug on the list, under its name."""
-    return planted_in("redis")(plant)
-
-
-def planted_in(output: Output) -> Callable[[Plant], Plant]:
-    """The same, for worlds with this output."""
 
     def note(plant: Plant) -> Plant:
-        BUGS[plant.__name__] = Bug(contextmanager(plant), output)
+        BUGS[plant.__name__] = Bug(contextmanager(plant), seed, output)
         return plant
 
     return note

@@ -1,5 +1,7 @@
 """The simulation can fail: it finds bugs that were planted on purpose."""
 
+import warnings
+
 import pytest
 
 from tests.simulation import bugs_of_delivery, bugs_of_kafka, bugs_of_state
@@ -16,21 +18,24 @@ def _quiet_logs():
         yield
 
 
+@pytest.mark.filterwarnings("default::UserWarning")  # the warning below is shown, and is no error
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", BUGS)
 def test_a_planted_bug_is_found(name):
-    """Each bug of the list is found within the first 300 seeds."""
-    assert found_by(name) is not None
-
-
-def found_by(name):
-    """The first seed that finds the bug, and how it shows."""
+    """Each bug is found by its own seed, or else by one of the first 300."""
     bug = BUGS[name]
-    for seed in range(SEEDS):
-        world = prepare(seed, bug.output)
+    if not is_found(bug, bug.seed):
+        found = next((seed for seed in range(SEEDS) if is_found(bug, seed)), None)
+        assert found is not None
+        warnings.warn(f"{name}: seed {bug.seed} no longer finds it, seed {found} does: change the seed", stacklevel=1)
+
+
+def is_found(bug, seed):
+    """Whether the world of this seed fails with the bug; what fails while the bug is planted is an error here."""
+    world = prepare(seed, bug.output)
+    with bug.plant():
         try:
-            with bug.plant():
-                world.run()
-        except Exception as error:  # noqa: BLE001 - however it shows, it is found
-            return seed, f"{type(error).__name__} {error}"
-    return None
+            world.run()
+        except Exception:  # noqa: BLE001 - however it shows, it is found
+            return True
+    return False

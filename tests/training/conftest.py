@@ -3,9 +3,12 @@
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import encoder_folders
 import numpy as np
 import pytest
 
@@ -27,19 +30,19 @@ TINY = (
 )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> config.Config:
     """The demo model's configuration with a tiny corpus and one epoch."""
     return config.load(config.CONFIGS / "demo_tiny.toml", TINY)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny_overrides() -> Sequence[str]:
     """The same, as the command line takes it."""
     return [word for override in TINY for word in ("--set", override)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def espeak() -> None:
     """Skip without espeak-ng, but fail in continuous integration: there, everything is installed."""
     if shutil.which("espeak-ng") is None:
@@ -52,7 +55,7 @@ def _tone(label: int, seconds: float, rng: np.random.Generator) -> Clip:
     return Clip(8000, (samples * 8000).astype("<i2").tobytes(), label)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tones() -> dict[str, list[Clip]]:
     """Clips whose class is the pitch of a tone, by split; lengths differ."""
     rng = np.random.default_rng(7)
@@ -68,3 +71,15 @@ def speechbrain_parts() -> dict[str, Any]:
     if importlib.util.find_spec("speechbrain") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no SpeechBrain: make setup installs it")
     return parts()
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`encoder_folder(kind, pickled=False)`: the folder of a pre-trained encoder, written once; do not change it."""
+    root = tmp_path_factory.mktemp("encoders")
+
+    @cache
+    def write(kind: str, *, pickled: bool = False) -> Path:
+        return encoder_folders.write(root / ("pickled" if pickled else "safe") / kind, kind, pickled=pickled)
+
+    return write

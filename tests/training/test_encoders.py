@@ -23,10 +23,9 @@ def settings(folder: Path, **changes: object) -> ModelConfig:
 
 @pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
 @pytest.mark.parametrize("kind", encoder_folders.KINDS)
-def test_every_published_kind_loads_with_its_own_weights(tmp_path: Path, kind: str, pickled):
+def test_every_published_kind_loads_with_its_own_weights(encoder_folder, kind: str, pickled):
     """Whatever stood on the encoder when it was published, its weights are those of the file, under today's names."""
-    folder = encoder_folders.write(tmp_path / kind, kind, pickled=pickled)
-    model = encoders.new(settings(folder), seed=1)
+    model = encoders.new(settings(encoder_folder(kind, pickled=pickled)), seed=1)
     config_name, class_name, shape = encoder_folders.KINDS[kind]
     torch.manual_seed(3)
     values = getattr(transformers, config_name)(**SIZE, **shape, codevector_dim=16, proj_codevector_dim=16)
@@ -45,18 +44,18 @@ def test_waveforms_are_normalised_as_the_preprocessor_says(tmp_path: Path, norma
     assert encoders.new(settings(folder, normalize=not normalize), seed=1).spec.normalize is not normalize
 
 
-def test_settings_of_the_encoder_are_replaced_by_name(tmp_path: Path):
+def test_settings_of_the_encoder_are_replaced_by_name(encoder_folder):
     """`[model.encoder]` changes what it names and nothing else; a name that the encoder does not have is an error."""
-    folder = encoder_folders.write(tmp_path / "enc", "hbt-large")
+    folder = encoder_folder("hbt-large")
     model = encoders.new(settings(folder, encoder={"layerdrop": 0.25}), seed=1)
     assert (model.encoder.config.layerdrop, model.encoder.config.hidden_dropout) == (0.25, 0.1)
     with pytest.raises(ConfigurationError, match="no such setting"):
         encoders.new(settings(folder, encoder={"layer_drop": 0.25}), seed=1)
 
 
-def test_the_head_is_drawn_from_the_seed(tmp_path: Path):
+def test_the_head_is_drawn_from_the_seed(encoder_folder):
     """The encoder's weights are the file's, the head's are the seed's."""
-    folder = encoder_folders.write(tmp_path / "enc", "hbt-base")
+    folder = encoder_folder("hbt-base")
     first, again, other = (encoders.new(settings(folder), seed=seed).head.linear.weight for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

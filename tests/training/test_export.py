@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from callmood.worker.model import audio, checkpoints
 from callmood.worker.model.model import EmotionModel, load
 
 
-@pytest.fixture
-def exported(tones: dict[str, list[Clip]], tiny: config.Config, tmp_path: Path) -> tuple[EmotionModel, dict, Path]:
+@pytest.fixture(scope="module")
+def exported(
+    tones: dict[str, list[Clip]], tiny: config.Config, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EmotionModel, dict, Path]:
     """A model that was trained a little and exported: the model, the report, the folder."""
+    folder = tmp_path_factory.mktemp("exported")
     torch.manual_seed(1)
     model = EmotionModel.new(tiny.model.encoder)
     epochs = train.train(model, tiny, tones["train"], tones["valid"])
@@ -30,7 +34,7 @@ def exported(tones: dict[str, list[Clip]], tiny: config.Config, tmp_path: Path) 
         for i, clip in enumerate(clips)
     ]
     provenance = export.Provenance("callmood-train test", items, epochs, {})
-    return model, export.export(model, tiny, tones, provenance, tmp_path), tmp_path
+    return model, export.export(model, tiny, tones, provenance, folder), folder
 
 
 def test_the_loaded_bundle_answers_as_the_trained_model(exported, tones: dict[str, list[Clip]]):
@@ -56,9 +60,10 @@ def test_the_bundle_states_its_name_digest_and_calibration(exported, tiny: confi
     assert json.loads((folder / export.REPORT).read_text()) == report
 
 
-def test_changed_weights_no_longer_match_the_digest(exported):
-    """A bundle whose weights were touched is refused."""
-    _, _, folder = exported
+def test_changed_weights_no_longer_match_the_digest(exported, tmp_path: Path):
+    """A bundle whose weights were changed is refused."""
+    _, _, whole = exported
+    folder = shutil.copytree(whole, tmp_path / "bundle")
     weights = folder / checkpoints.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-2] + b"\x00\x3c")
     with pytest.raises(checkpoints.ModelError, match="states"):

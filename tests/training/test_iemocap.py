@@ -27,13 +27,24 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return iemocap_tree.write(tmp_path_factory.mktemp("iemocap"), iemocap_tree.whole(), seconds=0.1)
 
 
+@pytest.fixture(scope="module")
+def whole(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that `prepare` wrote of all of it."""
+    return prepare.prepare(iemocap.CORPUS, tree, tmp_path_factory.mktemp("whole"), prepare.Options()).parent
+
+
+@pytest.fixture(scope="module")
+def items(whole: Path) -> list[manifest.Item]:
+    """Its utterances."""
+    return manifest.read_any(whole / prepare.MANIFEST)
+
+
 def prepared(tree: Path, out: Path, options: prepare.Options | None = None) -> list[manifest.Item]:
     return manifest.read_any(prepare.prepare(iemocap.CORPUS, tree, out, options or prepare.Options()))
 
 
-def test_every_margin_of_the_published_table_is_found(tree: Path, tmp_path: Path):
+def test_every_margin_of_the_published_table_is_found(items: list[manifest.Item]):
     """5,531 utterances; per session the classes, the styles and the speakers are those of the published lists."""
-    items = prepared(tree, tmp_path)
     found = {}
     for session in PUBLISHED:
         own = [item for item in items if item.session == session]
@@ -47,10 +58,9 @@ def test_every_margin_of_the_published_table_is_found(tree: Path, tmp_path: Path
     assert len({item.speaker for item in items}) == 10
 
 
-def test_other_classes_are_dropped_and_told(tree: Path, tmp_path: Path):
+def test_other_classes_are_dropped_and_reported(whole: Path, items: list[manifest.Item]):
     """Frustration and no agreement are counted in the report, by their own names."""
-    items = prepared(tree, tmp_path)
-    report = prepare.json.loads((tmp_path / prepare.REPORT).read_text())
+    report = prepare.json.loads((whole / prepare.REPORT).read_text())
     assert report["utterances"] == len(items)
     assert {reason: told["utterances"] for reason, told in report["dropped"].items()} == {
         "label fru": 20,
@@ -58,16 +68,16 @@ def test_other_classes_are_dropped_and_told(tree: Path, tmp_path: Path):
     }
 
 
-def test_the_speaker_is_the_last_letter_whatever_the_name(tree: Path, tmp_path: Path):
-    """The speaker is who speaks, also where a letter in the name shifts everything that follows."""
-    for item in prepared(tree, tmp_path):
+def test_the_speaker_is_the_last_letter_whatever_the_name(items: list[manifest.Item]):
+    """The speaker is the one who speaks, also where a letter in the name shifts everything that follows."""
+    for item in items:
         assert item.speaker == f"{item.id[:5]}{item.id.rpartition('_')[2][0]}"
 
 
-def test_the_speakers_of_2021_are_wrong_for_65_utterances(tree: Path, tmp_path: Path):
+def test_the_speakers_of_2021_are_wrong_for_65_utterances(tree: Path, items: list[manifest.Item], tmp_path: Path):
     """In compatibility, the fixed position gives 65 utterances by women to the man of their session: 56 and 9."""
-    right = {item.id: item.speaker for item in prepared(tree, tmp_path / "right")}
-    of_2021 = prepared(tree, tmp_path / "2021", prepare.Options(speakers_of_2021=True))
+    right = {item.id: item.speaker for item in items}
+    of_2021 = prepared(tree, tmp_path, prepare.Options(speakers_of_2021=True))
     wrong = Counter(item.session for item in of_2021 if item.speaker != right[item.id])
     assert wrong == {"03": 56, "05": 9}
     assert all(item.speaker.endswith("M") for item in of_2021 if item.speaker != right[item.id])

@@ -1,13 +1,11 @@
 """A run that is killed and resumed, or shared by processes, ends where it would have ended."""
 
-import os
 import signal
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 
-import encoder_folders
+import forked
 import iemocap_tree
 import pytest
 import torch
@@ -36,7 +34,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def corpus(encoder_folder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A manifest with splits, and an encoder."""
     root = tmp_path_factory.mktemp("resume")
     tree = iemocap_tree.write(root / "tree", iemocap_tree.small(2))
@@ -44,7 +42,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     items = protocols.folds("loso_session_strict", manifest.read_any(path), 1)[0].items
     train = [item for item in items if item.split == "train"][:32]
     manifest.write(path, [*train, *(item for item in items if item.split != "train")])
-    return path, encoder_folders.write(root / "encoder", "hbt-large")
+    return path, encoder_folder("hbt-large")
 
 
 def arguments(corpus: tuple[Path, Path], out: Path, *more: str) -> list[str]:
@@ -54,7 +52,7 @@ def arguments(corpus: tuple[Path, Path], out: Path, *more: str) -> list[str]:
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
-    """What the run ended with: the best weights, the last ones, and Adam's moments."""
+    """The result of the run: the best weights, the last ones, and Adam's moments."""
     state = checkpoint.load(out.with_name(out.name + ".run") / checkpoint.CHECKPOINT)
     moments = {
         f"adam.{index}.{name}": value
@@ -78,35 +76,27 @@ def undisturbed(corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def process(command: list[str]) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-
-
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undisturbed: Path, tmp_path: Path):
     """After five times `kill -9`, wherever it hits, and `--resume`, weights and bundle are the same bit by bit."""
     out = tmp_path / "bundle"
     folder = tmp_path / "bundle.run"
-    command = [sys.executable, "-m", "callmood.training", *arguments(corpus, out), "--resume"]
-    kills, seen = 0, set()
-    while True:
-        training = process(command)
-        if kills == KILLS:
-            _, errors = training.communicate()
-            assert training.returncode == 0, errors.decode()
-            break
+    seen: set[int] = set()
+    for kill in range(KILLS):
         before = (folder / checkpoint.CHECKPOINT).stat().st_mtime_ns if seen else 0
-        while training.poll() is None:  # until it has saved once more, and a moment longer
+        training = forked.start([*arguments(corpus, out), "--resume"])
+        while training.is_alive():  # until it has saved once more, and a moment longer
             path = folder / checkpoint.CHECKPOINT
             if path.exists() and path.stat().st_mtime_ns != before:
-                time.sleep(0.004 * kills)
-                training.send_signal(signal.SIGKILL)
+                time.sleep(0.004 * kill)
+                training.kill()
                 break
             time.sleep(0.001)
-        _, errors = training.communicate()
-        assert training.returncode == -signal.SIGKILL, errors.decode()
-        kills += 1
+        training.join()
+        assert training.exitcode == -signal.SIGKILL
         seen.add(checkpoint.load(folder / checkpoint.CHECKPOINT)["progress"]["step"])
+    training = forked.start([*arguments(corpus, out), "--resume"])
+    training.join()
+    assert training.exitcode == 0
     assert len(seen) == KILLS
     assert same(weights(out), weights(undisturbed))
     assert (out / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
@@ -136,21 +126,16 @@ def test_a_torn_checkpoint_is_refused(corpus, undisturbed: Path, tmp_path: Path,
 
 
 def test_two_processes_train_as_one_that_accumulates(corpus, tmp_path: Path):
-    """Under `torchrun`, two processes with half the accumulation end with the weights of one, up to rounding."""
+    """Two processes, started as `torchrun` does, end with the weights of one that accumulates twice as much."""
     out = tmp_path / "bundle"
-    launcher = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        "-m",
-        "callmood.training",
-    ]
-    command = [*launcher, *arguments(corpus, out, "train.accumulate=1", "train.encoder_lr=1e-4", "train.head_lr=1e-4")]
-    training = process(command)
-    _, errors = training.communicate()
-    assert training.returncode == 0, errors.decode()
+    shared_out = arguments(corpus, out, "train.accumulate=1", "train.encoder_lr=1e-4", "train.head_lr=1e-4")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    ranks = [forked.start(shared_out, {**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    for process in ranks:
+        process.join()
+    assert [process.exitcode for process in ranks] == [0, 0]
     alone = tmp_path / "alone"
     assert main(arguments(corpus, alone, "train.encoder_lr=1e-4", "train.head_lr=1e-4")) == 0
     shared, single = weights(out), weights(alone)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import encoder_folders
 import numpy as np
 import pytest
 import torch
@@ -68,9 +67,11 @@ def test_the_superb_model_is_that_of_transformers(kind: str, shape: str, weighte
 )  # SpeechBrain's use of transformers
 @pytest.mark.parametrize("trainable", ["encoder", "all"])
 @pytest.mark.parametrize("kind", ["hbt-base", "hbt-large", "w2v-base", "w2v-large-960h"])
-def test_the_papers_model_is_that_of_speechbrain(speechbrain_parts, tmp_path: Path, kind: str, trainable: str):
+def test_the_papers_model_is_that_of_speechbrain(
+    speechbrain_parts, encoder_folder, tmp_path: Path, kind: str, trainable: str
+):
     """Log-probabilities, loss and gradients of PF and EF equal those of the authors' recipe, made of its own parts."""
-    folder = encoder_folders.write(tmp_path / kind, kind)
+    folder = encoder_folder(kind)
     settings = ModelConfig("reference", pretrained=str(folder), encoder=STILL, normalize_eps=1e-5, output_norm=True)
     ours = encoders.new(settings, seed=1)
     module, name = ("hubert", "HuBERT") if kind.startswith("hbt") else ("wav2vec2", "Wav2Vec2")
@@ -110,9 +111,9 @@ def test_the_papers_model_is_that_of_speechbrain(speechbrain_parts, tmp_path: Pa
             torch.testing.assert_close(parameter.grad, gradient, atol=1e-4, rtol=5e-3, msg=name)
 
 
-def test_the_forward_pass_of_2021_normalises_over_the_batch(tmp_path: Path):
+def test_the_forward_pass_of_2021_normalises_over_the_batch(encoder_folder):
     """Compatibility equals the authors' few lines of 2021 on a padded batch, and so differs from ours."""
-    folder = encoder_folders.write(tmp_path / "enc", "hbt-base")
+    folder = encoder_folder("hbt-base")
     settings = ModelConfig("2021", pretrained=str(folder), encoder=STILL, normalize_eps=1e-5, output_norm=True)
     model = encoders.new(settings, seed=1).eval()
     sounds, _ = waveforms()

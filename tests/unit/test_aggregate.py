@@ -46,7 +46,7 @@ def _summary(state):
 
 
 def _call(*results):
-    state = aggregate.start(aggregate.empty("c"), started_at_ms=1_000_000)
+    state = aggregate.start(aggregate.Aggregate("c"), started_at_ms=1_000_000)
     for result in results:
         state = aggregate.fold(state, result)
     return state
@@ -116,7 +116,7 @@ def test_a_call_lives_until_it_is_finished():
     assert _summary(state).status == "live"
     ended = _summary(aggregate.finish(state, reason="end", end_ms=4_000))
     assert (ended.status, ended.end_reason, ended.non_talk_ms) == ("completed", "end", 3_000)
-    assert _summary(aggregate.finish(aggregate.empty("c"), reason="no_audio", end_ms=0)).status == "failed"
+    assert _summary(aggregate.finish(aggregate.Aggregate("c"), reason="no_audio", end_ms=0)).status == "failed"
 
 
 def test_what_the_producer_says_is_kept_and_repeating_it_changes_nothing():
@@ -134,8 +134,8 @@ def test_attributes_are_bounded():
     """A producer that sends ever new names keeps the first 64, whose values may still change."""
     state = aggregate.describe(_call(), attributes={f"a{n}": "x" for n in range(64)}, notice=None)
     state = aggregate.describe(state, attributes={"a0": "y", "b": "z"}, notice=None)
-    assert len(state["attributes"]) == 64
-    assert state["attributes"]["a0"] == "y"
+    assert len(state.attributes) == 64
+    assert state.attributes["a0"] == "y"
 
 
 def test_folding_leaves_the_earlier_state_as_it_was():

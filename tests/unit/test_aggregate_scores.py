@@ -12,7 +12,7 @@ _LETTERS = {"a": Emotion.ANGER, "h": Emotion.HAPPINESS, "n": Emotion.NEUTRAL, "s
 
 def _said(letters, *, step_ms=10_000, length_ms=4_000):
     """One utterance per letter, one every `step_ms`; a dot abstains."""
-    emotion = scores.empty()
+    emotion = scores.Scores()
     for number, letter in enumerate(letters):
         prediction = _SURE[_LETTERS[letter]] if letter != "." else Prediction((0.25,) * 4, "confidence_below:0.4")
         emotion = scores.add(emotion, number * step_ms, number * step_ms + length_ms, prediction)
@@ -51,7 +51,7 @@ def test_quarters_are_quarters_of_the_call_not_of_the_labels():
 
 def test_a_bin_belongs_to_the_quarter_of_its_middle():
     """An utterance just behind a quarter's border is not drawn before it by the start of its bin."""
-    emotion = scores.add(scores.empty(), 100, 500, _SURE[Emotion.ANGER])
+    emotion = scores.add(scores.Scores(), 100, 500, _SURE[Emotion.ANGER])
     assert scores.summary(emotion, 1_100)["quarter_scores"] == {"q1": None, "q2": -3.333, "q3": None, "q4": None}
 
 
@@ -59,10 +59,10 @@ def test_a_bin_belongs_to_the_quarter_of_its_middle():
 def test_there_are_never_more_than_64_bins(length_ms):
     """However long the call, the newest utterance fits into the bins."""
     emotion = scores.add(
-        scores.add(scores.empty(), 0, 2, _SURE[_LETTERS["a"]]), length_ms, length_ms, _SURE[_LETTERS["h"]]
+        scores.add(scores.Scores(), 0, 2, _SURE[_LETTERS["a"]]), length_ms, length_ms, _SURE[_LETTERS["h"]]
     )
-    assert len(emotion["labels"]) <= 64
-    assert sum(emotion["labels"]) == 2
+    assert len(emotion.bins) <= 64
+    assert sum(counted.labels for counted in emotion.bins) == 2
 
 
 @pytest.mark.parametrize("step_ms", [100, 10_000, 1_000_000])
@@ -95,7 +95,7 @@ def test_another_negative_label_begins_a_new_streak():
 
 def test_probabilities_are_weighted_by_duration():
     """A long utterance counts more than a short one in the mean probabilities."""
-    emotion = scores.add(scores.empty(), 0, 3_000, Prediction((1.0, 0.0, 0.0, 0.0)))
+    emotion = scores.add(scores.Scores(), 0, 3_000, Prediction((1.0, 0.0, 0.0, 0.0)))
     emotion = scores.add(emotion, 5_000, 6_000, Prediction((0.0, 0.0, 1.0, 0.0)))
     summary = scores.summary(emotion, 6_000)
     assert summary["probabilities"] == {"anger": 0.75, "happiness": 0.0, "neutral": 0.25, "sadness": 0.0}

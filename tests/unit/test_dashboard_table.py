@@ -39,7 +39,7 @@ def _result(number, label=None, reason=None):
 
 
 def _view(*labels, end=None, model_id="demo-tiny"):
-    state = aggregate.start(aggregate.empty("c"), started_at_ms=10**12)
+    state = aggregate.start(aggregate.Aggregate("c"), started_at_ms=10**12)
     for number, label in enumerate(labels):
         state = aggregate.fold(state, _result(number, label))
     if end:

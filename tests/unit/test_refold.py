@@ -35,7 +35,7 @@ def _results():
 
 def test_a_stored_call_is_judged_as_it_was_live():
     """The aggregate and the alerts from the published JSON equal those of the live call, but for its version."""
-    state, judged, alerts, stored = aggregate.empty("c"), alert.empty(), [], []
+    state, judged, alerts, stored = aggregate.Aggregate("c"), alert.Memory(), [], []
     state = aggregate.start(state, started_at_ms=10**12)
     state = aggregate.describe(state, attributes={"queue": "billing"}, notice=Notice.GIVEN)
     for number, result in enumerate(_results(), 1):
@@ -62,6 +62,6 @@ def test_other_rules_find_other_things_in_the_same_call():
         json.loads(UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None)).model_dump_json())
         for number, result in enumerate(_results(), 1)
     ]
-    call = aggregate.summary(aggregate.empty("c"), policy=_STAMPS.policy, model=None)
+    call = aggregate.summary(aggregate.Aggregate("c"), policy=_STAMPS.policy, model=None)
     assert [one["rule"] for one in refold(call, stored, [rule]).alerts][:1] == ["quick"]
     assert len(EMOTIONS) == len(stored[0]["emotion"]["probabilities"])

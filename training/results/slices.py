@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from callmood.schemas.common import EMOTIONS
 from callmood.training.evaluate import Labels, confusion, macro_f1, unweighted_accuracy, weighted_accuracy
 from callmood.training.manifest import Item
 
@@ -41,11 +42,16 @@ def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str
 
 def intervals(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str, tuple[float, float]]:
     """95 % bootstrap intervals of WA, UA and macro-F1: speakers are drawn, for utterances are not independent."""
-    people = sorted({item.person for item in items})
-    index = np.array([people.index(item.person) for item in items])
-    counts = np.array([confusion(labels[index == i], predicted[index == i]) for i in range(len(people))])
+    index_of = {person: i for i, person in enumerate(sorted({item.person for item in items}))}
+    index = np.array([index_of[item.person] for item in items])
+    counts = np.zeros((len(index_of), len(EMOTIONS), len(EMOTIONS)), dtype=np.int64)
+    np.add.at(counts, (index, labels, predicted), 1)
+    flat = counts.reshape(len(index_of), -1).astype(float)  # matrix products of floats are fast
     rng = np.random.default_rng(0)
-    drawn = [counts[rng.integers(len(people), size=len(people))].sum(axis=0) for _ in range(_RESAMPLES)]
+    tables = []
+    for _ in range(_RESAMPLES):
+        often = np.bincount(rng.integers(len(index_of), size=len(index_of)), minlength=len(index_of))
+        tables.append((often @ flat).reshape(counts.shape[1:]))
     figures: dict[str, Callable[[Any], float]] = {
         "wa": weighted_accuracy,
         "ua": unweighted_accuracy,
@@ -53,7 +59,7 @@ def intervals(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[
     }
     found = {}
     for name, figure in figures.items():
-        low, high = np.percentile([figure(one) for one in drawn], _INTERVAL)
+        low, high = np.percentile([figure(table) for table in tables], _INTERVAL)
         found[name] = (round(float(low), 4), round(float(high), 4))
     return found
 

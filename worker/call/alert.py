@@ -3,20 +3,23 @@
 A rule reads one measure of the call. It raises one alert when the measure reaches `raise_at`, stays quiet until the
 measure has fallen to `clear_at`, and never raises two alerts within `cooldown_s`. All times are media time, so the
 alerts of a call are the same live, replayed, and judged again from its stored utterances (`refold`).
-
-A state is a plain dict that msgpack can carry, bounded for calls without end.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
+from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from callmood.schemas.alert import ALERT_SCHEMA
+from callmood.schemas.alert import ALERT_SCHEMA, Severity
 from callmood.schemas.common import Role
 from callmood.worker.call import scores, timeline
+from callmood.worker.call.aggregate import Aggregate
+from callmood.worker.call.timeline import Timeline
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.records import Result
 
@@ -35,14 +38,6 @@ class Measure(StrEnum):
     """Interruptions by the role in the window."""
     SILENCE = "silence"
     """Seconds in which nobody speaks. Judged once no utterance can fill the silence any more; each is an episode."""
-
-
-class Severity(StrEnum):
-    """How loud an alert is."""
-
-    INFO = "info"
-    WARNING = "warning"
-    CRITICAL = "critical"
 
 
 class Rule(BaseModel):
@@ -101,13 +96,45 @@ class _Reading(NamedTuple):
     at_ms: int
 
 
-class _Episode(NamedTuple):
-    """How often a rule was raised, whether it still is, since when, and when it may be raised again."""
+class Episode(msgspec.Struct, frozen=True, array_like=True):
+    """Where a rule is in a call."""
 
     number: int = 0
+    """How often it was raised."""
     is_running: bool = False
     not_before_ms: int = 0
+    """When it may be raised again."""
     since_ms: int = -1
+    """When the newest episode began."""
+
+
+class Label(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A labelled utterance."""
+
+    start_ms: int
+    end_ms: int
+    valence: int
+
+
+class Interrupted(msgspec.Struct, frozen=True, array_like=True):
+    """Interruptions that became known together."""
+
+    at_ms: int
+    """End of the time line when they became known."""
+    role: str
+    """The interrupter's."""
+    count: int
+
+
+class Memory(msgspec.Struct, frozen=True, array_like=True):
+    """What the rules remember of a call, bounded for calls without end."""
+
+    labels: Mapping[Role, tuple[Label, ...]] = {}
+    interruptions: tuple[Interrupted, ...] = ()
+    counted: Mapping[str, int] = {}
+    """All interruptions of each role so far."""
+    episodes: Mapping[str, Episode] = {}
+    """By the rule's name."""
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
@@ -122,130 +149,109 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         raise ConfigurationError(f"alert rules: {error}") from error
 
 
-def empty() -> dict[str, Any]:
-    """Nothing heard, nothing raised."""
-    return {"labels": {}, "interruptions": [], "counted": {}, "episodes": {}}
-
-
 def evaluate(
-    rules: Sequence[Rule], state: dict[str, Any], call: Mapping[str, Any], result: Result | None = None
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    rules: Sequence[Rule], memory: Memory, call: Aggregate, result: Result | None = None
+) -> tuple[Memory, list[dict[str, Any]]]:
     """Judge a call after each fold.
 
     Args:
         rules: what to look for.
-        state: `empty()`, or what the last call returned.
-        call: the state of `worker.aggregate`, `result` included.
-        result: what was just folded; None after a pause, a gap or the end, which only silences matter to.
+        memory: `Memory()`, or what the last evaluation returned.
+        call: the call, `result` included.
+        result: what was just folded; None after a pause, a gap or the end, which only silences depend on.
 
     Returns:
-        The new state, and the alerts (alert/1) that this raised.
+        The new memory, and the alerts (alert/1) that this raised.
     """
     if result is not None:
-        state = _remember(state, call["timeline"], result)
+        memory = _remember(memory, call.timeline, result)
     alerts = []
     for rule in rules:
         if result is None and rule.measure is not Measure.SILENCE:
             continue
-        for reading in _READ[rule.measure](rule, state, call["timeline"]):
-            state, is_raised = _judge(rule, state, reading)
-            if is_raised:
-                alerts.append(_alert(rule, reading, state["episodes"][rule.name][0], call, result))
-    return state, alerts
+        for reading in _READ[rule.measure](rule, memory, call.timeline):
+            before = memory.episodes.get(rule.name, Episode())
+            episode = _judge(rule, before, reading)
+            memory = replace(memory, episodes={**memory.episodes, rule.name: episode})
+            if episode.number > before.number:
+                alerts.append(_alert(rule, reading, episode.number, call, result))
+    return memory, alerts
 
 
-def _episode(rule: Rule, state: dict[str, Any]) -> _Episode:
-    return _Episode(*state["episodes"].get(rule.name, ()))
-
-
-def _judge(rule: Rule, state: dict[str, Any], reading: _Reading) -> tuple[dict[str, Any], bool]:
-    """Move the rule's episode on."""
-    episode = _episode(rule, state)
+def _judge(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
+    """The rule's episode after a reading; it has the next number if that raised an alert."""
     if episode.is_running and reading.value <= rule.clear_at:
-        episode = episode._replace(is_running=False)
-    is_raised = not episode.is_running and reading.value >= rule.raise_at and reading.at_ms >= episode.not_before_ms
-    if is_raised:
-        # a silence is over when it is judged, so each is an episode of its own
-        is_running = rule.measure is not Measure.SILENCE
-        not_before_ms = reading.at_ms + round(rule.cooldown_s * 1000)
-        episode = _Episode(episode.number + 1, is_running, not_before_ms, reading.since_ms)
-    return {**state, "episodes": {**state["episodes"], rule.name: list(episode)}}, is_raised
+        episode = replace(episode, is_running=False)
+    if episode.is_running or reading.value < rule.raise_at or reading.at_ms < episode.not_before_ms:
+        return episode
+    return Episode(
+        number=episode.number + 1,
+        is_running=rule.measure is not Measure.SILENCE,  # a silence is over when it is judged: each is an episode
+        not_before_ms=reading.at_ms + round(rule.cooldown_s * 1000),
+        since_ms=reading.since_ms,
+    )
 
 
-def _remember(state: dict[str, Any], line: dict[str, Any], result: Result) -> dict[str, Any]:
-    """Keep what windows need: the newest labels of each role, and when the newest interruptions were counted."""
-    utterance, labels = result.utterance, state["labels"]
-    answer = scores.standing(result.prediction) if result.prediction else None
-    if answer is not None:
-        said = [
-            *labels.get(utterance.role.value, []),
-            [utterance.start_ms, utterance.end_ms, scores.VALENCE[answer[0]]],
-        ]
-        labels = {**labels, utterance.role.value: said[-_MAX_REMEMBERED:]}
+def _remember(memory: Memory, line: Timeline, result: Result) -> Memory:
+    """Keep what windows need: the newest labels of each role, and when the newest interruptions became known."""
+    utterance, labels = result.utterance, memory.labels
+    standing = scores.standing(result.prediction) if result.prediction else None
+    if standing is not None:
+        label = Label(utterance.start_ms, utterance.end_ms, scores.VALENCE[standing.emotion])
+        known = labels.get(utterance.role, ())
+        labels = {**labels, utterance.role: (*known, label)[-_MAX_REMEMBERED:]}
     counted = {role: found.count for role, found in timeline.interruptions(line).items()}
     newly = [
-        [line["end_ms"], role, count - state["counted"].get(role, 0)]
+        Interrupted(line.end_ms, role, count - memory.counted.get(role, 0))
         for role, count in counted.items()
-        if count > state["counted"].get(role, 0)
+        if count > memory.counted.get(role, 0)
     ]
-    return {
-        **state,
-        "labels": labels,
-        "interruptions": [*state["interruptions"], *newly][-_MAX_REMEMBERED:],
-        "counted": counted,
-    }
+    interruptions = (*memory.interruptions, *newly)[-_MAX_REMEMBERED:]
+    return Memory(labels, interruptions, counted, memory.episodes)
 
 
-def _negativity(rule: Rule, state: dict[str, Any], line: dict[str, Any]) -> list[_Reading]:
-    from_ms = line["end_ms"] - rule.window_s * 1000
-    said = [label for label in _labels(rule, state) if label[1] > from_ms]
-    if len(said) < rule.min_labels:
+def _negativity(rule: Rule, memory: Memory, line: Timeline) -> list[_Reading]:
+    from_ms = line.end_ms - rule.window_s * 1000
+    labels = [label for label in _labels(rule, memory) if label.end_ms > from_ms]
+    if len(labels) < rule.min_labels:
         return []
-    total_ms = sum(end_ms - start_ms for start_ms, end_ms, _ in said)
-    value = -scores.SCORE_MAX * sum((end_ms - start_ms) * valence for start_ms, end_ms, valence in said) / total_ms
-    since_ms = min((start_ms for start_ms, _, valence in said if valence < 0), default=said[0][0])
-    return [_Reading(round(value, 3) + 0.0, since_ms, line["end_ms"])]
+    total_ms = sum(label.end_ms - label.start_ms for label in labels)
+    balance_ms = sum((label.end_ms - label.start_ms) * label.valence for label in labels)
+    value = round(-scores.SCORE_MAX * balance_ms / total_ms, 3) + 0.0
+    since_ms = min((label.start_ms for label in labels if label.valence < 0), default=labels[0].start_ms)
+    return [_Reading(value, since_ms, line.end_ms)]
 
 
-def _negative_run(rule: Rule, state: dict[str, Any], line: dict[str, Any]) -> list[_Reading]:
-    run: list[int] = []
-    for start_ms, _, valence in reversed(_labels(rule, state)):
-        if valence >= 0:
-            break
-        run.append(start_ms)
-    return [_Reading(float(len(run)), run[-1] if run else line["end_ms"], line["end_ms"])]
+def _negative_run(rule: Rule, memory: Memory, line: Timeline) -> list[_Reading]:
+    run = list(takewhile(lambda label: label.valence < 0, reversed(_labels(rule, memory))))
+    return [_Reading(float(len(run)), run[-1].start_ms if run else line.end_ms, line.end_ms)]
 
 
-def _interruptions(rule: Rule, state: dict[str, Any], line: dict[str, Any]) -> list[_Reading]:
-    from_ms = line["end_ms"] - rule.window_s * 1000
-    found = [
-        (at_ms, count)
-        for at_ms, role, count in state["interruptions"]
-        if at_ms >= from_ms and rule.role in (None, role)
-    ]
-    since_ms = found[0][0] if found else line["end_ms"]
-    return [_Reading(float(sum(count for _, count in found)), since_ms, line["end_ms"])]
+def _interruptions(rule: Rule, memory: Memory, line: Timeline) -> list[_Reading]:
+    from_ms = line.end_ms - rule.window_s * 1000
+    found = [one for one in memory.interruptions if one.at_ms >= from_ms and rule.role in (None, one.role)]
+    since_ms = found[0].at_ms if found else line.end_ms
+    return [_Reading(float(sum(one.count for one in found)), since_ms, line.end_ms)]
 
 
-def _silence(rule: Rule, state: dict[str, Any], line: dict[str, Any]) -> list[_Reading]:
-    """One reading a silence not raised yet, at the moment it became too long or the cool-down let it through."""
-    episode = _episode(rule, state)
-    readings = [
-        _Reading(
-            (end_ms - start_ms) / 1000, start_ms, max(start_ms + round(rule.raise_at * 1000), episode.not_before_ms)
-        )
-        for start_ms, end_ms in timeline.silences(line)
-        if start_ms > episode.since_ms
-    ]
-    return [reading for reading in readings if reading.at_ms <= reading.since_ms + reading.value * 1000]
+def _silence(rule: Rule, memory: Memory, line: Timeline) -> list[_Reading]:
+    """A reading of each silence not raised yet, at the time it became too long or the cool-down was over."""
+    episode = memory.episodes.get(rule.name, Episode())
+    readings = []
+    for silence in line.silences:
+        at_ms = max(silence.start_ms + round(rule.raise_at * 1000), episode.not_before_ms)
+        if silence.start_ms > episode.since_ms and at_ms <= silence.end_ms:
+            readings.append(_Reading((silence.end_ms - silence.start_ms) / 1000, silence.start_ms, at_ms))
+    return readings
 
 
-def _labels(rule: Rule, state: dict[str, Any]) -> list[list[int]]:
-    said = [label for role, labels in state["labels"].items() if rule.role in (None, role) for label in labels]
-    return said if rule.role else sorted(said)
+def _labels(rule: Rule, memory: Memory) -> Sequence[Label]:
+    if rule.role is not None:
+        return memory.labels.get(rule.role, ())
+    return sorted(label for labels in memory.labels.values() for label in labels)
 
 
-_READ: Final = {
+_READ: Final[Mapping[Measure, Callable[[Rule, Memory, Timeline], list[_Reading]]]] = {
     Measure.NEGATIVITY: _negativity,
     Measure.NEGATIVE_RUN: _negative_run,
     Measure.INTERRUPTIONS: _interruptions,
@@ -259,15 +265,13 @@ _SAYS: Final = {
 }
 
 
-def _alert(
-    rule: Rule, reading: _Reading, episode: int, call: Mapping[str, Any], result: Result | None
-) -> dict[str, Any]:
+def _alert(rule: Rule, reading: _Reading, episode: int, call: Aggregate, result: Result | None) -> dict[str, Any]:
     is_silence = rule.measure is Measure.SILENCE
     who = rule.role.value if rule.role else "any role"
     return {
         "schema": ALERT_SCHEMA,
-        "alert_id": f"{call['call_id']}:{rule.name}:{episode}",
-        "call_id": call["call_id"],
+        "alert_id": f"{call.call_id}:{rule.name}:{episode}",
+        "call_id": call.call_id,
         "rule": rule.name,
         "severity": rule.severity.value,
         "role": rule.role.value if rule.role else None,
@@ -276,7 +280,7 @@ def _alert(
         "threshold": float(rule.raise_at),
         "since_ms": reading.since_ms,
         "raised_ms": reading.at_ms,
-        "raised_at_ms": call["started_at_ms"] + reading.at_ms,
+        "raised_at_ms": call.started_at_ms + reading.at_ms,
         "utterance_id": None if is_silence or result is None else result.utterance.id,
         "message": _SAYS[rule.measure].format(who=who, value=reading.value, window_s=rule.window_s),
     }

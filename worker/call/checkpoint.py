@@ -1,7 +1,7 @@
 """The stored state of a call: its checkpoint and the fold of what it has published. Pure."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgpack
 
@@ -24,7 +24,7 @@ class Stored(NamedTuple):
     """What the store keeps of a live call."""
 
     checkpoint: Checkpoint
-    fold: Mapping[str, Any]
+    fold: bytes
     last_offset: int
 
     def pack(self) -> bytes:

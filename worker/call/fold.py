@@ -1,25 +1,41 @@
-"""What a call has come to so far: its aggregate and the rules over it, folded result by result. Pure."""
+"""A call so far: its aggregate and the rules over it, folded result by result. Pure."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from callmood.schemas.common import Notice
 from callmood.worker.call import aggregate, alert
 from callmood.worker.records import ModelInfo, Result, Unheard
 
 
+class _Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A fold as it is stored."""
+
+    aggregate: aggregate.Aggregate
+    memory: alert.Memory
+    number: int
+
+
+_DECODER = msgspec.msgpack.Decoder(_Saved)
+
+
 class Fold:
-    """The aggregate of a call, and the episodes of its alerts."""
+    """The aggregate of a call, and what its rules remember."""
 
     def __init__(self, call_id: str, rules: Sequence[alert.Rule]) -> None:
-        self.revision = 0
-        """Grows whenever the aggregate changes."""
         self.number = 0
         """Utterances folded so far."""
         self._rules = rules
-        self._aggregate = aggregate.empty(call_id)
-        self._episodes = alert.empty()
+        self._aggregate = aggregate.Aggregate(call_id)
+        self._memory = alert.Memory()
         self._alerts: list[dict[str, Any]] = []
+
+    @property
+    def revision(self) -> int:
+        """Grows whenever the aggregate changes."""
+        return self._aggregate.version
 
     def start(self, started_at_ms: int) -> None:
         """Set the producer's wall clock at 0 of the call's time line."""
@@ -27,9 +43,7 @@ class Fold:
 
     def describe(self, attributes: Mapping[str, str], notice: Notice | None) -> None:
         """Add what a record says of the call."""
-        described = aggregate.describe(self._aggregate, attributes=attributes, notice=notice)
-        self.revision += described is not self._aggregate
-        self._aggregate = described
+        self._aggregate = aggregate.describe(self._aggregate, attributes=attributes, notice=notice)
 
     def add(self, result: Result) -> int:
         """Fold a result; returns its number in the call."""
@@ -43,17 +57,16 @@ class Fold:
         self._set(fold(self._aggregate, start_ms=stretch.start_ms, end_ms=stretch.end_ms))
 
     def finish(self, reason: str, end_ms: int) -> None:
-        """The call is over."""
+        """End the call; see `aggregate.finish`."""
         self._set(aggregate.finish(self._aggregate, reason=reason, end_ms=end_ms))
 
-    def _set(self, state: dict[str, Any], result: Result | None = None) -> None:
+    def _set(self, state: aggregate.Aggregate, result: Result | None = None) -> None:
         self._aggregate = state
-        self.revision += 1
-        self._episodes, raised = alert.evaluate(self._rules, self._episodes, state, result)
+        self._memory, raised = alert.evaluate(self._rules, self._memory, state, result)
         self._alerts += raised
 
     def take_alerts(self) -> list[dict[str, Any]]:
-        """The alerts since the last time."""
+        """The alerts raised since the last time this was asked."""
         alerts, self._alerts = self._alerts, []
         return alerts
 
@@ -61,11 +74,11 @@ class Fold:
         """The call so far, as call/1."""
         return aggregate.summary(self._aggregate, policy=policy, model=model)
 
-    def save(self) -> dict[str, Any]:
-        """Plain values to restore from."""
-        return {"aggregate": self._aggregate, "episodes": self._episodes, "number": self.number}
+    def save(self) -> bytes:
+        """What `load` restores. The one place where the state becomes msgpack: each of its values is an array."""
+        return msgspec.msgpack.encode(_Saved(self._aggregate, self._memory, self.number))
 
-    def load(self, saved: Mapping[str, Any]) -> None:
-        """Go on from what was saved, all of which has been published."""
-        self._aggregate, self._episodes = saved["aggregate"], saved["episodes"]
-        self.number = saved["number"]
+    def load(self, saved: bytes) -> None:
+        """Go on from what was saved."""
+        state = _DECODER.decode(saved)
+        self._aggregate, self._memory, self.number = state.aggregate, state.memory, state.number

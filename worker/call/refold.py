@@ -15,9 +15,9 @@ _NOWHERE = Position("", 0, 0)
 
 
 class Refolded(NamedTuple):
-    """The state of `worker.aggregate`, and every alert (alert/1) on the way there."""
+    """The call's aggregate, and every alert (alert/1) on the way there."""
 
-    aggregate: dict[str, Any]
+    aggregate: aggregate.Aggregate
     alerts: list[dict[str, Any]]
 
 
@@ -31,18 +31,18 @@ def refold(
         utterances: all its utterance/1 records.
         rules: what to look for.
     """
-    state, judged, alerts = aggregate.empty(call["call_id"]), alert.empty(), []
-    state = aggregate.start(state, started_at_ms=call["started_at_ms"])
+    memory, alerts = alert.Memory(), []
+    state = aggregate.start(aggregate.Aggregate(call["call_id"]), started_at_ms=call["started_at_ms"])
     notice = Notice(call["notice"]) if call["notice"] else None
     state = aggregate.describe(state, attributes=call["attributes"], notice=notice)
     for record in sorted(utterances, key=lambda utterance: utterance["number"]):
         result = result_of(record)
         state = aggregate.fold(state, result)
-        judged, raised = alert.evaluate(rules, judged, state, result)
+        memory, raised = alert.evaluate(rules, memory, state, result)
         alerts.extend(raised)
     if call["end_reason"] is not None:
         state = aggregate.finish(state, reason=call["end_reason"], end_ms=call["duration_ms"])
-        alerts.extend(alert.evaluate(rules, judged, state)[1])
+        alerts.extend(alert.evaluate(rules, memory, state)[1])
     return Refolded(state, alerts)
 
 

@@ -7,16 +7,21 @@ tends to the end of the scale, is its score from -5 to +5.
 
 Points are kept in at most 64 bins of call time whose width doubles as the call grows, so that quarters of a call whose
 length is not known yet cost constant space. A bin belongs to the quarter its middle lies in.
-
-The emotion of a role is a plain dict that msgpack can carry. Functions return a new one.
 """
 
 from collections.abc import Sequence
 from itertools import zip_longest
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
+import msgspec
+from msgspec.structs import replace
+
+from callmood.schemas.call import Direction
 from callmood.schemas.common import EMOTIONS, Emotion
 from callmood.worker.records import Prediction
+
+Probabilities = tuple[float, float, float, float]
+"""One for each of `EMOTIONS`, in that order."""
 
 VALENCE: Final = {Emotion.ANGER: -1, Emotion.HAPPINESS: 1, Emotion.NEUTRAL: 0, Emotion.SADNESS: -1}
 SCORE_MAX: Final = 5.0
@@ -34,118 +39,171 @@ _TREND_MIN_ERRORS = 1.5
 _MS_PER_MIN = 60_000
 
 
-def empty() -> dict[str, Any]:
-    """No utterance yet."""
-    return {
-        "utterances": 0,
-        "abstained": 0,
-        "counts": [0] * len(EMOTIONS),
-        "durations_ms": [0] * len(EMOTIONS),
-        "weighted_ms": [0.0] * len(EMOTIONS),
-        "bin_ms": _FIRST_BIN_MS,
-        "labels": [],
-        "points": [],
-        "valences": [],
-        "streak": 0,
-        "last": None,
-    }
+class StandingLabel(NamedTuple):
+    """A label that stands, and its probabilities as they are published."""
+
+    emotion: Emotion
+    probabilities: Probabilities
 
 
-def standing(prediction: Prediction) -> tuple[Emotion, list[float]] | None:
-    """The label that stands and its probabilities as they are published, or None where the model abstains or failed.
+class Tally(msgspec.Struct, frozen=True, array_like=True):
+    """One emotion in all labelled utterances of a role."""
+
+    count: int = 0
+    duration_ms: int = 0
+    weighted_ms: float = 0.0
+    """Its probability times the duration, summed over all labelled utterances."""
+
+
+class Bin(msgspec.Struct, frozen=True, array_like=True):
+    """The labelled utterances whose middles lie in one stretch of call time."""
+
+    labels: int = 0
+    points: int = 0
+    valence: int = 0
+    """Sum of the labels' valences."""
+
+
+class Newest(msgspec.Struct, frozen=True, array_like=True):
+    """The newest labelled utterance."""
+
+    emotion: Emotion
+    probabilities: Probabilities
+    end_ms: int
+    streak: int
+    """How many labelled utterances in a row, this one included, have its label."""
+
+
+class Scores(msgspec.Struct, frozen=True, array_like=True):
+    """The emotion of one role in a call so far."""
+
+    utterances: int = 0
+    """Utterances that the model heard."""
+    abstained: int = 0
+    """Those of them whose label does not stand."""
+    tallies: tuple[Tally, Tally, Tally, Tally] = (Tally(), Tally(), Tally(), Tally())
+    """One for each of `EMOTIONS`, in that order."""
+    bin_ms: int = _FIRST_BIN_MS
+    bins: tuple[Bin, ...] = ()
+    """From 0 of the call on."""
+    newest: Newest | None = None
+
+
+_NO_LABELS: Final = Bin()
+
+
+def standing(prediction: Prediction) -> StandingLabel | None:
+    """The label that stands, or None where the model abstains or failed.
 
     Rounding first makes the aggregate a function of the published utterances, to the last digit.
     """
     if prediction.reason is not None or prediction.probabilities is None:
         return None
-    probabilities = [round(float(p), _DIGITS) for p in prediction.probabilities]
-    return EMOTIONS[probabilities.index(max(probabilities))], probabilities
+    anger, happiness, neutral, sadness = (round(float(p), _DIGITS) for p in prediction.probabilities)
+    probabilities = (anger, happiness, neutral, sadness)
+    return StandingLabel(EMOTIONS[probabilities.index(max(probabilities))], probabilities)
 
 
-def add(emotion: dict[str, Any], start_ms: int, end_ms: int, prediction: Prediction) -> dict[str, Any]:
+def add(scores: Scores, start_ms: int, end_ms: int, prediction: Prediction) -> Scores:
     """Add an utterance that the model heard. One without a standing label is counted and changes nothing else."""
-    emotion = {**emotion, "utterances": emotion["utterances"] + 1}
-    answer = standing(prediction)
-    if answer is None:
-        return {**emotion, "abstained": emotion["abstained"] + 1}
-    label, probabilities = answer
-    index, duration_ms, last = EMOTIONS.index(label), end_ms - start_ms, emotion["last"]
-    before = EMOTIONS[last[0]] if last else None
-    repeats = before is not None and VALENCE[before] == VALENCE[label]
-    points = VALENCE[label] * (_POINTS_OF_REPEAT if repeats else _POINTS)
-    return {
-        **emotion,
-        **_binned(emotion, (start_ms + end_ms) // 2, points, VALENCE[label]),
-        "counts": _plus(emotion["counts"], index, 1),
-        "durations_ms": _plus(emotion["durations_ms"], index, duration_ms),
-        "weighted_ms": [
-            known + p * duration_ms for known, p in zip(emotion["weighted_ms"], probabilities, strict=True)
-        ],
-        "streak": emotion["streak"] + 1 if before is label else 1,
-        "last": [index, probabilities, end_ms],
-    }
+    label = standing(prediction)
+    if label is None:
+        return replace(scores, utterances=scores.utterances + 1, abstained=scores.abstained + 1)
+    valence, newest = VALENCE[label.emotion], scores.newest
+    is_repeat = newest is not None and VALENCE[newest.emotion] == valence
+    points = valence * (_POINTS_OF_REPEAT if is_repeat else _POINTS)
+    bin_ms, bins = _binned(scores, (start_ms + end_ms) // 2, Bin(1, points, valence))
+    streak = newest.streak + 1 if newest and newest.emotion is label.emotion else 1
+    return Scores(
+        utterances=scores.utterances + 1,
+        abstained=scores.abstained,
+        tallies=_tallied(scores.tallies, label, end_ms - start_ms),
+        bin_ms=bin_ms,
+        bins=bins,
+        newest=Newest(label.emotion, label.probabilities, end_ms, streak),
+    )
 
 
-def summary(emotion: dict[str, Any], duration_ms: int) -> dict[str, Any]:
+def summary(scores: Scores, duration_ms: int) -> dict[str, Any]:
     """The `emotion` of a role in call/1, for a call that has lasted `duration_ms` so far."""
-    quarters = _quarter_scores(emotion, duration_ms)
+    quarters = _quarter_scores(scores, duration_ms)
     known = [score for score in quarters if score is not None]
-    last, labelled_ms = emotion["last"], sum(emotion["durations_ms"])
+    newest, labelled_ms = scores.newest, sum(tally.duration_ms for tally in scores.tallies)
     return {
-        "utterances": emotion["utterances"],
-        "abstained": emotion["abstained"],
-        "counts": _by_label(emotion["counts"]),
-        "durations_ms": _by_label(emotion["durations_ms"]),
-        "probabilities": _shares([ms / labelled_ms for ms in emotion["weighted_ms"]]) if labelled_ms else None,
+        "utterances": scores.utterances,
+        "abstained": scores.abstained,
+        "counts": _by_label([tally.count for tally in scores.tallies]),
+        "durations_ms": _by_label([tally.duration_ms for tally in scores.tallies]),
+        "probabilities": _shares([tally.weighted_ms / labelled_ms for tally in scores.tallies])
+        if labelled_ms
+        else None,
         "quarter_scores": {f"q{number}": score for number, score in enumerate(quarters, 1)},
         "overall_score": _rounded(sum(known) / len(known), 3) if known else None,
-        "trend": _trend(emotion),
-        "streak": {"label": EMOTIONS[last[0]].value, "count": emotion["streak"]} if last else None,
-        "last": {"label": EMOTIONS[last[0]].value, "probabilities": _shares(last[1]), "end_ms": last[2]}
-        if last
-        else None,
+        "trend": _trend(scores),
+        "streak": newest and {"label": newest.emotion.value, "count": newest.streak},
+        "last": newest
+        and {
+            "label": newest.emotion.value,
+            "probabilities": _shares(newest.probabilities),
+            "end_ms": newest.end_ms,
+        },
     }
 
 
-def _binned(emotion: dict[str, Any], at_ms: int, points: int, valence: int) -> dict[str, Any]:
-    """The bins with an utterance in them, made wider until the utterance falls into one."""
-    bin_ms, bins = emotion["bin_ms"], {"labels": 1, "points": points, "valences": valence}
-    sums = {name: emotion[name] for name in bins}
+def _tallied(
+    tallies: tuple[Tally, Tally, Tally, Tally], label: StandingLabel, duration_ms: int
+) -> tuple[Tally, Tally, Tally, Tally]:
+    anger, happiness, neutral, sadness = (
+        Tally(
+            tally.count + (emotion is label.emotion),
+            tally.duration_ms + (duration_ms if emotion is label.emotion else 0),
+            tally.weighted_ms + share * duration_ms,
+        )
+        for emotion, tally, share in zip(EMOTIONS, tallies, label.probabilities, strict=True)
+    )
+    return anger, happiness, neutral, sadness
+
+
+def _binned(scores: Scores, at_ms: int, one: Bin) -> tuple[int, tuple[Bin, ...]]:
+    """The bins with one more utterance in them, and their width: doubled until the utterance falls into one."""
+    bin_ms, bins = scores.bin_ms, scores.bins
     while at_ms // bin_ms >= _BINS:
-        bin_ms, sums = bin_ms * 2, {name: _merge_pairs(values) for name, values in sums.items()}
+        bin_ms *= 2
+        bins = tuple(_sum(*pair) for pair in zip_longest(bins[::2], bins[1::2], fillvalue=_NO_LABELS))
     index = at_ms // bin_ms
-    grow = [0] * (index + 1 - len(sums["labels"]))
-    return {"bin_ms": bin_ms, **{name: _plus([*values, *grow], index, bins[name]) for name, values in sums.items()}}
+    bins += (_NO_LABELS,) * (index + 1 - len(bins))
+    return bin_ms, (*bins[:index], _sum(bins[index], one), *bins[index + 1 :])
 
 
-def _merge_pairs(values: list[int]) -> list[int]:
-    return [one + other for one, other in zip_longest(values[::2], values[1::2], fillvalue=0)]
+def _sum(one: Bin, other: Bin) -> Bin:
+    return Bin(one.labels + other.labels, one.points + other.points, one.valence + other.valence)
 
 
-def _quarter_scores(emotion: dict[str, Any], duration_ms: int) -> list[float | None]:
+def _quarter_scores(scores: Scores, duration_ms: int) -> list[float | None]:
     labels, points = [0] * _QUARTERS, [0] * _QUARTERS
-    for index, (count, total) in enumerate(zip(emotion["labels"], emotion["points"], strict=True)):
-        # the bin's middle is (index + 1/2) * bin_ms, kept whole by doubling both sides
-        middle_of_two_ms = (2 * index + 1) * emotion["bin_ms"]
-        quarter = min(_QUARTERS - 1, middle_of_two_ms * _QUARTERS // max(1, 2 * duration_ms))
-        labels[quarter] += count
-        points[quarter] += total
+    two_calls_ms = max(1, 2 * duration_ms)
+    for index, counted in enumerate(scores.bins):
+        # the bin's middle is (index + 1/2) * bin_ms; twice that is a whole number
+        two_middles_ms = (2 * index + 1) * scores.bin_ms
+        quarter = min(_QUARTERS - 1, two_middles_ms * _QUARTERS // two_calls_ms)
+        labels[quarter] += counted.labels
+        points[quarter] += counted.points
     return [
         _rounded(SCORE_MAX * total / (_POINTS_OF_REPEAT * count), 3) if count else None
         for count, total in zip(labels, points, strict=True)
     ]
 
 
-def _trend(emotion: dict[str, Any]) -> dict[str, Any] | None:
+def _trend(scores: Scores) -> dict[str, Any] | None:
     """Least squares through the labels, as -5, 0 or +5 at the middles of their bins.
 
     It is steady unless the fitted line changes by a point over the call and by 1.5 of its standard errors: with few
     labels, chance alone draws steep lines. Repeats do not count here, or a call that stays angry would be worsening.
     """
     bins = [
-        ((index + 0.5) * emotion["bin_ms"] / _MS_PER_MIN, count, SCORE_MAX * valence)
-        for index, (count, valence) in enumerate(zip(emotion["labels"], emotion["valences"], strict=True))
-        if count
+        ((index + 0.5) * scores.bin_ms / _MS_PER_MIN, counted.labels, SCORE_MAX * counted.valence)
+        for index, counted in enumerate(scores.bins)
+        if counted.labels
     ]
     n = sum(count for _, count, _ in bins)
     if n < _TREND_MIN_LABELS:
@@ -153,15 +211,17 @@ def _trend(emotion: dict[str, Any]) -> dict[str, Any] | None:
     mean_min, mean_score = sum(c * t for t, c, _ in bins) / n, sum(s for _, _, s in bins) / n
     spread = sum(c * (t - mean_min) ** 2 for t, c, _ in bins)
     if spread == 0:
-        return {"direction": "steady", "slope_per_min": 0.0}
+        return {"direction": Direction.STEADY.value, "slope_per_min": 0.0}
     slope = sum((t - mean_min) * (s - c * mean_score) for t, c, s in bins) / spread
-    squares = sum(SCORE_MAX**2 * count for count, e in zip(emotion["counts"], EMOTIONS, strict=True) if VALENCE[e])
+    squares = sum(SCORE_MAX**2 * tally.count for tally, e in zip(scores.tallies, EMOTIONS, strict=True) if VALENCE[e])
     unexplained = max(0.0, squares - n * mean_score**2 - slope**2 * spread)
     error = (unexplained / (n - 2) / spread) ** 0.5
     change = slope * (bins[-1][0] - bins[0][0])
     is_clear = abs(change) >= _TREND_MIN_CHANGE and abs(slope) >= _TREND_MIN_ERRORS * error
-    direction = ("improving" if slope > 0 else "worsening") if is_clear else "steady"
-    return {"direction": direction, "slope_per_min": _rounded(slope, 4)}
+    direction = Direction.STEADY
+    if is_clear:
+        direction = Direction.IMPROVING if slope > 0 else Direction.WORSENING
+    return {"direction": direction.value, "slope_per_min": _rounded(slope, 4)}
 
 
 def _by_label(values: Sequence[int]) -> dict[str, int]:
@@ -175,7 +235,3 @@ def _shares(values: Sequence[float]) -> dict[str, float]:
 def _rounded(value: float, digits: int) -> float:
     """Rounded, and never -0.0, so that equal figures have equal text."""
     return round(value, digits) + 0.0
-
-
-def _plus(values: list[int], index: int, amount: int) -> list[int]:
-    return [value + amount if at == index else value for at, value in enumerate(values)]

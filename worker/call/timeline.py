@@ -2,17 +2,18 @@
 
 Utterances come in the order in which they were decided, so one that began earlier may come later: a long sentence is
 decided after the short "yes" inside it. The newest `horizon_ms` of the time line therefore stay open; what lies before
-is settled, counted and forgotten, which bounds the state of a call that never ends. Figures asked for at any time
-equal those of the whole list of turns so far, as long as no turn begins before the settled part; the share of a turn
-that does is left out.
-
-A time line is a plain dict that msgpack can carry. Functions return a new one and leave their argument as it was.
+is closed: counted for good, and forgotten. That bounds the state of a call that never ends. At any time the figures
+equal those of all turns so far, as long as no turn begins before the closed part; the share of a turn that does is
+left out.
 """
 
-from collections.abc import Iterable
-from dataclasses import astuple, dataclass
-from itertools import combinations, product
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from callmood.schemas.common import Role
 
@@ -21,28 +22,43 @@ HORIZON_MS: Final = 30_000
 INTERRUPTION_MS: Final = 500
 """Shorter simultaneous speech is a "yes" or the padding of two utterances, not an interruption."""
 LONG_SILENCE_MS: Final = 5_000
-"""Settled silences from this length on are remembered for rules."""
+"""Closed silences from this length on are remembered for rules."""
 
-_PAUSE = "pause"
-_GAP = "gap"
-_KINDS_OF_NO_AUDIO = (_PAUSE, _GAP)
-_CANNOT_INTERRUPT = (*_KINDS_OF_NO_AUDIO, Role.IVR, Role.MIXED)
-_MAX_OPEN_TURNS = 96
-_MAX_SILENCES = 8
+_PAUSE: Final = "pause"
+_GAP: Final = "gap"
+_NO_AUDIO: Final = (_PAUSE, _GAP)
+_CANNOT_INTERRUPT: Final = (*_NO_AUDIO, Role.IVR.value, Role.MIXED.value)
+_MAX_OPEN_TURNS: Final = 96
+_MAX_SILENCES: Final = 8
 
 
-class Turn(NamedTuple):
-    """A stretch of the time line: speech of one speaker (`kind` is the role), or a stretch without audio."""
+class Turn(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch of the time line: speech of one speaker, or a stretch without audio."""
 
     start_ms: int
     end_ms: int
     kind: str
+    """The speaker's role; or that there is no audio, and why."""
     speaker: str
+    """The speaker's stream and channel; empty if there is no audio."""
 
 
-@dataclass(slots=True)
-class Figures:
-    """What the time line up to `at_ms` adds up to, and since when nobody has spoken there (None: somebody does)."""
+class Silence(msgspec.Struct, frozen=True, array_like=True):
+    """A closed stretch in which nobody spoke."""
+
+    start_ms: int
+    end_ms: int
+
+
+class Interruptions(msgspec.Struct, frozen=True, array_like=True):
+    """How often a role interrupted, and for how long both then spoke."""
+
+    count: int = 0
+    total_ms: int = 0
+
+
+class Figures(msgspec.Struct, frozen=True, array_like=True):
+    """What the time line up to `at_ms` adds up to."""
 
     at_ms: int = 0
     talk_ms: int = 0
@@ -52,164 +68,165 @@ class Figures:
     missing_ms: int = 0
     longest_silence_ms: int = 0
     quiet_since_ms: int | None = None
-
-    def pass_time(self, until_ms: int, *, speakers: int, paused: int, missing: int) -> None:
-        """Move on to `until_ms`; nothing starts or ends on the way."""
-        span_ms = until_ms - self.at_ms
-        self.talk_ms += span_ms if speakers else 0
-        self.overlap_ms += span_ms if speakers > 1 else 0
-        self.redacted_ms += span_ms if paused else 0
-        self.missing_ms += span_ms if missing else 0
-        if speakers or paused or missing:
-            self.quiet_since_ms = None
-        else:
-            self.non_talk_ms += span_ms
-            self.quiet_since_ms = self.at_ms if self.quiet_since_ms is None else self.quiet_since_ms
-            self.longest_silence_ms = max(self.longest_silence_ms, until_ms - self.quiet_since_ms)
-        self.at_ms = until_ms
+    """Since when nobody has spoken there; None if somebody does, or if there is no audio."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interruptions:
-    """How often a role interrupted, and for how long both then spoke."""
+class Timeline(msgspec.Struct, frozen=True, array_like=True):
+    """A time line from 0 on."""
 
-    count: int = 0
-    total_ms: int = 0
-
-
-def empty(horizon_ms: int = HORIZON_MS) -> dict[str, Any]:
-    """A time line at 0. `horizon_ms` must exceed the longest utterance by the delay of its decision."""
-    return {
-        "horizon_ms": horizon_ms,
-        "end_ms": 0,
-        "turns": [],
-        "settled": list(astuple(Figures())),
-        "silences": [],
-        "interruptions": {},
-    }
+    horizon_ms: int = HORIZON_MS
+    """Length of the open part. It must exceed the longest utterance by the delay of its decision."""
+    end_ms: int = 0
+    turns: tuple[Turn, ...] = ()
+    """The open part, by start."""
+    closed: Figures = Figures()
+    silences: tuple[Silence, ...] = ()
+    """The newest closed silences of at least `LONG_SILENCE_MS`, oldest first."""
+    interruptions: Mapping[str, Interruptions] = {}
+    """By the role of the interrupter; only those that the open part cannot change any more."""
 
 
-def add_speech(timeline: dict[str, Any], role: Role, speaker: str, start_ms: int, end_ms: int) -> dict[str, Any]:
+def add_speech(timeline: Timeline, role: Role, speaker: str, start_ms: int, end_ms: int) -> Timeline:
     """Add an utterance. Utterances of one speaker that touch (a forced split) become one turn."""
     return _add(timeline, Turn(start_ms, end_ms, role.value, speaker))
 
 
-def add_pause(timeline: dict[str, Any], start_ms: int, end_ms: int) -> dict[str, Any]:
+def add_pause(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
     """Add a stretch that the producer kept from us: neither speech nor silence."""
     return _add(timeline, Turn(start_ms, end_ms, _PAUSE, ""))
 
 
-def add_gap(timeline: dict[str, Any], start_ms: int, end_ms: int) -> dict[str, Any]:
+def add_gap(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
     """Add a stretch whose audio was lost: neither speech nor silence."""
     return _add(timeline, Turn(start_ms, end_ms, _GAP, ""))
 
 
-def finish(timeline: dict[str, Any], end_ms: int) -> dict[str, Any]:
-    """The call ended: nothing comes any more, so all of it is settled."""
-    end_ms = max(end_ms, timeline["end_ms"])
-    timeline = _settle({**timeline, "end_ms": end_ms}, end_ms, closes_before_ms=end_ms + 1)
-    figures = Figures(*timeline["settled"])
-    if figures.quiet_since_ms is None:
+def finish(timeline: Timeline, end_ms: int) -> Timeline:
+    """Close all of the time line: the call has ended, no turn follows."""
+    end_ms = max(end_ms, timeline.end_ms)
+    timeline = _close_before(replace(timeline, end_ms=end_ms), end_ms, turns_before_ms=end_ms + 1)
+    if timeline.closed.quiet_since_ms is None:
         return timeline
-    return {**timeline, "silences": _remember(timeline["silences"], [[figures.quiet_since_ms, end_ms]])}
+    last = Silence(timeline.closed.quiet_since_ms, end_ms)
+    return replace(timeline, silences=_remember(timeline.silences, [last]))
 
 
-def figures(timeline: dict[str, Any]) -> Figures:
+def figures(timeline: Timeline) -> Figures:
     """The figures up to the end of the time line so far, its open part included."""
-    total = Figures(*timeline["settled"])
-    _sweep(total, _turns(timeline), timeline["end_ms"])
+    total, _ = _sweep(timeline.closed, timeline.turns, timeline.end_ms)
     return total
 
 
-def interruptions(timeline: dict[str, Any]) -> dict[str, Interruptions]:
+def interruptions(timeline: Timeline) -> Mapping[str, Interruptions]:
     """Interruptions so far by the role of the interrupter: of two who speak at once, the one who began later.
 
     Both must speak at once for `INTERRUPTION_MS`. An IVR and a mixed channel neither interrupt nor are interrupted.
     """
-    total = {role: Interruptions(*settled) for role, settled in timeline["interruptions"].items()}
-    _count(total, combinations(_turns(timeline), 2))
-    return total
+    return _count(timeline.interruptions, timeline.turns, ended_before_ms=timeline.end_ms + 1)
 
 
-def silences(timeline: dict[str, Any]) -> list[tuple[int, int]]:
-    """The newest settled silences (start and end in ms) of at least `LONG_SILENCE_MS`, oldest first."""
-    return [(start_ms, end_ms) for start_ms, end_ms in timeline["silences"]]
-
-
-def _turns(timeline: dict[str, Any]) -> list[Turn]:
-    return [Turn(*turn) for turn in timeline["turns"]]
-
-
-def _add(timeline: dict[str, Any], turn: Turn) -> dict[str, Any]:
+def _add(timeline: Timeline, turn: Turn) -> Timeline:
     turns = []
-    for other in _turns(timeline):
-        if other[2:] == turn[2:] and other.start_ms <= turn.end_ms and turn.start_ms <= other.end_ms:
+    for other in timeline.turns:
+        is_same = other.kind == turn.kind and other.speaker == turn.speaker
+        if is_same and other.start_ms <= turn.end_ms and turn.start_ms <= other.end_ms:
             start_ms, end_ms = min(turn.start_ms, other.start_ms), max(turn.end_ms, other.end_ms)
-            turn = turn._replace(start_ms=start_ms, end_ms=end_ms)
+            turn = Turn(start_ms, end_ms, turn.kind, turn.speaker)
         else:
             turns.append(other)
     turns.append(turn)
-    end_ms = max(timeline["end_ms"], turn.end_ms)
-    timeline = {**timeline, "end_ms": end_ms, "turns": [list(t) for t in turns]}
-    frontier_ms = closes_before_ms = end_ms - timeline["horizon_ms"]
-    if len(turns) > _MAX_OPEN_TURNS:
-        frontier_ms = max(frontier_ms, min(t.end_ms for t in turns))
-        closes_before_ms = frontier_ms + 1
-    return _settle(timeline, frontier_ms, closes_before_ms=closes_before_ms)
+    turns.sort(key=attrgetter("start_ms"))
+    end_ms = max(timeline.end_ms, turn.end_ms)
+    timeline = replace(timeline, end_ms=end_ms, turns=tuple(turns))
+    frontier_ms = end_ms - timeline.horizon_ms
+    if len(turns) <= _MAX_OPEN_TURNS:
+        return _close_before(timeline, frontier_ms, turns_before_ms=frontier_ms)
+    frontier_ms = max(frontier_ms, min(t.end_ms for t in turns))
+    return _close_before(timeline, frontier_ms, turns_before_ms=frontier_ms + 1)
 
 
-def _settle(timeline: dict[str, Any], frontier_ms: int, *, closes_before_ms: int) -> dict[str, Any]:
-    """Count what lies before the frontier for good, and forget the turns that nothing can lengthen any more."""
-    settled = Figures(*timeline["settled"])
-    turns = _turns(timeline)
-    ended = _sweep(settled, turns, frontier_ms)
-    closed = [turn for turn in turns if turn.end_ms < closes_before_ms]
-    still_open = [turn for turn in turns if turn.end_ms >= closes_before_ms]
-    interrupting = {role: Interruptions(*counted) for role, counted in timeline["interruptions"].items()}
-    _count(interrupting, [*combinations(closed, 2), *product(closed, still_open)])
-    return {
-        **timeline,
-        "turns": [list(turn) for turn in still_open],
-        "settled": list(astuple(settled)),
-        "silences": _remember(timeline["silences"], ended),
-        "interruptions": {role: list(astuple(counted)) for role, counted in interrupting.items()},
-    }
+def _close_before(timeline: Timeline, frontier_ms: int, *, turns_before_ms: int) -> Timeline:
+    """Count what lies before the frontier for good, and forget the turns that ended before `turns_before_ms`."""
+    closed, ended = _sweep(timeline.closed, timeline.turns, frontier_ms)
+    return replace(
+        timeline,
+        turns=tuple(turn for turn in timeline.turns if turn.end_ms >= turns_before_ms),
+        closed=closed,
+        silences=_remember(timeline.silences, ended),
+        interruptions=_count(timeline.interruptions, timeline.turns, ended_before_ms=turns_before_ms),
+    )
 
 
-def _sweep(total: Figures, turns: list[Turn], until_ms: int) -> list[list[int]]:
-    """Move `total` on to `until_ms` and return the silences that ended on the way."""
+def _sweep(figures: Figures, turns: Sequence[Turn], until_ms: int) -> tuple[Figures, list[Silence]]:
+    """The figures up to `until_ms`, and the silences that ended on the way there."""
     changes = [(until_ms, 0, "")]
     for turn in turns:
-        if turn.end_ms > total.at_ms and turn.start_ms < until_ms:
-            changes.append((max(turn.start_ms, total.at_ms), 1, turn.kind))
+        if turn.end_ms > figures.at_ms and turn.start_ms < until_ms:
+            changes.append((max(turn.start_ms, figures.at_ms), 1, turn.kind))
             changes.append((min(turn.end_ms, until_ms), -1, turn.kind))
     ended = []
     speakers = paused = missing = 0
     for at_ms, change, kind in sorted(changes):
-        if at_ms > total.at_ms:
-            quiet_since_ms, quiet_until_ms = total.quiet_since_ms, total.at_ms
-            total.pass_time(at_ms, speakers=speakers, paused=paused, missing=missing)
-            if quiet_since_ms is not None and total.quiet_since_ms is None:
-                ended.append([quiet_since_ms, quiet_until_ms])
-        paused += change if kind == _PAUSE else 0
-        missing += change if kind == _GAP else 0
-        speakers += change if kind not in _KINDS_OF_NO_AUDIO else 0
-    return ended
+        if at_ms > figures.at_ms:
+            before = figures
+            figures = _passed(before, at_ms, speakers=speakers, paused=paused, missing=missing)
+            if before.quiet_since_ms is not None and figures.quiet_since_ms is None:
+                ended.append(Silence(before.quiet_since_ms, before.at_ms))
+        if kind == _PAUSE:
+            paused += change
+        elif kind == _GAP:
+            missing += change
+        else:
+            speakers += change
+    return figures, ended
 
 
-def _remember(known: list[list[int]], ended: list[list[int]]) -> list[list[int]]:
-    long = [silence for silence in ended if silence[1] - silence[0] >= LONG_SILENCE_MS]
-    return [*known, *long][-_MAX_SILENCES:]
+def _passed(figures: Figures, until_ms: int, *, speakers: int, paused: int, missing: int) -> Figures:
+    """The figures at `until_ms`; nothing starts or ends on the way there."""
+    span_ms = until_ms - figures.at_ms
+    quiet_since_ms = None
+    if not (speakers or paused or missing):
+        quiet_since_ms = figures.at_ms if figures.quiet_since_ms is None else figures.quiet_since_ms
+    quiet_ms = 0 if quiet_since_ms is None else until_ms - quiet_since_ms
+    return Figures(
+        at_ms=until_ms,
+        talk_ms=figures.talk_ms + (span_ms if speakers else 0),
+        overlap_ms=figures.overlap_ms + (span_ms if speakers > 1 else 0),
+        non_talk_ms=figures.non_talk_ms + (0 if quiet_since_ms is None else span_ms),
+        redacted_ms=figures.redacted_ms + (span_ms if paused else 0),
+        missing_ms=figures.missing_ms + (span_ms if missing else 0),
+        longest_silence_ms=max(figures.longest_silence_ms, quiet_ms),
+        quiet_since_ms=quiet_since_ms,
+    )
 
 
-def _count(total: dict[str, Interruptions], pairs: Iterable[tuple[Turn, Turn]]) -> None:
-    """Add the interruptions among pairs of turns."""
-    for one, other in pairs:
-        first, later = sorted((one, other))
-        if first.start_ms == later.start_ms or first.speaker == later.speaker:
-            continue
-        both_ms = min(first.end_ms, later.end_ms) - later.start_ms
-        if both_ms < INTERRUPTION_MS or first.kind in _CANNOT_INTERRUPT or later.kind in _CANNOT_INTERRUPT:
-            continue
-        known = total.get(later.kind, Interruptions())
-        total[later.kind] = Interruptions(known.count + 1, known.total_ms + both_ms)
+def _remember(known: tuple[Silence, ...], ended: Sequence[Silence]) -> tuple[Silence, ...]:
+    long = [silence for silence in ended if silence.end_ms - silence.start_ms >= LONG_SILENCE_MS]
+    return (*known, *long)[-_MAX_SILENCES:]
+
+
+def _count(
+    known: Mapping[str, Interruptions], turns: Sequence[Turn], *, ended_before_ms: int
+) -> Mapping[str, Interruptions]:
+    """Add the interruptions of two turns of which at least one ended before `ended_before_ms`."""
+    total = dict(known)
+    for index, first in enumerate(turns):
+        last_start_ms = first.end_ms - INTERRUPTION_MS
+        for later in islice(turns, index + 1, None):
+            if later.start_ms > last_start_ms:
+                break  # turns are in order of their starts: all that follow begin too late as well
+            both_ms = min(first.end_ms, later.end_ms) - later.start_ms
+            if both_ms >= INTERRUPTION_MS and min(first.end_ms, later.end_ms) < ended_before_ms and _may(first, later):
+                counted = total.get(later.kind, Interruptions())
+                total[later.kind] = Interruptions(counted.count + 1, counted.total_ms + both_ms)
+    return total
+
+
+def _may(first: Turn, later: Turn) -> bool:
+    """Whether the speaker of `later` can interrupt that of `first`."""
+    return (
+        first.start_ms != later.start_ms
+        and first.speaker != later.speaker
+        and first.kind not in _CANNOT_INTERRUPT
+        and later.kind not in _CANNOT_INTERRUPT
+    )
