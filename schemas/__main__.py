@@ -1,6 +1,7 @@
 """`python -m callmood.schemas [--check]`: write (or check) everything that is derived from the models.
 
-Derived are schemas/json/*.schema.json and the table of call fields in schemas/redis.md.
+Derived are schemas/json/*.schema.json, the table of call fields in schemas/redis.md and those of reasons in
+schemas/README.md.
 """
 
 import json
@@ -17,6 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from callmood.schemas.alert import Alert
 from callmood.schemas.audio import AudioHeaders
 from callmood.schemas.call import Call
+from callmood.schemas.common import AbstainReason, DeadLetterReason, WithheldReason
 from callmood.schemas.dead_letter import DeadLetterHeaders
 from callmood.schemas.flat import ATTRIBUTE_PREFIX
 from callmood.schemas.utterance import Utterance
@@ -29,6 +31,11 @@ MODELS: Final[dict[str, tuple[type[BaseModel], JsonSchemaMode]]] = {
     "call": (Call, "serialization"),
     "dead_letter": (DeadLetterHeaders, "serialization"),
     "utterance": (Utterance, "serialization"),
+}
+_REASONS: Final[dict[str, type[AbstainReason | WithheldReason | DeadLetterReason]]] = {
+    "emotion.reason": AbstainReason,
+    "withheld": WithheldReason,
+    "dead_letter.reason": DeadLetterReason,
 }
 _BEGIN: Final = "<!-- python -m schemas: begin -->\n"
 _END: Final = "<!-- python -m schemas: end -->\n"
@@ -59,11 +66,23 @@ def derived() -> dict[Path, str]:
         FOLDER / "json" / f"{name}.schema.json": json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n"
         for name in MODELS
     }
-    catalogue = FOLDER / "redis.md"
-    before, _, rest = catalogue.read_text(encoding="utf-8").partition(_BEGIN)
     rows = "".join(f"| `{name}` | {kind} | {meaning} |\n" for name, kind, meaning in flat_fields(Call))
-    files[catalogue] = before + _BEGIN + _HEAD + rows + _END + rest.partition(_END)[2]
-    return files
+    texts = {"redis.md": _HEAD + rows, "README.md": _reasons()}
+    return files | {FOLDER / name: _between_marks(FOLDER / name, text) for name, text in texts.items()}
+
+
+def _between_marks(path: Path, text: str) -> str:
+    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
+    return before + _BEGIN + text + _END + rest.partition(_END)[2]
+
+
+def _reasons() -> str:
+    """A table for each field that holds a reason."""
+    tables = []
+    for field, reasons in _REASONS.items():
+        rows = "".join(f"| `{reason.value}` | {reason.meaning} |\n" for reason in reasons)
+        tables.append(f"| `{field}` | meaning |\n| --- | --- |\n{rows}")
+    return "\n".join(tables)
 
 
 def flat_fields(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:

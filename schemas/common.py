@@ -1,7 +1,7 @@
-"""Words that every schema shares: roles, encodings, events, emotions."""
+"""Words that schemas share: roles, encodings, events, emotions, reasons. Imports nothing: the engine uses them too."""
 
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 
 class Role(StrEnum):
@@ -53,6 +53,63 @@ class Emotion(StrEnum):
     HAPPINESS = "happiness"
     NEUTRAL = "neutral"
     SADNESS = "sadness"
+
+
+class _Explained(StrEnum):
+    """Values that are published, and a sentence on each for schemas/README.md."""
+
+    meaning: str
+
+    def __new__(cls, value: str, meaning: str = "") -> Self:
+        """The default is for the type checker, to which a look-up by value is a call."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.meaning = meaning
+        return member
+
+
+class AbstainReason(_Explained):
+    """Why the label of an utterance that the policy lets the model hear does not stand."""
+
+    LOW_CONFIDENCE = "low_confidence", "The calibrated confidence is below the model's threshold."
+    TOO_SHORT = "too_short", "The utterance is shorter than the model can hear."
+    NOT_FINITE = "not_finite", "The model's answer has NaN or infinity: a broken checkpoint or device."
+    INFERENCE_FAILED = "inference_failed", "The model raised an error, which is in the worker's log."
+    OUT_OF_MEMORY = "out_of_memory", "The utterance did not fit into the device's memory, even alone."
+
+
+class WithheldReason(_Explained):
+    """Why the policy keeps an utterance from the model."""
+
+    ROLE_CUSTOMER = "policy:role_customer", "`customer` is not among the roles whose emotion may be inferred."
+    ROLE_AGENT = "policy:role_agent", "`agent` is not among the roles whose emotion may be inferred."
+    ROLE_IVR = "policy:role_ivr", "`ivr` is not among the roles whose emotion may be inferred."
+    ROLE_MIXED = "policy:role_mixed", "`mixed` is not among the roles whose emotion may be inferred."
+    ROLE_UNKNOWN = "policy:role_unknown", "`unknown` is not among the roles whose emotion may be inferred."
+    NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
+
+
+class DeadLetterReason(_Explained):
+    """Why a record was dead-lettered. Stable: operators filter and alert on these."""
+
+    NO_KEY = "no_key", "The record has no call id: its key is empty."
+    NO_SCHEMA = "no_schema", "The header `schema` is missing."
+    WRONG_SCHEMA = "wrong_schema", "The header `schema` is not `callmood.audio/1`."
+    BAD_HEADER = "bad_header", "A header is missing, malformed or has a value that is not allowed."
+    BAD_PAYLOAD = "bad_payload", "The value is not what the input format or the event requires."
+    UNKNOWN_ENCODING = "unknown_encoding", "The encoding is not one of those in the contract."
+    UNSUPPORTED_RATE = "unsupported_rate", "The rate is not one of those in the contract."
+    BAD_LAYOUT = "bad_layout", "The layout is not a list of 1 to 8 known roles."
+    EMPTY = "empty", "The record has no value, or a media record has no audio."
+    TRUNCATED = "truncated", "The bytes are not a whole number of samples of all channels."
+    TOO_LONG = (
+        "too_long",
+        "The record has more bytes than are allowed, or more audio than `CALLMOOD_INPUT__MAX_RECORD_MS`.",
+    )
+    FORMAT_CHANGED = "format_changed", "Encoding, rate or layout changed within a stream."
+    SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream."
+    CALL_ENDED = "call_ended", "A call with this id has just ended, and the record would start it again."
+    NOT_OURS = "not_ours", "A record on an output topic was not written by a worker."
 
 
 EMOTIONS: Final = tuple(Emotion)

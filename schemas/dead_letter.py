@@ -12,6 +12,8 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from callmood.schemas.common import DeadLetterReason
+
 DEAD_LETTER_SCHEMA: Final = "callmood.dead_letter/1"
 PREFIX: Final = "dead_letter."
 
@@ -32,8 +34,8 @@ class DeadLetterHeaders(BaseModel):
 
     schema_: Literal["callmood.dead_letter/1"] = Field(DEAD_LETTER_SCHEMA, alias="dead_letter.schema")
     """Name and version of this schema."""
-    reason: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] = Field(alias="dead_letter.reason")
-    """Stable code, for example `truncated`."""
+    reason: DeadLetterReason = Field(alias="dead_letter.reason")
+    """Why the record was refused, for example `truncated` (see README.md)."""
     detail: Annotated[str, Field(max_length=512)] = Field(alias="dead_letter.detail")
     """For people: names and lengths, never audio, numbers of callers or payload."""
     topic: Annotated[str, Field(min_length=1, max_length=249)] = Field(alias="dead_letter.topic")

@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from callmood.schemas.common import Emotion, Role
+from callmood.schemas.common import AbstainReason, Emotion, Role, WithheldReason
 from callmood.schemas.parts import (
     CallId,
     Contract,
@@ -40,8 +40,8 @@ class EmotionResult(Contract):
     """Probability of `label`."""
     abstained: Flag
     """True: do not act on the label; it stays out of every aggregate."""
-    reason: Text | None = None
-    """Why the model abstains, for example `confidence_below:0.45`; null when the label stands."""
+    reason: AbstainReason | None = None
+    """Why the model abstains: `low_confidence`, or why inference failed (see README.md); null when the label stands."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -144,8 +144,8 @@ class Utterance(Contract):
     """On the call's time line."""
     emotion: EmotionResult | None = None
     """Null where the policy withholds it."""
-    withheld: Text | None = None
-    """The policy's reason when `emotion` is null, for example `policy:role_agent`."""
+    withheld: WithheldReason | None = None
+    """The policy's reason when `emotion` is null, for example `policy:role_agent` (see README.md)."""
     acoustics: AcousticsResult
     """Measured sound of the utterance."""
     quality: Quality

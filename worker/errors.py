@@ -1,26 +1,8 @@
 """Every error of the worker and its end: dead-letter, pause, retry, or stop the process."""
 
-from enum import StrEnum
+from callmood.schemas.common import DeadLetterReason
 
-
-class Reason(StrEnum):
-    """Why a record was dead-lettered. Stable: operators filter and alert on these."""
-
-    NO_KEY = "no_key"
-    NO_SCHEMA = "no_schema"
-    WRONG_SCHEMA = "wrong_schema"
-    BAD_HEADER = "bad_header"
-    BAD_PAYLOAD = "bad_payload"
-    UNKNOWN_ENCODING = "unknown_encoding"
-    UNSUPPORTED_RATE = "unsupported_rate"
-    BAD_LAYOUT = "bad_layout"
-    EMPTY = "empty"
-    TRUNCATED = "truncated"
-    TOO_LONG = "too_long"
-    FORMAT_CHANGED = "format_changed"
-    SEQ_BACKWARDS = "seq_backwards"
-    CALL_ENDED = "call_ended"
-    NOT_OURS = "not_ours"
+Reason = DeadLetterReason
 
 
 class CallmoodError(Exception):

@@ -41,7 +41,8 @@ def test_derived_files_are_current():
 
 def test_check_tells_a_stale_file_from_a_current_one(monkeypatch, tmp_path, capsys):
     """`python -m callmood.schemas --check` names what is stale and exits with 1; after writing it exits with 0."""
-    (tmp_path / "redis.md").write_text((FOLDER / "redis.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for name in ("redis.md", "README.md"):
+        (tmp_path / name).write_text((FOLDER / name).read_text(encoding="utf-8"), encoding="utf-8")
     monkeypatch.setattr("callmood.schemas.__main__.FOLDER", tmp_path)
     assert main(["--check"]) == 1
     assert "utterance.schema.json" in capsys.readouterr().out

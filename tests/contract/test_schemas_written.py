@@ -28,7 +28,7 @@ shares = (
 predictions = (
     st.none()
     | shares
-    | shares.map(lambda given: Prediction(given.probabilities, "confidence_below:0.45", 1.0, 2.0))
+    | shares.map(lambda given: Prediction(given.probabilities, "low_confidence", 1.0, 2.0))
     | st.just(Prediction(None, "inference_failed"))
 )
 

@@ -20,7 +20,7 @@ _HEARD = (Role.CUSTOMER, Role.MIXED)
 @st.composite
 def _predictions(draw):
     weights = np.array(draw(st.lists(st.integers(0, 100), min_size=4, max_size=4))) + 0.25
-    reason = draw(st.sampled_from((None, None, None, "confidence_below:0.45", "inference_failed")))
+    reason = draw(st.sampled_from((None, None, None, "low_confidence", "inference_failed")))
     return Prediction(None if reason == "inference_failed" else tuple(weights / weights.sum()), reason)
 
 

@@ -14,7 +14,7 @@ def _said(letters, *, step_ms=10_000, length_ms=4_000):
     """One utterance per letter, one every `step_ms`; a dot abstains."""
     emotion = scores.Scores()
     for number, letter in enumerate(letters):
-        prediction = _SURE[_LETTERS[letter]] if letter != "." else Prediction((0.25,) * 4, "confidence_below:0.4")
+        prediction = _SURE[_LETTERS[letter]] if letter != "." else Prediction((0.25,) * 4, "low_confidence")
         emotion = scores.add(emotion, number * step_ms, number * step_ms + length_ms, prediction)
     return emotion
 

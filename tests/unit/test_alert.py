@@ -103,7 +103,7 @@ def test_hovering_around_the_threshold_raises_once():
 def test_a_run_counts_any_negative_label_and_ignores_doubt():
     """Anger and sadness make one run; an utterance the model abstained from does not break it."""
     said = _customer(_A, Emotion.SADNESS)
-    said.append(_result(Role.CUSTOMER, 20_000, 22_000, _H, "confidence_below:0.45"))
+    said.append(_result(Role.CUSTOMER, 20_000, 22_000, _H, "low_confidence"))
     said += _customer(_A, from_ms=30_000)
     (raised,) = _judge([_RUN], said)
     assert (raised.value, raised.since_ms) == (3.0, 0)

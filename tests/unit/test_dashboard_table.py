@@ -90,7 +90,7 @@ def test_a_call_without_emotion_has_a_row_too():
 def test_doubt_leaves_no_mark_in_the_history():
     """An abstained utterance is not among the answers."""
     view = _view(Emotion.ANGER)
-    sure, doubt = _record(1, Emotion.ANGER), _record(2, Emotion.ANGER, "confidence_below:0.9")
+    sure, doubt = _record(1, Emotion.ANGER), _record(2, Emotion.ANGER, "low_confidence")
     with_doubt = _text(call_table([view], {"c": [sure, doubt]}, width=120))
     assert with_doubt == _text(call_table([view], {"c": [sure]}, width=120))
 
@@ -126,8 +126,8 @@ def test_an_utterance_line_says_everything_in_words():
 def test_withheld_and_doubtful_utterances_say_why():
     """Without a standing label the line gives the reason instead."""
     assert "no emotion (policy:role_agent)" in utterance_line(_record(1)).plain
-    doubt = utterance_line(_record(1, Emotion.ANGER, "confidence_below:0.9", times=None)).plain
-    assert "uncertain (confidence_below:0.9)  anger 0.70" in doubt
+    doubt = utterance_line(_record(1, Emotion.ANGER, "low_confidence", times=None)).plain
+    assert "uncertain (low_confidence)  anger 0.70" in doubt
 
 
 def test_an_ended_call_in_one_line():

@@ -20,7 +20,7 @@ def _results():
         start_ms = number * 4_000 + (60_000 if number > 16 else 0)
         weights = [0.2 + 1 / (3 + number), 0.2, 0.17, 0.05] if number < 14 else [0.1, 0.3, 1 / 3, 0.2]
         share = tuple(weight / sum(weights) for weight in weights)
-        reason = {4: "confidence_below:0.4", 6: "inference_failed"}.get(number)
+        reason = {4: "low_confidence", 6: "inference_failed"}.get(number)
         position = Position("audio", 0, number)
         utterance = Utterance(
             id=f"c:0:{number % 2}:{start_ms * 8}", call_id="c", stream="0", channel=number % 2,

@@ -65,8 +65,8 @@ def test_the_label_is_the_likeliest_emotion():
 
 def test_an_abstention_keeps_the_label_and_says_why():
     """The label is shown for people, and marked as not to be used."""
-    emotion = rendered(replace(PREDICTION, reason="confidence_below:0.7"))["emotion"]
-    assert (emotion["label"], emotion["abstained"], emotion["reason"]) == ("neutral", True, "confidence_below:0.7")
+    emotion = rendered(replace(PREDICTION, reason="low_confidence"))["emotion"]
+    assert (emotion["label"], emotion["abstained"], emotion["reason"]) == ("neutral", True, "low_confidence")
 
 
 def test_a_failed_inference_has_no_label():

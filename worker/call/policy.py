@@ -6,20 +6,19 @@ not. Everything that is not an emotion (talk time, silence, interruptions, loudn
 
 from typing import Any
 
-from callmood.schemas.common import Notice, Role
+from callmood.schemas.common import Notice, Role, WithheldReason
 from callmood.worker.settings import PolicySettings
 
 
-def withheld(role: Role, notice: Notice | None, settings: PolicySettings) -> str | None:
+def withheld(role: Role, notice: Notice | None, settings: PolicySettings) -> WithheldReason | None:
     """Why the model may not hear an utterance of this role, or None where it may.
 
-    The reason is stable and goes into the record: `policy:role_<role>` or `policy:no_notice`. The role is judged
-    first, so a role that is never heard has the same reason with and without notice.
+    The role is judged first, so a role that is never heard has the same reason with and without notice.
     """
     if role not in settings.emotion_roles:
-        return f"policy:role_{role.value}"
+        return WithheldReason(f"policy:role_{role.value}")
     if settings.require_notice and notice is not Notice.GIVEN:
-        return "policy:no_notice"
+        return WithheldReason.NO_NOTICE
     return None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import torch
 from torch import Tensor
 
-from callmood.schemas.common import Encoding
+from callmood.schemas.common import AbstainReason, Encoding
 from callmood.worker.engine import int8
 from callmood.worker.engine.packed import PackedModel, can_pack
 from callmood.worker.errors import ConfigurationError, ModelError
@@ -25,11 +25,11 @@ from callmood.worker.records import Prediction
 if TYPE_CHECKING:
     from callmood.worker.settings import ModelSettings
 
-TOO_SHORT: Final = "too_short"
-LOW_CONFIDENCE: Final = "low_confidence"
-NOT_FINITE: Final = "not_finite"
-FAILED: Final = "inference_failed"
-OUT_OF_MEMORY: Final = "out_of_memory"
+TOO_SHORT: Final = AbstainReason.TOO_SHORT
+LOW_CONFIDENCE: Final = AbstainReason.LOW_CONFIDENCE
+NOT_FINITE: Final = AbstainReason.NOT_FINITE
+FAILED: Final = AbstainReason.INFERENCE_FAILED
+OUT_OF_MEMORY: Final = AbstainReason.OUT_OF_MEMORY
 
 DType = Literal["fp32", "bf16", "int8", "int8+bf16"]
 INT8: Final = ("int8", "int8+bf16")
