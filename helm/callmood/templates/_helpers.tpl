@@ -54,7 +54,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- end }}
 
-{{/* The drain deadline of the worker, in whole seconds. */}}
+{{/* The drain timeout of the worker, in whole seconds. */}}
 {{- define "callmood.drainSeconds" -}}
 {{- ceil (dig "worker" "drain_timeout_s" 20.0 .Values.config) }}
 {{- end }}
@@ -63,7 +63,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- dig "worker" "health_port" 8080 .Values.config }}
 {{- end }}
 
-{{/* Settings as environment variables: what the chart decides, and config. Lists are comma-separated. */}}
+{{/* Settings as environment variables: those that the chart decides, and config. Lists are comma-separated. */}}
 {{- define "callmood.settings" -}}
 CALLMOOD_KAFKA__MEMBERSHIP: {{ .Values.membership }}
 CALLMOOD_MODEL__PATH: {{ include "callmood.modelPath" . | quote }}
@@ -198,7 +198,7 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{/* A container of the image, with the worker's own settings; command is what it runs. */}}
+{{/* A container of the image with the worker's settings; `command` is its command. */}}
 {{- define "callmood.container" -}}
 image: {{ include "callmood.image" .root | quote }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
@@ -223,7 +223,7 @@ volumeMounts:
 {{- toYaml $resources }}
 {{- end }}
 
-{{/* Where a pod may stand: the taint of the GPU, what the values say, and apart from its like. */}}
+{{/* Scheduling of a pod: toleration of the GPU taint, the values, and the topology spread. */}}
 {{- define "callmood.placement" -}}
 serviceAccountName: {{ include "callmood.serviceAccount" . }}
 automountServiceAccountToken: false
