@@ -13,7 +13,7 @@ LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulati
 WAITING := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
+.PHONY: help setup demo test lint light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ lint: $(READY) ## style, types, imports, and what is generated
 
 light: $(READY) ## the tests that need no server
 	$(PYTEST) --numprocesses auto -m 'not integration and not slow' $(LIGHT)
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus --quick
+
+cpus: $(READY) ## the engine's tests as each smaller CPU would run them, and which ran nowhere
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus
 
 check: lint light ## what must hold before a commit: lint, and the tests that need no server
 

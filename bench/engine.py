@@ -13,6 +13,7 @@ import sys
 import time
 import timeit
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final, NamedTuple
 
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from callmood.bench.synthetic import LONGEST_S, duration_s, lengths_s, speak
 from callmood.schemas.common import EMOTIONS
-from callmood.worker.engine import int8
+from callmood.worker.engine import bf16, int8
 from callmood.worker.engine.batch import Batcher
-from callmood.worker.engine.infer import CLOSE, INT8, DType, Engine
+from callmood.worker.engine.infer import Engine
+from callmood.worker.engine.plan import INT8, RECHECK_BELOW, DType, Plan
 from callmood.worker.model import audio
 from callmood.worker.model.audio import Sound
 from callmood.worker.model.checkpoints import HeadKind, own_name
@@ -44,31 +46,21 @@ _LARGE: Final[dict[str, Any]] = {
 SHAPES: Final[dict[str, dict[str, Any]]] = {"base": _BASE, "large": _BASE | _LARGE}
 BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32)
 _TYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}  # of a matrix product; else int8
+PEAK_SIZES: Final = {"cuda": 4096, "cpu": 2048}
+"""Rows of the square matrices whose product is taken as the peak."""
 _LOADS: Final = (0.5, 0.7, 0.9)
 
 
-class Way(NamedTuple):
-    """How the engine computes; see `Engine`."""
-
-    dtype: DType
-    packed: bool
-    recheck_below: float = 0.0
-
-    def __str__(self) -> str:
-        rechecked = ", rechecked" if self.recheck_below else ""
-        return f"engine, {'packed' if self.packed else 'padded'}, {self.dtype}{rechecked}"
-
-
-WAYS: Final = (
-    Way("fp32", packed=False),
-    Way("fp32", packed=True),
-    Way("bf16", packed=False),
-    Way("bf16", packed=True),
-    Way("bf16", packed=True, recheck_below=CLOSE),
-    Way("int8", packed=True),
-    Way("int8", packed=True, recheck_below=CLOSE),
-    Way("int8+bf16", packed=True),
-    Way("int8+bf16", packed=True, recheck_below=CLOSE),
+PLANS: Final = (
+    Plan(),
+    Plan(packed=True),
+    Plan(dtype="bf16"),
+    Plan(dtype="bf16", packed=True),
+    Plan(dtype="bf16", packed=True, recheck_below=RECHECK_BELOW),
+    Plan(dtype="int8", packed=True),
+    Plan(dtype="int8", packed=True, recheck_below=RECHECK_BELOW),
+    Plan(dtype="int8+bf16", packed=True),
+    Plan(dtype="int8+bf16", packed=True, recheck_below=RECHECK_BELOW),
 )
 
 
@@ -119,9 +111,11 @@ def flop_per_second(shape: str) -> float:
     return {"base": 14.2e9, "large": 36.8e9}[shape]
 
 
+@functools.cache
 def matrix_peak(dtype: DType, device: str) -> float:
     """FLOP/s of large matrix products here, the best of several."""
-    size, best = 4096 if device == "cuda" else 2048, 0.0
+    size = PEAK_SIZES[device]
+    best = 0.0
     one = torch.randn(size, size, device=device).to(_TYPES.get(dtype, torch.int8))
     multiply = torch._int_mm if dtype in INT8 else torch.mm  # noqa: SLF001 - torch has no other product of int8
     for _ in range(5):
@@ -236,36 +230,48 @@ def run(options: argparse.Namespace) -> int:
         reference, model = build(options.shape, [speak(2.0, next(seeds)) for _ in range(100)])
     share = waste(sounds, options.batch_seconds)
     _say(f"{len(sounds)} utterances, {sum(map(duration_s, sounds)):.0f} s; {share:.1%} of padded batches is padding")
-    best = max(_told(pipeline_rates(reference.to(device), sets, device)), key=lambda row: row.rate).rate
-    found: dict[Way, float] = {}
+    best = max(_printed(pipeline_rates(reference.to(device), sets, device)), key=lambda row: row.rate).rate
+    found: dict[Plan, float] = {}
     expected: list[int] = []
-    for way in _ways(device):
-        engine = _engine(model, way, sounds, device)
+    for plan in plans(device):
+        engine = _engine(model, plan, sounds)
         fast = rate(functools.partial(labels, engine, batch_seconds=options.batch_seconds), sets)
-        found[way] = fast
-        peak = matrix_peak(way.dtype, device)
+        found[plan] = fast
+        peak = matrix_peak(plan.dtype, device)
         of_peak = fast * flop_per_second(options.shape) / peak
-        _say(f"{way!s:36} {fast:8.2f} s/s {fast / best:6.2f} x  {of_peak:4.0%} of {peak / 1e12:.2f} TFLOP/s")
-        if way.packed or device == "cuda":
+        _say(f"{name_of(plan):36} {fast:8.2f} s/s {fast / best:6.2f} x  {of_peak:4.0%} of {peak / 1e12:.2f} TFLOP/s")
+        if plan.packed or device == "cuda":
             expected = _compare(engine, others, expected, options.batch_seconds)
-    way, fast = max(found.items(), key=lambda item: item[1])
-    engine = _engine(model, way, sounds, device)
+    plan, fast = max(found.items(), key=lambda item: item[1])
+    engine = _engine(model, plan, sounds)
     for load in _LOADS:
         took = latencies_ms(engine, sounds, load * fast, options.batch_seconds)
-        _say(f"{way} at {load:.0%} load: p50 {np.percentile(took, 50):.0f} ms, p99 {np.percentile(took, 99):.0f} ms")
+        p50, p99 = np.percentile(took, (50, 99))
+        _say(f"{name_of(plan)} at {load:.0%} load: p50 {p50:.0f} ms, p99 {p99:.0f} ms")
     return 0
 
 
-def _ways(device: str) -> list[Way]:
-    """Those that a worker may be told to take there."""
+def plans(device: str) -> list[Plan]:
+    """Those that are worth measuring there: without the CPU's own products bfloat16 and int8 take minutes."""
     if device == "cuda":
-        return [way for way in WAYS if way.dtype not in INT8 and not way.recheck_below]
-    return [way for way in WAYS if way.dtype not in INT8 or int8.is_available()]
+        return [replace(plan, device=device) for plan in PLANS if plan.dtype not in INT8 and not plan.recheck_below]
+    left_out = {dtype for dtype in INT8 if not int8.is_available()}
+    if not bf16.is_available():
+        left_out |= {"bf16", "int8+bf16"}
+    if left_out:
+        _say(f"left out, because this CPU has no products for it: {', '.join(sorted(left_out))}")
+    return [plan for plan in PLANS if plan.dtype not in left_out]
 
 
-def _engine(model: EmotionModel, way: Way, sounds: Sequence[Sound], device: str) -> Engine:
+def name_of(plan: Plan) -> str:
+    """The plan, in the words of the tables."""
+    rechecked = ", rechecked" if plan.recheck_below else ""
+    return f"engine, {'packed' if plan.packed else 'padded'}, {plan.dtype}{rechecked}"
+
+
+def _engine(model: EmotionModel, plan: Plan, sounds: Sequence[Sound]) -> Engine:
     """An engine that has run already."""
-    engine = Engine(model.to(device), dtype=way.dtype, packed=way.packed, recheck_below=way.recheck_below)
+    engine = Engine(model, plan)
     engine.predict(sounds[:2])
     return engine
 
@@ -286,7 +292,7 @@ def _compare(engine: Engine, sounds: Sequence[Sound], expected: list[int], batch
     return expected
 
 
-def _told(rows: Iterator[Row]) -> Iterator[Row]:
+def _printed(rows: Iterator[Row]) -> Iterator[Row]:
     for row in rows:
         _say(f"{row.name:36} {row.rate:8.2f} s/s")
         yield row

@@ -22,6 +22,7 @@ written per record. Never in a log: audio, payloads, telephone numbers, credenti
 """
 _FIELDS: Final = {
     "assigned": "number of partitions given to this process",
+    "batch_seconds": "length of the largest batch from now on, padding included, in s",
     "call": "a hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
     "confidence": "probability of the label, 0 to 1",
@@ -40,6 +41,7 @@ _FIELDS: Final = {
     "lost": "number of records",
     "name": "of a process",
     "number": "of the utterance in its call, from 1",
+    "off_by": "the most that a probability was off in a trial, 0 to 1",
     "offset": "of the record in its partition, or where reading waits",
     "other": "another partition",
     "packed": "whether nothing but audio is computed, no padding",
@@ -53,6 +55,7 @@ _FIELDS: Final = {
     "stall_s": "longest stall that is allowed, in s",
     "start_ms": "start of the speech, in ms of the call",
     "topic": "of the partition",
+    "utterances": "number in the batch",
     "value": "by which the rule fired",
     "watermark": "offset from which the partition is read",
     "why": "why the partition cannot be taken over yet",
@@ -78,11 +81,18 @@ def lines() -> Iterator[Line]:
                     args=[first, *_],
                 ):
                     level, own = ("error", ("exception",)) if method == "exception" else (method, ())
-                    named = (_RENDERED.get(word.arg, word.arg) for word in node.keywords if word.arg)
+                    named = (_RENDERED.get(name, name) for word in node.keywords for name in _names(word))
                     for event in _texts(first):
                         yield Line(event, level, (*named, *own))
                 case _:
                     pass
+
+
+def _names(word: ast.keyword) -> list[str]:
+    """The fields that an argument makes: itself, or the keys of the standard library's `extra`."""
+    if word.arg == "extra" and isinstance(word.value, ast.Dict):
+        return [str(ast.literal_eval(key)) for key in word.value.keys if key]
+    return [word.arg] if word.arg else []
 
 
 def _texts(node: ast.expr) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ class InferenceProcess:
         from callmood.worker.inference.serve import serve
         from callmood.worker.settings import ModelSettings
 
+        folder.mkdir(exist_ok=True)
         self.address = f"ipc://{folder}/socket"
         self._clients = []
         configured = ModelSettings(path=str(path), device="cpu", threads=1, **settings)
@@ -106,11 +108,24 @@ def inference(_shared_inference):
 @pytest.fixture
 def start_inference():
     """Starts a process of the test's own: `start_inference(path, **settings)`."""
+    with _starting() as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def start_shared_inference():
+    """As `start_inference`, for processes that the tests of a file share: each takes seconds to import torch."""
+    with _starting() as start:
+        yield start
+
+
+@contextmanager
+def _starting():
     folder = Path(tempfile.mkdtemp(prefix="callmood-"))
     started = []
 
     def start(path, **settings):
-        started.append(InferenceProcess(path, folder, **settings))
+        started.append(InferenceProcess(path, folder / f"{len(started)}", **settings))
         return started[-1]
 
     yield start

@@ -1,6 +1,5 @@
 """The client and the real inference process: what is asked is answered, once, to the one who asked."""
 
-import signal
 import time
 
 import numpy as np
@@ -9,7 +8,6 @@ import pytest
 from callmood.schemas.common import Encoding, Role
 from callmood.worker import g711
 from callmood.worker.engine.infer import TOO_SHORT, open_engine
-from callmood.worker.inference.serve import BEAT_S
 from callmood.worker.records import Acoustics, Cut, Position, Utterance
 from callmood.worker.settings import ModelSettings
 
@@ -47,17 +45,29 @@ def submit(client, one):
     client.submit(one.id, one)
 
 
-def answers(client, *, timeout_s=120.0):
-    """Everything that is in flight, by utterance id; no id may be answered twice."""
+def answers(client, expected, *, timeout_s=120.0):
+    """The answers to `expected` utterances, by their ids; no id may be answered twice, and nothing else may come."""
     found = {}
     deadline_s = time.monotonic() + timeout_s
-    while client.in_flight and time.monotonic() < deadline_s:
+    while len(found) < expected and time.monotonic() < deadline_s:
         for id_, prediction in client.collect():
             assert id_ not in found
             found[id_] = prediction
         time.sleep(0.002)
-    assert client.in_flight == 0
+    assert len(found) == expected
     return found
+
+
+def newest_beat(client, *, timeout_s=120.0):
+    """A beat that was sent after all that the client has received."""
+    client.collect()
+    before = client.beat
+    deadline_s = time.monotonic() + timeout_s
+    while client.beat is before and time.monotonic() < deadline_s:
+        assert client.collect() == []
+        time.sleep(0.002)
+    assert client.beat is not before
+    return client.beat
 
 
 def test_answers_are_those_of_the_engine(inference, random_bundle):
@@ -70,8 +80,7 @@ def test_answers_are_those_of_the_engine(inference, random_bundle):
     ]
     for one in asked:
         submit(client, one)
-    assert client.in_flight == len(asked)
-    found = answers(client)
+    found = answers(client, len(asked))
     engine = open_engine(ModelSettings(path=str(random_bundle), device="cpu"))
     for one in asked:
         [expected] = engine.predict([(one.encoding, one.rate_hz, one.audio)])
@@ -81,7 +90,7 @@ def test_answers_are_those_of_the_engine(inference, random_bundle):
 
 
 def test_the_model_makes_itself_known(inference):
-    """A client learns which model answers, as soon as it is warm, and not before it hears of it."""
+    """A client learns which model answers from the first beat of a warm process, and not before."""
     client = inference.client()
     assert client.model is None
     inference.wait_until_warm(client)
@@ -96,8 +105,8 @@ def test_every_client_gets_its_own_answers(inference):
     submit(first, utterance("same id", seconds=1.0, seed=1))
     submit(second, utterance("same id", seconds=0.01, seed=2))
     submit(second, utterance("other", seconds=0.5, seed=3))
-    assert answers(second)["same id"].reason == TOO_SHORT
-    found = answers(first)
+    assert answers(second, 2)["same id"].reason == TOO_SHORT
+    found = answers(first, 1)
     assert set(found) == {"same id"}
     assert found["same id"].probabilities is not None
 
@@ -106,9 +115,9 @@ def test_an_utterance_without_audio_is_answered(inference):
     """Nothing to hear is too short, and the process goes on."""
     client = inference.client()
     submit(client, utterance("empty", seconds=0.0))
-    assert answers(client)["empty"].reason == TOO_SHORT
+    assert answers(client, 1)["empty"].reason == TOO_SHORT
     submit(client, utterance("next"))
-    assert answers(client)["next"].probabilities is not None
+    assert answers(client, 1)["next"].probabilities is not None
 
 
 def test_what_is_in_flight_is_not_asked_twice(inference):
@@ -116,10 +125,10 @@ def test_what_is_in_flight_is_not_asked_twice(inference):
     client = inference.client()
     for _ in range(3):
         submit(client, utterance("again"))
-    assert client.in_flight == 1
-    assert set(answers(client)) == {"again"}
+    assert set(answers(client, 1)) == {"again"}
     submit(client, utterance("again"))
-    assert set(answers(client)) == {"again"}
+    submit(client, utterance("other"))
+    assert set(answers(client, 2)) == {"again", "other"}
 
 
 def test_a_client_that_vanished_costs_nothing(inference):
@@ -129,63 +138,60 @@ def test_a_client_that_vanished_costs_nothing(inference):
     started_s = time.monotonic()
     for index in range(20):
         submit(here, utterance(f"measured {index}", seconds=15.0))
-    answers(here)
+    answers(here, 20)
     each_s = (time.monotonic() - started_s) / 20
     for index in range(400):
         submit(gone, utterance(f"left behind {index}", seconds=15.0))
-    while not gone.collect():
+    while not (answered := gone.collect()):
         time.sleep(0.002)
-    left_s = (gone.in_flight - 1) * each_s
+    left_s = (400 - len(answered) - 1) * each_s
     gone.close()
     started_s = time.monotonic()
     submit(here, utterance("served"))
-    assert set(answers(here)) == {"served"}
+    assert set(answers(here, 1)) == {"served"}
     assert time.monotonic() - started_s < left_s / 4
 
 
-def test_what_runs_cost_bounds_the_next_batches(start_inference, random_bundle):
+@pytest.fixture(scope="module")
+def one_by_one(start_shared_inference, random_bundle):
+    """A process whose runs always take longer than they may, and in which all utterances are close calls."""
+    return start_shared_inference(random_bundle, dtype="bf16", recheck_below=1.0, batch_ms=0.001)
+
+
+@pytest.fixture(scope="module")
+def padded(start_shared_inference, random_bundle):
+    """A process with padded batches in float32."""
+    return start_shared_inference(random_bundle, packed="off", dtype="fp32", recheck_below=1.0)
+
+
+def test_what_runs_cost_bounds_the_next_batches(one_by_one):
     """Once runs are known to be longer than they may be, utterances go one by one."""
-
-    def batches(client, name):
-        for number in range(30):
-            submit(client, utterance(f"{name} {number}"))
-        return len({prediction.inference_ms for prediction in answers(client).values()})
-
-    inference = start_inference(random_bundle, batch_ms=0.001)
-    client = inference.client()
-    inference.wait_until_warm(client)
+    client = one_by_one.client()
+    one_by_one.wait_until_warm(client)
     submit(client, utterance("first"))
-    answers(client)
-    assert batches(client, "slow") > 25
+    answers(client, 1)
+    for number in range(30):
+        submit(client, utterance(f"slow {number}"))
+    assert len({prediction.inference_ms for prediction in answers(client, 30).values()}) > 25
 
 
-def test_padding_is_told_with_the_beats(start_inference, random_bundle):
-    """Padded batches of 1.0 and 0.95 s have some padding; packed ones have none."""
-    for packed in ("off", "on"):
-        inference = start_inference(random_bundle, packed=packed)
-        client = inference.client()
-        inference.wait_until_warm(client)
+def test_padding_is_reported_with_the_beats(padded, one_by_one):
+    """Padded batches of 1.0 and 0.95 s have some padding, and the newest beat has its share; packed ones have none."""
+    for started in (padded, one_by_one):
+        client = started.client()
+        started.wait_until_warm(client)
         for number in range(40):
-            submit(client, utterance(f"{packed} {number}", seconds=1.0 if number % 2 else 0.95))
-        answers(client)
-        time.sleep(2 * BEAT_S)
-        client.collect()
-        assert (client.beat.padding > 0) == (packed == "off")
-        inference.send(signal.SIGKILL)
-        inference.exit_code()
+            submit(client, utterance(f"{number}", seconds=1.0 if number % 2 else 0.95))
+        answers(client, 40)
+        assert (newest_beat(client).padding > 0) == (started is padded)
 
 
-def test_what_is_computed_again_is_told_with_the_beats(start_inference, random_bundle):
-    """All utterances are if all are close calls, and none are in float32."""
-    for dtype, share in (("bf16", 1), ("fp32", 0)):
-        inference = start_inference(random_bundle, dtype=dtype, recheck_below=1.0, batch_ms=0.001)
-        client = inference.client()
-        inference.wait_until_warm(client)
+def test_what_is_computed_again_is_reported_with_the_beats(padded, one_by_one):
+    """All utterances are if all are close calls in bfloat16, and none are in float32: the newest beat has the share."""
+    for started, share in ((one_by_one, 1), (padded, 0)):
+        client = started.client()
+        started.wait_until_warm(client)
         for number in range(100):
-            submit(client, utterance(f"{dtype} {number}"))
-        answers(client)
-        time.sleep(2 * BEAT_S)
-        client.collect()
-        assert client.beat.rechecked == pytest.approx(share, abs=0.15)
-        inference.send(signal.SIGKILL)
-        inference.exit_code()
+            submit(client, utterance(f"{number}"))
+        answers(client, 100)
+        assert newest_beat(client).rechecked == pytest.approx(share, abs=0.15)

@@ -1,22 +1,28 @@
-"""Batch invariance: what an utterance is batched, padded or packed with does not change what is heard in it."""
+"""Batch invariance: the utterances beside it, padding and packing do not change an utterance's probabilities."""
+
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from cpu import marks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import BASE, LARGE, SIZE
 
 from callmood.schemas.common import Encoding
 from callmood.worker import g711
-from callmood.worker.engine.infer import INT8, Engine
-from callmood.worker.engine.packed import PackedModel, _more, can_pack
+from callmood.worker.engine.infer import Engine
+from callmood.worker.engine.packed import PackedModel, can_pack, rows_to_fill
+from callmood.worker.engine.plan import INT8, Plan
 from callmood.worker.model.checkpoints import HeadKind
 from callmood.worker.model.model import EmotionModel
 
 SHAPES = {"base": BASE, "large": LARGE}
 LONGEST = 20_000
+EACH = 20
+"""Cases of a property share the examples of the loaded profile: each gets one in so many."""
 
 
 def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config, **more):
@@ -29,9 +35,21 @@ def build(shape, head, *, weighted=True, kind=transformers.Wav2Vec2Config, **mor
     return model
 
 
-MODELS = {(shape, head): build(shape, head) for shape in SHAPES for head in HeadKind}
-NORMED = build("base", HeadKind.MEAN_LINEAR, kind=transformers.HubertConfig, conv_pos_batch_norm=True)
-torch.nn.init.normal_(NORMED.encoder.encoder.pos_conv_embed.batch_norm.bias)
+@cache
+def model_of(shape, head, kind=transformers.Wav2Vec2Config):
+    """A model that tests share: none changes it."""
+    return build(shape, head, kind=kind)
+
+
+@cache
+def normed():
+    """A HuBERT with a batch norm before its positional convolution."""
+    model = build("base", HeadKind.MEAN_LINEAR, kind=transformers.HubertConfig, conv_pos_batch_norm=True)
+    torch.nn.init.normal_(model.encoder.encoder.pos_conv_embed.batch_norm.bias)
+    return model
+
+
+few = settings(max_examples=max(1, settings.default.max_examples // EACH))
 lengths = st.lists(st.integers(400, LONGEST), min_size=1, max_size=5)
 
 
@@ -43,18 +61,18 @@ def batch(samples, garbage):
     return waveforms, torch.tensor(samples)
 
 
-# WavLM, whose attention looks at distances, is not packed.
-WAVLM = {(shape, head): build(shape, head, kind=transformers.WavLMConfig) for shape in SHAPES for head in HeadKind}
-
-
-@pytest.mark.parametrize("models", [MODELS, WAVLM], ids=["wav2vec2", "wavlm"])
+@pytest.mark.parametrize("kind", [transformers.Wav2Vec2Config, transformers.WavLMConfig])
 @pytest.mark.parametrize("head", list(HeadKind))
 @pytest.mark.parametrize("shape", SHAPES)
-@settings(max_examples=25)
+@few
 @given(samples=lengths, garbage=st.sampled_from([0.0, 9.0, float("nan")]))
-def test_alone_padded_and_packed_are_the_same(models, shape, head, samples, garbage):
-    """Probabilities differ by less than 1e-5 between the utterance alone, in a padded batch and in a packed one."""
-    model = models[shape, head]
+def test_alone_padded_and_packed_are_the_same(kind, shape, head, samples, garbage):
+    """Probabilities differ by less than 1e-5 between the utterance alone, in a padded batch and in a packed one.
+
+    WavLM, whose attention looks at distances, is not packed.
+    """
+    model = model_of(shape, head, kind)
+    assert can_pack(model) == (kind is not transformers.WavLMConfig)
     ways = [model, PackedModel(model)] if can_pack(model) else [model]
     waveforms, counts = batch(samples, garbage)
     with torch.inference_mode():
@@ -79,8 +97,9 @@ def test_packed_in_bfloat16_stays_near(shape):
     torch.testing.assert_close(together, alone.softmax(1), atol=0.02, rtol=0)
 
 
-@pytest.mark.parametrize(("shape", "head"), MODELS)
-def test_filler_is_not_heard(shape, head, monkeypatch):
+@pytest.mark.parametrize("head", list(HeadKind))
+@pytest.mark.parametrize("shape", SHAPES)
+def test_filler_changes_nothing(shape, head, monkeypatch):
     """In bfloat16 utterances are filled up to one of a few sizes: the probabilities are those without, alone or not."""
     model = build(shape, head).to(torch.bfloat16)
     packed = PackedModel(model)
@@ -89,7 +108,7 @@ def test_filler_is_not_heard(shape, head, monkeypatch):
         with torch.inference_mode():
             filled = packed(waveforms, counts).softmax(1)
             with monkeypatch.context() as without:
-                without.setattr("callmood.worker.engine.packed._more", lambda _: 0)
+                without.setattr("callmood.worker.engine.packed.rows_to_fill", lambda _: 0)
                 exact = packed(waveforms, counts).softmax(1)
         assert filled.shape == exact.shape == (len(samples), 4)
         torch.testing.assert_close(filled, exact, atol=0.01, rtol=0)
@@ -97,19 +116,20 @@ def test_filler_is_not_heard(shape, head, monkeypatch):
 
 def test_filler_is_little_and_sizes_are_few():
     """At most an eighth is added, and an octave has eight sizes."""
-    sizes = [count + _more(count) for count in range(1, 1 << 15)]
+    sizes = [count + rows_to_fill(count) for count in range(1, 1 << 15)]
     assert all(count <= size <= count * 9 / 8 for count, size in enumerate(sizes, 1))
     assert len({size for size in sizes if 1 << 10 <= size < 1 << 14}) == 4 * 8
 
 
-@settings(max_examples=25)
+@few
 @given(samples=lengths)
-def test_the_batch_norm_of_some_encoders_hears_no_padding(samples):
+def test_the_batch_norm_of_some_encoders_ignores_padding(samples):
     """HuBERT with a batch norm before its positional convolution: alone, padded and packed are the same within 1e-5."""
     waveforms, counts = batch(samples, 9.0)
+    model = normed()
     with torch.inference_mode():
-        alone = torch.cat([NORMED(waveforms[n : n + 1, :c], counts[n : n + 1]) for n, c in enumerate(samples)])
-        for way in (NORMED, PackedModel(NORMED)):
+        alone = torch.cat([model(waveforms[n : n + 1, :c], counts[n : n + 1]) for n, c in enumerate(samples)])
+        for way in (model, PackedModel(model)):
             torch.testing.assert_close(way(waveforms, counts).softmax(1), alone.softmax(1), atol=1e-5, rtol=0)
 
 
@@ -126,7 +146,7 @@ def test_heads_without_a_weighted_sum_are_packed_too(shape, kind):
 
 
 def sound(samples, seed, encoding):
-    """A tone in noise, as the call's codec has it."""
+    """A tone in noise, in the call's codec."""
     rng = np.random.default_rng(seed)
     shape = np.sin(np.arange(samples) * rng.uniform(0.05, 1.5)) + rng.normal(size=samples) * rng.uniform(0, 1)
     values = (shape * rng.uniform(100, 8_000)).astype(np.int16)
@@ -135,6 +155,13 @@ def sound(samples, seed, encoding):
     return encoding, 16_000, values.tobytes()
 
 
+PLANS = [
+    pytest.param(Plan(), id="padded"),
+    *(
+        pytest.param(Plan(dtype=dtype, packed=True), marks=marks(dtype), id=dtype)
+        for dtype in ("fp32", "int8", "int8+bf16")
+    ),
+]
 SOUNDS = st.lists(
     st.tuples(st.integers(400, 24_000), st.integers(0, 2**32), st.sampled_from([Encoding.PCMU, Encoding.S16LE])),
     min_size=2,
@@ -142,17 +169,18 @@ SOUNDS = st.lists(
 )
 
 
-@pytest.mark.parametrize(("dtype", "packed"), [("fp32", False), ("fp32", True), ("int8", True), ("int8+bf16", True)])
-@pytest.mark.parametrize(("shape", "head"), MODELS)
-@settings(max_examples=30)
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("head", list(HeadKind))
+@pytest.mark.parametrize("shape", SHAPES)
+@few
 @given(descriptions=SOUNDS)
-def test_alone_or_in_company_the_probabilities_are_equal(shape, head, dtype, packed, descriptions):
+def test_alone_or_in_company_the_probabilities_are_equal(shape, head, plan, descriptions):
     """Through the whole engine, any lengths, codecs and neighbours: the same within 1e-5, in int8 1e-6."""
-    engine = Engine(MODELS[shape, head], dtype=dtype, packed=packed)
+    engine = Engine(model_of(shape, head), plan)
     sounds = [sound(*description) for description in descriptions]
     together = engine.predict(sounds)
     for prediction, one in zip(together, sounds, strict=True):
         [alone] = engine.predict([one])
         assert prediction.probabilities == pytest.approx(
-            alone.probabilities, rel=0, abs=1e-6 if dtype in INT8 else 1e-5
+            alone.probabilities, rel=0, abs=1e-6 if plan.dtype in INT8 else 1e-5
         )

@@ -4,12 +4,14 @@ import re
 
 import numpy as np
 import pytest
+from cpu import needs_bf16, needs_int8
 from tiny import SIZE
 
 from callmood.__main__ import main
 from callmood.bench import engine
-from callmood.bench.engine import batches, build, labels, latencies_ms, waste
+from callmood.bench.engine import batches, build, labels, latencies_ms, plans, waste
 from callmood.bench.synthetic import duration_s, lengths_s, speak
+from callmood.worker.engine import bf16, int8
 from callmood.worker.engine.infer import Engine
 
 TINY = SIZE | {"classifier_proj_size": 16, "use_weighted_layer_sum": True, "num_labels": 4}
@@ -19,6 +21,8 @@ TINY = SIZE | {"classifier_proj_size": 16, "use_weighted_layer_sum": True, "num_
 def _small_shape(monkeypatch):
     monkeypatch.setitem(engine.SHAPES, "base", TINY)
     monkeypatch.setattr(engine, "BATCH_SIZES", (1, 2))
+    monkeypatch.setitem(engine.PEAK_SIZES, "cpu", 256)
+    engine.matrix_peak.cache_clear()
 
 
 def test_lengths_are_those_of_calls():
@@ -55,14 +59,52 @@ def test_every_arrival_is_answered():
 
 
 def test_the_command_prints_its_tables(capsys):
-    """Pipeline, the engine's ways, agreement and delays: each has its line."""
+    """Pipeline, the engine's plans, agreement and delays: each has its line."""
     assert main(["bench", "engine", "--utterances", "6", "--agreement", "12"]) == 0
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for line in (
         r"pipeline, batches of 2 +\d",
         r"engine, padded, fp32 +\d",
-        r"engine, packed, int8, rechecked +\d.* x ",
-        r"12 labels, \d+\.\d\d% as in fp32; \d+\.\d% computed again",
+        r"engine, packed, fp32 +\d.* x ",
+        r"12 labels: anger \d+%",
         r"at 90% load: p50 \d+ ms, p99 \d+ ms",
     ):
-        assert re.search(line, told), told
+        assert re.search(line, printed), printed
+
+
+@needs_int8
+@needs_bf16
+def test_the_command_compares_labels_with_those_of_float32(capsys):
+    """Where the CPU has other types, each has its line, with the share of labels that are float32's."""
+    assert main(["bench", "engine", "--utterances", "6", "--agreement", "12"]) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        r"engine, packed, bf16 +\d.* x ",
+        r"engine, packed, int8, rechecked +\d.* x ",
+        r"12 labels, \d+\.\d\d% as in fp32; \d+\.\d% computed again",
+    ):
+        assert re.search(line, printed), printed
+
+
+@pytest.mark.parametrize(
+    ("has_int8", "has_bf16", "left"),
+    [
+        (True, True, {"fp32", "bf16", "int8", "int8+bf16"}),
+        (True, False, {"fp32", "int8"}),
+        (False, True, {"fp32", "bf16"}),
+        (False, False, {"fp32"}),
+    ],
+)
+def test_types_without_products_of_the_cpu_are_left_out(monkeypatch, has_int8, has_bf16, left):
+    """They would take minutes and mean nothing; the command prints which they are."""
+    monkeypatch.setattr(int8, "is_available", lambda: has_int8)
+    monkeypatch.setattr(bf16, "is_available", lambda: has_bf16)
+    assert {plan.dtype for plan in plans("cpu")} == left
+
+
+def test_a_gpu_is_measured_in_its_own_types():
+    """On a GPU there is no int8, and nothing is computed again by default."""
+    assert {(plan.device, plan.dtype, plan.recheck_below) for plan in plans("cuda")} == {
+        ("cuda", "fp32", 0.0),
+        ("cuda", "bf16", 0.0),
+    }

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from cpu import dtypes, without_int8
 
 from callmood.schemas.common import Encoding
-from callmood.worker.engine import infer
+from callmood.worker.engine import bf16, infer
 from callmood.worker.engine.infer import (
     FAILED,
     LOW_CONFIDENCE,
@@ -18,6 +19,8 @@ from callmood.worker.engine.infer import (
     Engine,
     open_engine,
 )
+from callmood.worker.engine.packed import PackedModel, can_pack
+from callmood.worker.engine.plan import RECHECK_BELOW, Plan
 from callmood.worker.errors import ConfigurationError, ModelError
 from callmood.worker.model import audio
 from callmood.worker.model.checkpoints import Calibration, HeadKind
@@ -157,7 +160,9 @@ def test_what_fits_into_memory_is_remembered(model, caplog):
     found = engine.predict([sound(8_000, seed) for seed in range(16)])
     assert all(prediction.probabilities for prediction in found)
     assert engine.batch_seconds == 1.0
-    assert "out of memory with 16 utterances" in caplog.text
+    assert {record.message for record in caplog.records} == {"out of memory: batches are smaller from now on"}
+    sizes = [(record.utterances, record.batch_seconds) for record in caplog.records]
+    assert sizes[:3] == [(16, 4.0), (8, 2.0), (4, 1.0)]
 
 
 def test_an_utterance_that_never_fits_harms_only_its_own(model):
@@ -171,7 +176,7 @@ def test_an_utterance_that_never_fits_harms_only_its_own(model):
 def test_packed_or_padded_the_predictions_are_the_same(model, packed):
     """The setting chooses how it is computed, not what comes out; each utterance is as it is alone."""
     sounds = [sound(8_000), sound(400, 1), sound(21_000, 2)]
-    found = Engine(model, packed=packed).predict(sounds)
+    found = Engine(model, Plan(packed=packed)).predict(sounds)
     for one, prediction in zip(sounds, found, strict=True):
         [alone] = Engine(model).predict([one])
         assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-5)
@@ -186,7 +191,7 @@ def test_nothing_of_a_batch_waits_for_its_device(norm, head):
     _, _, data = sound(8_000)
     sounds = [(encoding, rate_hz, data) for encoding in Encoding for rate_hz in (8_000, 16_000, 48_000)]
     with torch.inference_mode():
-        probabilities = Engine(model)._calibrated(model(*audio.prepare(sounds, "meta")))
+        probabilities = Engine(model, Plan(device="meta"))._calibrated(model(*audio.prepare(sounds, "meta")))
     assert probabilities.shape == (12, 4)
 
 
@@ -200,16 +205,27 @@ def test_a_model_that_fails_on_everything_is_not_hidden(model):
         engine.warm_up()
 
 
-@pytest.mark.parametrize("dtype", ["auto", "fp32", "bf16", "int8", "int8+bf16"])
+@pytest.mark.parametrize("dtype", dtypes("auto", "fp32", "bf16", "int8", "int8+bf16"))
 def test_an_engine_is_opened_from_a_bundle(model, tmp_path, dtype):
-    """On a CPU `auto` is float32; bfloat16 and int8 work there and say nearly the same."""
+    """For a small model on a CPU `auto` is float32; bfloat16 and int8 give nearly the same probabilities."""
     save_bundle(model, tmp_path, Release("m", "1", "r"), storage=torch.float32)
     engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype=dtype))
     engine.warm_up()
-    assert engine.model.info.id == "m"
-    assert engine.dtype == ("fp32" if dtype == "auto" else dtype)
+    assert engine.info.id == "m"
+    assert engine.plan.dtype == ("fp32" if dtype == "auto" else dtype)
     [found], [expected] = engine.predict([sound(8_000)]), Engine(model).predict([sound(8_000)])
-    assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6 if dtype in ("auto", "fp32") else 0.05)
+    # What the product promises: rounding moves no probability by more than decides what is computed again.
+    assert found.probabilities == pytest.approx(
+        expected.probabilities, abs=1e-6 if dtype in ("auto", "fp32") else RECHECK_BELOW
+    )
+
+
+@without_int8
+@pytest.mark.parametrize("dtype", ["int8", "int8+bf16"])
+def test_int8_is_refused_where_its_products_are_wrong(tmp_path, dtype):
+    """This CPU has no VNNI: a worker that is set to int8 does not start, and no model is loaded for it."""
+    with pytest.raises(ConfigurationError, match="VNNI"):
+        open_engine(ModelSettings(path=str(tmp_path / "none"), device="cpu", dtype=dtype))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
@@ -235,24 +251,18 @@ def test_a_shared_gpu_is_told_its_share_before_the_model_comes(monkeypatch):
     assert done == [0.25, "bundle"]
 
 
-def test_large_models_run_in_bfloat16_where_it_is_faster(tmp_path, monkeypatch):
-    """`auto` takes float32 for a small model anywhere, and bfloat16 for a large one on a CPU that gains by it."""
+@pytest.mark.parametrize("speedup", [1.0, 2.0])
+def test_large_models_run_in_bfloat16_where_it_is_faster(tmp_path, monkeypatch, speedup):
+    """`auto` measures the products of the model's own width, and takes bfloat16 if they are fast in it."""
+    measured = []
+    monkeypatch.setattr(bf16, "speedup", lambda width: measured.append(width) or speedup)
     large = transformers.HubertConfig(**CONFIG.to_dict() | {"hidden_size": 512, "num_attention_heads": 8})
-    for width, config in ((16, CONFIG), (512, large)):
-        save_bundle(EmotionModel.new(config.to_dict()), tmp_path / str(width), Release("m", "1", "r"))
-    for is_faster in (True, False):
-        took_s = {torch.float32: 1.0, torch.bfloat16: 0.5 if is_faster else 2.0}
-        monkeypatch.setattr(infer, "_product_s", lambda dtype, _, took_s=took_s: took_s[dtype])
-        for width in (16, 512):
-            engine = open_engine(ModelSettings(path=str(tmp_path / str(width)), device="cpu"))
-            assert engine.dtype == ("bf16" if is_faster and width == 512 else "fp32")
-            assert engine.is_packed
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_product_is_timed(dtype):
-    """What decides between types is time on this machine, of work that grows with the model."""
-    assert 0 < infer._product_s(dtype, 64) < infer._product_s(dtype, 1024) < 10
+    save_bundle(EmotionModel.new(large.to_dict()), tmp_path, Release("m", "1", "r"))
+    engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu"))
+    assert engine.plan == Plan("cpu", "bf16" if speedup == 2.0 else "fp32", packed=True, recheck_below=RECHECK_BELOW)
+    assert measured == [512]
+    open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype="fp32"))
+    assert measured == [512]
 
 
 def test_an_encoder_that_cannot_be_packed_is_padded(tmp_path):
@@ -260,10 +270,18 @@ def test_an_encoder_that_cannot_be_packed_is_padded(tmp_path):
     config = transformers.WavLMConfig(**{key: getattr(CONFIG, key) for key in WIDTHS})
     save_bundle(EmotionModel.new(config.to_dict()), tmp_path, Release("wavlm", "1", "test"))
     engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu"))
-    assert not engine.is_packed
+    assert not engine.plan.packed
     together = engine.predict([sound(9_000), sound(4_000, seed=1)])
     for prediction, one in zip(together, [sound(9_000), sound(4_000, seed=1)], strict=True):
         assert prediction.probabilities == pytest.approx(engine.predict([one])[0].probabilities, abs=1e-5)
-    for asked in ({"packed": "on"}, {"dtype": "int8"}, {"dtype": "int8+bf16"}):
-        with pytest.raises(ModelError, match="no WavLM"):
-            open_engine(ModelSettings(path=str(tmp_path), device="cpu", **asked))
+    with pytest.raises(ModelError, match="does not support this model"):
+        open_engine(ModelSettings(path=str(tmp_path), device="cpu", packed="on"))
+
+
+def test_a_head_without_a_packed_way_is_padded(model):
+    """A new head that only has `forward` is not packed by the rules of another one: packing it is refused."""
+    assert can_pack(model)
+    model.head = torch.nn.Identity()
+    assert not can_pack(model)
+    with pytest.raises(ModelError, match="Identity on hubert cannot be packed"):
+        PackedModel(model)

@@ -55,6 +55,14 @@ def test_libraries_write_the_same_lines(capsys):
     ]
 
 
+def test_the_fields_of_a_library_s_line_are_fields(capsys):
+    """What the engine logs by the standard library, as `extra`, is beside its event like any other field."""
+    logs.configure(LogSettings(format="json"), process="x")
+    logging.getLogger("some.library").warning("out of memory", extra={"utterances": 16})
+    (line,) = lines(capsys)
+    assert (line["event"], line["utterances"]) == ("out of memory", 16)
+
+
 def test_a_traceback_is_part_of_its_line(capsys):
     """An exception does not tear a JSON log apart."""
     logs.configure(LogSettings(format="json"), process="x")

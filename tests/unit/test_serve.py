@@ -1,26 +1,27 @@
-"""The inference process's loop: batches overlap and keep their order, on a device that the test moves by hand."""
+"""The inference process's loop: batches overlap and keep their order, on a device and a clock that the test moves."""
 
 import threading
-import time
-from types import SimpleNamespace
+from concurrent.futures import wait
 
 import pytest
 import zmq
 
 from callmood.schemas.common import Encoding
+from callmood.worker.engine.plan import Plan
 from callmood.worker.inference import serve, wire
 from callmood.worker.records import ModelInfo, Prediction
 from callmood.worker.settings import ModelSettings
 
 SURE = Prediction((0.7, 0.1, 0.1, 0.1), None)
+LIMIT_S = 20.0  # for threads that have nothing to wait for; no test waits for time to pass
 
 
 class Device:
     """An engine on a device of which each batch is done when the test says so."""
 
-    depth, batch_seconds, is_packed, rechecked = 2, 60.0, False, 0
-    device, dtype = "cuda", "bf16"
-    model = SimpleNamespace(info=ModelInfo("m", "1", "digest"))
+    depth, batch_seconds, rechecked = 2, 60.0, 0
+    plan = Plan(device="cuda", dtype="bf16")
+    info = ModelInfo("m", "1", "digest")
 
     def __init__(self):
         self.batches = []
@@ -31,7 +32,7 @@ class Device:
         self.batches.append((done, fault))
 
         def collect():
-            assert done.wait(20)
+            assert done.wait(LIMIT_S)
             if fault:
                 raise fault[0]
             return [SURE] * len(sounds)
@@ -39,89 +40,151 @@ class Device:
         return collect
 
 
+class Scene:
+    """A server, a client of it, a device and a clock; nothing moves by itself."""
+
+    def __init__(self, router, client, device):
+        self.now_s = 100.0
+        self.device = device
+        self.client = client
+        self.server = serve._Server(router, ModelSettings(max_wait_ms=0), clock=lambda: self.now_s)
+
+    def ask(self, id_):
+        """Send an utterance of one second."""
+        self.client.send(wire.pack(wire.Request(id_, Encoding.PCMU, 8_000, bytes(8_000))))
+
+    def step(self):
+        """One step of the loop; afterwards the model's thread has started all that it was given."""
+        self.server.step()
+        self.server._thread.submit(bool).result(LIMIT_S)
+
+    def end_batches(self, *numbers):
+        """Let these batches be done, and wait until the oldest one that runs is known to be."""
+        for number in numbers:
+            self.device.batches[number][0].set()
+        wait([running.future for running in self.server._running][: len(numbers)], LIMIT_S)
+
+    def received(self, kind):
+        """What the client has received of one kind since it last looked."""
+        messages = []
+        while self.client.poll(0):
+            messages.append(wire.unpack(self.client.recv()))
+        return [message for message in messages if isinstance(message, kind)]
+
+
 @pytest.fixture
-def device(monkeypatch):
+def scene(monkeypatch):
     device = Device()
     monkeypatch.setattr(serve, "_open", lambda _: device)
-    yield device
-    for done, _ in device.batches:
-        done.set()
-
-
-@pytest.fixture
-def server(device):
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as client:
         for end in (router, client):
             end.setsockopt(zmq.LINGER, 0)
         router.bind("inproc://inference")
         client.connect("inproc://inference")
         client.send(wire.pack(wire.Hello()))
-        with serve._Server(router, ModelSettings(max_wait_ms=0)) as server:
-            yield SimpleNamespace(turn=server.turn, client=client)
+        scene = Scene(router, client, device)
+        with scene.server:
+            wait([scene.server._opening], LIMIT_S)
+            scene.step()
+            yield scene
             for done, _ in device.batches:
                 done.set()
 
 
-def ask(server, id_):
-    server.client.send(wire.pack(wire.Request(id_, Encoding.PCMU, 8_000, bytes(8_000))))
+def test_a_client_learns_which_model_answers(scene):
+    """The first beat after the model is warm has its name and digest, and nothing runs."""
+    assert scene.received(wire.Beat)[-1] == wire.Beat(Device.info, 0.0, 0.0, 0.0)
 
 
-def told(server, kind):
-    """What the client has received of one kind since it last looked."""
-    messages = []
-    while server.client.poll(0):
-        messages.append(wire.unpack(server.client.recv()))
-    return [message for message in messages if isinstance(message, kind)]
-
-
-def turn_until(server, holds):
-    deadline_s = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < deadline_s
-        server.turn()
-
-
-def turn_for(server, seconds):
-    until_s = time.monotonic() + seconds
-    while time.monotonic() < until_s:
-        server.turn()
-
-
-def test_the_next_batch_is_started_while_one_runs(server, device):
+def test_the_next_batch_is_started_while_one_runs(scene):
     """Two are under way, never three; the first one's answers come first, and a batch that is done makes room."""
     for number in range(3):
-        ask(server, f"utterance {number}")
-        turn_until(server, lambda number=number: len(device.batches) == min(number + 1, 2))
-    turn_for(server, 0.3)
-    assert len(device.batches) == 2
-    device.batches[1][0].set()
-    turn_for(server, 0.3)
-    assert told(server, wire.Answer) == []
-    device.batches[0][0].set()
-    turn_until(server, lambda: len(device.batches) == 3)
-    turn_for(server, 0.3)
-    assert [answer.id for answer in told(server, wire.Answer)] == ["utterance 0", "utterance 1"]
+        scene.ask(f"utterance {number}")
+        scene.step()
+        assert len(scene.device.batches) == min(number + 1, 2)
+    scene.device.batches[1][0].set()
+    scene.step()
+    assert scene.received(wire.Answer) == []
+    assert len(scene.device.batches) == 2
+    scene.end_batches(0, 1)
+    scene.step()
+    assert len(scene.device.batches) == 3
+    assert [answer.id for answer in scene.received(wire.Answer)] == ["utterance 0", "utterance 1"]
 
 
-def test_a_batch_is_busy_from_when_the_one_before_it_was_done(server, device):
+def test_a_batch_is_busy_from_when_the_one_before_it_was_done(scene):
     """Waiting behind another is not hanging: the time in the beats begins again with each batch."""
     for number in range(2):
-        ask(server, f"utterance {number}")
-        turn_until(server, lambda number=number: len(device.batches) == number + 1)
-    turn_for(server, 1.0)
-    assert told(server, wire.Beat)[-1].busy_s > 0.6
-    freed_s = time.monotonic()
-    device.batches[0][0].set()
-    turn_until(server, lambda: told(server, wire.Answer))
-    turn_for(server, 2 * serve.BEAT_S)
-    assert 0 < told(server, wire.Beat)[-1].busy_s < time.monotonic() - freed_s
+        scene.ask(f"utterance {number}")
+        scene.step()
+    scene.now_s += 5.0
+    scene.step()
+    assert scene.received(wire.Beat)[-1].busy_s == 5.0
+    scene.now_s += 2.0
+    scene.end_batches(0)
+    scene.step()
+    assert scene.received(wire.Beat)[-1].busy_s == 0.0
+    scene.now_s += 1.0
+    scene.step()
+    assert scene.received(wire.Beat)[-1].busy_s == 1.0
 
 
-def test_what_a_started_batch_raises_ends_the_process(server, device):
+def test_the_batcher_learns_how_long_each_batch_had_the_model(scene, monkeypatch):
+    """Of two batches that overlap, the second is charged from the end of the first."""
+    learned = []
+    monkeypatch.setattr(scene.server._batcher, "learn", lambda *figures: learned.append(figures))
+    for number in range(2):
+        scene.ask(f"utterance {number}")
+        scene.step()
+    for number, took_s in enumerate((7.0, 3.0)):
+        scene.now_s += took_s
+        scene.end_batches(number)
+        scene.step()
+    assert learned == [(1.0, 1.0, 7.0), (1.0, 1.0, 3.0)]
+
+
+def test_answers_carry_the_time_in_the_queue(scene):
+    """An utterance that waits behind two batches has waited until its own was started."""
+    for number in range(3):
+        scene.ask(f"utterance {number}")
+        scene.step()
+    scene.now_s += 4.0
+    scene.end_batches(0, 1)
+    scene.step()
+    scene.end_batches(2)
+    scene.step()
+    assert [answer.prediction.queue_ms for answer in scene.received(wire.Answer)] == [0.0, 0.0, 4000.0]
+
+
+def test_beats_keep_their_distance(scene):
+    """A client hears from the process every `BEAT_S`, not more often, however busy the loop is."""
+    scene.received(wire.Beat)
+    scene.now_s += serve.BEAT_S / 2
+    scene.step()
+    assert scene.received(wire.Beat) == []
+    scene.now_s += serve.BEAT_S / 2
+    scene.step()
+    scene.step()
+    assert len(scene.received(wire.Beat)) == 1
+
+
+def test_a_batch_that_is_done_ends_the_wait(scene, monkeypatch):
+    """The loop that waits for its next beat goes on as soon as a batch is done, with the answers."""
+    monkeypatch.setattr(serve, "BEAT_S", 1_000.0)
+    scene.now_s += 1.0
+    scene.ask("utterance")
+    scene.step()
+    threading.Timer(0.0, scene.device.batches[0][0].set).start()
+    while not (answers := scene.received(wire.Answer)):
+        scene.server.turn()  # waits up to 1,000 s unless it is woken: then the test runs into its time limit
+    assert [answer.id for answer in answers] == ["utterance"]
+
+
+def test_what_a_started_batch_raises_ends_the_process(scene):
     """A device that fails after the batch was started is not hidden."""
-    ask(server, "utterance")
-    turn_until(server, lambda: device.batches)
-    device.batches[0][1].append(RuntimeError("an illegal memory access was encountered"))
-    device.batches[0][0].set()
+    scene.ask("utterance")
+    scene.step()
+    scene.device.batches[0][1].append(RuntimeError("an illegal memory access was encountered"))
+    scene.end_batches(0)
     with pytest.raises(RuntimeError, match="illegal memory"):
-        turn_for(server, 10)
+        scene.step()

@@ -73,7 +73,7 @@ def analyze(
             Position(*_SOURCE, offset), call_id.encode(), sent.value, tuple(sent.headers), round(sent.media_ms)
         )
         _answer(partition, partition.take(record, 0.0), engine)
-    commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.model.info), 0.0)
+    commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.info), 0.0)
     if commit.dead_letters:
         letter = commit.dead_letters[0]
         refused = f"{len(commit.dead_letters)} records refused: {letter.reason}: {letter.detail}"

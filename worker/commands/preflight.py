@@ -89,7 +89,7 @@ def model(settings: Settings) -> str:
     (heard,) = engine.predict([(Encoding.PCMU, _RATE_HZ, encode_pcmu(tone.astype(np.int16)))])
     if heard.probabilities is None or not math.isclose(sum(heard.probabilities), 1, abs_tol=1e-3):
         raise ModelError(f"{settings.model.path} answers with no probabilities: {heard.reason}")
-    return f"{engine.model.info.id} {engine.model.info.version}, {engine.model.info.digest[:19]}"
+    return f"{engine.info.id} {engine.info.version}, {engine.info.digest[:19]}"
 
 
 CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {"kafka": kafka, "redis": redis, "model": model}

@@ -1,4 +1,4 @@
-"""Matrix products of a CPU in int8: a scale for each row of the weights, one for the activations, float32 comes out.
+"""Matrix products of a CPU in int8: a scale for each row of the weights, one for the activations, outputs in float32.
 
 The activations are those of one utterance, so that its numbers do not depend on its neighbours. oneDNN multiplies, adds
 the bias and applies the activation in one step.
@@ -10,19 +10,20 @@ from typing import Final
 import torch
 from torch import Tensor
 
-_LEVELS: Final = 254  # and one to spare: no rounding error leads out of a byte
-_WHOLE: Final = 2.0**23  # from here on float32 has no fractions: adding rounds, and the lowest byte is the number
-_STEP: Final = 16  # frames are filled up to a multiple: oneDNN compiles a kernel for each number of them
-_SMALLEST: Final = 1e-12  # of a scale; zeros are zeros at any
+LEVELS: Final = 254  # one less than a byte has, so that a rounded value never overflows it
+_NO_FRACTIONS: Final = 2.0**23  # from here on float32 has no fractions: adding it rounds, and leaves the low byte
+_ROWS: Final = 16  # frames are filled up to a multiple of it: oneDNN compiles a kernel for each number of rows
+_MIN_SCALE: Final = 1e-12  # zeros are zeros at any scale
 
 
 def is_available() -> bool:
-    """Whether torch has the products here, and they are right: a CPU without VNNI adds pairs of them in 16 bits."""
+    """Whether torch has the products here, and they are right: without VNNI, sums of two overflow 16 bits."""
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (has_onednn and hasattr(torch.ops.onednn, "qlinear_pointwise")):
         return False
-    found = Int8Linear(torch.ones(_STEP, _STEP), torch.zeros(_STEP))(torch.ones(_STEP, _STEP))
-    return torch.allclose(found, torch.full((_STEP, _STEP), float(_STEP)))
+    ones = torch.ones(_ROWS, _ROWS)
+    found = Int8Linear(ones, torch.zeros(_ROWS))(ones)
+    return torch.allclose(found, torch.full((_ROWS, _ROWS), float(_ROWS)))
 
 
 class Int8Linear:
@@ -31,12 +32,12 @@ class Int8Linear:
     Args:
         weight: [outputs, inputs].
         bias: [outputs].
-        gelu: apply the GELU to what comes out.
+        gelu: apply the GELU to the outputs.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> None:
         weight = weight.detach().float()
-        self._scales = (weight.abs().amax(dim=1) / 127).clamp(min=_SMALLEST)
+        self._scales = (weight.abs().amax(dim=1) / 127).clamp(min=_MIN_SCALE)
         rounded = (weight / self._scales[:, None]).round().to(torch.int8)
         self._weight = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._zeros = torch.zeros(len(weight), dtype=torch.int32)
@@ -50,10 +51,10 @@ class Int8Linear:
         if not math.isfinite(high - low):
             return inputs.new_full((frames, len(self._scales)), math.nan)
         low, high = min(low, 0.0), max(high, 0.0)
-        scale = max((high - low) / _LEVELS, _SMALLEST)
+        scale = max((high - low) / LEVELS, _MIN_SCALE)
         zero = int(-low / scale) + 1
-        rounded = torch.empty(-(-frames // _STEP) * _STEP, width, dtype=torch.uint8)
-        rounded[:frames] = torch.add(torch.tensor(_WHOLE + zero), inputs, alpha=1 / scale).view(torch.int32)
+        rounded = torch.empty(-(-frames // _ROWS) * _ROWS, width, dtype=torch.uint8)
+        rounded[:frames] = torch.add(torch.tensor(_NO_FRACTIONS + zero), inputs, alpha=1 / scale).view(torch.int32)
         outputs: Tensor = torch.ops.onednn.qlinear_pointwise(
             rounded,
             scale,

@@ -1,12 +1,12 @@
-"""The emotion model without padding: the utterances of a batch stand one after another, and nothing else is computed.
+"""The emotion model without padding: the utterances of a batch follow one another, and nothing else is computed.
 
 Everything that treats each frame alone (projections, feed-forward, norms) runs over all frames of the batch at once.
 What looks along time sees one utterance at a time: the convolutional front end, blocks of the positional convolution,
-attention, pooling. The numbers are those of `EmotionModel`, which stays the reference, up to rounding.
+attention, the head. The numbers are those of `EmotionModel`, the reference, up to rounding.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -16,14 +16,17 @@ from callmood.worker.engine import bf16
 from callmood.worker.engine.bf16 import Bf16Linear
 from callmood.worker.engine.int8 import Int8Linear
 from callmood.worker.engine.positional import PositionalConvolution
+from callmood.worker.errors import ModelError
 from callmood.worker.model import masked
-from callmood.worker.model.heads import AttentiveStatistics, MeanLinear
+from callmood.worker.model.heads import split
 from callmood.worker.model.model import EmotionModel, first_of
+
+_NOT_PACKED: Final = {"wavlm"}  # its attention has a bias by distance
 
 
 def can_pack(model: EmotionModel) -> bool:
-    """Whether `PackedModel` knows this kind of encoder: WavLM's attention, with its bias by distance, is padded."""
-    return bool(model.encoder.config.model_type != "wavlm")
+    """Whether `PackedModel` supports the encoder, and the head has its `packed`."""
+    return model.encoder.config.model_type not in _NOT_PACKED and callable(getattr(model.head, "packed", None))
 
 
 class PackedModel:
@@ -31,41 +34,52 @@ class PackedModel:
 
     Args:
         model: in evaluation mode, fused, on its device, in its type.
-        int8: the same model in float32, on a CPU; its transformer layers are multiplied in int8, and what stands before
+        int8: the same model in float32, on a CPU; its transformer layers are multiplied in int8, and what comes before
             them is computed in the type of `model`.
+
+    Raises:
+        ModelError: the encoder or the head cannot be packed.
     """
 
     def __init__(self, model: EmotionModel, *, int8: EmotionModel | None = None) -> None:
-        encoder, upper = model.encoder, int8 or model
+        if not can_pack(model):
+            raise ModelError(f"{type(model.head).__name__} on {model.encoder.config.model_type} cannot be packed")
+        encoder = model.encoder
+        upper = int8 or model
         self._front_end = [
             _Convolution(layer, is_grouped=index == 0 and encoder.config.feat_extract_norm == "group")
             for index, layer in enumerate(encoder.feature_extractor.conv_layers)
         ]
         self._project = encoder.feature_projection
         self._positions = PositionalConvolution(encoder.encoder.pos_conv_embed)
-        config, self._layer_norm = upper.encoder.config, upper.encoder.encoder.layer_norm
+        config = upper.encoder.config
+        self._layer_norm = upper.encoder.encoder.layer_norm
         self._layers = [_Layer(layer, config, int8=int8 is not None) for layer in upper.encoder.encoder.layers]
-        self._is_stable, self._is_int8 = config.do_stable_layer_norm, int8 is not None
-        self._dtype, self._upper_dtype = encoder.dtype, upper.encoder.dtype
-        self._head, self._spec = upper.head, upper.spec
+        self._is_stable = config.do_stable_layer_norm
+        self._is_int8 = int8 is not None
+        self._dtype = encoder.dtype
+        self._upper_dtype = upper.encoder.dtype
+        self._head = upper.head
+        self._spec = upper.spec
 
     def __call__(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """See `EmotionModel.forward`."""
         rows = [waveform[:length] for waveform, length in zip(waveforms, lengths.tolist(), strict=True)]
-        if self._is_int8:  # alone from end to end: what company changes in the last bit, rounding would make more of
+        if self._is_int8:  # alone from end to end: rounding would magnify what neighbours change in the last bit
             return torch.cat([self._logits([row]) for row in rows])
         return self._logits(rows)
 
     def _logits(self, rows: list[Tensor]) -> Tensor:
         features = [self._features(row) for row in rows]
-        if self._upper_dtype == torch.bfloat16 and (more := _more(sum(map(len, features)))):
-            features.append(features[0].new_zeros(more, features[0].shape[1]))  # an utterance that nobody hears of
+        filler = rows_to_fill(sum(map(len, features))) if self._upper_dtype == torch.bfloat16 else 0
+        if filler:  # as a last utterance, whose logits are dropped
+            features.append(features[0].new_zeros(filler, features[0].shape[1]))
         frames = [len(feature) for feature in features]
         hidden: Tensor = first_of(self._project(torch.cat(features)))
         hidden = (hidden + self._positions(hidden, frames)).to(self._upper_dtype)
         if not self._is_stable:
             hidden = self._layer_norm(hidden)
-        return self._classified(self._through_layers(hidden, frames), frames)[: len(rows)]
+        return self._head.packed(self._through_layers(hidden, frames), frames)[: len(rows)]
 
     def _features(self, waveform: Tensor) -> Tensor:
         """[samples] -> [frames, channels]."""
@@ -73,12 +87,12 @@ class PackedModel:
         if spec.normalize:
             everywhere = torch.ones_like(waveform[None], dtype=torch.bool)
             waveform = masked.normalized(waveform[None], everywhere, spec.normalize_eps)[0]
-        count = len(waveform)
-        more = _more(count) if self._dtype == torch.bfloat16 else 0
-        features = functional.pad(waveform.to(self._dtype), (0, more))[:, None]
+        valid = len(waveform)
+        filler = rows_to_fill(valid) if self._dtype == torch.bfloat16 else 0
+        features = functional.pad(waveform.to(self._dtype), (0, filler))[:, None]
         for convolution in self._front_end:
-            features, count = convolution(features, count)
-        return features[:count]
+            features, valid = convolution(features, valid)
+        return features[:valid]
 
     def _through_layers(self, hidden: Tensor, frames: list[int]) -> Iterator[Tensor]:
         """The input of the first layer and the output of each, the last one after the final norm."""
@@ -87,38 +101,18 @@ class PackedModel:
             hidden = layer(hidden, frames)
         yield self._layer_norm(hidden) if self._is_stable else hidden
 
-    def _classified(self, layers: Iterator[Tensor], frames: list[int]) -> Tensor:
-        """Means are taken before the projector, not after it: both are linear."""
-        head = self._head
-        if isinstance(head, AttentiveStatistics):
-            *_, last = layers
-            ones = [torch.ones(1, count, dtype=torch.bool, device=last.device) for count in frames]
-            return torch.cat([head([part[None]], one) for part, one in zip(_split(last, frames), ones, strict=True)])
-        if isinstance(head, MeanLinear):
-            *_, last = layers
-            if head.output_norm:
-                last = torch.cat([functional.layer_norm(part.float(), part.shape) for part in _split(last, frames)])
-            return _linear(head.linear, _means(last, frames))
-        if head.weighted:
-            weights = head.layer_weights.float().softmax(dim=-1)
-            weighted = [weight * _means(layer, frames) for weight, layer in zip(weights, layers, strict=True)]
-            mean = torch.stack(weighted).sum(dim=0)
-        else:
-            *_, last = layers
-            mean = _means(last, frames)
-        return _linear(head.classifier, _linear(head.projector, mean))
-
 
 class _Convolution:
     """One layer of the front end on [frames, channels]: as many matrix products as strides fit into the kernel.
 
     A kernel of 3 frames at a stride of 2 is a product over two neighbouring frames, which is a mere view of the input,
-    and one over the third. Nothing is copied. It is told, and tells, how many frames are not filler.
+    and one over the third. Nothing is copied.
     """
 
     def __init__(self, layer: Any, *, is_grouped: bool) -> None:
         convolution = layer.conv
-        self._kernel, self._stride = convolution.kernel_size[0], convolution.stride[0]
+        self._kernel: int = convolution.kernel_size[0]
+        self._stride: int = convolution.stride[0]
         taps = convolution.weight.detach().permute(2, 1, 0)  # [kernel, in, out]
         step = self._kernel if taps.shape[1] == 1 else self._stride  # the first layer's copy is small
         starts = range(0, self._kernel, step)
@@ -129,9 +123,11 @@ class _Convolution:
         self._activation = layer.activation
 
     def __call__(self, features: Tensor, valid: int) -> tuple[Tensor, int]:
+        """Outputs, and how many of them are valid, of features of which the first `valid` are; the rest is filler."""
         channels = features.shape[1]
         features = features.contiguous()
-        rows, valid = ((size - self._kernel) // self._stride + 1 for size in (features.shape[0], valid))
+        rows = self._outputs(features.shape[0])
+        valid_rows = self._outputs(valid)
         out = None
         for first, weight in self._parts:
             view = features.as_strided(
@@ -142,17 +138,22 @@ class _Convolution:
             else:
                 out = view @ weight if self._bias is None else torch.addmm(self._bias, view, weight)
         assert out is not None
-        if self._is_grouped:  # one group per channel: over time, as a batch norm that believes its batch
+        if self._is_grouped:  # one group per channel over time is a batch norm with the statistics of its batch
             assert self._norm is not None
-            weight, bias = self._norm.weight.float(), self._norm.bias.float()
-            out[:valid] = functional.batch_norm(out[:valid], None, None, weight, bias, True, 0.0, self._norm.eps)
+            weight = self._norm.weight.float()
+            bias = self._norm.bias.float()
+            kept = out[:valid_rows]
+            kept.copy_(functional.batch_norm(kept, None, None, weight, bias, True, 0.0, self._norm.eps))
         elif self._norm is not None:
             out = self._norm(out)
-        return self._activation(out), valid
+        return self._activation(out), valid_rows
+
+    def _outputs(self, inputs: int) -> int:
+        return (inputs - self._kernel) // self._stride + 1
 
 
 class _Linear:
-    """A linear layer in the type of its weights, with what is applied to its output; see `Int8Linear`."""
+    """A linear layer in the type of its weights, with the GELU applied to its outputs; see `Int8Linear`."""
 
     def __init__(self, weight: Tensor, bias: Tensor, *, gelu: bool = False) -> None:
         self._weight, self._bias, self._gelu = weight, bias, gelu
@@ -163,7 +164,7 @@ class _Linear:
 
 
 def _linear_class(weight: Tensor, *, int8: bool) -> Callable[..., Callable[[Tensor], Tensor]]:
-    """What multiplies by such weights fastest here."""
+    """The class that multiplies by such weights fastest here."""
     if int8:
         return Int8Linear
     is_bf16_on_a_cpu = weight.dtype == torch.bfloat16 and weight.device.type == "cpu"
@@ -174,7 +175,8 @@ class _Layer:
     """One transformer layer on packed frames [frames, width]; query, key and value in one product."""
 
     def __init__(self, layer: Any, config: Any, *, int8: bool) -> None:
-        attention, feed_forward = layer.attention, layer.feed_forward
+        attention = layer.attention
+        feed_forward = layer.feed_forward
         linear = _linear_class(attention.out_proj.weight, int8=int8)
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
         self._project = linear(
@@ -184,11 +186,14 @@ class _Layer:
         self._mix = linear(attention.out_proj.weight, attention.out_proj.bias)
         is_gelu = config.hidden_act == "gelu"
         widen, narrow = feed_forward.intermediate_dense, feed_forward.output_dense
-        self._widen, self._narrow = linear(widen.weight, widen.bias, gelu=is_gelu), linear(narrow.weight, narrow.bias)
+        self._widen = linear(widen.weight, widen.bias, gelu=is_gelu)
+        self._narrow = linear(narrow.weight, narrow.bias)
         self._activation = None if is_gelu else feed_forward.intermediate_act_fn
-        self._heads, self._width = attention.num_heads, attention.head_dim
+        self._heads = attention.num_heads
+        self._width = attention.head_dim
         self._is_stable = config.do_stable_layer_norm
-        self._norm, self._final_norm = layer.layer_norm, layer.final_layer_norm
+        self._norm = layer.layer_norm
+        self._final_norm = layer.final_layer_norm
 
     def __call__(self, hidden: Tensor, frames: list[int]) -> Tensor:
         if self._is_stable:
@@ -201,9 +206,9 @@ class _Layer:
     def _attend(self, hidden: Tensor, frames: list[int]) -> Tensor:
         projected = self._project(hidden)
         queries_keys_values = projected.view(-1, 3, self._heads, self._width).permute(1, 2, 0, 3)
-        parts = _split(queries_keys_values, frames, dim=2)
+        parts = split(queries_keys_values, frames, dim=2)
         mixed = torch.empty_like(hidden)
-        for part, into in zip(parts, _split(mixed, frames), strict=True):
+        for part, into in zip(parts, split(mixed, frames), strict=True):
             attended = functional.scaled_dot_product_attention(*part[:, None])[0]
             into.view(-1, self._heads, self._width).copy_(attended.transpose(0, 1))
         return self._mix(mixed)
@@ -213,24 +218,7 @@ class _Layer:
         return self._narrow(wide if self._activation is None else self._activation(wide))
 
 
-def _more(count: int) -> int:
-    """Rows to the next of eight sizes in each octave: in bfloat16 oneDNN compiles kernels for each size it meets."""
+def rows_to_fill(count: int) -> int:
+    """Rows up to the next of eight sizes in each octave: in bfloat16 oneDNN compiles kernels for each size it meets."""
     step = 1 << max(0, count.bit_length() - 4)
     return -count % step
-
-
-def _split(packed: Tensor, frames: list[int], dim: int = 0) -> tuple[Tensor, ...]:
-    """Views of each utterance's part."""
-    parts: tuple[Tensor, ...] = packed.split(frames, dim)  # type: ignore[no-untyped-call]
-    return parts
-
-
-def _means(hidden: Tensor, frames: list[int]) -> Tensor:
-    """Mean of each utterance's frames, in float32: [frames, width] -> [batch, width]."""
-    return torch.stack([part.mean(dim=0, dtype=torch.float32) for part in _split(hidden, frames)])
-
-
-def _linear(layer: Any, inputs: Tensor) -> Tensor:
-    """In float32, whatever the layer's type: it costs nothing here, and this is where labels are decided."""
-    bias = None if layer.bias is None else layer.bias.float()
-    return functional.linear(inputs, layer.weight.float(), bias)

@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BEAT_S: Final = 0.25
-_NEWS: Final = 0.05  # weight of the newest batch in the shares of padding and of what is computed again
+_NEWEST_WEIGHT: Final = 0.05  # of the newest batch in the shares of padding and of what is computed again
 _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
 
@@ -58,7 +59,7 @@ def serve(settings: ModelSettings, address: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides the order
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.setsockopt(zmq.LINGER, 0)
-        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send to a client that is gone says so
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # a send to a client that is gone fails
         router.setsockopt(zmq.SNDHWM, 0)  # clients bound what they have in flight, and so what comes back
         router.setsockopt(zmq.RCVHWM, 0)
         router.bind(address)
@@ -66,14 +67,23 @@ def serve(settings: ModelSettings, address: str) -> None:
             while not stopping.is_set():
                 server.turn()
                 if os.getppid() != parent_pid:
-                    os._exit(1)  # nobody is left to answer, and a device that hangs must not keep the process
+                    os._exit(1)  # no client is left, and a device that hangs must not keep the process
 
 
 class _Server:
-    """Clients, the queue, and the batches that run. Only `_thread` touches the model; `_waiting` waits for it."""
+    """Clients, the queue, and the batches that run. Only `_thread` touches the model; `_waiting` waits for it.
 
-    def __init__(self, router: "zmq.Socket[bytes]", settings: ModelSettings) -> None:
+    Args:
+        router: the bound socket.
+        settings: the model and how it is run.
+        clock: seconds; never goes back.
+    """
+
+    def __init__(
+        self, router: "zmq.Socket[bytes]", settings: ModelSettings, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._router = router
+        self._clock = clock
         self._batcher: Batcher[_Key] = Batcher(
             batch_seconds=settings.batch_seconds,
             max_wait_s=settings.max_wait_ms / 1000,
@@ -92,7 +102,8 @@ class _Server:
         self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
         self._running: deque[_Running] = deque()
         self._finished_s = 0.0
-        self._padding = self._rechecked = 0.0
+        self._padding = 0.0
+        self._rechecked = 0.0
         self._rechecked_before = 0
 
     def __enter__(self) -> Self:
@@ -106,18 +117,21 @@ class _Server:
 
     def turn(self) -> None:
         """Wait for something to do, at most until the next beat, and do all of it."""
-        now_s = time.monotonic()
         until_s = self._next_beat_s
         due_s = self._batcher.due_s()
         if due_s is not None and self._is_free():
             until_s = min(until_s, due_s)
-        ready = dict(self._poller.poll(max(0, math.ceil((until_s - now_s) * 1000))))
+        ready = dict(self._poller.poll(max(0, math.ceil((until_s - self._clock()) * 1000))))
         if self._woken.fileno() in ready:
             self._woken.recv(64)
+        self.step()
+
+    def step(self) -> None:
+        """Do all that there is to do now, without waiting."""
         self._receive()
         self._finish()
         self._start()
-        if time.monotonic() >= self._next_beat_s:
+        if self._clock() >= self._next_beat_s:
             self._beat()
 
     def _receive(self) -> None:
@@ -128,7 +142,7 @@ class _Server:
                     self._clients.add(client)
                     self._next_beat_s = 0.0
                 case wire.Request() as request:
-                    now_s = time.monotonic()
+                    now_s = self._clock()
                     self._requests[client, request.id] = request, now_s
                     self._batcher.add((client, request.id), request.duration_s, now_s, client)
 
@@ -139,7 +153,7 @@ class _Server:
         """Hand the next batches to the model, as many as it takes."""
         while self._is_free():
             assert self._engine is not None
-            now_s = time.monotonic()
+            now_s = self._clock()
             keys = self._batcher.due(now_s)
             if keys is None:
                 return
@@ -152,12 +166,12 @@ class _Server:
             future.add_done_callback(lambda _: self._wake.send(b"\0"))
 
     def _finish(self) -> None:
-        """Answer what is done; what the model raised ends the process."""
+        """Answer the batches that are done; an exception of the model ends the process."""
         if self._opening is not None and self._opening.done():
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
             self._rechecked_before = engine.rechecked
-            log.info("the model is warm", device=str(engine.device), dtype=engine.dtype, packed=engine.is_packed)
+            log.info("the model is warm", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
             self._next_beat_s = 0.0
         while self._running and self._running[0].future.done():
             done = self._running.popleft()
@@ -167,36 +181,38 @@ class _Server:
                 self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
 
     def _account(self, done: "_Running") -> None:
-        """What the batch cost, what fits, how much of it was padding, how much was computed again."""
+        """Learn from a batch: its run time, what fits into memory, the shares of padding and of what is rechecked."""
         assert self._engine is not None
-        took_s, self._finished_s = self._busy_s(done), time.monotonic()
+        now_s = self._clock()
+        took_s = self._busy_s(done, now_s)
+        self._finished_s = now_s
         longest_s = max(done.seconds)
         if longest_s == 0:  # nothing was computed
             return
         useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
-        computed_s = useful_s if self._engine.is_packed else padded_s
+        computed_s = useful_s if self._engine.plan.packed else padded_s
         self._batcher.learn(longest_s, padded_s, took_s)
         self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
-        self._padding += _NEWS * (1 - useful_s / computed_s - self._padding)
+        self._padding += _NEWEST_WEIGHT * (1 - useful_s / computed_s - self._padding)
         rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
         share = min(1.0, (rechecked - self._rechecked_before) / len(done.seconds))
-        self._rechecked += _NEWS * (share - self._rechecked)
+        self._rechecked += _NEWEST_WEIGHT * (share - self._rechecked)
         self._rechecked_before = rechecked
 
-    def _busy_s(self, first: "_Running") -> float:
+    def _busy_s(self, first: "_Running", now_s: float) -> float:
         """How long the first batch has had the model for itself."""
-        return time.monotonic() - max(first.since_s, self._finished_s)
+        return now_s - max(first.since_s, self._finished_s)
 
     def _beat(self) -> None:
-        now_s = time.monotonic()
+        now_s = self._clock()
         self._next_beat_s = now_s + BEAT_S
-        busy_s = self._busy_s(self._running[0]) if self._running else 0.0
-        beat = wire.Beat(self._engine.model.info if self._engine else None, busy_s, self._padding, self._rechecked)
+        busy_s = self._busy_s(self._running[0], now_s) if self._running else 0.0
+        beat = wire.Beat(self._engine.info if self._engine else None, busy_s, self._padding, self._rechecked)
         for client in list(self._clients):
             self._send(client, beat)
 
     def _send(self, client: bytes, message: wire.Message) -> None:
-        """Send to a client; one that is gone is forgotten, with all it had in the queue."""
+        """Send to a client; forget one that is gone, with all it had in the queue."""
         try:
             self._router.send_multipart([client, wire.pack(message)], zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -211,7 +227,7 @@ class _Server:
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch on the model's thread. Of each utterance: `queue_ms` is how long it waited, `seconds` its length."""
+    """A batch on the model's thread. For each utterance: `queue_ms` is how long it waited, `seconds` its length."""
 
     keys: list[_Key]
     queue_ms: list[float]

@@ -34,11 +34,6 @@ class InferenceClient:
         self._socket.connect(address)
         self._socket.send(wire.pack(wire.Hello()))
 
-    @property
-    def in_flight(self) -> int:
-        """Utterances that were submitted and are not answered yet."""
-        return len(self._in_flight)
-
     def submit(self, key: str, utterance: Utterance) -> None:
         """Send an utterance to the model under a key of the caller's. A key that is in flight is not sent again."""
         if key in self._in_flight:

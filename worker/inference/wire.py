@@ -11,12 +11,12 @@ from callmood.worker.records import ModelInfo, Prediction
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """A client is there and wants beats."""
+    """A client that wants beats."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An utterance to hear: one channel in its native codec."""
+    """An utterance for the model: one channel in its native codec."""
 
     id: str
     encoding: Encoding
@@ -31,10 +31,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Beat:
-    """The inference process lives. `model` is None until it is loaded and warm.
+    """A sign of life of the inference process.
 
-    `busy_s` is for how long the thread that runs the model has been at its current batch; 0 when it is idle.
-    `padding` is the share of padding in what was computed lately, `rechecked` that of utterances computed twice.
+    Attributes:
+        model: None until it is loaded and warm.
+        busy_s: how long the model's thread has been at its current batch; 0 when it is idle.
+        padding: share of padding in recent batches.
+        rechecked: share of recent utterances that were computed twice.
     """
 
     model: ModelInfo | None
@@ -45,7 +48,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model said about the request `id`."""
+    """The model's answer to the request `id`."""
 
     id: str
     prediction: Prediction
@@ -65,8 +68,8 @@ def pack(message: Message) -> bytes:
         case Beat(model=model):
             info = model and (model.id, model.version, model.digest)
             fields = ("beat", info, message.busy_s, message.padding, message.rechecked)
-        case Answer(prediction=said):
-            fields = ("answer", message.id, said.probabilities, said.reason, said.queue_ms, said.inference_ms)
+        case Answer(id=id_, prediction=found):
+            fields = ("answer", id_, found.probabilities, found.reason, found.queue_ms, found.inference_ms)
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -75,7 +78,7 @@ def unpack(data: bytes) -> Message:
     """The message of `data`.
 
     Raises:
-        ValueError: it is none of ours.
+        ValueError: another program wrote it.
     """
     match msgpack.unpackb(data, use_list=False):
         case ("hello",):
@@ -87,4 +90,4 @@ def unpack(data: bytes) -> Message:
         case ("answer", id_, probabilities, reason, queue_ms, inference_ms):
             return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms))
         case other:
-            raise ValueError(f"no message of ours: {type(other).__name__}")
+            raise ValueError(f"not a message of callmood: {type(other).__name__}")

@@ -1,9 +1,19 @@
-"""What stands on the encoder: layers [batch, frames, width] and the mask of valid frames in, logits [batch, 4] out."""
+"""Heads: the layers of the encoder in, logits [batch, 4] out.
 
+Each head has two ways that give the same logits:
+
+- `forward`, the reference, on padded layers [batch, frames, width] and the mask of valid frames;
+- `packed`, without padding: each layer is [frames, width], utterance after utterance, and `frames` counts each one's
+  frames. It is for inference alone, takes the layers as they are computed, and decides in float32, whatever the type
+  of the weights: it costs nothing there.
+"""
+
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from callmood.schemas.common import EMOTIONS
 from callmood.worker.model import masked
@@ -14,7 +24,7 @@ _VARIANCE_FLOOR: Final = 1e-6  # the root of a variance of zero has no gradient
 
 
 class MeanLinear(nn.Module):
-    """Mean of the last layer over valid frames, one linear layer without bias; before both, perhaps the output norm."""
+    """Mean of the last layer over valid frames, one linear layer without bias; with `output_norm`, that comes first."""
 
     def __init__(self, width: int, *, output_norm: bool) -> None:
         super().__init__()
@@ -26,6 +36,13 @@ class MeanLinear(nn.Module):
         last = masked.output_norm(layers[-1], valid) if self.output_norm else layers[-1]
         logits: Tensor = self.linear(masked.mean(last, valid))
         return logits
+
+    def packed(self, layers: Iterable[Tensor], frames: list[int]) -> Tensor:
+        """Logits of the last of the layers."""
+        *_, last = layers
+        if self.output_norm:
+            last = torch.cat([functional.layer_norm(part.float(), part.shape) for part in split(last, frames)])
+        return _linear(self.linear, _means(last, frames))
 
 
 class SuperbHead(nn.Module):
@@ -47,6 +64,17 @@ class SuperbHead(nn.Module):
             hidden = torch.stack([weight * layer for weight, layer in zip(weights, layers, strict=True)]).sum(dim=0)
         logits: Tensor = self.classifier(masked.mean(self.projector(hidden), valid))
         return logits
+
+    def packed(self, layers: Iterable[Tensor], frames: list[int]) -> Tensor:
+        """Logits of all of the layers. The mean is taken before the projector, not after it: both are linear."""
+        if self.weighted:
+            weights = self.layer_weights.float().softmax(dim=-1)
+            weighted = [weight * _means(layer, frames) for weight, layer in zip(weights, layers, strict=True)]
+            mean = torch.stack(weighted).sum(dim=0)
+        else:
+            *_, last = layers
+            mean = _means(last, frames)
+        return _linear(self.classifier, _linear(self.projector, mean))
 
 
 class AttentiveStatistics(nn.Module):
@@ -72,6 +100,12 @@ class AttentiveStatistics(nn.Module):
         logits: Tensor = self.linear(statistics.to(last.dtype))
         return logits
 
+    def packed(self, layers: Iterable[Tensor], frames: list[int]) -> Tensor:
+        """Logits of the last of the layers."""
+        *_, last = layers
+        parts = [part[None] for part in split(last, frames)]
+        return torch.cat([self([part], part.new_ones(part.shape[:2], dtype=torch.bool)) for part in parts])
+
 
 Head = MeanLinear | SuperbHead | AttentiveStatistics
 
@@ -85,3 +119,20 @@ def build(spec: ModelSpec, config: Any) -> Head:
             return SuperbHead(config)
         case HeadKind.ATTENTIVE_STATISTICS:
             return AttentiveStatistics(config.hidden_size)
+
+
+def split(packed: Tensor, frames: list[int], dim: int = 0) -> tuple[Tensor, ...]:
+    """Views of each utterance's part of a packed tensor."""
+    parts: tuple[Tensor, ...] = packed.split(frames, dim)  # type: ignore[no-untyped-call]
+    return parts
+
+
+def _means(hidden: Tensor, frames: list[int]) -> Tensor:
+    """Mean of each utterance's frames, in float32: [frames, width] -> [batch, width]."""
+    return torch.stack([part.mean(dim=0, dtype=torch.float32) for part in split(hidden, frames)])
+
+
+def _linear(layer: Any, inputs: Tensor) -> Tensor:
+    """The layer in float32, whatever the type of its weights."""
+    bias = None if layer.bias is None else layer.bias.float()
+    return functional.linear(inputs, layer.weight.float(), bias)
