@@ -9,6 +9,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from callmood.schemas.audio import MAX_ATTRIBUTES
 from callmood.schemas.common import Emotion, Notice, Role
 from callmood.schemas.parts import (
     CallId,
@@ -26,7 +27,7 @@ from callmood.schemas.parts import (
 CALL_SCHEMA: Final = "callmood.call/1"
 
 Score = Annotated[float, Field(strict=True, ge=-5, le=5, allow_inf_nan=False)]
-Attributes = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=64)]
+Attributes = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_ATTRIBUTES)]
 
 
 class Status(StrEnum):

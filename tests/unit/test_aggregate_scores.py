@@ -111,6 +111,11 @@ def test_the_trend_has_a_direction_only_when_the_labels_have_one(letters, direct
     assert scores.summary(_said(letters), 100_000)["trend"]["direction"] == direction
 
 
+def test_a_steep_line_through_few_labels_is_steady():
+    """Four labels that chance alone could line up so have a slope, and no direction: their errors are large."""
+    assert scores.summary(_said("aahn"), 40_000)["trend"] == {"direction": "steady", "slope_per_min": 15.0}
+
+
 def test_three_labels_make_no_trend():
     """The trend is unknown before the fourth label."""
     assert scores.summary(_said("aah"), 30_000)["trend"] is None

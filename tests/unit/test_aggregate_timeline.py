@@ -31,6 +31,12 @@ def test_a_short_yes_is_no_interruption():
     assert timeline.figures(line).overlap_ms == 499
 
 
+def test_half_a_second_is_an_interruption():
+    """The shortest interruption is 500 ms long."""
+    line = _line((Role.AGENT, 4_000, 4_500), (Role.CUSTOMER, 0, 6_000))
+    assert timeline.interruptions(line) == {"agent": Interruptions(1, 500)}
+
+
 def test_a_forced_split_is_no_new_turn():
     """Who goes on after a forced split while being interrupted does not interrupt in return."""
     line = _line((Role.AGENT, 0, 15_000), (Role.CUSTOMER, 14_000, 20_000), (Role.AGENT, 15_000, 30_000))

@@ -76,6 +76,13 @@ def test_old_anger_does_not_count():
     assert _judge([_NEGATIVE], _customer(_A, _A, step_ms=5_000) + _customer(_A, from_ms=80_000)) == []
 
 
+def test_a_label_counts_as_long_as_it_reaches_into_the_window():
+    """An utterance that began before the window and ended in it counts; one that ended where it begins does not."""
+    recent = _customer(_A, _A, from_ms=52_000)
+    assert len(_judge([_NEGATIVE], [_result(Role.CUSTOMER, 0, 6_001, _A), *recent])) == 1
+    assert _judge([_NEGATIVE], [_result(Role.CUSTOMER, 0, 6_000, _A), *recent]) == []
+
+
 def test_long_utterances_weigh_more_than_short_ones():
     """The window is weighted by duration: short yeses do not outvote a long complaint."""
     complaint = _result(Role.CUSTOMER, 0, 14_000, _A)
@@ -100,6 +107,21 @@ def test_hovering_around_the_threshold_raises_once():
     assert len(_judge([rule], _customer(*[_A, _A, _A, _N] * 6))) == 1
 
 
+def test_falling_to_clear_at_ends_an_episode():
+    """One neutral label ends a run of negative ones at its limit of 0: the next run is an episode of its own."""
+    rule = _RUN.model_copy(update={"cooldown_s": 1.0})
+    raised = _judge([rule], _customer(_A, _A, _A, _N, _A, _A, _A))
+    assert [(one.episode, one.since_ms) for one in raised] == [(1, 0), (2, 40_000)]
+
+
+def test_the_cool_down_ends_to_the_millisecond():
+    """A run that comes back is raised at the end of the cool-down, and not a millisecond before it."""
+    labels = (_A, _A, _A, _N, _A, _A, _A)  # raised at 24 s; the second run is known at 64 s
+    for cooldown_s, episodes in ((40.0, 2), (40.001, 1)):
+        rule = _RUN.model_copy(update={"cooldown_s": cooldown_s})
+        assert len(_judge([rule], _customer(*labels))) == episodes
+
+
 def test_a_run_counts_any_negative_label_and_ignores_doubt():
     """Anger and sadness make one run; an utterance the model abstained from does not break it."""
     said = _customer(_A, Emotion.SADNESS)
@@ -120,6 +142,17 @@ def test_another_roles_labels_do_not_count():
     assert _judge([_RUN, _NEGATIVE], said) == []
     anyone = _RUN.model_copy(update={"role": None})
     assert len(_judge([anyone], said)) == 1
+
+
+def test_a_rule_for_any_role_judges_labels_in_the_order_of_time():
+    """A happy answer of one role ends the negative run of another, although roles are remembered apart."""
+    said = [
+        _result(role, n * 10_000, n * 10_000 + 4_000, label)
+        for n, (role, label) in enumerate(
+            ((Role.CUSTOMER, _A), (Role.MIXED, _A), (Role.CUSTOMER, _H), (Role.MIXED, _A), (Role.MIXED, _A))
+        )
+    ]
+    assert _judge([_RUN.model_copy(update={"role": None})], said) == []
 
 
 def test_each_long_silence_is_an_episode():
@@ -170,6 +203,18 @@ def test_interruptions_are_counted_in_their_window():
     assert _judge([_INTERRUPTIONS], far) == []
     agents = _INTERRUPTIONS.model_copy(update={"role": Role.AGENT})
     assert _judge([agents], near) == []
+
+
+def test_the_newest_interruptions_are_remembered():
+    """After more interruptions than are remembered, two close to each other still raise an alert."""
+    apart = [
+        result
+        for at_ms in range(0, 70 * 60_000, 60_000)
+        for result in (_result(Role.AGENT, at_ms, at_ms + 5_000), _result(Role.CUSTOMER, at_ms + 3_000, at_ms + 8_000))
+    ]
+    assert _judge([_INTERRUPTIONS], apart) == []
+    (raised,) = _judge([_INTERRUPTIONS], [*apart, _result(Role.AGENT, 69 * 60_000 + 7_000, 69 * 60_000 + 9_000)])
+    assert (raised.value, raised.since_ms) == (2.0, 69 * 60_000 + 8_000)
 
 
 def test_alerts_survive_storage_between_any_two_utterances():
