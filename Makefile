@@ -13,7 +13,7 @@ LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulati
 WAITING := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
+.PHONY: help setup demo test lint types style light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,10 +41,17 @@ demo: $(READY) ## several calls at once, live in the terminal
 
 test: light slow integration faults cluster ## every test, on a real Kafka and a real Redis
 
+SIDE_BY_SIDE = @$(MAKE) --no-print-directory --jobs --output-sync
+
 lint: $(READY) ## style, types, imports, and what is generated
+	$(SIDE_BY_SIDE) types style
+
+types: $(READY)
+	$(BIN)/mypy
+
+style: $(READY)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m callmood.schemas --check
 	$(BIN)/python -m deploy.pages --check
@@ -57,7 +64,8 @@ light: $(READY) ## the tests that need no server
 cpus: $(READY) ## the engine's tests as each smaller CPU would run them, and which ran nowhere
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus
 
-check: lint light ## what must hold before a commit: lint, and the tests that need no server
+check: $(READY) ## what must hold before a commit: lint, and the tests that need no server
+	$(SIDE_BY_SIDE) types style light
 
 slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, a release
 	$(PYTEST) --numprocesses auto -m 'simulation or slow' tests/simulation tests/training tests/project
@@ -66,7 +74,7 @@ integration: $(READY) ## the tests on a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m integration tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
 faults: $(READY) ## short chaos runs: servers and workers are killed, and nothing may be lost
-	$(PYTEST) tests/chaos
+	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack tests/chaos
 
 cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/cluster/apiserver/build makes
 	$(PYTEST) tests/cluster

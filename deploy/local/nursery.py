@@ -1,6 +1,9 @@
 """A temporary directory and its server processes. Both are removed when this process ends, however it ends."""
 
 import contextlib
+import fcntl
+import os
+import random
 import re
 import shutil
 import signal
@@ -23,6 +26,7 @@ _STOP_S = 10.0
 _TAIL_LINES = 20
 _PORT_TAKEN = re.compile(r"address( already)? in use|addrinuse|address already", re.IGNORECASE)
 _TCP_LISTEN = "0A"
+_PORTS = range(10_000, 32_768)  # below those that the kernel gives to outgoing connections
 
 
 @dataclass(frozen=True)
@@ -131,11 +135,23 @@ def _uninterrupted() -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+    """A free TCP port of 127.0.0.1. Callers on this machine take turns, so that the next one gets another.
+
+    Raises:
+        StackError: there is none.
+    """
+    with Path(tempfile.gettempdir(), f"callmood-next-port-{os.getuid()}").open("a+") as counter:
+        fcntl.flock(counter, fcntl.LOCK_EX)
+        counter.seek(0)
+        start = int(counter.read() or random.randrange(len(_PORTS)))
+        for number in range(start, start + len(_PORTS)):
+            port = _PORTS[number % len(_PORTS)]
+            with socket.socket() as probe, contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                counter.truncate(0)
+                counter.write(str(number + 1))
+                return port
+    raise StackError(f"no port from {_PORTS.start} to {_PORTS.stop - 1} is free")
 
 
 def listens(pid: int, port: int) -> bool:

@@ -28,7 +28,7 @@ from tests.chaos.servers import MASTER, Servers, wait_until
 from tests.chaos.takeovers import Takeovers
 from tests.chaos.tamper import tamper
 
-_QUIET_S = 20.0
+_QUIET_S = 15.0
 _DRAINED_S = 400.0
 _ATTEMPTS_S = 1.0
 
@@ -50,7 +50,7 @@ class Profile:
 
 PROFILES = {
     "full": Profile(calls=600, concurrency=12, takeovers=8, pause_s=1.5, server_pause_s=15.0, kills=200),
-    "short": Profile(calls=36, concurrency=9, takeovers=1, pause_s=2.0, server_pause_s=8.0, kills=5),
+    "short": Profile(calls=27, concurrency=9, takeovers=0, pause_s=1.5, server_pause_s=6.0, kills=8),
     "brief": Profile(calls=16, concurrency=8, takeovers=0, pause_s=0.5, server_pause_s=3.0),
 }
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             concurrency=profile.concurrency,
             chunk_ms=options.chunk_ms,
             partitions=8,
-            idle_s=20,
+            idle_s=10,
             prefix=f"chaos-{options.mode}-{options.seed}",
             bootstrap_servers=servers.kafka.bootstrap_servers,
             sentinels=servers.redis.sentinels,
@@ -84,7 +84,8 @@ def main(arguments: Sequence[str]) -> int:
         fleet = Fleet(run, settings, bug=options.bug)
         try:
             scene = Scene(run, servers, fleet, Random(f"chaos {run.seed}"), only=frozenset(options.only))
-            is_clean = _live(scene, profile, report)
+            takeovers = profile.takeovers if options.takeovers is None else options.takeovers
+            is_clean = _live(scene, profile, takeovers, report)
             is_clean = is_clean and not (options.tamper and not _is_sharp(run))
         finally:
             for program in _programs:
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
     return 0 if is_clean else 1
 
 
-def _live(scene: Scene, profile: Profile, report: Report) -> bool:
+def _live(scene: Scene, profile: Profile, takeovers: int, report: Report) -> bool:
     run, fleet = scene.run, scene.fleet
     for number in range(2):
         fleet.start(number)
@@ -111,7 +112,7 @@ def _live(scene: Scene, profile: Profile, report: Report) -> bool:
         lambda: journal.exists() and journal.read_text().count("begun") >= run.concurrency, "calls on every line"
     )
     report.takeovers = Takeovers(scene)
-    report.takeovers.measure(profile.takeovers)
+    report.takeovers.measure(takeovers)
     _storm(scene, profile, load)
     if load.wait() != 0:
         raise RuntimeError("the load has lost a record: its broker did not keep what it acknowledged")
@@ -203,6 +204,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--bug", choices=list(BUGS), help="plant a bug in the workers: the run must end with 1")
     parser.add_argument("--only", nargs="*", default=[], metavar="NAME", help="faults, and points of kill_at_point")
     parser.add_argument("--calls", type=int, help="number of calls (default: the profile's)")
+    parser.add_argument("--takeovers", type=int, help="takeovers to measure before the storm (default: the profile's)")
     parser.add_argument("--chunk-ms", type=int, default=100, help="audio in a record, about")
     parser.add_argument("--assignor", choices=("cooperative-sticky", "sticky", "range"), default="cooperative-sticky")
     parser.add_argument("--membership", choices=("dynamic", "static"), default="dynamic")

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.timeout(900), pytest.mark.usefixtures("real_kafka")]
 VARIANTS = {
     "redis": ("--seed", "11", "--tamper"),
     "kafka": ("--seed", "12", "--assignor", "range", "--chunk-ms", "20", "--tamper"),
-    "both": ("--seed", "13", "--membership", "static", "--chunk-ms", "1000"),
+    "both": ("--seed", "13", "--membership", "static", "--chunk-ms", "1000", "--takeovers", "1", "--calls", "36"),
 }
 
 

@@ -36,8 +36,8 @@ def records():
 
 
 def start(nursery, name, *options):
-    """A server on a port of its own, and what ends it. A node of a cluster takes a second one, 10,000 higher."""
-    port = next(port for port in iter(free_port, None) if "--cluster-enabled" not in options or port <= 55_535)
+    """A server on a port of its own, and the process. A node of a cluster takes a second port, 10,000 higher."""
+    port = free_port()
     server = nursery.start(name, [find_server("valkey"), *options, "--bind", "127.0.0.1", "--port", str(port)])
     with closing(client_of(port)) as client:
         server.wait_ready(lambda: answers(client), timeout_s=20)
