@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import Leg, Sent, analyse, dialogue, facts, unsent
+from thorough import examples
 
 PARTS = st.lists(
     st.tuples(
@@ -40,7 +41,7 @@ def call(parts: list[tuple[str, int]], random: Random | None) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(parts=PARTS, seed=st.integers(0, 2**32))
 def test_records_of_any_length_give_the_same(parts, seed):
     """Records of 1 ms to 1 s give the utterances and the final aggregate that records of 200 ms give."""

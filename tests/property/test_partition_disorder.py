@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, STAMPS, Leg, Sent, Store, Worker, dialogue, facts, in_time, log_of, quiet
+from thorough import examples
 
 from callmood.schemas.alert import Alert
 from callmood.schemas.call import Call
@@ -150,7 +151,7 @@ def lives_through_a_commit(worker: Worker, random: Random, *, is_last: bool) -> 
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(seed=SEEDS)
 def test_disorder_is_survived_exactly(seed):
     """Kills at any record and inside any commit change nothing that is published, whatever records come."""
@@ -166,7 +167,7 @@ def test_disorder_is_survived_exactly(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @example(seed=802)
 @example(seed=492609)
 @given(seed=SEEDS)
@@ -199,7 +200,7 @@ def test_disorder_gives_legal_results(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(seed=SEEDS)
 def test_every_record_is_settled_in_the_end(seed):
     """Once all calls have ended or stalled, no record of theirs is needed again and no state of theirs is kept."""

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of, quiet
+from thorough import examples
 
 from callmood.schemas.call import Call
 
@@ -35,7 +36,7 @@ def calls(random: Random) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(seed=st.integers(0, 2**32))
 def test_a_lost_stretch_of_the_log_is_a_gap(seed):
     """Nothing fails, no utterance is told twice, and every call comes to its end."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from telephony import Leg, Sent, Worker, log_of, quiet, voice
+from thorough import examples
 
 SECRET = bytes(byte | 1 for byte in voice(30))
 PUBLIC = bytes(byte & 0xFE for byte in voice(30))
@@ -55,7 +56,7 @@ def disturbed(random: Random, sent: list[Sent]) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(seed=st.integers(0, 2**32))
 def test_paused_audio_reaches_no_utterance(seed):
     """No sample that was spoken in a pause is in an utterance, whatever the order in which the records come."""
