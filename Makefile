@@ -46,10 +46,10 @@ SIDE_BY_SIDE = @$(MAKE) --no-print-directory --jobs --output-sync
 lint: $(READY) ## style, types, imports, and what is generated
 	$(SIDE_BY_SIDE) types style
 
-types: $(READY)
+types: $(READY) ## mypy alone
 	$(BIN)/mypy
 
-style: $(READY)
+style: $(READY) ## lint without mypy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/lint-imports
