@@ -8,24 +8,29 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from types import ModuleType
 
-_READER_GONE = 141  # what a shell says of a program that ended by SIGPIPE
+from callmood.worker.errors import CallmoodError, exit_code
+
+_READER_GONE = 141  # the exit code that shells report for a program that SIGPIPE ended
 _COMMANDS = {
-    "worker": "consume call audio from Kafka and publish emotions (settings: CALLMOOD_ environment)",
-    "analyze": "what the worker would say of recorded calls, without Kafka",
-    "replay": "put recorded calls on Kafka, as telephony would",
-    "check": "try Kafka, Redis and the model as a worker would, and say what is wrong",
+    "worker": "read call audio from Kafka and publish emotions; settings: CALLMOOD_ variables",
+    "analyze": "run recorded calls through the worker's stages, without Kafka and Redis",
+    "replay": "send recorded calls to Kafka as a telephony system would",
+    "check": "test Kafka, Redis and the model with the worker's settings, and report what is wrong",
     "topics": "create the Kafka topics that the settings name",
-    "acls": "print the least that Kafka must allow a worker, or set it",
-    "erase": "remove a call that has ended from Redis and Kafka, with a receipt",
-    "redrive": "list the dead letters by reason, or send them back after a fix",
-    "watch": "show the live calls of a Redis in the terminal",
+    "acls": "print or set the minimal Kafka ACLs of a worker",
+    "erase": "delete an ended call from Redis and Kafka, and print a receipt",
+    "redrive": "list dead-letter records by reason, or send them back after a fix",
+    "watch": "show live calls from Redis in the terminal",
     "bench": "measure the inference engine on this machine",
-    "demo": "a worker, several calls and the live view, on a running stack (make demo starts one)",
+    "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 good, 2 wrong input or settings, others by command."""
+    """Run a command; returns the exit code.
+
+    0: success. 2: input or settings are wrong. 75: Kafka or Redis does not answer, try again. Others: see the command.
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(prog="callmood", description="Voice emotion for call centres.")
     parser.add_argument("--version", action="version", version=version("callmood"))
@@ -39,7 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read our output has gone, as `head` does
+    except CallmoodError as error:
+        print(f"callmood: {error}", file=sys.stderr)
+        return exit_code(error)
+    except BrokenPipeError:  # the program that reads our output has ended, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
     return code

@@ -9,10 +9,11 @@ from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from pydantic import ValidationError
 
-from callmood.dashboard.connection import Address, connect
+from callmood.redis_address import Address, connect
 from callmood.schemas.alert import Alert
 from callmood.schemas.call import Call
 from callmood.schemas.flat import unflatten
+from callmood.schemas.keys import Keys
 from callmood.schemas.parts import Contract
 from callmood.schemas.utterance import Utterance
 
@@ -49,7 +50,7 @@ class Dashboard:
     """
 
     def __init__(self, address: str | Address, prefix: str = "callmood", *, timeout_s: float = 5.0) -> None:
-        self._prefix = prefix
+        self._keys = Keys(prefix)
         self._timeout_s = timeout_s
         address = Address(address) if isinstance(address, str) else address
         self._redis: Any = connect(address, timeout_s=timeout_s, decode_responses=True)
@@ -66,7 +67,7 @@ class Dashboard:
 
     def live_calls(self, limit: int = 50, *, by: Literal["risk", "update"] = "risk") -> list[CallView]:
         """The live calls of highest risk, or of the newest audio, highest first."""
-        return self.calls(self._redis.zrevrange(self._key(f"live:by_{by}"), 0, limit - 1))
+        return self.calls(self._redis.zrevrange(self._keys.live_by(by), 0, limit - 1))
 
     def calls(self, call_ids: Iterable[str]) -> list[CallView]:
         """These calls, in this order, live or ended; those that are unknown or have expired are left out."""
@@ -75,8 +76,8 @@ class Dashboard:
             return []
         pipe = self._redis.pipeline(transaction=False)
         for call_id in call_ids:
-            pipe.hgetall(self._key(f"call:{call_id}"))
-            pipe.zscore(self._key("live:by_risk"), call_id)
+            pipe.hgetall(self._keys.call(call_id))
+            pipe.zscore(self._keys.live_by("risk"), call_id)
         answers = pipe.execute()
         views = []
         for fields, risk in zip(answers[::2], answers[1::2], strict=True):
@@ -86,7 +87,7 @@ class Dashboard:
 
     def utterances(self, call_id: str, *, after: int = 0) -> list[Utterance]:
         """The utterances of a call with a number above `after`, in order."""
-        entries = self._redis.xrange(self._key(f"utterances:{call_id}"), f"({after}-0" if after else "-", "+")
+        entries = self._redis.xrange(self._keys.utterances_of(call_id), f"({after}-0" if after else "-", "+")
         return self._parsed(Utterance, entries)
 
     def follow(self, *, timeout_s: float = 0.25, from_start: bool = False) -> Iterator[News]:
@@ -94,7 +95,7 @@ class Dashboard:
 
         Yields at once when there is news and at the latest after `timeout_s`, then with nothing in it.
         """
-        keys = [self._key("utterances"), self._key("alerts")]
+        keys = [self._keys.utterances, self._keys.alerts]
         seen = {key: _BEGINNING if from_start else self._newest(key) for key in keys}
         while True:
             found = self._redis.xread(seen, count=_BATCH, block=max(1, round(timeout_s * 1000)))
@@ -109,9 +110,6 @@ class Dashboard:
     def _newest(self, key: str) -> str:
         newest: list[tuple[str, Any]] = self._redis.xrevrange(key, count=1)
         return newest[0][0] if newest else _BEGINNING
-
-    def _key(self, name: str) -> str:
-        return f"{{{self._prefix}}}:{name}"
 
     def _call(self, fields: dict[str, str]) -> Call | None:
         try:

@@ -4,7 +4,8 @@ Everything but `latency_ms`, `traceparent` and `source` is a function of the cal
 live, replayed or from a file it is the same.
 """
 
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -174,3 +175,11 @@ class Utterance(Contract):
         if (self.emotion is None) != (self.model is None):
             raise ValueError("model is null exactly when emotion is withheld")
         return self
+
+
+def label_or_reason(utterance: Mapping[str, Any]) -> str:
+    """The emotion of an utterance/1 record in one word; `abstained`, or the policy's reason, where it has none."""
+    emotion = utterance["emotion"]
+    if emotion is None:
+        return str(utterance["withheld"])
+    return "abstained" if emotion["abstained"] else str(emotion["label"])

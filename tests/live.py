@@ -24,6 +24,7 @@ import redis
 from rich.progress import Progress
 
 from callmood.schemas import flat
+from callmood.schemas.keys import Keys
 from callmood.worker.call import aggregate
 from callmood.worker.call.refold import refold
 from callmood.worker.commands.recordings import Recording, Sent
@@ -224,7 +225,7 @@ class Pipeline:
     def call(self, call_id: str) -> dict[str, Any] | None:
         """The call's aggregate, call/1."""
         with self._redis() as client:
-            fields = client.hgetall(f"{{{self.prefix}}}:call:{call_id}")
+            fields = client.hgetall(Keys(self.prefix).call(call_id))
         return flat.unflatten(fields).model_dump(mode="json") if fields else None
 
     def utterances(self, call_id: str) -> list[dict[str, Any]]:
@@ -241,12 +242,12 @@ class Pipeline:
 
     def _stream(self, name: str) -> list[dict[str, Any]]:
         with self._redis() as client:
-            return [json.loads(fields["json"]) for _, fields in client.xrange(f"{{{self.prefix}}}:{name}")]
+            return [json.loads(fields["json"]) for _, fields in client.xrange(Keys(self.prefix).named(name))]
 
     def ingest_pids(self) -> set[int]:
         """The ingest processes that own partitions, by what they wrote into the positions."""
         with self._redis() as client:
-            keys = list(client.scan_iter(f"{{{self.prefix}}}:position:*"))
+            keys = list(client.scan_iter(Keys(self.prefix).named("position:*")))
             return {int(client.hget(key, "owner").rpartition("/")[2]) for key in keys}
 
     def ended(self, call_ids: Iterable[str]) -> list[str]:

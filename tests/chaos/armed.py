@@ -139,6 +139,7 @@ def arm() -> None:
     around(KafkaProducer, "commit_transaction", before="before_commit", after="after_commit")
     _die_during_commit(KafkaProducer)
     around(Script, "__call__", before="before_script", after="after_script")
+    around(RedisStore, "_send", before="before_script", after="after_script")
     if bug := os.environ.get("CHAOS_BUG"):
         from tests.chaos.bugs import BUGS  # noqa: PLC0415 - as above
 

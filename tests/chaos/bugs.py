@@ -11,6 +11,7 @@ from kafka.errors import KafkaError
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.publish_kafka import KafkaStore
 from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Commit
 from callmood.worker.errors import Fenced
 from callmood.worker.run.ingest import Ingest
@@ -38,7 +39,8 @@ def position_before_results() -> None:
     """The watermark is moved in Redis by a step of its own, before the results."""
 
     def commit(original: Any, self: Any, commits: list[Commit]) -> Any:
-        return original(self, [Commit(c.source, c.watermark, c.time) for c in commits]) or original(self, commits)
+        moved = original(self, [Commit(c.source, c.watermark, c.time) for c in commits])
+        return moved if moved.fenced or moved.failure else original(self, commits)
 
     _replace(RedisStore, "commit", commit)
 
@@ -48,8 +50,8 @@ def fence_is_ignored() -> None:
     """A commit that was refused counts as done."""
 
     def commit(original: Any, self: Any, commits: list[Commit]) -> Any:
-        original(self, commits)
-        return []
+        committed = original(self, commits)
+        return committed if committed.failure else Committed(tuple(commits))
 
     _replace(RedisStore, "commit", commit)
 
@@ -91,7 +93,7 @@ def producer_is_used_again() -> None:
             if not isinstance(error.__cause__, KafkaError):
                 raise
             self._producer.abort_transaction()
-            return []
+            return Committed(tuple(commits))
 
     _replace(KafkaStore, "commit", commit)
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, Self
 
-from callmood.dashboard.connection import Address
+from callmood.redis_address import Address
 
 Mode = Literal["redis", "kafka", "both"]
 KINDS = ("audio", "dead_letter", "utterance", "call", "alert", "state")

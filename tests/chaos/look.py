@@ -11,8 +11,9 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
-from callmood.dashboard.connection import connect
+from callmood.redis_address import connect
 from callmood.schemas import flat
+from callmood.schemas.keys import Keys
 from tests.chaos.config import Run
 
 OPEN = {"Ongoing", "PrepareCommit", "PrepareAbort", "PrepareEpochFence"}
@@ -35,20 +36,20 @@ class Outputs:
 
 def in_redis(run: Run) -> Outputs:
     """Call hashes, streams of calls and of all, live sets, positions."""
-    found, tag = Outputs(), f"{{{run.prefix}}}:"
+    found, keys = Outputs(), Keys(run.prefix)
     with closing(connect(run.redis, timeout_s=_TIMEOUT_S, decode_responses=True)) as client:
-        for key in client.scan_iter(f"{tag}utterances:*", count=1000):
+        for key in client.scan_iter(keys.utterances_of("*"), count=1000):
             entries = client.xrange(key)
-            found.utterances[key.removeprefix(f"{tag}utterances:")] = [
+            found.utterances[key.removeprefix(keys.utterances_of(""))] = [
                 json.loads(entry["json"]) for _, entry in entries
             ]
-        for key in client.scan_iter(f"{tag}call:*", count=1000):
+        for key in client.scan_iter(keys.call("*"), count=1000):
             call = flat.unflatten(client.hgetall(key)).model_dump(mode="json", by_alias=True)
-            found.calls[key.removeprefix(f"{tag}call:")] = [call]
-        found.firehose = [json.loads(entry["json"])["utterance_id"] for _, entry in client.xrange(f"{tag}utterances")]
-        found.alerts = [json.loads(entry["json"]) for _, entry in client.xrange(f"{tag}alerts")]
+            found.calls[key.removeprefix(keys.call(""))] = [call]
+        found.firehose = [json.loads(entry["json"])["utterance_id"] for _, entry in client.xrange(keys.utterances)]
+        found.alerts = [json.loads(entry["json"]) for _, entry in client.xrange(keys.alerts)]
         for name in ("by_update", "by_risk"):
-            found.live |= set(client.zrange(f"{tag}live:{name}", 0, -1))
+            found.live |= set(client.zrange(keys.named(f"live:{name}"), 0, -1))
     return found
 
 
@@ -85,7 +86,7 @@ def watermarks(run: Run) -> dict[int, int | None]:
         with closing(_consumer(run, group_id=run.group)) as consumer:
             return {n: consumer.committed(KafkaPartition(run.topic("audio"), n)) for n in range(run.partitions)}
     with closing(connect(run.redis, timeout_s=_TIMEOUT_S, decode_responses=True)) as client:
-        keys = [f"{{{run.prefix}}}:position:{run.topic('audio')}:{n}" for n in range(run.partitions)]
+        keys = [Keys(run.prefix).position(run.topic("audio"), n) for n in range(run.partitions)]
         found = [client.hget(key, "watermark") for key in keys]
     return {n: None if watermark is None else int(watermark) for n, watermark in enumerate(found)}
 

@@ -15,7 +15,8 @@ import redis
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from callmood.dashboard.connection import connect
+from callmood.redis_address import connect
+from callmood.schemas.keys import Keys
 from tests.chaos.config import Run, from_arguments
 
 _LOOK_S = 0.2
@@ -46,21 +47,21 @@ class Reader:
             thread.join()
 
     def _read_redis(self) -> None:
-        tag = f"{{{self._run.prefix}}}:"
+        keys = Keys(self._run.prefix)
         while not self._stopping.wait(_LOOK_S):
             try:
                 with closing(connect(self._run.redis, timeout_s=2.0, decode_responses=True)) as client:
                     while not self._stopping.wait(_LOOK_S):
-                        for call_id in client.zrevrange(f"{tag}live:by_update", 0, _CALLS_A_LOOK - 1):
-                            self._look(client, tag, call_id)
+                        for call_id in client.zrevrange(keys.live_by("update"), 0, _CALLS_A_LOOK - 1):
+                            self._look(client, keys, call_id)
             except redis.RedisError:
                 time.sleep(_RETRY_S)
 
-    def _look(self, client: Any, tag: str, call_id: str) -> None:
+    def _look(self, client: Any, keys: Keys, call_id: str) -> None:
         """A call's hash and its stream at one moment."""
         with client.pipeline(transaction=True) as both:
-            both.hgetall(f"{tag}call:{call_id}")
-            both.xrange(f"{tag}utterances:{call_id}")
+            both.hgetall(keys.call(call_id))
+            both.xrange(keys.utterances_of(call_id))
             fields, entries = both.execute()
         if fields:
             ids = [json.loads(entry["json"])["utterance_id"] for _, entry in entries]

@@ -6,7 +6,8 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from callmood.dashboard.connection import connect
+from callmood.redis_address import connect
+from callmood.schemas.keys import Keys
 from tests.chaos import look
 from tests.chaos.config import Run
 
@@ -48,21 +49,21 @@ def tamper(run: Run) -> set[str]:
 
 
 def _in_redis(run: Run) -> None:
-    tag = f"{{{run.prefix}}}:"
+    keys = Keys(run.prefix)
     calls = sorted(look.in_redis(run).utterances.items(), key=lambda item: -len(item[1]))
     (longest, _), (second, _), (third, said), (fourth, _) = calls[:4]
     with closing(connect(run.redis, timeout_s=10.0, decode_responses=True)) as client:
-        client.xdel(f"{tag}utterances:{longest}", "1-0")  # one is lost
-        ((_, entry),) = client.xrange(f"{tag}utterances:{second}", "1-0", "1-0")
-        client.xadd(f"{tag}utterances:{second}", entry, "999-0")  # one is there twice
-        client.xadd(f"{tag}utterances:{fourth}", _changed(entry, utterance_id="stranger"), "999-0")
-        (newest, entry), *_ = client.xrevrange(f"{tag}utterances:{third}", count=1)
-        client.xdel(f"{tag}utterances:{third}", newest)
-        client.xadd(f"{tag}utterances:{third}", _changed(entry, end_ms=said[-1]["end_ms"] + 20), "999-0")
-        client.hincrby(f"{tag}call:{fourth}", "talk_ms", 1)
-        client.rename(f"{tag}call:{longest}", f"{tag}call:stranger")
-        client.zadd(f"{tag}live:by_risk", {longest: 0.5})
-        client.hincrby(f"{tag}position:{run.topic('audio')}:0", "watermark", -1)
+        client.xdel(keys.utterances_of(longest), "1-0")  # one is lost
+        ((_, entry),) = client.xrange(keys.utterances_of(second), "1-0", "1-0")
+        client.xadd(keys.utterances_of(second), entry, "999-0")  # one is there twice
+        client.xadd(keys.utterances_of(fourth), _changed(entry, utterance_id="stranger"), "999-0")
+        (newest, entry), *_ = client.xrevrange(keys.utterances_of(third), count=1)
+        client.xdel(keys.utterances_of(third), newest)
+        client.xadd(keys.utterances_of(third), _changed(entry, end_ms=said[-1]["end_ms"] + 20), "999-0")
+        client.hincrby(keys.call(fourth), "talk_ms", 1)
+        client.rename(keys.call(longest), keys.call("stranger"))
+        client.zadd(keys.live_by("risk"), {longest: 0.5})
+        client.hincrby(keys.named(f"position:{run.topic('audio')}:0"), "watermark", -1)
     history = run.file("history.jsonl")
     looks = [json.loads(line) for line in history.read_text().splitlines()]
     newest = next(seen for seen in reversed(looks) if "ids" in seen)

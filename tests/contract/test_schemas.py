@@ -11,6 +11,7 @@ import yaml
 from callmood import schemas
 from callmood.schemas.__main__ import MODELS, derived, json_schema, main
 from callmood.schemas.audio import AUDIO_SCHEMA
+from callmood.schemas.keys import Keys
 from callmood.worker.settings import KafkaSettings, RedisSettings
 
 FOLDER = Path(schemas.__file__).parent
@@ -117,7 +118,7 @@ def test_asyncapi_is_whole():
     assert {f"#/channels/{name}" for name in document["channels"]} <= set(references)
     assert document["channels"]["audio"]["address"] == KafkaSettings().audio_topic
     assert document["channels"]["deadLetter"]["address"] == KafkaSettings().dead_letter_topic
-    assert document["channels"]["utterances"]["address"] == f"{{{RedisSettings().prefix}}}:utterances"
+    assert document["channels"]["utterances"]["address"] == Keys(RedisSettings().prefix).utterances
     assert document["components"]["messages"]["audio"]["name"] == AUDIO_SCHEMA
 
 

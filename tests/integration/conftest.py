@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from callmood.schemas.keys import Keys
 from callmood.worker.commands.recordings import Recording, Shape, load
 from callmood.worker.settings import Settings
 from deploy.local import apache
@@ -107,7 +108,7 @@ def _end(pipeline, stack):
     for topic in (pipeline.audio_topic, pipeline.dead_letter_topic):
         stack.delete_topic(topic)
     with redis.Redis.from_url(pipeline.redis_url) as client, suppress(redis.RedisError):  # the test may have ended it
-        for key in client.scan_iter(f"{{{pipeline.prefix}}}:*", count=1000):
+        for key in client.scan_iter(Keys(pipeline.prefix).named("*"), count=1000):
             client.delete(key)
 
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from callmood.dashboard.reader import Dashboard
 from callmood.dashboard.terminal import watch
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import aggregate, alert, policy
 from callmood.worker.call.render import Stamps, Times, utterance_record
@@ -64,8 +65,8 @@ class _Worker:
         record = utterance_record(result, number, _STAMPS, Times(known_ms - 100, known_ms, known_ms + 10))
         update = CallUpdate(call_id, b"state", summary, aggregate.risk(summary), is_first)
         time = StreamTime(number, _START_MS + start_ms)
-        fenced = self._store.commit([Commit(_SOURCE, number, time, (record,), tuple(alerts), (update,))])
-        assert not fenced
+        committed = self._store.commit([Commit(_SOURCE, number, time, (record,), tuple(alerts), (update,))])
+        assert len(committed.durable) == 1
         return record
 
 
@@ -132,8 +133,8 @@ def test_records_of_another_version_are_skipped_and_counted(worker, dashboard, r
     """What does not fit the schemas is left out, and said so, instead of ending the dashboard."""
     worker.say("good", Emotion.NEUTRAL)
     worker.say("odd", Emotion.NEUTRAL)
-    redis_client.hset(f"{{{redis_prefix}}}:call:odd", "schema", "callmood.call/9")
-    redis_client.xadd(f"{{{redis_prefix}}}:utterances:good", {"json": "{}"}, id="2-0")
+    redis_client.hset(Keys(redis_prefix).call("odd"), "schema", "callmood.call/9")
+    redis_client.xadd(Keys(redis_prefix).utterances_of("good"), {"json": "{}"}, id="2-0")
     assert [view.call.call_id for view in dashboard.live_calls()] == ["good"]
     assert len(dashboard.utterances("good")) == 1
     assert dashboard.unreadable == 2
@@ -143,7 +144,7 @@ def test_the_documented_read_only_user_is_enough(worker, redis_url, redis_prefix
     """The dashboard works as the user that schemas/redis.md describes, which cannot write."""
     worker.say("c", Emotion.ANGER)
     text = (Path(__file__).parents[2] / "schemas" / "redis.md").read_text(encoding="utf-8")
-    rules = text.split("ACL SETUSER dashboard", 1)[1].split("```", 1)[0].replace("{callmood}", f"{{{redis_prefix}}}")
+    rules = text.split("ACL SETUSER dashboard", 1)[1].split("```", 1)[0].replace("{callmood}", Keys(redis_prefix).tag)
     name = f"user-{redis_prefix}"
     redis_client.execute_command("ACL", "SETUSER", name, *rules.split())
     try:
@@ -155,7 +156,7 @@ def test_the_documented_read_only_user_is_enough(worker, redis_url, redis_prefix
             assert len(reading.utterances("c")) == 1
             assert next(reading.follow(timeout_s=0.05)) == ([], [])
         with redis.Redis.from_url(url) as client, pytest.raises(redis.exceptions.NoPermissionError):
-            client.delete(f"{{{redis_prefix}}}:call:c")
+            client.delete(Keys(redis_prefix).call("c"))
     finally:
         redis_client.execute_command("ACL", "DELUSER", name)
 

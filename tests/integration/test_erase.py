@@ -14,6 +14,7 @@ from kafka.errors import UnknownTopicOrPartitionError
 
 from callmood import schemas
 from callmood.__main__ import main
+from callmood.schemas.keys import Keys
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -81,7 +82,7 @@ def everything_in_redis(pipeline, but="no such key"):
     """All keys of the prefix with their content, as text; `but` for the keys with that in their names."""
     text = []
     with redis.Redis.from_url(pipeline.redis_url) as client:
-        for key in client.scan_iter(f"{{{pipeline.prefix}}}:*"):
+        for key in client.scan_iter(Keys(pipeline.prefix).named("*")):
             if but.encode() in key:
                 continue
             kind = client.type(key)
@@ -124,7 +125,7 @@ def test_the_user_of_the_catalogue_may_erase(served, pipeline, monkeypatch, caps
     catalogue = (Path(schemas.__file__).parent / "redis.md").read_text(encoding="utf-8")
     rules = re.search(r"ACL SETUSER eraser reset on >SECRET\s(.*?)```", catalogue, re.DOTALL)[1]
     user = f"test-{uuid4().hex[:8]}"
-    words = rules.replace("{callmood}", f"{{{pipeline.prefix}}}").split()
+    words = rules.replace("{callmood}", Keys(pipeline.prefix).tag).split()
     monkeypatch.setenv("CALLMOOD_REDIS__URL", f"redis://{user}:SECRET@{pipeline.redis_url.partition('://')[2]}")
     with redis.Redis.from_url(pipeline.redis_url) as admin:
         try:

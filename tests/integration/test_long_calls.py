@@ -7,6 +7,7 @@ import redis
 from kafka import KafkaConsumer, TopicPartition
 from telephony import Leg, quiet, voice
 
+from callmood.schemas.keys import Keys
 from callmood.worker.commands.recordings import Sent
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.usefixtures("real_kafka")]
@@ -37,7 +38,7 @@ def behind_s(pipeline):
         for number in consumer.partitions_for_topic(pipeline.audio_topic):
             source = TopicPartition(pipeline.audio_topic, number)
             end = consumer.end_offsets([source])[source]
-            watermark = client.hget(f"{{{pipeline.prefix}}}:position:{pipeline.audio_topic}:{number}", "watermark")
+            watermark = client.hget(Keys(pipeline.prefix).position(pipeline.audio_topic, number), "watermark")
             if end and int(watermark or 0) < end:
                 found[number] = (at_s(consumer, source, end - 1) - at_s(consumer, source, int(watermark or 0))) + 1.0
     return found

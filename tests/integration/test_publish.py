@@ -6,8 +6,10 @@ import pytest
 import redis
 from telephony import SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import CallUpdate, Commit, Restored
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.settings import RedisSettings
@@ -30,9 +32,9 @@ def open_store(redis_url, redis_prefix):
 
 
 @pytest.fixture
-def tag(redis_prefix):
-    """What every key of the test begins with."""
-    return f"{{{redis_prefix}}}"
+def keys(redis_prefix):
+    """The keys of this test."""
+    return Keys(redis_prefix)
 
 
 def talk(sentences=2):
@@ -58,14 +60,14 @@ def state_only(watermark, call_id="call-1"):
     return Commit(SOURCE, watermark, StreamTime(5, 6, 7), calls=(CallUpdate(call_id, b"state"),))
 
 
-def dump(client, tag):
+def dump(client, keys):
     """All keys of the test as the server would write them to its disk."""
-    return {key: client.dump(key) for key in client.scan_iter(f"{tag}:*")}
+    return {key: client.dump(key) for key in client.scan_iter(keys.named("*"))}
 
 
-def roll_back(client, tag, dumped):
+def roll_back(client, keys, dumped):
     """Make the server what it was: a replica that had not seen the newest writes has become the master."""
-    for key in client.scan_iter(f"{tag}:*"):
+    for key in client.scan_iter(keys.named("*")):
         client.delete(key)
     for key, value in dumped.items():
         client.restore(key, 0, value)
@@ -90,54 +92,54 @@ def test_a_claim_fences_the_earlier_owner(open_store):
     old, new = open_store(), open_store()
     old.claim(SOURCE)
     new.claim(SOURCE)
-    assert old.commit([state_only(9)]) == [SOURCE]
-    assert old.commit([state_only(10)]) == [SOURCE]
-    assert new.commit([state_only(3)]) == []
+    assert old.commit([state_only(9)]).fenced == (SOURCE,)
+    assert old.commit([state_only(10)]).fenced == (SOURCE,)
+    assert len(new.commit([state_only(3)]).durable) == 1
     assert new.claim(SOURCE).watermark == 3
 
 
-def test_a_commit_whose_answer_was_lost_is_repeated(open_store, redis_client, tag):
+def test_a_commit_whose_answer_was_lost_is_repeated(open_store, redis_client, keys):
     """The same commit sent again, by a client that never saw the answer, appears once, and work goes on."""
     store = open_store()
     commit = work(store.claim(SOURCE), talk())
     token = store._tokens[SOURCE]
-    assert store.commit([commit]) == []
+    assert len(store.commit([commit]).durable) == 1
     store._tokens[SOURCE], store._answered = token, {}  # the connection broke before the answer
-    assert store.commit([commit]) == []
-    assert redis_client.xlen(f"{tag}:utterances") == len(commit.utterances) == 2
-    assert redis_client.xlen(f"{tag}:utterances:call-1") == 2
-    assert store.commit([state_only(99)]) == []
+    assert len(store.commit([commit]).durable) == 1
+    assert redis_client.xlen(keys.utterances) == len(commit.utterances) == 2
+    assert redis_client.xlen(keys.utterances_of("call-1")) == 2
+    assert len(store.commit([state_only(99)]).durable) == 1
 
 
-def test_a_failover_that_lost_writes_fences_and_doubles_nothing(open_store, redis_client, redis_url, tag):
+def test_a_failover_that_lost_writes_fences_and_doubles_nothing(open_store, redis_client, redis_url, keys):
     """After a rollback the worker is fenced, starts from the older position, and all results are there once."""
     records, store = talk(sentences=4), open_store()
     half = len(records) // 2
     first = work(store.claim(SOURCE), records[:half])
     store.commit([first])
     with redis.Redis.from_url(redis_url) as client:
-        dumped = dump(client, tag)
+        dumped = dump(client, keys)
         store.commit([work(Restored(first.watermark, first.time, {c.call_id: c.state for c in first.calls}), records)])
-        roll_back(client, tag, dumped)
-    assert store.commit([state_only(10_000)]) == [SOURCE]
+        roll_back(client, keys, dumped)
+    assert store.commit([state_only(10_000)]).fenced == (SOURCE,)
 
     successor = open_store()
     restored = successor.claim(SOURCE)
     assert restored.watermark == first.watermark
-    assert successor.commit([work(restored, records)]) == []
-    told = [json.loads(fields["json"]) for _, fields in redis_client.xrange(f"{tag}:utterances:call-1")]
+    assert len(successor.commit([work(restored, records)]).durable) == 1
+    told = [json.loads(fields["json"]) for _, fields in redis_client.xrange(keys.utterances_of("call-1"))]
     expected = Worker().read(records).commit().of()
     assert [(u["number"], u["utterance_id"]) for u in told] == [(u["number"], u["utterance_id"]) for u in expected]
-    assert redis_client.xlen(f"{tag}:utterances") == len(expected)
+    assert redis_client.xlen(keys.utterances) == len(expected)
 
 
-def test_a_server_that_lost_everything_fences(open_store, redis_url, tag):
+def test_a_server_that_lost_everything_fences(open_store, redis_url, keys):
     """A server without our position, such as one restarted empty, takes no commit."""
     store = open_store()
     store.claim(SOURCE)
     with redis.Redis.from_url(redis_url) as client:
-        roll_back(client, tag, {})
-    assert store.commit([state_only(5)]) == [SOURCE]
+        roll_back(client, keys, {})
+    assert store.commit([state_only(5)]).fenced == (SOURCE,)
     assert open_store().claim(SOURCE).watermark is None
 
 
@@ -148,22 +150,44 @@ def test_partitions_are_fenced_one_by_one(open_store):
     store.claim(mine)
     store.claim(other)
     open_store().claim(other)
-    commits = [state_only(4), Commit(other, 5, StreamTime()), Commit(mine, 6, StreamTime())]
-    assert store.commit(commits) == [other]
+    commits = [Commit(other, 5, StreamTime()), Commit(mine, 6, StreamTime())]
+    assert store.commit(commits) == Committed((commits[1],), (other,))
     assert open_store().claim(mine).watermark == 6
 
 
 @pytest.mark.parametrize("key", ["position:audio:0", "states:audio:0", "alerts", "live:by_risk", "utterances:call-1"])
-def test_a_key_of_another_type_stops_the_worker_before_anything_is_written(open_store, redis_client, tag, key):
+def test_a_key_of_another_type_stops_the_worker_before_anything_is_written(open_store, redis_client, keys, key):
     """Where another program uses one of the keys, the message says what to do and nothing of the commit appears."""
     store = open_store()
     commit = work(store.claim(SOURCE), talk())
-    redis_client.delete(f"{tag}:{key}")
-    redis_client.set(f"{tag}:{key}", "another program's")
-    before = set(redis_client.scan_iter(f"{tag}:*"))
+    redis_client.delete(keys.named(key))
+    redis_client.set(keys.named(key), "another program's")
+    before = set(redis_client.scan_iter(keys.named("*")))
     with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__PREFIX"):
         store.commit([commit])
-    assert set(redis_client.scan_iter(f"{tag}:*")) == before
+    assert set(redis_client.scan_iter(keys.named("*"))) == before
+
+
+def test_scripts_that_the_server_has_forgotten_are_loaded_again(open_store, redis_url):
+    """After a restart or SCRIPT FLUSH the commit succeeds at once."""
+    store = open_store()
+    store.claim(SOURCE)
+    with redis.Redis.from_url(redis_url) as client:
+        client.script_flush()
+    assert len(store.commit([state_only(4)]).durable) == 1
+    assert open_store().claim(SOURCE).watermark == 4
+
+
+def test_one_round_trip_commits_all_partitions(open_store, monkeypatch):
+    """However many partitions there are, the server is asked once; each answer is its own."""
+    store, sources = open_store(), [SOURCE._replace(partition=number) for number in range(5)]
+    for source in sources:
+        store.claim(source)
+    rounds, run = [], store._run
+    monkeypatch.setattr(store, "_run", lambda requests: rounds.append(len(requests)) or run(requests))
+    commits = [Commit(source, 8, StreamTime()) for source in sources]
+    assert store.commit(commits) == Committed(tuple(commits))
+    assert rounds in ([5], [5, 5])  # twice where the server does not know the script yet
 
 
 def test_a_server_that_does_not_answer_is_waited_for(open_store, redis_url):
@@ -172,8 +196,9 @@ def test_a_server_that_does_not_answer_is_waited_for(open_store, redis_url):
     store.claim(SOURCE)
     with redis.Redis.from_url(redis_url) as client:
         client.client_pause(1_000, all=True)
-        with pytest.raises(StoreUnavailable):
-            store.commit([state_only(4)])
+        committed = store.commit([state_only(4)])
         client.client_unpause()
-    assert store.commit([state_only(4)]) == []
+    assert committed.durable == ()
+    assert isinstance(committed.failure, StoreUnavailable)
+    assert len(store.commit([state_only(4)]).durable) == 1
     assert open_store().claim(SOURCE).watermark == 4

@@ -8,6 +8,7 @@ from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Worker, log_of, quiet, voic
 
 from callmood.schemas import flat
 from callmood.schemas.call import Call
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.settings import RedisSettings
 
@@ -15,9 +16,9 @@ LIFETIMES_S = {"call_ttl_s": 1_000, "ended_ttl_s": 100, "state_ttl_s": 5_000}
 
 
 @pytest.fixture
-def tag(redis_prefix):
-    """What every key of the test begins with."""
-    return f"{{{redis_prefix}}}"
+def keys(redis_prefix):
+    """The keys of this test."""
+    return Keys(redis_prefix)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def publish(redis_url, redis_prefix):
             worker = workers[partition].read(records)
             worker.answer()
             commit = worker.partition.collect(STAMPS, 0.0)
-            assert stores[partition].commit([commit]) == []
+            assert stores[partition].commit([commit]).durable == (commit,)
             return commit
 
         yield through
@@ -53,51 +54,51 @@ def numbers(client, key):
     return [json.loads(fields["json"])["number"] for _, fields in client.xrange(key)]
 
 
-def test_a_call_is_a_hash_a_stream_and_two_ranks(publish, redis_client, tag):
+def test_a_call_is_a_hash_a_stream_and_two_ranks(publish, redis_client, keys):
     """A live call is found by update and by risk, its hash is call/1, its stream is numbered from 1."""
     commit = publish(0, log_of(sentences(Leg(), 3)))
     (update,) = commit.calls
-    assert flat.unflatten(redis_client.hgetall(f"{tag}:call:call-1")) == Call.model_validate(update.summary)
-    assert [entry for entry, _ in redis_client.xrange(f"{tag}:utterances:call-1")] == ["1-0", "2-0", "3-0"]
-    assert redis_client.zrange(f"{tag}:live:by_update", 0, -1, withscores=True) == [
+    assert flat.unflatten(redis_client.hgetall(keys.call("call-1"))) == Call.model_validate(update.summary)
+    assert [entry for entry, _ in redis_client.xrange(keys.utterances_of("call-1"))] == ["1-0", "2-0", "3-0"]
+    assert redis_client.zrange(keys.live_by("update"), 0, -1, withscores=True) == [
         ("call-1", update.summary["updated_at_ms"])
     ]
-    assert redis_client.zrange(f"{tag}:live:by_risk", 0, -1, withscores=True) == [("call-1", update.risk)]
+    assert redis_client.zrange(keys.live_by("risk"), 0, -1, withscores=True) == [("call-1", update.risk)]
 
 
-def test_a_call_that_ends_leaves_the_live_sets(publish, redis_client, tag):
+def test_a_call_that_ends_leaves_the_live_sets(publish, redis_client, keys):
     """The commit that ends a call takes it from the live sets and shortens its life; its results stay."""
     leg = Leg()
     publish(0, log_of(sentences(leg, 2)))
     publish(0, log_of([leg.send("end")], first_offset=100))
-    assert redis_client.zcard(f"{tag}:live:by_update") == redis_client.zcard(f"{tag}:live:by_risk") == 0
-    assert redis_client.hget(f"{tag}:call:call-1", "status") == "completed"
-    assert numbers(redis_client, f"{tag}:utterances:call-1") == [1, 2]
+    assert redis_client.zcard(keys.live_by("update")) == redis_client.zcard(keys.live_by("risk")) == 0
+    assert redis_client.hget(keys.call("call-1"), "status") == "completed"
+    assert numbers(redis_client, keys.utterances_of("call-1")) == [1, 2]
     for key in ("call:call-1", "utterances:call-1"):
-        assert 0 < redis_client.ttl(f"{tag}:{key}") <= LIFETIMES_S["ended_ttl_s"]
+        assert 0 < redis_client.ttl(keys.named(key)) <= LIFETIMES_S["ended_ttl_s"]
 
 
-def test_every_key_has_a_lifetime(publish, redis_client, tag):
+def test_every_key_has_a_lifetime(publish, redis_client, keys):
     """Calls live as long as the setting says, positions, states and what is shared as long as states."""
     publish(0, log_of([*sentences(Leg(), 2), *sentences(Leg("call-2"), 1)]))
-    for key in redis_client.scan_iter(f"{tag}:*"):
-        is_of_call = key.removeprefix(f"{tag}:").startswith(("call:", "utterances:"))
+    for key in redis_client.scan_iter(keys.named("*")):
+        is_of_call = key.removeprefix(keys.named("")).startswith(("call:", "utterances:"))
         limit_s = LIFETIMES_S["call_ttl_s" if is_of_call else "state_ttl_s"]
         assert limit_s - 60 < redis_client.ttl(key) <= limit_s, key
 
 
-def test_a_call_id_that_comes_again_much_later_begins_anew(publish, redis_client, tag):
+def test_a_call_id_that_comes_again_much_later_begins_anew(publish, redis_client, keys):
     """Once the memory of an ended call is gone, its id may be used again: what was under it is replaced."""
     first, other = Leg(), Leg("other", start_ms=EPOCH_MS + 10_000)
     publish(0, log_of([*sentences(first, 3), first.send("end")]))
     publish(0, log_of(other.media(quiet(700), chunk_ms=1_000), first_offset=100))
     publish(0, log_of(sentences(Leg(start_ms=EPOCH_MS + 710_000), 1), first_offset=1_000))
-    assert numbers(redis_client, f"{tag}:utterances:call-1") == [1]
-    assert redis_client.hget(f"{tag}:call:call-1", "status") == "live"
-    assert redis_client.hget(f"{tag}:call:call-1", "utterances") == "1"
+    assert numbers(redis_client, keys.utterances_of("call-1")) == [1]
+    assert redis_client.hget(keys.call("call-1"), "status") == "live"
+    assert redis_client.hget(keys.call("call-1"), "utterances") == "1"
 
 
-def test_a_call_in_two_partitions_loses_no_utterance(publish, redis_client, tag):
+def test_a_call_in_two_partitions_loses_no_utterance(publish, redis_client, keys):
     """When a topic gets more partitions in the middle of a call, both halves are told; nobody stumbles."""
     leg = Leg()
     first_half, second_half, rest = (log_of(sentences(leg, 2), first_offset=at) for at in (0, 0, 1_000))
@@ -105,24 +106,24 @@ def test_a_call_in_two_partitions_loses_no_utterance(publish, redis_client, tag)
     publish(1, second_half)
     publish(0, rest)
     publish(1, log_of([*sentences(leg, 1), leg.send("end")], first_offset=1_000))
-    assert len(numbers(redis_client, f"{tag}:utterances")) == 7
-    assert len(numbers(redis_client, f"{tag}:utterances:call-1")) == 5  # the second half began anew
+    assert len(numbers(redis_client, keys.utterances)) == 7
+    assert len(numbers(redis_client, keys.utterances_of("call-1"))) == 5  # the second half began anew
 
 
-def test_calls_whose_hash_is_gone_leave_the_live_sets(publish, redis_client, tag):
+def test_calls_whose_hash_is_gone_leave_the_live_sets(publish, redis_client, keys):
     """A producer that vanished leaves no call behind on the dashboards."""
     ranks = {f"gone-{number}": number for number in range(15)}
-    redis_client.zadd(f"{tag}:live:by_update", ranks)
-    redis_client.zadd(f"{tag}:live:by_risk", ranks)
+    redis_client.zadd(keys.live_by("update"), ranks)
+    redis_client.zadd(keys.live_by("risk"), ranks)
     leg = Leg()
     for turn in range(40):
         publish(0, log_of(sentences(leg, 1), first_offset=turn * 100))
-    assert redis_client.zrange(f"{tag}:live:by_update", 0, -1) == ["call-1"]
-    assert redis_client.zrange(f"{tag}:live:by_risk", 0, -1) == ["call-1"]
+    assert redis_client.zrange(keys.live_by("update"), 0, -1) == ["call-1"]
+    assert redis_client.zrange(keys.live_by("risk"), 0, -1) == ["call-1"]
 
 
-def test_a_gateway_far_ahead_hides_no_live_call(publish, redis_client, tag):
+def test_a_gateway_far_ahead_hides_no_live_call(publish, redis_client, keys):
     """One gateway whose clock is years ahead does not take the calls of others from the live sets."""
     publish(0, log_of(sentences(Leg(), 1)))
     publish(1, log_of(sentences(Leg("future", start_ms=EPOCH_MS * 1_000), 1)))
-    assert set(redis_client.zrange(f"{tag}:live:by_update", 0, -1)) == {"call-1", "future"}
+    assert set(redis_client.zrange(keys.live_by("update"), 0, -1)) == {"call-1", "future"}

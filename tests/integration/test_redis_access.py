@@ -11,7 +11,9 @@ import redis
 from callmood import schemas
 from callmood.schemas import flat
 from callmood.schemas.call import Call
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
@@ -34,7 +36,7 @@ def login(redis_client, redis_url, redis_prefix):
     def create(rules):
         name = f"test-{uuid4().hex[:12]}"
         users.append(name)
-        words = rules.replace("{callmood}", f"{{{redis_prefix}}}").split()
+        words = rules.replace("{callmood}", Keys(redis_prefix).tag).split()
         redis_client.execute_command("ACL", "SETUSER", name, "reset", "on", ">SECRET", *words)
         clients.append(redis.Redis.from_url(redis_url, username=name, password="SECRET"))
         return clients[-1]
@@ -60,20 +62,20 @@ def published(login, redis_prefix):
         alerts=(load("alert/valid/customer_negative.json"),),
         calls=(update,),
     )
-    assert store.commit([commit]) == []
-    return f"{{{redis_prefix}}}"
+    assert store.commit([commit]) == Committed((commit,))
+    return Keys(redis_prefix)
 
 
 def test_a_dashboard_reads_every_result(published, login):
     """The recommended user can run each read that the catalogue shows."""
     dashboard = login(RULES["dashboard"])
-    fields = {name.decode(): text.decode() for name, text in dashboard.hgetall(f"{published}:call:call-1").items()}
+    fields = {name.decode(): text.decode() for name, text in dashboard.hgetall(published.call("call-1")).items()}
     assert flat.unflatten(fields) == Call.model_validate(load("call/valid/live.json"))
-    assert dashboard.zrange(f"{published}:live:by_risk", 0, 19, desc=True, withscores=True) == [(b"call-1", 0.5)]
-    ((entry_id, _),) = dashboard.xrevrange(f"{published}:utterances:call-1", "+", "-", count=10)
+    assert dashboard.zrange(published.live_by("risk"), 0, 19, desc=True, withscores=True) == [(b"call-1", 0.5)]
+    ((entry_id, _),) = dashboard.xrevrange(published.utterances_of("call-1"), "+", "-", count=10)
     assert entry_id == b"1-0"
-    heard = dict(dashboard.xread({f"{published}:utterances": "0", f"{published}:alerts": "0"}, block=100))
-    ((_, utterance),), ((_, alert),) = (heard[f"{published}:{name}".encode()] for name in ("utterances", "alerts"))
+    heard = dict(dashboard.xread({published.utterances: "0", published.alerts: "0"}, block=100))
+    ((_, utterance),), ((_, alert),) = (heard[name.encode()] for name in (published.utterances, published.alerts))
     assert set(utterance) == {b"json", b"call_id", b"number", b"role", b"start_ms", b"end_ms", b"label"}
     assert set(alert) == {b"json", b"call_id", b"role", b"rule", b"since_ms"}
     assert json.loads(alert[b"json"]) == load("alert/valid/customer_negative.json")
@@ -82,11 +84,11 @@ def test_a_dashboard_reads_every_result(published, login):
 @pytest.mark.parametrize(
     "attempt",
     [
-        lambda client, tag: client.hset(f"{tag}:call:call-1", "status", "completed"),
-        lambda client, tag: client.xadd(f"{tag}:utterances", {"json": "{}"}),
-        lambda client, tag: client.delete(f"{tag}:call:call-1"),
-        lambda client, tag: client.hgetall(f"{tag}:states:callmood.audio:0"),
-        lambda client, tag: client.hgetall(f"{tag}:position:callmood.audio:0"),
+        lambda client, keys: client.hset(keys.call("call-1"), "status", "completed"),
+        lambda client, keys: client.xadd(keys.utterances, {"json": "{}"}),
+        lambda client, keys: client.delete(keys.call("call-1")),
+        lambda client, keys: client.hgetall(keys.states("callmood.audio", 0)),
+        lambda client, keys: client.hgetall(keys.position("callmood.audio", 0)),
         lambda client, _: client.keys("*"),
         lambda client, _: client.config_get("*"),
     ],
@@ -101,7 +103,7 @@ def test_a_dashboard_does_nothing_else(published, login, attempt):
 def test_every_key_has_the_lifetime_of_the_catalogue(published, redis_client):
     """No key of a commit lives for ever, and each lives as long as redis.md says."""
     lifetimes_s = {
-        key.removeprefix(published): redis_client.ttl(key) for key in redis_client.scan_iter(f"{published}:*")
+        key.removeprefix(published.tag): redis_client.ttl(key) for key in redis_client.scan_iter(published.named("*"))
     }
     hours = {name: round(seconds / 3600) for name, seconds in lifetimes_s.items()}
     week = dict.fromkeys((":utterances", ":alerts", ":live:by_update", ":live:by_risk"), 7 * 24)

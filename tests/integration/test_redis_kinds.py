@@ -8,6 +8,7 @@ import redis
 from telephony import SOURCE, STAMPS, Leg, Store, Worker, log_of, quiet, voice
 
 from callmood.dashboard.reader import Dashboard
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis, redis_address
 from callmood.worker.errors import StoreUnavailable
@@ -82,7 +83,13 @@ class Owner:
         self._worker.read([record for record in records if record.position.offset >= self.watermark])
         self._worker.answer()
         commit = self._worker.partition.collect(STAMPS, 0.0)
-        return patiently(lambda: self._store.commit([commit]))
+        return patiently(lambda: self._commit(commit))
+
+    def _commit(self, commit):
+        committed = self._store.commit([commit])
+        if committed.failure:
+            raise committed.failure
+        return committed.fenced
 
     def close(self):
         """It is gone."""
@@ -145,7 +152,7 @@ def test_a_cluster_may_move_our_keys_to_another_node(nursery, records):
         half = len(records) // 2
         owner = Owner(settings, "first")
         assert owner.read(records[:half]) == []
-        slot = first.execute_command("CLUSTER KEYSLOT", f"{{{settings.prefix}}}")
+        slot = first.execute_command("CLUSTER KEYSLOT", Keys(settings.prefix).tag)
         move(slot, first, second)
         assert owner.read(records[half:]) == []
         owner.close()

@@ -6,6 +6,7 @@ from dataclasses import replace
 from unittest.mock import patch
 
 from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Commit
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.partition.partition import Partition
@@ -24,8 +25,8 @@ def watermark_before_results() -> Iterator[None]:
     """The position is moved in a request of its own, before the results."""
 
     def commit(original, self, commits):
-        moved = [Commit(c.source, c.watermark, c.time) for c in commits]
-        return original(self, moved) or original(self, commits)
+        moved = original(self, [Commit(c.source, c.watermark, c.time) for c in commits])
+        return moved if moved.fenced or moved.failure else original(self, commits)
 
     with around(RedisStore, "commit", commit):
         yield
@@ -56,8 +57,8 @@ def fence_is_ignored() -> Iterator[None]:
     """The loop does not look at what the store refused."""
 
     def commit(original, self, commits):
-        original(self, commits)
-        return []
+        committed = original(self, commits)
+        return committed if committed.failure else Committed(tuple(commits))
 
     with around(RedisStore, "commit", commit):
         yield
@@ -68,7 +69,7 @@ def claim_does_not_fence() -> Iterator[None]:
     """A claim joins the earlier owner's token instead of replacing it."""
 
     def claim(original, self, source):
-        server, key = self._redis._world.redis, self._source_key("position", source).encode()
+        server, key = self._redis._world.redis, self._keys.position(*source).encode()
         before = server.keys.get(key, {}).get(b"token")
         restored = original(self, source)
         if before is not None:
@@ -86,8 +87,8 @@ def answered_commits_are_sent_again() -> Iterator[None]:
     """A round in which one partition got no answer is repeated for all."""
 
     def commit(original, self, commits):
-        self._answered.clear()
-        return original(self, commits)
+        committed = original(self, commits)
+        return committed._replace(durable=()) if committed.failure else committed
 
     with around(RedisStore, "commit", commit):
         yield

@@ -4,6 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from callmood.schemas import flat
+from callmood.schemas.keys import Keys
 from callmood.worker.settings import Settings
 from tests.simulation.kafka_side import Group
 from tests.simulation.transactions import Broker
@@ -70,4 +71,4 @@ class KafkaView:
             self.touched.add(self._key(name))
 
     def _key(self, name: str) -> bytes:
-        return f"{{{self._prefix}}}:{name}".encode()
+        return Keys(self._prefix).named(name).encode()

@@ -1,7 +1,8 @@
 """One process of a worker from its start to its end, made of the real loops and stores."""
 
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
-from callmood.worker.adapters.publish_redis import RedisStore, Store
+from callmood.worker.adapters.publish_redis import RedisStore
+from callmood.worker.adapters.store import Store
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.run.ingest import Ingest, Outside
 from callmood.worker.run.projector import Projector

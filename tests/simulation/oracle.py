@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from callmood.schemas import flat
+from callmood.schemas.keys import Keys
 from tests.simulation.expected import CallExpected, Expected, content
 from tests.simulation.redis_side import by_kind
 from tests.simulation.scenario import TOPIC
@@ -31,6 +32,7 @@ class Oracle:
     ) -> None:
         self._expected = expected
         self._prefix = prefix
+        self._keys = Keys(prefix)
         self._view = view
         self._is_one_step = is_one_step
         self._is_source = is_source
@@ -50,7 +52,7 @@ class Oracle:
 
     def progress(self) -> object:
         """What changes as long as something is still to do."""
-        results = [len(self._view.entries_of(f"{{{self._prefix}}}:{name}")) for name in ("utterances", "alerts")]
+        results = [len(self._view.entries_of(self._keys.named(name))) for name in ("utterances", "alerts")]
         return self._watermarks.copy(), results
 
     def look(self) -> None:
@@ -58,7 +60,7 @@ class Oracle:
         touched = by_kind(self._prefix, self._view.touched)
         self._view.touched.clear()
         for name in touched.get("position", ()):
-            watermark = int(self._view.hash_of(f"{{{self._prefix}}}:position:{name}").get(b"watermark", 0))
+            watermark = int(self._view.hash_of(self._keys.named(f"position:{name}")).get(b"watermark", 0))
             if watermark < self._watermarks.get(name, 0):
                 raise Violation(f"the watermark of {name} went from {self._watermarks[name]} to {watermark}")
             self._watermarks[name] = watermark
@@ -70,7 +72,7 @@ class Oracle:
         expected = self._expected.calls.get(call_id, CallExpected([], []))
         if found != expected.utterances[: len(found)]:
             raise Violation(f"{call_id}: {_difference(found, expected.utterances)}")
-        fields = content(_text(self._view.hash_of(f"{{{self._prefix}}}:call:{call_id}")))
+        fields = content(_text(self._view.hash_of(self._keys.call(call_id))))
         if not fields and (not found or not self._is_one_step):
             return
         described = {name: text for name, text in fields.items() if _is_folded(name)}
@@ -84,7 +86,7 @@ class Oracle:
             raise Violation(f"{call_id}: its aggregate is no fold of its first {len(found)} utterances: {difference}")
 
     def _utterances(self, call_id: str) -> list[dict[str, Any]]:
-        entries = self._view.entries_of(f"{{{self._prefix}}}:utterances:{call_id}")
+        entries = self._view.entries_of(self._keys.utterances_of(call_id))
         found = [{**json.loads(fields[b"json"]), "latency_ms": {}} for _, fields in entries]
         if [entry_id for entry_id, _ in entries] != [b"%d-0" % (n + 1) for n in range(len(entries))]:
             raise Violation(f"{call_id}: entries are not numbered 1 to {len(entries)}")
@@ -112,7 +114,7 @@ class Oracle:
             found = self._utterances(call_id)
             if found != expected.utterances:
                 problems.append(f"{call_id}: {_difference(found, expected.utterances)}")
-            fields = _text(self._view.hash_of(f"{{{self._prefix}}}:call:{call_id}"))
+            fields = _text(self._view.hash_of(self._keys.call(call_id)))
             if content(fields) != expected.prefixes[-1][1]:
                 problems.append(f"{call_id}: final aggregate {_fields(content(fields), [expected.prefixes[-1][1]])}")
             if expected.prefixes[-1][1]["status"] == "live":
@@ -121,17 +123,17 @@ class Oracle:
         foreign = (stored["call"] | stored["utterances"]) - {"", *self._expected.calls}
         problems += [f"{call_id}: foreign" for call_id in sorted(foreign)]
         for name in ("by_update", "by_risk"):
-            listed = set(self._view.hash_of(f"{{{self._prefix}}}:live:{name}"))
+            listed = set(self._view.hash_of(self._keys.named(f"live:{name}")))
             if listed != live:
                 problems.append(f"live:{name} has {sorted(listed)} instead of {sorted(live)}")
         return problems
 
     def _wrong_streams(self) -> list[str]:
         """Every utterance and alert stands in the streams for all calls exactly once, too."""
-        entries = self._view.entries_of(f"{{{self._prefix}}}:utterances")
+        entries = self._view.entries_of(self._keys.utterances)
         utterances = Counter(json.loads(fields[b"json"])["utterance_id"] for _, fields in entries)
         expected = Counter(u["utterance_id"] for call in self._expected.calls.values() for u in call.utterances)
-        entries = self._view.entries_of(f"{{{self._prefix}}}:alerts")
+        entries = self._view.entries_of(self._keys.alerts)
         alerts = Counter(json.loads(fields[b"json"])["alert_id"] for _, fields in entries)
         problems = []
         for name, seen, due in (("utterances", utterances, expected), ("alerts", alerts, self._expected.alerts)):

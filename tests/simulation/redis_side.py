@@ -12,6 +12,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from callmood.schemas.keys import Keys
+
 Value = Any
 _LUA = LuaRuntime(encoding=None)
 _LIVES_S = (0.0, 0.3, 5.0)
@@ -149,9 +151,18 @@ class Client:
         self._world = world
         self._life = life
 
-    def register_script(self, script: str) -> Callable[..., Value]:
+    def register_script(self, script: str) -> "Script":
         """A script that is sent over this client's network."""
-        return lambda keys, args: self._send(script, keys, args)
+        return Script(self, script)
+
+    def pipeline(self, *, transaction: bool) -> "Pipeline":
+        """Scripts that are sent together."""
+        assert not transaction
+        return Pipeline(self)
+
+    def refuses(self) -> bool:
+        """Whether the server refuses one script for a moment."""
+        return self._world.dice(self._world.faults.lost_request)
 
     def _send(self, script: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Value:
         world = self._world
@@ -171,6 +182,44 @@ class Client:
         world.note(self._life.name, facts, *keys[:1])
         world.point(self._life, "after redis")
         return answer
+
+
+class Script:
+    """Stands where redis-py's does; its text is its hash."""
+
+    def __init__(self, client: Client, text: str) -> None:
+        self.sha = text
+        self._client = client
+
+    def __call__(self, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Value:
+        """Run it."""
+        return self._client._send(self.sha, keys, args)
+
+
+class Pipeline:
+    """Each script takes place on its own. Where the network fails, all answers are lost, and the rest is not sent."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._requests: list[tuple[Any, ...]] = []
+
+    def execute_command(self, name: str, script: str, count: int, *words: str | bytes | int) -> None:
+        """Put a script into the pipeline."""
+        assert name == "EVALSHA"
+        self._requests.append((script, words[:count], words[count:]))
+
+    def execute(self, *, raise_on_error: bool) -> list[Value]:
+        """The answers; what the server refuses is among them."""
+        assert not raise_on_error
+        return [self._answer(*request) for request in self._requests]
+
+    def _answer(self, *request: Any) -> Value:
+        if len(self._requests) > 1 and self._client.refuses():  # of several scripts, some may run and others not
+            return ReadOnlyError("simulated failover between two scripts")
+        try:
+            return self._client._send(*request)
+        except ResponseError as error:  # also ReadOnlyError
+            return error
 
 
 @cache
@@ -215,6 +264,6 @@ def by_kind(prefix: str, keys: set[bytes]) -> dict[str, set[str]]:
     """Keys by the first word after the prefix: `call` -> call ids, and so on."""
     kinds: dict[str, set[str]] = defaultdict(set)
     for key in keys:
-        kind, _, rest = key.decode().removeprefix(f"{{{prefix}}}:").partition(":")
+        kind, _, rest = key.decode().removeprefix(Keys(prefix).named("")).partition(":")
         kinds[kind].add(rest)
     return kinds

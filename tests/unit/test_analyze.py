@@ -16,6 +16,7 @@ from callmood.worker import g711
 from callmood.worker.commands import analyze
 from callmood.worker.commands.recordings import Shape, load
 from callmood.worker.engine.infer import open_engine
+from callmood.worker.errors import ModelError
 from callmood.worker.model.model import EmotionModel, Release, save_bundle
 from callmood.worker.settings import ModelSettings, Settings
 
@@ -115,8 +116,7 @@ def test_a_call_in_which_nobody_speaks_is_complete(command, tmp_path):
 
 
 def test_without_a_model_nothing_is_analyzed(command, call, monkeypatch):
-    """The message says what is missing."""
+    """The error names the folder that is missing."""
     monkeypatch.setenv("CALLMOOD_MODEL__PATH", "/nowhere")
-    code, lines, said = command(call)
-    assert (code, lines) == (2, [])
-    assert said.startswith("callmood: ")
+    with pytest.raises(ModelError, match="nowhere"):
+        command(call)

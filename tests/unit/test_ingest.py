@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from callmood.worker.adapters.consume import Changes
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.records import Position, Record
@@ -55,16 +56,18 @@ class _Store:
 
     def __init__(self, consumer):
         self.consumer, self.is_down, self.claimed_at_poll, self.committed = consumer, False, [], []
+        self.silent = set()
+        """Partitions whose commits are not answered, where others are."""
 
     def claim(self, _source):
         self.claimed_at_poll.append(self.consumer.polls)
         return Restored(None, StreamTime(), {})
 
     def commit(self, commits):
-        if self.is_down:
-            raise StoreUnavailable("down")
-        self.committed += commits
-        return []
+        answered = [commit for commit in commits if not self.is_down and commit.source not in self.silent]
+        self.committed += answered
+        is_whole = len(answered) == len(commits)
+        return Committed(tuple(answered), failure=None if is_whole else StoreUnavailable("down"))
 
 
 @pytest.fixture
@@ -90,6 +93,22 @@ def test_a_dead_letter_record_is_sent_once_however_often_its_commit_is_repeated(
         loop.ingest.turn()
     assert len(loop.sent) == 1
     assert sum(len(commit.dead_letters) for commit in loop.store.committed) == 1
+
+
+def test_what_is_durable_is_not_sent_again(loop):
+    """Where the store answers for some partitions only, the others alone are repeated, as they are."""
+    loop.store.silent = {loop.store.consumer.sources[1]}
+    for _ in range(50):
+        loop.ingest.turn()
+    waiting, done = list(loop.ingest._pending), list(loop.store.committed)
+    assert [commit.source.partition for commit in waiting] == [1]
+    for _ in range(50):
+        loop.ingest.turn()
+    assert loop.store.committed == done
+    loop.store.silent = set()
+    while loop.ingest._pending:
+        loop.ingest.turn()
+    assert loop.store.committed[len(done)] is waiting[0]
 
 
 def test_spans_begin_with_the_records_however_often_their_commit_is_repeated(loop, monkeypatch):

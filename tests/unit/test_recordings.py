@@ -104,11 +104,11 @@ def test_loud_samples_are_clipped_not_wrapped(sound):
 def test_files_that_are_no_calls_say_why(sound, tmp_path):
     """The message names the file and what is wrong with it."""
     (tmp_path / "text.wav").write_text("no sound")
-    with pytest.raises(BadRecording, match=r"missing\.wav: cannot be read as sound: no such file"):
+    with pytest.raises(BadRecording, match=r"missing\.wav: not a readable sound file: no such file"):
         load(tmp_path / "missing.wav", Shape())
-    with pytest.raises(BadRecording, match=r"text\.wav: cannot be read as sound"):
+    with pytest.raises(BadRecording, match=r"text\.wav: not a readable sound file"):
         load(tmp_path / "text.wav", Shape())
-    with pytest.raises(BadRecording, match="holds no audio"):
+    with pytest.raises(BadRecording, match="contains no audio"):
         load(sound(np.zeros((0, 1))), Shape())
     with pytest.raises(BadRecording, match="has 3 channels, the layout 2: give --layout"):
         load(sound(ramp(800, 3)), Shape())

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from callmood.worker.run.processes import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, Report
+from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK
+from callmood.worker.run.processes import Report
 from callmood.worker.run.progress import Status
 from callmood.worker.run.supervise import Supervisor
 from callmood.worker.settings import Settings

@@ -14,9 +14,9 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
 from kafka.errors import KafkaError
-from kafka.structs import MemberState
 
-from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.adapters import kafka_workarounds
+from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced
 from callmood.worker.records import Position, Record
@@ -28,7 +28,6 @@ _ASSIGNORS = {
     "range": RangePartitionAssignor,
 }
 _FETCH_WAIT_MS = 50
-_JOIN_POLL_MS = 500
 _END_MS = 1_000
 
 
@@ -107,10 +106,7 @@ class AudioConsumer:
         missing = [topic for topic in topics if not self._consumer.partitions_for_topic(topic)]
         if missing:
             self._consumer.close(autocommit=False, timeout_ms=1_000)
-            raise ConfigurationError(
-                f"topic {missing[0]!r} does not exist on {settings.bootstrap_servers}: "
-                "create it, or set its name (CALLMOOD_KAFKA__AUDIO_TOPIC and the like)"
-            )
+            raise missing_topic(missing[0], settings)
         self._listener = _Listener(self._consumer)
         self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
@@ -123,15 +119,11 @@ class AudioConsumer:
         Raises:
             Fenced: the group has taken this member's partitions away.
         """
-        polled = self._consumer.poll(timeout_ms=max(timeout_ms, _JOIN_POLL_MS) if self._is_joining else timeout_ms)
-        if self._is_joining:
-            self._consumer._coordinator.request_rejoin()  # noqa: SLF001 - see _is_joining
+        polled = kafka_workarounds.poll(self._consumer, timeout_ms)
         if self._listener.is_lost:
             self.membership = None
             raise Fenced("this worker was out of its consumer group for too long; its partitions are another's now")
-        member = self._consumer.group_metadata()
-        if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id:
-            self.membership = member
+        self.membership = kafka_workarounds.stable_membership(self._consumer) or self.membership
         return {
             TopicPartition(p.topic, p.partition): [
                 Record(
@@ -161,16 +153,6 @@ class AudioConsumer:
         """The first record that retention has left."""
         partition = KafkaPartition(*source)
         return int(self._consumer.beginning_offsets([partition])[partition])
-
-    @property
-    def _is_joining(self) -> bool:
-        """Whether a join is open.
-
-        kafka-python 3.0.12 forgets an open join of the group's leader when a poll ends before the join does: polls
-        then return nothing for ever, without an error. Asking for the join again keeps it known, and a longer poll
-        lets it end within one.
-        """
-        return bool(self._consumer._coordinator.rejoining)  # noqa: SLF001 - there is no public way to know
 
     @property
     def partitions(self) -> int:

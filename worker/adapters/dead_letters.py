@@ -1,24 +1,35 @@
-"""Unreadable records go to the dead-letter topic with everything needed to understand and redrive them."""
+"""The producer to the dead-letter topic. Any record that Kafka can hold can be sent: what does not fit is left out."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
-from callmood.schemas.dead_letter import DeadLetterHeaders
-from callmood.worker.adapters.kafka_client import connection
+from callmood.schemas.dead_letter import DETAIL_CHARACTERS, DeadLetterHeaders, stored_headers
+from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.commits import DeadLetter
-from callmood.worker.errors import ConfigurationError, StoreUnavailable
+from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import KafkaSettings
 
-_DETAIL_CHARACTERS = 512
 _MAX_REQUEST_BYTES = 64 << 20
+_CUT_KEY_BYTES = 1 << 10
+_CUT_HEADERS_BYTES = 8 << 10
+"""Of key and headers, if even they are too big for the topic."""
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class Message(NamedTuple):
+    """A record for the dead-letter topic."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
 
 
 class DeadLetterTopic:
-    """The producer to the dead-letter topic; after a crash a letter may stand there twice (its position is its id).
+    """The producer to the dead-letter topic. After a crash a record may be there twice; its source position is its id.
 
     Raises:
         ConfigurationError: the topic does not exist.
@@ -32,64 +43,105 @@ class DeadLetterTopic:
             **connection(settings),
             delivery_timeout_ms=settings.request_timeout_ms * 2,
             max_request_size=_MAX_REQUEST_BYTES,
-            enable_idempotence=False,  # an idempotent producer never recovers from a letter that is too big
+            enable_idempotence=False,  # an idempotent producer never recovers from a record that is too large
             allow_auto_create_topics=False,
         )
         if not self._producer.partitions_for(self._topic):
             self._producer.close(timeout=1)
-            raise ConfigurationError(
-                f"topic {self._topic!r} does not exist on {settings.bootstrap_servers}: "
-                "create it, or set CALLMOOD_KAFKA__DEAD_LETTER_TOPIC"
-            )
+            raise missing_topic(self._topic, settings)
 
-    def send(self, letters: Iterable[DeadLetter]) -> None:
-        """Put the letters on the topic and wait until they are safe there.
-
-        A value that is too big for the topic stays behind at its source position; the letter says so.
+    def send(self, refused: Iterable[DeadLetter]) -> None:
+        """Send the records and wait until Kafka has them; what is too large for the topic is left out.
 
         Raises:
-            StoreUnavailable: some may not be; send all again.
+            StoreUnavailable: Kafka may not have some; send all again.
         """
+        left = list(refused)
         try:
-            too_big = self._try(letters)
-            still_too_big = self._try([_without_value(letter) for letter in too_big])
+            for form in (whole, without_value, cut):
+                left = self._too_large(left, form)
         except KafkaError as error:
             raise StoreUnavailable(f"dead-letter topic: {error}") from error
-        if still_too_big:
-            raise StoreUnavailable(f"dead-letter topic {self._topic!r} does not even take letters without their value")
+        if left:
+            raise StoreUnavailable(
+                f"dead-letter topic {self._topic!r} accepts no record of 16 kB: raise its max.message.bytes"
+            )
 
-    def _try(self, letters: Iterable[DeadLetter]) -> list[DeadLetter]:
-        sent = [(letter, self._send(letter)) for letter in letters]
+    def _too_large(self, refused: list[DeadLetter], form: Callable[[DeadLetter, str], Message]) -> list[DeadLetter]:
+        """Send these records in this form; returns those that are too large."""
+        sent = [(letter, self._start(form(letter, self._version))) for letter in refused]
         self._producer.flush(timeout=self._timeout_s)
-        too_big = []
-        for letter, future in sent:
-            try:
-                future.get(timeout=self._timeout_s)
-            except (MessageSizeTooLargeError, RecordListTooLargeError):
-                too_big.append(letter)
-        return too_big
+        return [letter for letter, future in sent if not self._has_arrived(future)]
 
-    def _send(self, letter: DeadLetter) -> FutureRecordMetadata:
-        record = letter.record
-        headers = DeadLetterHeaders(
-            reason=letter.reason.value,
-            detail=letter.detail[:_DETAIL_CHARACTERS],
-            topic=record.position.topic,
-            partition=str(record.position.partition),
-            offset=str(record.position.offset),
-            timestamp_ms=str(record.timestamp_ms),
-            worker=self._version,
-        )
-        return self._producer.send(
-            self._topic, key=record.key, value=record.value, headers=[*record.headers, *headers.to_kafka()]
-        )
+    def _start(self, message: Message) -> FutureRecordMetadata | None:
+        """Hand a record to the producer; None if the producer itself finds it too large."""
+        try:
+            return self._producer.send(self._topic, key=message.key, value=message.value, headers=message.headers)
+        except _TOO_LARGE:
+            return None
+
+    def _has_arrived(self, future: FutureRecordMetadata | None) -> bool:
+        try:
+            return future is not None and bool(future.get(timeout=self._timeout_s))
+        except _TOO_LARGE:
+            return False
 
     def close(self) -> None:
         """Close the producer."""
         self._producer.close(timeout=self._timeout_s)
 
 
-def _without_value(letter: DeadLetter) -> DeadLetter:
-    size = len(letter.record.value or b"")
-    detail = f"{letter.detail} (value of {size} bytes left at its source position)"
-    return replace(letter, record=replace(letter.record, value=None), detail=detail)
+def whole(letter: DeadLetter, version: str) -> Message:
+    """The record as it was. kafka-python sends no record without key and value: such a one gets an empty value."""
+    record = letter.record
+    if record.key is None and record.value is None:
+        return without_value(letter, version)
+    added = _added(letter, version)
+    return Message(record.key, record.value, [*stored_headers(record.headers), *added.to_kafka()])
+
+
+def without_value(letter: DeadLetter, version: str) -> Message:
+    """The record without its value."""
+    record = letter.record
+    added = _added(letter, version, ["value"])
+    value = None if record.key is not None else b""
+    return Message(record.key, value, [*stored_headers(record.headers), *added.to_kafka()])
+
+
+def cut(letter: DeadLetter, version: str) -> Message:
+    """The record without its value, with the first bytes of its key, and with those headers that fit."""
+    record = letter.record
+    headers, kept, room = stored_headers(record.headers), [], _CUT_HEADERS_BYTES
+    for name, value in headers:
+        room -= _size(name, value)
+        if room < 0:
+            break
+        kept.append((name, value))
+    key = None if record.key is None else record.key[:_CUT_KEY_BYTES]
+    missing = ["value"] + (["key"] if key != record.key else []) + (["headers"] if len(kept) < len(headers) else [])
+    added = _added(letter, version, missing)
+    return Message(key, None if key is not None else b"", [*kept, *added.to_kafka()])
+
+
+def _added(letter: DeadLetter, version: str, missing: Iterable[str] = ()) -> DeadLetterHeaders:
+    record = letter.record
+    sizes = {
+        "value": None if record.value is None else str(len(record.value)),
+        "key": None if record.key is None else str(len(record.key)),
+        "headers": str(sum(_size(name, value or b"") for name, value in record.headers)),
+    }
+    return DeadLetterHeaders(
+        reason=letter.reason.value,
+        detail=letter.detail[:DETAIL_CHARACTERS],
+        topic=record.position.topic,
+        partition=str(record.position.partition),
+        offset=str(record.position.offset),
+        timestamp_ms=str(record.timestamp_ms),
+        worker=version,
+        incomplete=",".join(missing) or None,
+        **{f"{part}_bytes": sizes[part] for part in missing},
+    )
+
+
+def _size(name: str, value: bytes) -> int:
+    return len(name.encode()) + len(value)

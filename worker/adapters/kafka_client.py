@@ -1,38 +1,21 @@
-"""The Kafka of the settings: where it is, who we are to it, and what its refusals mean."""
+"""Kafka clients from the settings: addresses, login, and what the client's errors mean."""
 
-import logging
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.errors import KafkaError
 from kafka.net.sasl import register_sasl_mechanism
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.sasl.plain import SaslMechanismPlain
 from kafka.net.sasl.scram import SaslMechanismScram
-from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 
+from callmood.worker.adapters import kafka_workarounds
+from callmood.worker.adapters.kafka_workarounds import refusal_in
 from callmood.worker.adapters.secret_file import SecretFile
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
-from callmood.worker.settings import KafkaSettings, Settings
-
-_LOST = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a broker that is gone refuses nobody
-_REFUSALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError, ssl.SSLError)
-
-
-def _with_last_word(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
-    """kafka-python 3.0.12 throws away what it read if the end of the connection came with it: a refused login."""
-
-    def receive_all(transport: Any) -> tuple[bytes, Any]:
-        data, error = receive(transport)
-        return data, None if data else error  # the end is met again at the next read
-
-    return receive_all
-
-
-for _transport in (KafkaTCPTransport, KafkaSSLTransport):
-    _transport._sock_recv = _with_last_word(_transport._sock_recv)  # noqa: SLF001 - as above
+from callmood.worker.settings import KafkaSettings
 
 
 class _Reread:
@@ -69,6 +52,7 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     Raises:
         ConfigurationError: a file is not there, or is empty.
     """
+    kafka_workarounds.install()
     for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
@@ -83,6 +67,26 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": settings.request_timeout_ms,
         "bootstrap_timeout_ms": settings.request_timeout_ms * 2,
     }
+
+
+def missing_topic(topic: str, settings: KafkaSettings) -> ConfigurationError:
+    """The error of a topic that Kafka does not have, or does not show to this user."""
+    names = [
+        name for name in KafkaSettings.model_fields if name.endswith("_topic") and getattr(settings, name) == topic
+    ]
+    variables = " or ".join(f"CALLMOOD_KAFKA__{name.upper()}" for name in names)
+    return ConfigurationError(
+        f"topic {topic!r} does not exist on {settings.bootstrap_servers}, or this user may not see it: create it with "
+        f"`callmood topics`, see `callmood acls`, or set {variables}"
+    )
+
+
+def other_count(topic: str, found: int, wanted: int, settings: KafkaSettings) -> ConfigurationError:
+    """The error of an output topic whose partitions do not match: a partition's results go to that of its number."""
+    return ConfigurationError(
+        f"topic {topic!r} has {found} partitions and {settings.audio_topic!r} has {wanted}: they must have the same "
+        "number of partitions"
+    )
 
 
 def _login(settings: KafkaSettings) -> dict[str, Any]:
@@ -102,53 +106,16 @@ def _login(settings: KafkaSettings) -> dict[str, Any]:
 
 
 @contextmanager
-def kafka_errors(settings: Settings) -> Iterator[None]:
+def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
     """What kafka-python raises, as the errors that say what to do."""
     try:
         yield
     except (KafkaError, ssl.SSLError) as error:
-        refusal = _refusal(error)
+        refusal = refusal_in(error)
         if isinstance(refusal, ssl.SSLError):
             told = f"no TLS with Kafka: {refusal}. Check the CALLMOOD_KAFKA__SSL_ settings and the certificates' dates"
             raise ConfigurationError(told) from error
         if refusal is not None:
             told = f"Kafka refuses us: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
             raise ConfigurationError(told) from error
-        raise KafkaUnavailable(f"Kafka at {settings.kafka.bootstrap_servers}: {error}") from error
-
-
-def _refusal(error: BaseException | None) -> BaseException | None:
-    """The refusal that an error is, or comes from: a lost connection holds it among its arguments."""
-    if isinstance(error, _LOST):
-        return None
-    if error is None or isinstance(error, _REFUSALS):
-        return error
-    causes = [argument for argument in error.args if isinstance(argument, BaseException)]
-    causes += [cause for cause in (error.__cause__ or error.__context__,) if cause is not None]
-    return next((found for cause in causes if (found := _refusal(cause)) is not None), None)
-
-
-class _Refusals(logging.Handler):
-    """Notes a refused login or handshake in what kafka-python logs."""
-
-    newest: BaseException | None = None
-
-    def emit(self, record: logging.LogRecord) -> None:
-        for value in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(value, BaseException) and (refusal := _refusal(value)) is not None:
-                self.newest = refusal
-
-
-@contextmanager
-def refusals_raised() -> Iterator[None]:
-    """kafka-python 3.0.12 only logs a refusal, tries again, and ends in a timeout that does not say why."""
-    refusals, logger = _Refusals(), logging.getLogger("kafka.net")
-    logger.addHandler(refusals)
-    try:
-        yield
-    except KafkaError as error:
-        if refusals.newest is None or _refusal(error) is not None:
-            raise
-        raise refusals.newest from None
-    finally:
-        logger.removeHandler(refusals)
+        raise KafkaUnavailable(f"Kafka at {settings.bootstrap_servers}: {error}") from error

@@ -1,48 +1,35 @@
 """One atomic commit in Kafka: results, call states and input offsets in a single transaction.
 
-kafka-python 3.0 can lose or double data silently in four ways, and each has a rule here. Every send is checked before
-the offsets go in, because a batch that failed does not fail the transaction. A batch may live longer than the
-transaction, never the other way round. The offsets carry the membership of the last stable moment, never the live one:
-a member that was thrown out resets it to a value that brokers accept unchecked. And a producer that has seen an error
-is never used again: the process ends, and the next one recovers as after a kill.
+`kafka_workarounds.transact` has the rules that make it atomic with this client. After any error in it the process ends,
+and the next one recovers as after a kill.
 """
 
 import json
-import os
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgpack
-import structlog
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.errors import KafkaError, KafkaTimeoutError
 
+from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer
-from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.adapters.kafka_client import connection, missing_topic, other_count
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Commit, Restored, TopicPartition
-from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
+from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 _CLOCK_KEY = b""
 """Key of the state record that holds a partition's clock; all others have a call id."""
-_TRANSACTION_MS = 10_000
-"""How long what a dead process left open keeps its successor waiting, at most, besides the broker's own rounds."""
-_REQUEST_MS = 10_000  # not more than the transaction's time, or a broker's restart aborts what is in flight
-_DELIVERY_MS = 30_000  # more than the transaction's time and 10 s
-_HANGING_S = 20.0
-_FLUSH_S = 10.0
 _CLAIM_MS = 2_000
 _READ_S = 30.0
 _STILL_S = 2.0
 """After this long without a record the states are not to be read now."""
-_EXIT_HANGING = 75
-
-log = structlog.get_logger()
 
 
 class Clients(NamedTuple):
@@ -116,7 +103,7 @@ class KafkaStore:
                 raise Unsettled("a transaction on the states is open, or they take too long to read")
         return states
 
-    def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
+    def commit(self, commits: Sequence[Commit]) -> Committed:
         """See `Store`. Never asks to be repeated: after an error the process starts again from what Kafka holds.
 
         Raises:
@@ -127,17 +114,11 @@ class KafkaStore:
             raise Fenced("no stable membership in the consumer group")
         offsets = {KafkaPartition(*commit.source): OffsetAndMetadata(commit.watermark, "", -1) for commit in commits}
         try:
-            with _ends_when_it_hangs():
-                self._producer.begin_transaction()
-                sent = [self._producer.send(**record) for commit in commits for record in self._records(commit)]
-                self._producer.flush(timeout=_FLUSH_S)
-                for future in sent:
-                    future.get(timeout=0)
-                self._producer.send_offsets_to_transaction(offsets, membership)
-                self._producer.commit_transaction()
+            records = (record for commit in commits for record in self._records(commit))
+            kafka_workarounds.transact(self._producer, records, offsets, membership)
         except KafkaError as error:
             raise Fenced(f"kafka transaction: {error}") from error
-        return []
+        return Committed(tuple(commits))
 
     def _records(self, commit: Commit) -> Iterator[dict[str, Any]]:
         """All records of a commit; outputs stand on the partition of their input."""
@@ -175,10 +156,8 @@ def open_kafka_store(consumer: AudioConsumer, settings: KafkaSettings, slot: str
     reader = KafkaConsumer(**options, isolation_level="read_committed", auto_offset_reset="earliest")
     _check_topics(reader, consumer.partitions, settings)
     producer = KafkaProducer(
-        **(connection(settings) | {"request_timeout_ms": _REQUEST_MS}),
+        **(connection(settings) | kafka_workarounds.TRANSACTION_OPTIONS),
         transactional_id=f"{settings.group_id}-{slot}",
-        transaction_timeout_ms=_TRANSACTION_MS,
-        delivery_timeout_ms=_DELIVERY_MS,
         linger_ms=5,
         batch_size=1 << 18,
         max_request_size=4 << 20,
@@ -193,29 +172,10 @@ def _check_topics(reader: KafkaConsumer, wanted: int, topics: KafkaSettings) -> 
         found = len(reader.partitions_for_topic(topic) or ())
         if found != wanted:
             reader.close(timeout_ms=1_000)
-            raise ConfigurationError(
-                f"topic {topic!r} has {found} partitions, {topics.audio_topic!r} has {wanted}: they must be equal"
-            )
+            raise other_count(topic, found, wanted, topics) if found else missing_topic(topic, topics)
 
 
 def _json(topic: str, partition: int, call_id: str, value: Mapping[str, Any]) -> dict[str, Any]:
     encoded = json.dumps(value, separators=(",", ":")).encode()
     headers = [("schema", value["schema"].encode())]
     return {"topic": topic, "partition": partition, "key": call_id.encode(), "value": encoded, "headers": headers}
-
-
-@contextmanager
-def _ends_when_it_hangs() -> Iterator[None]:
-    """The client waits without limit for the end of a transaction; this process does not."""
-    timer = threading.Timer(_HANGING_S, _end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def _end() -> None:
-    log.error("a kafka transaction hangs; ending the process")
-    os._exit(_EXIT_HANGING)

@@ -1,48 +1,29 @@
-"""One atomic commit of (utterances, call states, watermark), and taking a partition over.
+"""Commits in Redis: utterances, call states and watermark of a partition in one step, and claims of partitions.
 
-The watermark lives with the results: whoever resumes, resumes from what the results say, so a result can be neither
-lost nor counted twice. The token is the fence: a claim replaces it, so nothing of an earlier owner fits any more, and
-a server that has lost writes in a failover answers with a token that nobody expects.
+The watermark is stored with the results, and a new owner starts from it, so a result is neither lost nor counted twice.
+The token is the fence: a claim replaces it, so that commits of an earlier owner are refused, and a server that lost
+writes in a failover answers with a token that no owner expects. A commit that is repeated because its answer was lost
+finds its own new token, and changes nothing.
 """
 
 import json
 import uuid
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, Protocol
+from typing import Any
 
 import msgpack
+from redis.exceptions import NoScriptError
 
 from callmood.schemas import flat
 from callmood.schemas.call import Call
+from callmood.schemas.keys import Keys
 from callmood.worker.adapters.redis_client import redis_errors
+from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import CallUpdate, Commit, Restored, TopicPartition
+from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
-
-
-class Store(Protocol):
-    """Where results and states are committed together."""
-
-    moves_group_offsets: bool
-    """Whether a commit moves the consumer group's offsets too; else they are moved afterwards, for display."""
-
-    def claim(self, source: TopicPartition) -> Restored:
-        """Take a partition over, fence its earlier owner, and get what it left.
-
-        Raises:
-            StoreUnavailable: no answer for now.
-        """
-
-    def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
-        """Commit each partition atomically; a commit may be repeated until it is answered.
-
-        Returns:
-            The partitions that are another owner's, or whose data was lost: drop their work and claim them again.
-
-        Raises:
-            StoreUnavailable: no answer for now; some of the commits may have taken place.
-        """
 
 
 class RedisStore:
@@ -53,63 +34,85 @@ class RedisStore:
     def __init__(self, client: Any, settings: RedisSettings, owner: str) -> None:
         self._redis = client
         self._settings = settings
+        self._keys = Keys(settings.prefix)
         self._owner = owner
         self._tokens: dict[TopicPartition, tuple[str, int]] = {}
-        self._answered: dict[TopicPartition, Commit] = {}
         self._claim = client.register_script(files(__package__).joinpath("claim.lua").read_text())
-        self._commit = client.register_script(files(__package__).joinpath("publish.lua").read_text())
+        self._script = files(__package__).joinpath("publish.lua").read_text()
+        self._script_sha = client.register_script(self._script).sha
 
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`."""
         claim = uuid.uuid4().hex
         with redis_errors():
             (watermark, *clock), states = self._claim(
-                keys=[self._source_key("position", source), self._source_key("states", source)],
+                keys=[self._keys.position(*source), self._keys.states(*source)],
                 args=[f"{claim}:0", self._owner, self._settings.state_ttl_s, *StreamTime._fields],
             )
         self._tokens[source] = (claim, 0)
-        self._answered.pop(source, None)
         return Restored(
             None if watermark is None else int(watermark),
             StreamTime(*(int(value or 0) for value in clock)),
             {call_id.decode(): state for call_id, state in zip(states[::2], states[1::2], strict=True)},
         )
 
-    def commit(self, commits: Sequence[Commit]) -> list[TopicPartition]:
-        """See `Store`."""
-        fenced = []
-        for commit in commits:
-            if self._answered.get(commit.source) is commit:
-                continue  # repeated, because the answer for another partition was missing
-            claim, number = self._tokens[commit.source]
+    def commit(self, commits: Sequence[Commit]) -> Committed:
+        """See `Store`.
+
+        Raises:
+            ConfigurationError: Redis refuses a command, or a key has another type.
+        """
+        durable: list[Commit] = []
+        fenced: list[TopicPartition] = []
+        failure: StoreUnavailable | None = None
+        try:
             with redis_errors():
-                answer = self._commit(
-                    keys=self._keys(commit),
-                    args=[
-                        f"{claim}:{number}",
-                        f"{claim}:{number + 1}",
-                        msgpack.packb(self._payload(commit), use_bin_type=False),
-                    ],
-                )
+                answers = self._send(commits)
+        except StoreUnavailable as error:
+            return Committed((), failure=error)
+        for commit, answer in zip(commits, answers, strict=True):
             if answer == b"ok":
+                claim, number = self._tokens[commit.source]
                 self._tokens[commit.source] = (claim, number + 1)
-                self._answered[commit.source] = commit
+                durable.append(commit)
+            elif isinstance(answer, Exception):
+                failure = _unavailable(answer)
             else:
                 fenced.append(commit.source)
-        return fenced
+        return Committed(tuple(durable), tuple(fenced), failure)
 
-    def _key(self, name: str) -> str:
-        return f"{{{self._settings.prefix}}}:{name}"
+    def _send(self, commits: Sequence[Commit]) -> list[Any]:
+        """Run the script of each commit in one round trip; an answer may be the error of its script."""
+        assert len({commit.source for commit in commits}) == len(commits), "one commit for each partition"
+        requests = [self._request(commit) for commit in commits]
+        answers = self._run(requests)
+        if any(isinstance(answer, NoScriptError) for answer in answers):
+            self._redis.script_load(self._script)
+            answers = self._run(requests)  # a script that has run answers ok to its own token
+        return answers
 
-    def _source_key(self, name: str, source: TopicPartition) -> str:
-        return self._key(f"{name}:{source.topic}:{source.partition}")
+    def _run(self, requests: Sequence[Sequence[Any]]) -> list[Any]:
+        pipe = self._redis.pipeline(transaction=False)
+        for request in requests:
+            pipe.execute_command(*request)
+        answers: list[Any] = pipe.execute(raise_on_error=False)
+        return answers
 
-    def _keys(self, commit: Commit) -> list[str]:
-        keys = [self._source_key("position", commit.source), self._source_key("states", commit.source)]
-        keys += [self._key(name) for name in ("utterances", "alerts", "live:by_update", "live:by_risk")]
+    def _request(self, commit: Commit) -> list[Any]:
+        claim, number = self._tokens[commit.source]
+        keys = self._keys_of(commit)
+        payload = msgpack.packb(self._payload(commit), use_bin_type=False)
+        tokens = (f"{claim}:{number}", f"{claim}:{number + 1}")
+        return ["EVALSHA", self._script_sha, len(keys), *keys, *tokens, payload]
+
+    def _keys_of(self, commit: Commit) -> list[str]:
+        """In the order in which publish.lua expects them."""
+        keys = self._keys
+        names = [keys.position(*commit.source), keys.states(*commit.source)]
+        names += [keys.utterances, keys.alerts, keys.live_by("update"), keys.live_by("risk")]
         for call in commit.calls:
-            keys += [self._key(f"call:{call.call_id}"), self._key(f"utterances:{call.call_id}")]
-        return keys
+            names += [keys.call(call.call_id), keys.utterances_of(call.call_id)]
+        return names
 
     def _payload(self, commit: Commit) -> dict[str, Any]:
         indices = {call.call_id: index for index, call in enumerate(commit.calls, start=1)}
@@ -132,7 +135,7 @@ class RedisStore:
                 }
             ),
             "length": str(self._settings.firehose_length),
-            "call_prefix": self._key("call:"),
+            "call_prefix": self._keys.call_prefix,
             "call_ttl": str(self._settings.call_ttl_s),
             "state_ttl": str(self._settings.state_ttl_s),
         }
@@ -150,6 +153,19 @@ class RedisStore:
                 "risk": repr(call.risk),
             }
         return packed
+
+
+def _unavailable(answer: Exception) -> StoreUnavailable:
+    """The answer to one script as an error that passes.
+
+    Raises:
+        ConfigurationError: it does not pass.
+    """
+    try:
+        with redis_errors():
+            raise answer
+    except StoreUnavailable as error:
+        return error
 
 
 def _flat_list(fields: Mapping[str, Any]) -> list[str]:

@@ -19,7 +19,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from callmood.dashboard.connection import Address, connect
+from callmood.redis_address import Address, connect
 from callmood.worker.adapters.secret_file import SecretFile
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.settings import RedisSettings

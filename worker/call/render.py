@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from callmood.schemas.common import EMOTIONS
+from callmood.schemas.utterance import UTTERANCE_SCHEMA
 from callmood.worker.records import ModelInfo, Prediction, Result
 
 
@@ -28,7 +29,7 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
     utterance, prediction = result.utterance, result.prediction
     acoustics = utterance.acoustics
     return {
-        "schema": "callmood.utterance/1",
+        "schema": UTTERANCE_SCHEMA,
         "utterance_id": utterance.id,
         "call_id": utterance.call_id,
         "number": number,

@@ -1,7 +1,6 @@
-"""`callmood acls`: the least that Kafka must allow a worker with these settings; printed, or set."""
+"""`callmood acls`: the minimal ACLs of a worker with these settings, printed or set."""
 
 import argparse
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -10,8 +9,8 @@ from kafka import KafkaAdminClient
 from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection, kafka_errors, refusals_raised
-from callmood.worker.errors import CallmoodError
+from callmood.worker.adapters.kafka_client import connection, kafka_errors
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.settings import Settings
 
 _OPTIONS = {
@@ -24,31 +23,29 @@ Needed = tuple[ResourceType, str, ACLOperation]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("principal", help="who the worker is to Kafka, such as User:callmood")
-    parser.add_argument("--apply", action="store_true", help="set them, as the user of the settings; else print them")
+    parser.add_argument("principal", help="the worker's Kafka principal, for example User:callmood")
+    parser.add_argument(
+        "--apply", action="store_true", help="set the ACLs with the user of the settings; default: only print them"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the commands of Kafka's own tool, or set the same by its protocol."""
-    try:
-        configured = settings.load()
-        if arguments.apply:
-            with (
-                kafka_errors(configured),
-                refusals_raised(),
-                closing(KafkaAdminClient(**connection(configured.kafka))) as admin,
-            ):
-                admin.create_acls([_acl(arguments.principal, one) for one in needed(configured)])
-    except CallmoodError as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
+    """Print the ACLs as commands of `kafka-acls.sh`; with --apply, set them first."""
+    configured = settings.load()
+    if arguments.apply:
+        with (
+            kafka_errors(configured.kafka),
+            refusals_raised(),
+            closing(KafkaAdminClient(**connection(configured.kafka))) as admin,
+        ):
+            admin.create_acls([_acl(arguments.principal, one) for one in needed(configured)])
     for one in needed(configured):
         print(_line(arguments.principal, one))
     return 0
 
 
 def needed(configured: Settings) -> Iterator[Needed]:
-    """What a worker does on Kafka, and nothing else; DESCRIBE is implied by the others."""
+    """Each operation that a worker needs, and no other. READ and WRITE imply DESCRIBE."""
     kafka, read, write = configured.kafka, ACLOperation.READ, ACLOperation.WRITE
     topic, group = ResourceType.TOPIC, ResourceType.GROUP
     yield topic, kafka.audio_topic, read
@@ -67,7 +64,7 @@ def needed(configured: Settings) -> Iterator[Needed]:
 
 
 def _pattern(kind: ResourceType) -> ACLResourcePatternType:
-    """A worker's transactional id ends in its own name."""
+    """Prefixed for transactional ids, which end in the name of the worker."""
     is_prefix = kind is ResourceType.TRANSACTIONAL_ID
     return ACLResourcePatternType.PREFIXED if is_prefix else ACLResourcePatternType.LITERAL
 

@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from callmood.schemas.utterance import label_or_reason
 from callmood.worker import settings
 from callmood.worker.call import policy
 from callmood.worker.call.alert import DEFAULT_RULES
@@ -18,7 +19,7 @@ from callmood.worker.commands import options
 from callmood.worker.commands.recordings import BadRecording, Recording, load
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.engine.infer import Engine, open_engine
-from callmood.worker.errors import CallmoodError
+from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position, Record, Utterance
@@ -31,18 +32,14 @@ _SOURCE = TopicPartition("file", 0)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     options.add_recording_options(parser, files="+")
-    parser.add_argument("--format", choices=("json", "table"), default="json", help="JSON lines, or a table for people")
+    parser.add_argument("--format", choices=("json", "table"), default="json", help="JSON lines, or a table to read")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Analyze each file; the exit code is 2 if one could not be."""
-    try:
-        configured = settings.load()
-        engine = open_engine(configured.model)
-    except CallmoodError as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
-    code = 0
+    """Analyze each file; exit code 2 if a file cannot be used. The others are analyzed all the same."""
+    configured = settings.load()
+    engine = open_engine(configured.model)
+    code = EXIT_OK
     show = _show_table if arguments.format == "table" else _show_json
     for path, call_id in zip(arguments.files, options.call_ids(arguments), strict=True):
         try:
@@ -50,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
             results = analyze(recording, call_id, engine, configured)
         except BadRecording as error:
             print(f"callmood: {error}", file=sys.stderr)
-            code = 2
+            code = EXIT_CONFIGURATION
             continue
         show(*results)
     return code
@@ -100,14 +97,12 @@ def _show_table(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, A
         table.add_column(name, justify="left" if name in {"role", "emotion", "cut"} else "right")
     for utterance in utterances:
         emotion = utterance["emotion"]
-        withheld = f"({(utterance['withheld'] or '').removeprefix('policy:')})"
-        label = withheld if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
         table.add_row(
             str(utterance["number"]),
             utterance["role"],
             f"{utterance['start_ms'] / 1000:.2f}",
             f"{utterance['end_ms'] / 1000:.2f}",
-            label,
+            label_or_reason(utterance).removeprefix("policy:"),
             f"{emotion['confidence']:.2f}" if emotion and emotion["confidence"] is not None else "",
             f"{utterance['acoustics']['rms_dbfs']:.0f} dB",
             utterance["quality"]["cut"],

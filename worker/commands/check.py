@@ -1,32 +1,136 @@
-"""`callmood check`: whether a worker with these settings could work, and if not, why."""
+"""`callmood check`: tests what a worker with these settings needs: Kafka, Redis, the model."""
 
 import argparse
-import sys
+import math
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from typing import Final
 
+import numpy as np
+from kafka import KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as KafkaPartition
+
+from callmood.schemas.common import Encoding
+from callmood.schemas.keys import Keys
 from callmood.worker import settings
-from callmood.worker.commands import preflight
-from callmood.worker.errors import CallmoodError, ConfigurationError, ModelError
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, other_count
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.adapters.redis_client import connect_redis, redis_errors
+from callmood.worker.commands.topics import topics_of
+from callmood.worker.engine.infer import open_engine
+from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ModelError, exit_code
+from callmood.worker.g711 import encode_pcmu
+from callmood.worker.settings import KafkaSettings, Settings
 
-_AGAIN = 75  # as a worker that should be started again
+_READ_MS: Final = 3_000
+_SEND_S: Final = 10.0
+_KEY_LIFE_S: Final = 5
+_RATE_HZ: Final = 8_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("what", nargs="*", choices=[[], *preflight.CHECKS], help="default: all")
+    parser.add_argument("what", nargs="*", choices=[[], *CHECKS], help="what to test; default: all")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Try everything and say a line for each; 2 if something is set wrongly, 75 if something does not answer."""
-    try:
-        configured = settings.load()
-    except ConfigurationError as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
-    codes = {0}
-    for name in arguments.what or preflight.CHECKS:
+    """Test everything and print a line for each; 2 if a setting is wrong, 75 if only a server does not answer."""
+    configured = settings.load()
+    codes = {EXIT_OK}
+    for name in arguments.what or CHECKS:
         try:
-            print(f"{name}: ok: {preflight.CHECKS[name](configured)}", flush=True)
+            print(f"{name}: ok: {CHECKS[name](configured)}", flush=True)
         except CallmoodError as error:
             print(f"{name}: {error}", flush=True)
-            codes.add(2 if isinstance(error, ConfigurationError | ModelError) else _AGAIN)
-    return 2 if 2 in codes else max(codes)  # noqa: PLR2004 - exit codes
+            codes.add(exit_code(error))
+    return EXIT_CONFIGURATION if EXIT_CONFIGURATION in codes else max(codes)
+
+
+def kafka(configured: Settings) -> str:
+    """Log in, find the topics, read audio and the group's offsets; with results in Kafka, write to them and abort.
+
+    Raises:
+        ConfigurationError: a topic is missing, partitions do not match, or Kafka refuses something.
+        KafkaUnavailable: no broker answers.
+    """
+    wanted, output = configured.kafka, configured.worker.output
+    with kafka_errors(wanted), refusals_raised():
+        with closing(KafkaConsumer(**connection(wanted))) as consumer:
+            partitions = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics_of(configured)}
+        _refuse_other_counts(wanted, partitions)
+        _read(wanted, wanted.group_id, [wanted.audio_topic] + ([] if output == "redis" else [wanted.state_topic]))
+        if output == "both":
+            results = [wanted.utterance_topic, wanted.call_topic, wanted.alert_topic]
+            _read(wanted, f"{wanted.group_id}-projector", results)
+        if output != "redis":
+            _write_and_abort(wanted, [topic for topic in partitions if topic != wanted.audio_topic])
+    return f"{partitions[wanted.audio_topic]} partitions of {wanted.audio_topic}, group {wanted.group_id}"
+
+
+def redis(configured: Settings) -> str:
+    """Log in, and write a key under the prefix, read it in a script, and delete it.
+
+    Raises:
+        ConfigurationError: Redis refuses the login or a command.
+        StoreUnavailable: Redis does not answer.
+    """
+    if configured.worker.output == "kafka":
+        return "not used: results go to Kafka"
+    keys = Keys(configured.redis.prefix)
+    with redis_errors(), closing(connect_redis(configured.redis)) as client:
+        client.hset(keys.check, "check", "1")
+        client.expire(keys.check, _KEY_LIFE_S)
+        client.register_script("return redis.call('HGET', KEYS[1], 'check')")(keys=[keys.check])
+        client.delete(keys.check)
+    return f"writable under {keys.tag}"
+
+
+def model(configured: Settings) -> str:
+    """Load the model and run it on a second of sound.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        ModelError: the checkpoint cannot be used, or returns no probabilities.
+    """
+    engine = open_engine(configured.model)
+    tone = np.sin(2 * np.pi * 220 * np.arange(_RATE_HZ) / _RATE_HZ) * 8_000
+    (heard,) = engine.predict([(Encoding.PCMU, _RATE_HZ, encode_pcmu(tone.astype(np.int16)))])
+    if heard.probabilities is None or not math.isclose(sum(heard.probabilities), 1, abs_tol=1e-3):
+        raise ModelError(f"{configured.model.path} returns no probabilities: {heard.reason}")
+    return f"{engine.info.id} {engine.info.version}, {engine.info.digest[:19]}"
+
+
+CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {"kafka": kafka, "redis": redis, "model": model}
+"""By name, in the order in which a worker needs them."""
+
+
+def _refuse_other_counts(wanted: KafkaSettings, partitions: Mapping[str, int]) -> None:
+    for topic, count in partitions.items():
+        if not count:
+            raise missing_topic(topic, wanted)
+        if count != partitions[wanted.audio_topic] and topic != wanted.dead_letter_topic:
+            raise other_count(topic, count, partitions[wanted.audio_topic], wanted)
+
+
+def _read(wanted: KafkaSettings, group: str, topics: list[str]) -> None:
+    """Prove READ on a group and on topics, without joining the group."""
+    with closing(KafkaConsumer(**connection(wanted), group_id=group, enable_auto_commit=False)) as consumer:
+        sources = [KafkaPartition(topic, 0) for topic in topics]
+        consumer.committed(sources[0], timeout_ms=wanted.request_timeout_ms)
+        for source in sources:
+            consumer.assign([source])
+            consumer.seek_to_beginning(source)
+            consumer.poll(timeout_ms=_READ_MS)
+
+
+def _write_and_abort(wanted: KafkaSettings, topics: list[str]) -> None:
+    """Prove WRITE on the topics and on the transactional ids; a reader of committed records sees nothing."""
+    producer = KafkaProducer(**connection(wanted), transactional_id=f"{wanted.group_id}-check")
+    with closing(producer):
+        producer.init_transactions()
+        producer.begin_transaction()
+        try:
+            for sent in [producer.send(topic, key=b"check", value=b"") for topic in topics]:
+                sent.get(timeout=_SEND_S)
+        finally:
+            producer.abort_transaction()

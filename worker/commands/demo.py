@@ -1,4 +1,4 @@
-"""`callmood demo`: a worker, several calls at the same time, and the live view, which reads Redis only."""
+"""`callmood demo`: a worker, several calls at the same time, and the live view."""
 
 import argparse
 import os
@@ -22,10 +22,10 @@ from rich.progress import Progress
 from callmood.dashboard.reader import Dashboard
 from callmood.dashboard.terminal import watch
 from callmood.worker import settings
-from callmood.worker.adapters.redis_client import redis_address
+from callmood.worker.adapters.redis_client import redis_address, redis_errors
 from callmood.worker.commands.recordings import Shape, load
 from callmood.worker.commands.replay import Call, send
-from callmood.worker.errors import CallmoodError
+from callmood.worker.errors import ConfigurationError
 from callmood.worker.settings import Settings
 
 _EXAMPLES = Path(__file__).parents[3] / "examples" / "calls"
@@ -35,27 +35,26 @@ _GRACE_S = 60
 _LOG_LINES = 10
 
 
-class DemoFailed(CallmoodError):  # noqa: N818 - says what happened
+class DemoFailed(ConfigurationError):  # noqa: N818 - says what happened
     """The demo cannot go on; the message says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("files", metavar="FILE", type=Path, nargs="*", help="recorded calls (default: examples/calls)")
+    parser.add_argument(
+        "files", metavar="FILE", type=Path, nargs="*", help="recorded call; default: all of examples/calls"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until all calls have ended, or Ctrl-C; everything that was started is stopped."""
+    """Run until all calls have ended, or Ctrl-C; then stop the worker."""
     console = Console()
     try:
         configured = settings.load()
         calls = _calls(arguments.files)
-        with _worker(console) as log:
+        with redis_errors(), _worker(console) as log:
             is_complete = _show(calls, configured, console)
-            console.print(f"log of the worker: {log}" if is_complete else f"stopped; log of the worker: {log}")
-    except CallmoodError as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
+            console.print(f"worker log: {log}" if is_complete else f"stopped; worker log: {log}")
     except KeyboardInterrupt:
         return 130
     return 0 if is_complete else 1
@@ -64,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _calls(files: list[Path]) -> list[Call]:
     files = files or sorted(path for path in _EXAMPLES.glob("*.*") if path.suffix in {".flac", ".ogg", ".wav"})
     if not files:
-        raise DemoFailed("no example calls beside this installation: give recorded calls as arguments")
+        raise DemoFailed("this installation has no example calls: give recorded calls as arguments")
     run_id = uuid.uuid4().hex[:4]
     return [Call(f"{path.stem}-{run_id}", load(path, Shape())) for path in files]
 
@@ -89,7 +88,7 @@ def _show(calls: list[Call], configured: Settings, console: Console) -> bool:
 
 @contextmanager
 def _worker(console: Console) -> Iterator[Path]:
-    """A worker of our own; yields the path of its log once it is ready."""
+    """Start a worker; yields the path of its log once it is ready."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -123,4 +122,4 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", port: int, log: Path) 
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
-    raise DemoFailed(f"the worker was not ready within {_READY_S} s; see {log}")
+    raise DemoFailed(f"the worker was not ready within {_READY_S} s: see {log}")

@@ -1,32 +1,47 @@
-"""`callmood erase`: remove a call that has ended, and say what was found and what is left."""
+"""`callmood erase`: delete an ended call from Redis and Kafka, and print a receipt: what was found, what is left.
+
+Redis: everything of the call. Kafka: a tombstone behind the call's aggregates. The other topics (audio, utterances,
+alerts, dead-letter records) forget by retention alone, and the receipt counts what is left. What workers remember of an
+ended call, its id and where it ended, stays for ten minutes of audio: late records must not start the call again.
+"""
 
 import argparse
 import json
-import sys
-from dataclasses import asdict
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from typing import Any, Final
 
+from kafka import KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as KafkaPartition
+
+from callmood.schemas.keys import Keys
 from callmood.worker import settings
-from callmood.worker.commands.erasure import erase
-from callmood.worker.errors import CallmoodError, ConfigurationError
+from callmood.worker.adapters.kafka_client import connection, kafka_errors
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.adapters.redis_client import connect_redis, redis_errors
+from callmood.worker.errors import EXIT_OK, ConfigurationError, KafkaUnavailable
+from callmood.worker.partition.ended import is_ended
+from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
 
-_AGAIN = 75
-_LEFT = 1
+_EXIT_LEFT: Final = 1
+_PAGE: Final = 1_000
+_POLL_MS: Final = 500
+_IDLE_POLLS: Final = 20
+_SEND_S: Final = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("call_id", help="as on the audio topic")
+    parser.add_argument("call_id", help="id of the call: its key on the audio topic")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the receipt, as JSON; 1 if something is left that only retention removes."""
-    try:
-        lines = erase(settings.load(), arguments.call_id)
-    except CallmoodError as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigurationError) else _AGAIN
+    """Print the receipt, as JSON; exit code 1 if something is left that only retention removes."""
+    lines = erase(settings.load(), arguments.call_id)
     left = sum(line.left for line in lines)
     receipt = {
         "call_id": arguments.call_id,
@@ -36,4 +51,124 @@ def run(arguments: argparse.Namespace) -> int:
         "left_to_retention": left,
     }
     print(json.dumps(receipt, indent=2))
-    return _LEFT if left else 0
+    return _EXIT_LEFT if left else EXIT_OK
+
+
+class CallIsLiveError(ConfigurationError):
+    """A worker still holds the call and would write it again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One place: how many records of the call it had, and how many it still has."""
+
+    where: str
+    found: int
+    left: int
+
+
+def erase(configured: Settings, call_id: str) -> list[Line]:
+    """Remove a call that has ended, and read back what is left of it.
+
+    Raises:
+        CallIsLiveError: the call has not ended.
+        ConfigurationError: Redis or Kafka refuses something.
+        StoreUnavailable: Redis does not answer.
+        KafkaUnavailable: no broker answers.
+    """
+    lines: list[Line] = []
+    if configured.worker.output != "kafka":
+        with redis_errors(), closing(connect_redis(configured.redis)) as client:
+            lines += _from_redis(client, configured.redis, call_id)
+    with kafka_errors(configured.kafka), refusals_raised():
+        return [*lines, *_from_kafka(configured, call_id)]
+
+
+def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Line]:
+    keys = Keys(wanted.prefix)
+    all_states = keys.named("states:*")
+    states = [client.hget(name, call_id) for name in client.scan_iter(all_states, count=_PAGE)]
+    remembered = [state for state in states if state is not None]
+    _refuse_live(call_id, remembered)
+    own = [keys.call(call_id), keys.utterances_of(call_id)]
+    found = {name: int(client.exists(name)) for name in own}
+    client.delete(*own)
+    for name in own:
+        yield Line(name, found[name], int(client.exists(name)))
+    for name in (keys.live_by("update"), keys.live_by("risk")):
+        removed = int(client.zrem(name, call_id))
+        yield Line(name, removed, int(client.zscore(name, call_id) is not None))
+    for name in (keys.utterances, keys.alerts):
+        entries = list(_entries(client, name, call_id))
+        for start in range(0, len(entries), _PAGE):
+            client.xdel(name, *entries[start : start + _PAGE])
+        yield Line(name, len(entries), sum(1 for _ in _entries(client, name, call_id)))
+    yield Line(all_states, len(remembered), len(remembered))
+
+
+def _refuse_live(call_id: str, states: list[bytes]) -> None:
+    if not all(map(is_ended, states)):
+        raise CallIsLiveError(f"call {call_id} is live, and its worker would write it again: erase it after its end")
+
+
+def _entries(client: Any, stream: str, call_id: str) -> Iterator[Any]:
+    """Ids of a stream's entries of this call."""
+    start = "-"
+    while page := client.xrange(stream, start, "+", _PAGE):
+        for entry_id, fields in page:
+            value = fields.get(b"call_id", fields.get("call_id"))
+            if value in (call_id, call_id.encode()):
+                yield entry_id
+        last = page[-1][0]
+        start = f"({last.decode() if isinstance(last, bytes) else last}"
+
+
+def _from_kafka(configured: Settings, call_id: str) -> Iterator[Line]:
+    topics = configured.kafka
+    compacted: list[str] = []
+    kept = [topics.audio_topic, topics.dead_letter_topic]
+    if configured.worker.output != "redis":
+        compacted = [topics.call_topic]
+        kept += [topics.utterance_topic, topics.alert_topic]
+    states = [] if not compacted else [topics.state_topic]
+    before = _records(topics, [*compacted, *states, *kept], call_id)
+    remembered = [newest for source, (_, newest) in before.items() if source.topic in states and newest is not None]
+    _refuse_live(call_id, remembered)
+    if buried := [source for source, (_, newest) in before.items() if source.topic in compacted and newest is not None]:
+        with closing(KafkaProducer(**connection(topics), acks="all")) as producer:
+            for sent in [producer.send(s.topic, key=call_id.encode(), partition=s.partition) for s in buried]:
+                sent.get(timeout=_SEND_S)
+    after = _records(topics, compacted, call_id) if buried else before
+    for topic in compacted:
+        found = sum(newest is not None for source, (_, newest) in before.items() if source.topic == topic)
+        left = sum(newest is not None for source, (_, newest) in after.items() if source.topic == topic)
+        yield Line(f"kafka: {topic}", found, left)
+    for topic in states:
+        yield Line(f"kafka: {topic}", len(remembered), len(remembered))
+    for topic in kept:
+        count = sum(counted for source, (counted, _) in before.items() if source.topic == topic)
+        yield Line(f"kafka: {topic}", count, count)
+
+
+def _records(wanted: KafkaSettings, topics: list[str], call_id: str) -> Mapping[KafkaPartition, tuple[int, Any]]:
+    """By partition: how many records the call has there, and the value of the newest (None: a tombstone)."""
+    counts: Counter[KafkaPartition] = Counter()
+    newest: dict[KafkaPartition, Any] = {}
+    options = {"isolation_level": "read_committed", "enable_auto_commit": False, "group_id": None}
+    with closing(KafkaConsumer(**connection(wanted), **options)) as consumer:
+        sources = [KafkaPartition(t, p) for t in topics for p in sorted(consumer.partitions_for_topic(t) or ())]
+        ends = consumer.end_offsets(sources) if sources else {}
+        consumer.assign(sources)
+        consumer.seek_to_beginning(*sources)
+        idle = 0
+        while any(consumer.position(source) < ends[source] for source in sources):
+            polled = consumer.poll(timeout_ms=_POLL_MS)
+            idle = 0 if polled else idle + 1
+            if idle > _IDLE_POLLS:
+                raise KafkaUnavailable("the topics cannot be read to their end: a transaction may be open, try again")
+            for source, records in polled.items():
+                for record in records:
+                    if record.key == call_id.encode():
+                        counts[source] += record.value is not None
+                        newest[source] = record.value
+    return {source: (counts[source], newest[source]) for source in newest}

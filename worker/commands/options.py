@@ -8,17 +8,38 @@ from callmood.worker.commands.recordings import Shape
 
 
 def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> None:
-    """Files, and how they are turned into audio/1 records. The same defaults everywhere, so results can be compared."""
-    parser.add_argument("files", metavar="FILE", type=Path, nargs=files, help="WAV, FLAC, Ogg … of one call each")
-    parser.add_argument("--layout", type=_layout, metavar="ROLE[,ROLE]", help="role of each channel (customer,agent)")
-    parser.add_argument("--encoding", type=Encoding, choices=list(Encoding), default=Encoding.PCMU, help="on the wire")
-    parser.add_argument("--rate", type=int, choices=RATES_HZ, default=8000, help="samples per second on the wire")
-    parser.add_argument("--chunk-ms", type=_chunk_ms, default=200, metavar="MS", help="audio per record, 1 to 1000")
-    parser.add_argument("--notice", type=Notice, choices=list(Notice), help="was the caller told")
+    """The files, and how to make audio/1 records of them. All commands have the same defaults, so results compare."""
     parser.add_argument(
-        "--attr", type=_attribute, action="append", default=[], metavar="NAME=VALUE", help="of the call"
+        "files", metavar="FILE", type=Path, nargs=files, help="sound file of one call (WAV, FLAC, Ogg …)"
     )
-    parser.add_argument("--call-id", help="id of the call; with several files, a number is added")
+    parser.add_argument(
+        "--layout", type=_layout, metavar="ROLE[,ROLE]", help="role of each channel; default: customer,agent"
+    )
+    parser.add_argument(
+        "--encoding",
+        type=Encoding,
+        choices=list(Encoding),
+        default=Encoding.PCMU,
+        help="encoding of the records; default: pcmu",
+    )
+    parser.add_argument(
+        "--rate", type=int, choices=RATES_HZ, default=8000, help="sample rate of the records, Hz; default: 8000"
+    )
+    parser.add_argument(
+        "--chunk-ms", type=_chunk_ms, default=200, metavar="MS", help="audio per record, ms, 1 to 1000; default: 200"
+    )
+    parser.add_argument(
+        "--notice", type=Notice, choices=list(Notice), help="whether the caller was told that emotion is inferred"
+    )
+    parser.add_argument(
+        "--attr",
+        type=_attribute,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="attribute of the call; repeatable",
+    )
+    parser.add_argument("--call-id", help="id of the call; with several files, followed by a number")
 
 
 def shape(arguments: argparse.Namespace) -> Shape:
@@ -67,5 +88,5 @@ def _attribute(text: str) -> tuple[str, str]:
 
 def _chunk_ms(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 1000:  # noqa: PLR2004 - the contract's longest record
-        raise argparse.ArgumentTypeError("from 1 to 1000")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
     return int(text)

@@ -1,4 +1,4 @@
-"""Recorded calls as telephony would put them on Kafka: a file in, audio/1 records out."""
+"""Recorded calls as a telephony system would send them: a sound file in, audio/1 records out."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,15 @@ import numpy.typing as npt
 import soundfile
 import soxr
 
+from callmood.schemas.audio import AUDIO_SCHEMA
 from callmood.schemas.common import Encoding, Notice, Role
 from callmood.worker import g711
-from callmood.worker.errors import CallmoodError
+from callmood.worker.errors import ConfigurationError
 
 _FULL_SCALE = 32768
 
 
-class BadRecording(CallmoodError):  # noqa: N818 - a file is bad; the program is not in error
+class BadRecording(ConfigurationError):  # noqa: N818 - a file is bad; the program is not in error
     """A file that cannot be used as a call; the message says why."""
 
 
@@ -71,7 +72,7 @@ class Recording:
         yield Sent(self.duration_ms, self.duration_ms, self._headers("end", seq + 1, self.duration_ms), b"")
 
     def _headers(self, event: str, seq: int, media_ms: float) -> list[tuple[str, bytes]]:
-        values = {"schema": "callmood.audio/1", "event": event, "seq": str(seq), "media_ms": f"{media_ms:.3f}"}
+        values = {"schema": AUDIO_SCHEMA, "event": event, "seq": str(seq), "media_ms": f"{media_ms:.3f}"}
         if event == "media":
             values |= {
                 "encoding": self.shape.encoding.value,
@@ -95,9 +96,9 @@ def load(path: Path, shape: Shape) -> Recording:
         samples, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         reason = "no such file" if not path.exists() else str(error).partition(": ")[2] or str(error)
-        raise BadRecording(f"{path}: cannot be read as sound: {reason}") from error
+        raise BadRecording(f"{path}: not a readable sound file: {reason}") from error
     if not len(samples):
-        raise BadRecording(f"{path}: holds no audio")
+        raise BadRecording(f"{path}: contains no audio")
     layout = shape.layout or (Role.CUSTOMER, Role.AGENT)[: samples.shape[1]]
     if len(layout) != samples.shape[1]:
         raise BadRecording(f"{path}: has {samples.shape[1]} channels, the layout {len(layout)}: give --layout")

@@ -1,7 +1,6 @@
-"""`callmood redrive`: what stands on the dead-letter topic, and sending it back after a fix."""
+"""`callmood redrive`: list the records on the dead-letter topic, or send them back after a fix."""
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
@@ -9,57 +8,58 @@ from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import KafkaError
+from kafka.errors import AuthorizationError, KafkaError, RetriableError
 from rich.console import Console
 from rich.table import Table
 
-from callmood.schemas.dead_letter import PREFIX
+from callmood.schemas.dead_letter import DeadLetterHeaders, original_headers
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection
-from callmood.worker.errors import CallmoodError, Reason
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.errors import EXIT_OK, Reason
 from callmood.worker.settings import KafkaSettings
 
 _SEND_S = 30
 _POLL_MS = 500
-_NOT_WHOLE = "value left behind"
+_MAX_REQUEST_BYTES = 64 << 20
+_INCOMPLETE = "not sent: incomplete"
+_REFUSED = "not sent: Kafka refused the record"
+_UNKNOWN = "not sent: not written by a worker"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--reason", type=Reason, choices=list(Reason), action="append", help="only these (repeatable)")
-    parser.add_argument("--send", action="store_true", help="send them to the topic they came from; else only list")
+    parser.add_argument(
+        "--reason", type=Reason, choices=list(Reason), action="append", help="only records with this reason; repeatable"
+    )
+    parser.add_argument("--send", action="store_true", help="send the records to their topics; default: only list them")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """List the letters by reason, or send them back in their order.
+    """List the records by reason, or send them back in order.
 
-    How far they were gone through is remembered in the group `<group>-redrive`, so a second run goes on behind it. A
-    letter whose value was left behind (too big for the topic, or of a paused call) cannot be sent.
+    The group `<group>-redrive` remembers how far this command has read, so the next run continues there. A record whose
+    value was left out (too large for the topic, or of a paused call), or that Kafka refuses, is counted and not sent.
     """
     reasons = {reason.value for reason in arguments.reason or Reason}
     found: Counter[str] = Counter()
     sent: Counter[str] = Counter()
-    try:
-        kafka = settings.load().kafka
-        with closing(_consumer(kafka)) as consumer, closing(_producer(kafka)) as producer:
-            for letter in _letters(consumer):
-                headers = _added(letter)
-                found[headers["reason"]] += 1
-                if not arguments.send or headers["reason"] not in reasons:
-                    continue
-                if letter.value is None:
-                    sent[_NOT_WHOLE] += 1
-                    continue
-                _send(producer, headers["topic"], letter)
-                sent[headers["reason"]] += 1
-            if arguments.send:
-                producer.flush(timeout=_SEND_S)
-                _remember(consumer)
-    except (CallmoodError, KafkaError) as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
+    kafka = settings.load().kafka
+    with (
+        kafka_errors(kafka),
+        refusals_raised(),
+        closing(_consumer(kafka)) as consumer,
+        closing(_producer(kafka)) as producer,
+    ):
+        for record in _records(consumer):
+            added = DeadLetterHeaders.from_kafka(record.headers)
+            found[added.reason if added else _UNKNOWN] += 1
+            if added and arguments.send and added.reason in reasons:
+                sent[_send(producer, added, record)] += 1
+        if arguments.send:
+            _remember(consumer)
     _show(found, sent)
-    return 0
+    return EXIT_OK
 
 
 def _consumer(kafka: KafkaSettings) -> KafkaConsumer:
@@ -73,38 +73,47 @@ def _consumer(kafka: KafkaSettings) -> KafkaConsumer:
     numbers = consumer.partitions_for_topic(kafka.dead_letter_topic)
     if not numbers:
         consumer.close(autocommit=False)
-        raise CallmoodError(f"topic {kafka.dead_letter_topic!r} does not exist on {kafka.bootstrap_servers}")
+        raise missing_topic(kafka.dead_letter_topic, kafka)
     consumer.assign([KafkaPartition(kafka.dead_letter_topic, number) for number in numbers])
     return consumer
 
 
 def _producer(kafka: KafkaSettings) -> KafkaProducer:
-    return KafkaProducer(**connection(kafka), allow_auto_create_topics=False)
+    return KafkaProducer(
+        **connection(kafka),
+        allow_auto_create_topics=False,
+        enable_idempotence=False,
+        max_request_size=_MAX_REQUEST_BYTES,
+    )
 
 
-def _letters(consumer: KafkaConsumer) -> Iterator[Any]:
-    """The letters up to the topic's present end, partition by partition in order."""
+def _records(consumer: KafkaConsumer) -> Iterator[Any]:
+    """The records up to the topic's present end, partition by partition in order."""
     partitions = consumer.assignment()
     ends = consumer.end_offsets(partitions)
     while any(consumer.position(partition) < ends[partition] for partition in partitions):
         for records in consumer.poll(timeout_ms=_POLL_MS).values():
-            yield from (record for record in records if _added(record).keys() >= {"reason", "topic"})
+            yield from records
 
 
-def _added(letter: Any) -> dict[str, str]:
-    """What the worker has said about the record, without the prefix."""
-    return {name.removeprefix(PREFIX): value.decode() for name, value in letter.headers if name.startswith(PREFIX)}
-
-
-def _send(producer: KafkaProducer, topic: str, letter: Any) -> None:
-    """The original record again: key, value, headers and capture time; at its own pace, one after the other."""
-    producer.send(
-        topic,
-        key=letter.key,
-        value=letter.value,
-        headers=[(name, value) for name, value in letter.headers if not name.startswith(PREFIX)],
-        timestamp_ms=int(_added(letter)["timestamp_ms"]),
-    ).get(timeout=_SEND_S)
+def _send(producer: KafkaProducer, added: DeadLetterHeaders, record: Any) -> str:
+    """Send the original record: key, value, headers and capture time. Returns its reason, or why it was not sent."""
+    if record.value is None or not added.is_whole:
+        return _INCOMPLETE
+    timestamp_ms = int(added.timestamp_ms)
+    try:
+        producer.send(
+            added.topic,
+            key=record.key,
+            value=record.value,
+            headers=original_headers(record.headers),
+            timestamp_ms=timestamp_ms if timestamp_ms >= 0 else None,
+        ).get(timeout=_SEND_S)  # one at a time: records of a call keep their order
+    except (AuthorizationError, RetriableError):
+        raise
+    except KafkaError:
+        return _REFUSED
+    return added.reason
 
 
 def _remember(consumer: KafkaConsumer) -> None:
@@ -112,7 +121,7 @@ def _remember(consumer: KafkaConsumer) -> None:
 
 
 def _show(found: Counter[str], sent: Counter[str]) -> None:
-    table = Table("reason", "letters", "sent back")
+    table = Table("reason", "records", "sent back")
     for reason in sorted(found | sent):
         table.add_row(reason, str(found[reason]), str(sent[reason]))
-    Console().print(table if found else "no dead letters")
+    Console().print(table if found else "no dead-letter records")

@@ -1,23 +1,21 @@
-"""`callmood replay`: recorded calls onto Kafka, as telephony would send them."""
+"""`callmood replay`: recorded calls to Kafka, as a telephony system would send them."""
 
 import argparse
 import heapq
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.commands import options
 from callmood.worker.commands.recordings import Recording, Sent, load
-from callmood.worker.errors import CallmoodError
 from callmood.worker.settings import KafkaSettings
 
 _FLUSH_S = 30
@@ -33,27 +31,24 @@ class Call(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     options.add_recording_options(parser, files="+")
-    parser.add_argument("--speed", type=float, default=1.0, help="1 is real time, 0 as fast as possible")
+    parser.add_argument("--speed", type=float, default=1.0, help="1: real time (default), 0: as fast as possible")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Send all files at the same time, one call each; prints the call ids."""
-    try:
-        configured = settings.load()
-        ids = options.call_ids(arguments, suffix=f"-{uuid.uuid4().hex[:6]}")
-        calls = [
-            Call(call_id, load(path, options.shape(arguments)))
-            for call_id, path in zip(ids, arguments.files, strict=True)
-        ]
-        with Progress(
-            TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn(),
-            console=Console(stderr=True), disable=arguments.quiet,
-        ) as progress:  # fmt: skip
-            send(calls, configured.kafka, speed=arguments.speed, progress=progress)
-    except (CallmoodError, KafkaError) as error:
-        print(f"callmood: {error}", file=sys.stderr)
-        return 2
+    """Send all files at the same time, one call each, and print the call ids."""
+    configured = settings.load()
+    ids = options.call_ids(arguments, suffix=f"-{uuid.uuid4().hex[:6]}")
+    calls = [
+        Call(call_id, load(path, options.shape(arguments))) for call_id, path in zip(ids, arguments.files, strict=True)
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with (
+        kafka_errors(configured.kafka),
+        refusals_raised(),
+        Progress(*columns, console=Console(stderr=True), disable=arguments.quiet) as progress,
+    ):
+        send(calls, configured.kafka, speed=arguments.speed, progress=progress)
     for call in calls:
         print(call.call_id)
     return 0
@@ -67,16 +62,16 @@ def send(
     progress: Progress,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Put the calls on the audio topic, interleaved as they would be live, until `should_stop`.
+    """Send the calls to the audio topic, interleaved by time as live calls are, until `should_stop`.
 
     Raises:
-        CallmoodError: the topic does not exist.
-        KafkaError: a record was not taken.
+        ConfigurationError: the topic does not exist.
+        KafkaError: Kafka did not accept a record.
     """
     producer = KafkaProducer(**connection(kafka), linger_ms=20, allow_auto_create_topics=False)
     try:
         if not producer.partitions_for(kafka.audio_topic):
-            raise CallmoodError(f"topic {kafka.audio_topic!r} does not exist on {kafka.bootstrap_servers}")
+            raise missing_topic(kafka.audio_topic, kafka)
         tasks = {c.call_id: progress.add_task(c.call_id, total=c.recording.duration_ms) for c in calls}
         start_s = time.time()
         sent = []

@@ -2,6 +2,7 @@
 
 import structlog
 
+from callmood.schemas.utterance import label_or_reason
 from callmood.worker import metrics
 from callmood.worker.commits import Commit
 from callmood.worker.logs import call_hash
@@ -22,7 +23,7 @@ def account(commit: Commit) -> None:
             log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
     for utterance in commit.utterances:
         emotion = utterance["emotion"]
-        label = utterance["withheld"] if emotion is None else "abstained" if emotion["abstained"] else emotion["label"]
+        label = label_or_reason(utterance)
         total_ms = utterance["latency_ms"]["total"]
         metrics.UTTERANCES.labels(utterance["role"], label).inc()
         metrics.LATENCY.observe(total_ms / 1000)

@@ -19,7 +19,7 @@ import structlog
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
-from callmood.worker.adapters.publish_redis import Store
+from callmood.worker.adapters.store import Store
 from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
@@ -296,20 +296,34 @@ class Ingest:
         try:
             self._dead_letters.send(self._unsent)
             self._unsent = []
-            fenced = self._store.commit(self._pending)
+            committed = self._store.commit(self._pending)
         except StoreUnavailable as error:
-            self._store_failed(error)
-            self._next_commit_s = self._monotonic() + _RETRY_S
+            self._commit_failed(error)
             return
-        if fenced:
-            raise Fenced(f"{len(fenced)} partitions are another owner's, or the store lost writes")
-        durable_s = self._clock()
+        self._account(committed.durable)
+        if committed.fenced:
+            raise Fenced(f"{len(committed.fenced)} partitions are another owner's, or the store lost writes")
+        if committed.failure is not None:
+            self._commit_failed(committed.failure)
+            return
         self._store_answered()
-        committed, self._pending = self._pending, []
+        metrics.COMMIT_SECONDS.observe(self._monotonic() - began_s)
+
+    def _commit_failed(self, error: StoreUnavailable) -> None:
+        self._store_failed(error)
+        self._next_commit_s = self._monotonic() + _RETRY_S
+
+    def _account(self, durable: Sequence[Commit]) -> None:
+        """These commits are in the store: they are not repeated."""
+        if not durable:
+            return
+        durable_s = self._clock()
+        sources = {commit.source for commit in durable}
+        self._pending = [commit for commit in self._pending if commit.source not in sources]
         if not self._store.moves_group_offsets:
-            self._consumer.show_progress({commit.source: commit.watermark for commit in committed})
+            self._consumer.show_progress({commit.source: commit.watermark for commit in durable})
         ended_s = self._monotonic()
-        for commit in committed:
+        for commit in durable:
             self._partitions[commit.source].confirm(commit)
             self._confirm_s[commit.source] = ended_s + _CONFIRM_S
             account(commit)
@@ -318,7 +332,6 @@ class Ingest:
                 if call.has_ended:
                     self._split_calls.forget_call(call.call_id, commit.source)
         self._progress.note(Stage.COMMITS, ended_s, has_work=True, has_moved=True)
-        metrics.COMMIT_SECONDS.observe(ended_s - began_s)
 
     def _collect(self, partition: Partition, now_s: float) -> Commit | None:
         """What is due; every few seconds without anything new, or the loss of an idle partition goes unnoticed."""

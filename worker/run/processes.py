@@ -11,17 +11,10 @@ from typing import Any, NamedTuple
 import structlog
 
 from callmood.worker import logs
-from callmood.worker.errors import CallmoodError, ConfigurationError, ModelError, TooManyBadRecords
+from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_OK, CallmoodError, exit_code
 from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.run import traces
 from callmood.worker.settings import Settings
-
-EXIT_OK = 0
-EXIT_CONFIGURATION = 2
-EXIT_AGAIN = 75
-"""Start again and recover: fenced, inference lost, or anything unexpected."""
-EXIT_GIVE_UP = 70
-"""Starting again would not help: record after record is unreadable."""
 
 _REPORT_S = 1.0
 _WAIT_S = 0.05
@@ -125,12 +118,13 @@ def _ended_by(work: Callable[[], None]) -> int:
     """Run `work` to its end; returns the exit code for how it ended."""
     try:
         work()
-    except (ConfigurationError, ModelError) as error:
-        log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
-        return EXIT_CONFIGURATION
     except CallmoodError as error:
-        log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the message is enough
-        return EXIT_GIVE_UP if isinstance(error, TooManyBadRecords) else EXIT_AGAIN
+        code = exit_code(error)
+        if code == EXIT_CONFIGURATION:
+            log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
+        else:
+            log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the message is enough
+        return code
     except Exception:  # the process ends, and the next one recovers as after a kill
         log.exception("stopping")
         return EXIT_AGAIN

@@ -18,7 +18,7 @@ from callmood.schemas.utterance import Utterance
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
-from callmood.worker.adapters.publish_redis import Store
+from callmood.worker.adapters.store import Store
 from callmood.worker.call import aggregate
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
 from callmood.worker.errors import Fenced, Reason, StoreUnavailable
@@ -137,16 +137,19 @@ class Projector:
             return
         began_s = self._clock()
         self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
-        fenced = self._store.commit(self._pending)
-        if fenced:
-            raise Fenced(f"{len(fenced)} projected partitions are another owner's, or Redis lost writes")
+        committed = self._store.commit(self._pending)
         durable_s = self._clock()
-        self._consumer.show_progress({commit.source: commit.watermark for commit in self._pending})
-        for commit in self._pending:
+        durable = {commit.source: commit for commit in committed.durable}
+        self._pending = [commit for commit in self._pending if commit.source not in durable]
+        self._consumer.show_progress({source: commit.watermark for source, commit in durable.items()})
+        for commit in durable.values():
             self._done(commit)
             account_dead_letters(commit)
             traces.projected(commit, began_s, durable_s)
-        self._pending = []
+        if committed.fenced:
+            raise Fenced(f"{len(committed.fenced)} projected partitions are another owner's, or Redis lost writes")
+        if committed.failure is not None:
+            raise committed.failure
 
     def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:
         watermark = self._consumer.position(source)  # control records have offsets too

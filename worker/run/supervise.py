@@ -12,12 +12,13 @@ from typing import Protocol, Self
 import structlog
 
 from callmood.worker import logs
+from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK
 from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.records import ModelInfo
 from callmood.worker.run import health, processes
 from callmood.worker.run.child import Child, SpawnedChild, Task
 from callmood.worker.run.health import Answer, Probes
-from callmood.worker.run.processes import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, Report
+from callmood.worker.run.processes import Report
 from callmood.worker.settings import Settings
 
 _WATCH_S = 0.2

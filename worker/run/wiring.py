@@ -7,10 +7,12 @@ from importlib.metadata import version
 
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
-from callmood.worker.adapters.kafka_client import kafka_errors, refusals_raised
+from callmood.worker.adapters.kafka_client import kafka_errors
+from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.publish_kafka import open_kafka_store
-from callmood.worker.adapters.publish_redis import RedisStore, Store
+from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.adapters.store import Store
 from callmood.worker.call import alert
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.run.ingest import Inference, Ingest, Outside
@@ -41,7 +43,7 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         ConfigurationError: a topic is missing, or Kafka refuses the credentials.
         KafkaUnavailable: no broker answers.
     """
-    with ExitStack() as stack, kafka_errors(settings):
+    with ExitStack() as stack, kafka_errors(settings.kafka):
         client = connect_redis(settings.redis)
         stack.callback(client.close)
         with refusals_raised():
@@ -86,7 +88,7 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
     if not vad.self_test():
         raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
     rules = alert_rules(settings.alert)
-    with ExitStack() as stack, kafka_errors(settings):
+    with ExitStack() as stack, kafka_errors(settings.kafka):
         with refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)

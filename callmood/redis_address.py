@@ -1,7 +1,6 @@
-"""Where the results are, and a client for it: one server, the master that Sentinels name, or a cluster.
+"""The address of a Redis and a client for it: one server, the master that Sentinels name, or a cluster.
 
-A command that fails is tried once more at once, on a new connection, and no further: callers have a better use for the
-time than to wait inside a client.
+The client repeats a failed command once, at once, on a new connection. More is the caller's decision.
 """
 
 from collections.abc import Mapping
@@ -20,11 +19,11 @@ _HEALTH_CHECK_S: Final = 15
 
 
 class Address(NamedTuple):
-    """How to reach the results.
+    """One server, or several by Sentinel or Cluster.
 
-    `url` says who we are, whether TLS is used, and the database number. With `sentinels` (`host:port`) its host and
-    port are not used: the Sentinels know which server is the `master` now. With `is_cluster` it names one of the nodes.
-    `options` are more of redis-py's client arguments, such as `ssl_ca_certs` or `credential_provider`.
+    `url` has the user, TLS and the database number. With `sentinels` (`host:port`) its host and port are not used: the
+    Sentinels name the server that is the `master` now. With `is_cluster` it is the address of one of the nodes.
+    `options` are further client arguments of redis-py, such as `ssl_ca_certs` or `credential_provider`.
     """
 
     url: str
@@ -40,13 +39,13 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
     """A client that reconnects by itself, and after a failover to the server that is the master then.
 
     Args:
-        address: where the results are.
+        address: of the server or servers.
         timeout_s: limit of one command, and of connecting.
-        options: more of redis-py's client arguments.
+        options: further client arguments of redis-py.
 
     Raises:
         redis.exceptions.RedisClusterException: no node of a cluster answers; the other kinds connect when first used.
-        ValueError: the URL is none of Redis'.
+        ValueError: not a Redis URL.
     """
     options |= {
         **address.options,
@@ -59,10 +58,10 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
         return RedisCluster.from_url(address.url, **options)
     if not address.sentinels:
         return redis.Redis.from_url(address.url, **options)
-    us: dict[str, Any] = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
-    files = {name: value for name, value in (us | options).items() if name.startswith("ssl_")}
-    tls = {"ssl": True, **files} if us.pop("connection_class", None) else {}
-    own = {name: value for name, value in us.items() if name not in {"host", "port"}}
+    parsed: dict[str, Any] = dict(parse_url(address.url))  # type: ignore[no-untyped-call]
+    files = {name: value for name, value in (parsed | options).items() if name.startswith("ssl_")}
+    tls = {"ssl": True, **files} if parsed.pop("connection_class", None) else {}
+    own = {name: value for name, value in parsed.items() if name not in {"host", "port"}}
     sentinels = Sentinel(  # type: ignore[no-untyped-call]
         [_host_and_port(sentinel) for sentinel in address.sentinels],
         sentinel_kwargs={

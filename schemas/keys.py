@@ -1,0 +1,60 @@
+"""The names of all keys in Redis. `schemas/redis.md` says what each holds and how long it lives."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys under one prefix (`CALLMOOD_REDIS__PREFIX`)."""
+
+    prefix: str = "callmood"
+
+    @property
+    def tag(self) -> str:
+        """The prefix in braces: a hash tag, so that a cluster keeps all keys in one slot."""
+        return f"{{{self.prefix}}}"
+
+    def named(self, name: str) -> str:
+        """The key of this name, which may be a pattern."""
+        return f"{self.tag}:{name}"
+
+    @property
+    def call_prefix(self) -> str:
+        """What comes before the id of a call in the name of its hash."""
+        return self.named("call:")
+
+    def call(self, call_id: str) -> str:
+        """Hash: the aggregate of a call."""
+        return self.call_prefix + call_id
+
+    def utterances_of(self, call_id: str) -> str:
+        """Stream: the utterances of a call."""
+        return self.named(f"utterances:{call_id}")
+
+    @property
+    def utterances(self) -> str:
+        """Stream: the utterances of all calls."""
+        return self.named("utterances")
+
+    @property
+    def alerts(self) -> str:
+        """Stream: the alerts of all calls."""
+        return self.named("alerts")
+
+    def live_by(self, order: Literal["update", "risk"]) -> str:
+        """Sorted set: ids of live calls."""
+        return self.named(f"live:by_{order}")
+
+    def position(self, topic: str, partition: int) -> str:
+        """Hash: watermark, clock and token of a partition."""
+        return self.named(f"position:{topic}:{partition}")
+
+    def states(self, topic: str, partition: int) -> str:
+        """Hash: the states of a partition's calls."""
+        return self.named(f"states:{topic}:{partition}")
+
+    @property
+    def check(self) -> str:
+        """Hash: written and deleted by `callmood check`."""
+        return self.named("check")

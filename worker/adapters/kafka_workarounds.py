@@ -1,0 +1,226 @@
+"""Six faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
+
+Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
+its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
+"""
+
+import logging
+import os
+import ssl
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Final
+
+import structlog
+from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
+from kafka import TopicPartition as KafkaPartition
+from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
+from kafka.record.default_records import DefaultRecordBatch
+from kafka.structs import MemberState
+
+from callmood.worker.errors import EXIT_AGAIN
+
+log = structlog.get_logger()
+
+
+def install() -> None:
+    """Replace the private methods of sections 1 and 2. To be called before a client is made; again is harmless."""
+    for owner, name, repair in (
+        (KafkaTCPTransport, "_sock_recv", _with_last_bytes),
+        (KafkaSSLTransport, "_sock_recv", _with_last_bytes),
+        (DefaultRecordBatch, "_read_msg", _with_any_header_name),
+    ):
+        method = getattr(owner, name)
+        if not hasattr(method, "__wrapped__"):
+            setattr(owner, name, repair(method))
+
+
+# -- 1. The last bytes before the end of a connection are lost
+#
+# kafka-python: `_read_from_sock` in kafka/net/transport.py drops what it has read if the end of the connection came in
+# the same read. A broker that refuses a login and hangs up at once is then a lost connection without a reason.
+# We: `_sock_recv` returns the bytes first; the next read meets the end again.
+# Upstream: no upstream issue found.
+
+
+def _with_last_bytes(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[Any], tuple[bytes, Any]]:
+    @wraps(receive)
+    def receive_all(transport: Any) -> tuple[bytes, Any]:
+        data, error = receive(transport)
+        return data, None if data else error
+
+    return receive_all
+
+
+# -- 2. A header name that is not UTF-8 stops the partition
+#
+# kafka-python: `_read_msg` in kafka/record/default_records.py decodes header names strictly, and reports the batch as
+# corrupt. Names are bytes on the wire, and Go, Rust and C clients send any bytes. `poll` then fails at the same record
+# after every restart.
+# We: the batch is read again with names in which such bytes are written as `\xff`.
+# Upstream: no upstream issue found.
+
+
+class _LenientBytes(bytearray):
+    def __getitem__(self, index: Any) -> Any:
+        found = super().__getitem__(index)
+        return _LenientBytes(found) if isinstance(index, slice) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return super().decode(encoding, errors)
+
+
+def _with_any_header_name(read: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(read)
+    def read_leniently(batch: Any, *args: Any) -> Any:
+        try:
+            return read(batch, *args)
+        except UnicodeDecodeError:
+            batch._buffer = _LenientBytes(batch._buffer)  # noqa: SLF001 - there is no other place to set the decoding
+            return read(batch, *args)
+
+    return read_leniently
+
+
+# -- 3. A refused TLS handshake is only logged
+#
+# kafka-python: `_connect` in kafka/net/manager.py logs the error and tries again, until a timeout that gives no reason.
+# We: a handler on the client's loggers keeps the newest refusal among the log arguments, and it is raised instead of
+# the timeout.
+# Upstream: dpkp/kafka-python#2994 did this for refused logins, by `_auth_failures`; for TLS no upstream issue found.
+
+_LOST: Final = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the broker is gone: not a refusal
+_REFUSALS: Final = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError, ssl.SSLError)
+
+
+def refusal_in(error: BaseException | None) -> BaseException | None:
+    """The refusal that an error is, or comes from: a lost connection has it among its arguments."""
+    if isinstance(error, _LOST):
+        return None
+    if error is None or isinstance(error, _REFUSALS):
+        return error
+    causes = [argument for argument in error.args if isinstance(argument, BaseException)]
+    causes += [cause for cause in (error.__cause__ or error.__context__,) if cause is not None]
+    return next((found for cause in causes if (found := refusal_in(cause)) is not None), None)
+
+
+class _Refusals(logging.Handler):
+    newest: BaseException | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for value in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(value, BaseException) and (refusal := refusal_in(value)) is not None:
+                self.newest = refusal
+
+
+@contextmanager
+def refusals_raised() -> Iterator[None]:
+    """Raise the refused login or handshake that ended the block, not the timeout that hides it."""
+    refusals, logger = _Refusals(), logging.getLogger("kafka.net")
+    logger.addHandler(refusals)
+    try:
+        yield
+    except KafkaError as error:
+        if refusals.newest is None or refusal_in(error) is not None:
+            raise
+        raise refusals.newest from None
+    finally:
+        logger.removeHandler(refusals)
+
+
+# -- 4. A group's leader forgets its open join
+#
+# kafka-python: if a poll ends before the join does, and new topic metadata caused the join (as at every start), then
+# `need_rejoin` in kafka/coordinator/consumer.py is false at the next poll. Polls return nothing for ever, without an
+# error. With polls of 10 ms, two consumers that started together hung in about one of four starts on Kafka 4.2.
+# We: while a join is open, each poll lasts at least 500 ms, so that the join can end within it, and asks for the join
+# again. 50 of 50 starts worked.
+# Upstream: no upstream issue found; dpkp/kafka-python#2959 changed this poll loop and keeps the fault.
+
+_JOIN_POLL_MS: Final = 500
+
+
+def poll(consumer: KafkaConsumer, timeout_ms: int) -> Mapping[KafkaPartition, list[Any]]:
+    """`consumer.poll` that keeps an open join of the group alive."""
+    coordinator = consumer._coordinator  # noqa: SLF001 - there is no public way to know that a join is open
+    polled: Mapping[KafkaPartition, list[Any]] = consumer.poll(
+        timeout_ms=max(timeout_ms, _JOIN_POLL_MS) if coordinator.rejoining else timeout_ms
+    )
+    if coordinator.rejoining:
+        coordinator.request_rejoin()
+    return polled
+
+
+# -- 5. The end of a transaction has no timeout
+#
+# kafka-python: `commit_transaction` and `send_offsets_to_transaction` in kafka/producer/kafka.py wait without limit.
+# We: a timer ends the process; its successor recovers as after a kill.
+# Upstream: no upstream issue found. Java's client had the same fault (KAFKA-7763).
+
+_HANGING_S: Final = 20.0
+
+
+@contextmanager
+def _time_limit() -> Iterator[None]:
+    timer = threading.Timer(_HANGING_S, _end_process)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _end_process() -> None:
+    log.error("kafka transaction hangs; ending the process")
+    os._exit(EXIT_AGAIN)
+
+
+# -- 6. A transaction loses or doubles data silently, in four ways
+#
+# kafka-python and what we do:
+#   a. A batch that failed does not fail its transaction: we check every send before the offsets go in.
+#   b. A batch that expires after the broker has aborted the transaction goes into the next one: the time limit of a
+#      batch is longer than the transaction's (TRANSACTION_OPTIONS), never the other way round.
+#   c. A member that was thrown out of the group has metadata that brokers accept unchecked: the offsets carry the
+#      membership of the last stable poll (`stable_membership`), never the live one.
+#   d. After an error, refused offsets stay in the producer and go along with its next transaction: the caller of
+#      `transact` never uses a producer again that has raised. It ends the process.
+# Upstream: dpkp/kafka-python#3010 aborts more cleanly; for the rest no upstream issue found.
+
+TRANSACTION_OPTIONS: Final = {
+    "transaction_timeout_ms": 10_000,  # also the longest wait of a successor for what a dead process left open
+    "request_timeout_ms": 10_000,  # longer than the transaction, and a broker's restart would abort what is in flight
+    "delivery_timeout_ms": 30_000,  # more than both together
+}
+_FLUSH_S: Final = 10.0
+
+
+def transact(
+    producer: KafkaProducer,
+    records: Iterable[Mapping[str, Any]],
+    offsets: Mapping[KafkaPartition, OffsetAndMetadata],
+    membership: ConsumerGroupMetadata,
+) -> None:
+    """Send records (arguments of `producer.send`) and offsets in one transaction.
+
+    Raises:
+        KafkaError: the transaction may not have taken place. Never use this producer again.
+    """
+    with _time_limit():
+        producer.begin_transaction()
+        sent = [producer.send(**record) for record in records]
+        producer.flush(timeout=_FLUSH_S)
+        for future in sent:
+            future.get(timeout=0)
+        producer.send_offsets_to_transaction(offsets, membership)
+        producer.commit_transaction()
+
+
+def stable_membership(consumer: KafkaConsumer) -> ConsumerGroupMetadata | None:
+    """The consumer's place in its group; None while the group is not stable, and once the consumer is out."""
+    member = consumer.group_metadata()
+    return member if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id else None
