@@ -14,7 +14,7 @@ from callmood.worker.model.checkpoints import DEMO_FOLDER
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 2 where a configuration, a corpus or a program is wrong or missing."""
+    """Run the command line; the exit code is 2 if a configuration, a corpus or a program is wrong or missing."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     judging.add_argument("model", help="a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny")
     judging.add_argument("manifest", type=Path)
     judging.add_argument("out", type=Path, help="folder for summary.json and report.html")
-    judging.add_argument("--batch-size", type=int, default=8)
+    judging.add_argument("--batch-size", type=_at_least(1), default=8)
     judging.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
 
     exporting = command("export", commands.export, "Make a bundle of a run's folder.")
@@ -58,12 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     pushing.add_argument("--private", action="store_true")
 
     writing = command(
-        "to-transformers", commands.to_transformers, "A bundle with SUPERB's head as transformers has it."
+        "to-transformers", commands.to_transformers, "Write a bundle with SUPERB's head in transformers' layout."
     )
     writing.add_argument("bundle", type=Path)
     writing.add_argument("out", type=Path)
 
-    converting = command("convert", commands.convert_command, "Pickled checkpoints of others to safetensors.")
+    converting = command(
+        "convert", commands.convert_command, "Convert pickled checkpoints of other projects to safetensors."
+    )
     converting.add_argument(
         "source", type=Path, help="folder as downloaded: Hugging Face, or SpeechBrain's IEMOCAP recipe"
     )
@@ -72,6 +74,16 @@ def _parser() -> argparse.ArgumentParser:
 
     _synthetic(command)
     return parser
+
+
+def _at_least(lowest: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        number = int(text)
+        if number < lowest:
+            raise argparse.ArgumentTypeError(f"{number} is less than {lowest}")
+        return number
+
+    return whole_number
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
@@ -97,7 +109,7 @@ def _row(parser: argparse.ArgumentParser) -> None:
         "--protocol", action="append", choices=PROTOCOLS, default=[], help="default: those with a published figure"
     )
     parser.add_argument("--encoder", metavar="FOLDER", help="the pre-trained encoder, instead of the hub's")
-    parser.add_argument("--partial", action="store_true", help="go on with an IEMOCAP that is not whole")
+    parser.add_argument("--partial", action="store_true", help="accept an IEMOCAP that is not whole")
     parser.add_argument("--robustness", action="store_true", help="judge over telephone lines, too")
     parser.add_argument("--work", type=Path, help="where the runs go (default: runs/NAME)")
     _running(parser)
@@ -108,12 +120,14 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", type=Path, help="the corpus as distributed; for `own`, a CSV or JSON-lines file")
     parser.add_argument("out", type=Path, help="folder for the manifest, and for audio that had to be converted")
     parser.add_argument(
-        "--split", choices=["speakers"], help="deal speakers out to train, valid, test (`own` does, without a column)"
+        "--split",
+        choices=["speakers"],
+        help="deal speakers without a split out to train, valid, test (always with `own`)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that")
-    parser.add_argument("--partial", action="store_true", help="go on with an IEMOCAP that is not whole")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of --split")
+    parser.add_argument("--partial", action="store_true", help="accept an IEMOCAP that is not whole")
     parser.add_argument(
-        "--speakers-of-2021", action="store_true", help="IEMOCAP's speakers as the paper's code had them"
+        "--speakers-of-2021", action="store_true", help="read IEMOCAP's speakers as the paper's code did"
     )
 
 
@@ -137,7 +151,7 @@ def _synthetic(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--resume", action="store_true", help="go on where a run was stopped")
+    parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     _settable(parser)
 

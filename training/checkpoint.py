@@ -1,4 +1,4 @@
-"""Files that a kill leaves whole: each is written beside its place and moved there."""
+"""Files that survive a kill: each is written beside its place and moved there."""
 
 import os
 import pickle
@@ -14,13 +14,20 @@ CHECKPOINT: Final = "checkpoint.pt"
 
 
 def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
-    """Write a file by `put`; after a crash at any instant, the path holds the old file or the new one."""
+    """Write a file by `put`; after a crash at any instant, the path holds the old file or the new one.
+
+    What a full disk leaves behind is deleted.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
-    with beside.open("wb") as file:
-        put(file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with beside.open("wb") as file:
+            put(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     beside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -30,12 +37,12 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text so."""
+    """Write text as `write` does."""
     write(path, lambda file: file.write(text.encode()))
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values so."""
+    """Write tensors and plain values as `write` does."""
     write(path, lambda file: torch.save(state, file))
 
 

@@ -1,4 +1,4 @@
-"""What each `callmood-train` command does; the command line itself is in `__main__`."""
+"""The `callmood-train` commands; the command line itself is in `__main__`."""
 
 import argparse
 import dataclasses
@@ -50,7 +50,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def row_command(options: argparse.Namespace) -> None:
-    """Every fold of a row, and the published figure beside ours."""
+    """Run every fold of a row, and print the published figure beside ours."""
     overrides = [*options.set]
     if options.encoder:
         overrides.append(f"model.pretrained={json.dumps(options.encoder)}")
@@ -68,8 +68,8 @@ def rows(options: argparse.Namespace) -> None:  # noqa: ARG001 - every command t
     """Every shipped configuration, with its published figures."""
     for path in sorted(config.CONFIGS.rglob("*.toml")):
         published = config.load(path).row.published
-        told = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
-        sys.stdout.write(f"{path.stem:28} {told}\n")
+        figures = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
+        sys.stdout.write(f"{path.stem:28} {figures}\n")
 
 
 def prepare_command(options: argparse.Namespace) -> None:
@@ -109,7 +109,7 @@ def push(options: argparse.Namespace) -> None:
 
 
 def to_transformers(options: argparse.Namespace) -> None:
-    """A bundle as transformers has it."""
+    """Write a bundle in transformers' layout."""
     publish.to_transformers(options.bundle, options.out)
     sys.stdout.write(f"{options.out}\n")
 
@@ -170,7 +170,7 @@ def _export(run: Path, out: Path, tools: dict[str, str]) -> None:
 
 
 def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[manifest.Item]:
-    """Items of all that `--data` names: manifests, or a corpus as distributed, which is prepared first."""
+    """Items of each `--data`: of a manifest, or of a corpus as distributed, which is prepared first."""
     _, share = device_and_share(options.device)
     how = prepare.Options(partial=options.partial, speakers_of_2021=settings.paper_compat.speakers)
     items: list[manifest.Item] = []
@@ -183,10 +183,11 @@ def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[ma
             if share.world > 1:
                 distributed.barrier()
         items += absolute(manifest.read_any(path), path)
+    manifest.refuse_same_ids(items, "--data")
     return items
 
 
 def absolute(items: Sequence[manifest.Item], path: Path) -> list[manifest.Item]:
-    """Items whose paths hold wherever one stands."""
+    """Items with absolute paths; `path` is their manifest."""
     folder = path.resolve().parent
     return [dataclasses.replace(item, path=str(folder / item.path)) for item in items]

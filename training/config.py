@@ -1,4 +1,4 @@
-"""What a training run is made of: a TOML file, and `--set part.key=value` over it. An unknown key is an error."""
+"""The configuration of a run: a TOML file, and `--set part.key=value` over it. An unknown key is an error."""
 
 import dataclasses
 import tomllib
@@ -25,7 +25,7 @@ CONFIGS = Path(__file__).with_name("configs")
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Config:
-    """One run. What a file leaves away has the default of `options`; `corpus` is for synthetic speech alone."""
+    """One run. A value that the file omits has the default of `options`; `corpus` is for synthetic speech alone."""
 
     model: ModelConfig
     train: TrainConfig
@@ -39,7 +39,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.lora.rank and self.train.train != "encoder":
-            raise ConfigurationError('lora.rank needs train.train = "encoder": adapters are the transformer\'s')
+            raise ConfigurationError('lora.rank needs train.train = "encoder": adapters are in the transformer')
         if self.paper_compat.batch_statistics and self.model.head != "mean_linear":
             raise ConfigurationError('paper_compat.batch_statistics needs model.head = "mean_linear"')
 
@@ -48,7 +48,7 @@ def find(name: str) -> Path:
     """A configuration by path, or by the name of a shipped one: `PF-hbt-large`.
 
     Raises:
-        ConfigurationError: there is none; the message lists the shipped ones.
+        ConfigurationError: there is none of that name; the message lists the shipped ones.
     """
     if Path(name).is_file():
         return Path(name)
@@ -76,7 +76,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def of_values(where: str, values: Mapping[str, Any]) -> Config:
-    """A configuration of plain values, such as a file holds; parts that are None are left away.
+    """A configuration of plain values, as a file holds them; parts that are None have their defaults.
 
     Raises:
         ConfigurationError: see `load`.
@@ -111,7 +111,7 @@ def _override(values: dict[str, Any], override: str) -> None:
 
 def _part(where: str, kind: type, values: Any) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigurationError(f"{where} is no table")
+        raise ConfigurationError(f"{where} is not a table")
     hints = get_type_hints(kind)
     _same_names(where, values, kind)
     values = {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""How good a classifier is: accuracies, confusion, calibration. Logits and labels in, plain numbers out."""
+"""Figures of merit of a classifier: accuracies, confusion, calibration. Logits and labels in, plain numbers out."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from callmood.schemas.common import EMOTIONS
+from callmood.worker.errors import ConfigurationError
 
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
@@ -28,7 +29,7 @@ def confusion(labels: Labels, predicted: Labels) -> NDArray[np.int64]:
 
 
 def weighted_accuracy(counts: NDArray[np.int64]) -> float:
-    """WA: the share of utterances that is right."""
+    """WA: the share of utterances that are right."""
     return float(np.trace(counts) / counts.sum())
 
 
@@ -64,7 +65,7 @@ def brier(probabilities: NDArray[np.float64], labels: Labels) -> float:
 
 
 def reliability(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float, int]]:
-    """Mean confidence, accuracy and count of each of the ECE's bins that holds anything."""
+    """Mean confidence, accuracy and count of each of the ECE's bins that is not empty."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * _ECE_BINS).astype(int), _ECE_BINS - 1)
@@ -73,7 +74,7 @@ def reliability(probabilities: NDArray[np.float64], labels: Labels) -> list[tupl
 
 
 def risk_coverage(probabilities: NDArray[np.float64], labels: Labels) -> list[tuple[float, float]]:
-    """Coverage and risk when labels are given to the surest utterances first: one point for each utterance."""
+    """Coverage and risk as labels are given to the most confident utterances first: one point for each utterance."""
     order = np.argsort(-probabilities.max(axis=1), kind="stable")
     wrong = (probabilities.argmax(axis=1) != labels)[order]
     given = np.arange(1, len(labels) + 1)
@@ -81,10 +82,17 @@ def risk_coverage(probabilities: NDArray[np.float64], labels: Labels) -> list[tu
 
 
 def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_below: float) -> dict[str, Any]:
-    """Everything that a report says of one split.
+    """All figures of one split in a report.
 
     `coverage` is the share of utterances that get a label, `risk` the share of wrong ones among those labels.
+
+    Raises:
+        ConfigurationError: a logit is not finite.
     """
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise ConfigurationError(
+            f"the model answers {broken} of {len(labels)} utterances with numbers that are not finite"
+        )
     raw, calibrated = softmax(logits), softmax(logits, temperature)
     counts = confusion(labels, logits.argmax(axis=1))
     given = calibrated.max(axis=1) >= abstain_below

@@ -1,7 +1,8 @@
-"""The list of utterances that everything else reads: one JSON object a line, paths relative to the file."""
+"""The manifest: labelled utterances, one JSON object a line, paths relative to the file."""
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -18,16 +19,16 @@ class Item:
     Attributes:
         id: unique within its corpus.
         path: relative to the manifest.
-        corpus: where it is from.
-        speaker: the person (or the synthetic voice), whatever they speak.
-        language: a tag such as `en`, or nothing.
-        label: what it counts as.
-        split: `train`, `valid`, `test`; or nothing, where a protocol is to say.
+        corpus: name of the corpus.
+        speaker: the person (or the synthetic voice), in whatever language they speak.
+        language: a tag such as `en`, or empty.
+        label: the emotion.
+        split: `train`, `valid` or `test`; empty: a protocol decides.
         seconds: length.
-        gender: `F`, `M` or nothing.
+        gender: `F`, `M` or empty.
         session: speakers that belong together.
-        style: `scripted`, `improvised` or nothing.
-        votes: annotators by emotion, those of other emotions left out.
+        style: `scripted`, `improvised` or empty.
+        votes: number of annotators by emotion, without votes for other emotions.
     """
 
     id: str
@@ -45,7 +46,7 @@ class Item:
 
     @property
     def person(self) -> tuple[str, str]:
-        """The speaker, among all corpora."""
+        """The speaker, unique among all corpora."""
         return self.corpus, self.speaker
 
     @property
@@ -69,7 +70,7 @@ def refuse_shared_speakers(items: Iterable[Item]) -> None:
 
 
 def refuse_empty_splits(items: Iterable[Item], where: str) -> None:
-    """Check that there is something to train, validate and test on.
+    """Check that each split has items.
 
     Raises:
         ConfigurationError: a split is empty.
@@ -84,15 +85,16 @@ def write(path: Path, items: Iterable[Item]) -> None:
 
 
 def read(path: Path) -> list[Item]:
-    """Read a manifest with splits, and refuse one that cannot be trusted.
+    """Read a manifest with splits.
 
     Raises:
-        ConfigurationError: the file is missing, a line is no item, a split is unknown or empty, or two share a speaker.
+        ConfigurationError: the file is missing, a line is not an item, a split is unknown or empty, or two splits share
+            a speaker.
     """
     items = read_any(path)
     for number, item in enumerate(items, start=1):
         if item.split not in SPLITS:
-            raise ConfigurationError(f"{path}, line {number}: split {item.split!r}")
+            raise ConfigurationError(f"{path}, line {number}: no split; use `row` with a protocol that makes splits")
     refuse_empty_splits(items, str(path))
     refuse_shared_speakers(items)
     return items
@@ -102,19 +104,30 @@ def read_any(path: Path) -> list[Item]:
     """Read a manifest, with or without splits.
 
     Raises:
-        ConfigurationError: the file is missing, a line is no item, or two items have one id.
+        ConfigurationError: the file is missing, a line is not an item, or two items have the same id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")
     except OSError as error:
         raise ConfigurationError(f"no manifest at {path}: {error.strerror}") from error
-    items = [_item(path, number, line) for number, line in enumerate(lines, start=1)]
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    items = [_item(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    refuse_same_ids(items, str(path))
+    return items
+
+
+def refuse_same_ids(items: Iterable[Item], where: str) -> None:
+    """Check that no two items of a corpus have the same id.
+
+    Raises:
+        ConfigurationError: two have.
+    """
     seen: set[tuple[str, str]] = set()
     for number, item in enumerate(items, start=1):
         if (item.corpus, item.id) in seen:
-            raise ConfigurationError(f"{path}, line {number}: {item.id} is there twice")
+            raise ConfigurationError(f"{where}, line {number}: two items of {item.corpus} have the id {item.id}")
         seen.add((item.corpus, item.id))
-    return items
 
 
 def _item(path: Path, number: int, line: str) -> Item:
@@ -122,10 +135,13 @@ def _item(path: Path, number: int, line: str) -> Item:
         fields = json.loads(line)
         item = Item(**{**fields, "label": Emotion(fields["label"])})
         unknown = item.votes.keys() - set(EMOTIONS)
+        are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path}, line {number}: {error}") from error
     if unknown:
         raise ConfigurationError(f"{path}, line {number}: votes for {', '.join(sorted(unknown))}")
+    if not are_counts:
+        raise ConfigurationError(f"{path}, line {number}: votes are numbers of at least 0, not {dict(item.votes)}")
     if item.split not in ("", *SPLITS):
-        raise ConfigurationError(f"{path}, line {number}: split {item.split!r}")
+        raise ConfigurationError(f"{path}, line {number}: unknown split {item.split!r}: use {', '.join(SPLITS)}")
     return item

@@ -1,6 +1,7 @@
-"""The options of a run, part by part. Plain values with defaults; each refuses what cannot work."""
+"""The options of a run, part by part: plain values with defaults. Each part refuses values that cannot work."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ PRECISIONS = ("fp32", "bf16")
 HEADS = ("mean_linear", "hf_superb", "attentive_statistics", "attention_pooling_cnn")
 LOSSES = ("cross_entropy", "focal")
 WEIGHTS = ("none", "inverse_frequency")
+_SHARES = ("dropout", "layerdrop", "_prob")  # how transformers' names of probabilities end
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,12 +21,12 @@ class CorpusConfig:
     """The synthetic corpus, for configurations that make one.
 
     Attributes:
-        seed: of everything that is drawn.
-        voices_per_split: at most; each split has voices of its own.
-        languages_per_voice: of those listed in `synthetic.toml`.
-        train_utterances: per voice, language and emotion.
-        valid_utterances: per voice, language and emotion.
-        test_utterances: per voice, language and emotion.
+        seed: seed of all random draws.
+        voices_per_split: highest number of voices in a split; no voice is in two splits.
+        languages_per_voice: languages of each voice, among those in `synthetic.toml`.
+        train_utterances: training utterances per voice, language and emotion.
+        valid_utterances: validation utterances per voice, language and emotion.
+        test_utterances: test utterances per voice, language and emotion.
     """
 
     seed: int
@@ -33,6 +35,11 @@ class CorpusConfig:
     train_utterances: int
     valid_utterances: int
     test_utterances: int
+
+    def __post_init__(self) -> None:
+        _at_least_0(self, "seed")
+        _positive(self, "voices_per_split", "languages_per_voice")
+        _positive(self, "train_utterances", "valid_utterances", "test_utterances")
 
     def utterances(self, split: str) -> int:
         """Utterances per voice, language and emotion of a split."""
@@ -44,12 +51,15 @@ class RowConfig:
     """A row of a published table.
 
     Attributes:
-        published: accuracy in percent by protocol (`protocols.PROTOCOLS`); the row runs these.
-        band: how far from it, in points, ours may lie and still count as reproduced.
+        published: published accuracy by protocol, percent; the row runs these protocols.
+        band: largest difference from the published accuracy at which a row counts as reproduced, points.
     """
 
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
     band: float = 1.5
+
+    def __post_init__(self) -> None:
+        _at_least_0(self, "band")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -57,18 +67,18 @@ class ModelConfig:
     """The model.
 
     Attributes:
-        id: what it is called.
-        version: of this model, beside its id.
-        summary: what its card says first.
-        pretrained: the encoder to start from: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; none: random weights.
-        encoder: a transformers configuration; beside `pretrained`, what differs from its own.
+        id: name of the model.
+        version: version of the model.
+        summary: first paragraph of the model card.
+        pretrained: encoder to start from: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; empty: random weights.
+        encoder: transformers configuration of the encoder; with `pretrained`, only the values to change.
         head: `mean_linear` (the paper's), `hf_superb` (SUPERB's: weighted sum of layers, projector), or
-            `attentive_statistics`; `attention_pooling_cnn` is a network of its own, without an encoder.
-        normalize: each waveform to zero mean and unit variance; left away, as the pre-trained encoder's preprocessor
-            says.
-        normalize_eps: added to the variance.
-        output_norm: the encoder's output to zero mean and unit variance, over each utterance (`mean_linear` alone).
-        filter_bank: the first convolution starts as one; for encoders with random weights.
+            `attentive_statistics`; `attention_pooling_cnn` is a complete network without an encoder.
+        normalize: scale each waveform to zero mean and unit variance; default: as the pre-trained encoder's
+            preprocessor does.
+        normalize_eps: constant added to the variance.
+        output_norm: scale the encoder's output to zero mean and unit variance over each utterance; for `mean_linear`.
+        filter_bank: start the first convolution as a filter bank; for encoders with random weights.
     """
 
     id: str
@@ -91,39 +101,45 @@ class ModelConfig:
             raise ConfigurationError(f"head {self.head!r} has no output_norm")
         if self.encoder and not self.pretrained and "model_type" not in self.encoder:
             raise ConfigurationError("encoder needs a model_type")
+        _positive(self, "normalize_eps")
+        for name, value in self.encoder.items():
+            if name.endswith(_SHARES):
+                is_number = isinstance(value, int | float) and not isinstance(value, bool)
+                if not is_number or not 0 <= value <= 1:
+                    raise ConfigurationError(f"encoder.{name} is {value!r}: use a number from 0 to 1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class TrainConfig:
-    """The loop.
+    """The training loop.
 
     Attributes:
-        seed: of everything that is drawn.
-        epochs: passes over the training split; 0: `steps` says how long.
-        batch_size: utterances of a batch on one device.
-        train: what learns: `all`, `encoder` (all but the CNN: the paper's partial fine-tuning), `head`.
+        seed: seed of all random draws.
+        epochs: passes over the training split; 0: train for `steps`.
+        batch_size: utterances in a batch on one device.
+        train: parameters that learn: `all`, `encoder` (all but the CNN: the paper's partial fine-tuning), `head`.
         encoder_lr: learning rate of the encoder.
         head_lr: learning rate of the head.
-        steps: optimiser steps instead of `epochs`.
-        evaluate_steps: validate after so many steps; 0: after each pass.
-        checkpoint_steps: save what `--resume` needs after so many steps, and after each validation.
+        steps: optimiser steps, instead of `epochs`.
+        evaluate_steps: optimiser steps between validations; 0: validate after each pass.
+        checkpoint_steps: optimiser steps between checkpoints for `--resume`; each validation writes one, too.
         accumulate: batches whose gradients make one step.
-        bucket_batches: batches' worth of utterances that are sorted by length; 1: plainly shuffled.
-        crop_s: random crops of longer utterances; 0: whole.
-        speeds: training plays each clip at one of these, pitch and all.
-        freeze_layers: the first transformer layers, which do not learn either.
-        layer_decay: each transformer layer's rate is this times that of the layer above; the top one has `encoder_lr`.
-        weight_decay: Adam's.
-        warmup_steps: the rates rise linearly at first.
-        max_grad_norm: gradients are clipped to it, all together.
+        bucket_batches: batches of utterances that are sorted by length together; 1: no sorting.
+        crop_s: length of random crops of longer utterances, s; 0: whole utterances.
+        speeds: speeds at which training plays clips, drawn for each; the pitch changes, too.
+        freeze_layers: number of transformer layers, from the bottom, that do not learn.
+        layer_decay: ratio of a transformer layer's rate to that of the layer above; the top layer has `encoder_lr`.
+        weight_decay: weight decay of Adam.
+        warmup_steps: optimiser steps over which the rates rise linearly from 0.
+        max_grad_norm: largest norm of all gradients together; larger ones are scaled down to it.
         schedule: `newbob` (by validation error), `step` (every `anneal_epochs`), `constant`.
-        anneal_factor: what the rates are multiplied with.
-        anneal_threshold: NewBob's: the relative improvement below which it does so.
-        anneal_epochs: for `step`.
+        anneal_factor: factor by which the schedule multiplies the rates.
+        anneal_threshold: relative improvement below which `newbob` multiplies the rates.
+        anneal_epochs: rounds between two multiplications by `step`.
         precision: `fp32`, or `bf16` for matrix products (weights stay float32).
         gradient_checkpointing: compute activations again instead of keeping them: less memory, a third more work.
-        workers: processes that read and augment.
-        deterministic: torch's deterministic algorithms, which a GPU has for most of what is done here; slower.
+        workers: number of processes that read and augment; 0: none beside the training process.
+        deterministic: use torch's deterministic algorithms where a GPU has them; slower.
     """
 
     seed: int
@@ -161,24 +177,26 @@ class TrainConfig:
             self, "batch_size", "checkpoint_steps", "accumulate", "bucket_batches", "max_grad_norm", "layer_decay"
         )
         _positive(self, "anneal_factor", "anneal_epochs")
+        _at_least_0(self, "seed", "epochs", "steps", "evaluate_steps", "warmup_steps", "workers", "freeze_layers")
+        _at_least_0(self, "encoder_lr", "head_lr", "crop_s", "weight_decay", "anneal_threshold")
         if (self.epochs > 0) is (self.steps > 0):
             raise ConfigurationError("give epochs or steps; the other is 0")
-        if not self.speeds or min(self.speeds) <= 0:
-            raise ConfigurationError("speeds are positive, and there is at least one")
+        if not self.speeds or not all(0 < speed < math.inf for speed in self.speeds):
+            raise ConfigurationError(f"speeds is {list(self.speeds)}: give at least one, all positive")
         if self.train == "head" and (self.freeze_layers or self.layer_decay != 1.0):
-            raise ConfigurationError('freeze_layers and layer_decay mean nothing with train = "head"')
+            raise ConfigurationError('freeze_layers and layer_decay have no effect with train = "head": remove them')
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LossConfig:
-    """What is minimised.
+    """The loss.
 
     Attributes:
-        kind: `cross_entropy`, or `focal`: (1 - p)^gamma times it.
-        focal_gamma: gamma.
+        kind: `cross_entropy`, or `focal`: cross-entropy times (1 - p)^gamma.
+        focal_gamma: gamma of the focal loss.
         class_weights: `none`, or `inverse_frequency`: rare classes weigh more, the mean weight is 1.
-        label_smoothing: the share of each target that goes to all classes alike.
-        soft_labels: targets are the annotators' votes where the manifest has them.
+        label_smoothing: share of each target that is spread evenly over all classes.
+        soft_labels: use the annotators' votes as targets where the manifest has them.
     """
 
     kind: str = "cross_entropy"
@@ -191,33 +209,38 @@ class LossConfig:
         _one_of("kind", self.kind, LOSSES)
         _one_of("class_weights", self.class_weights, WEIGHTS)
         _share(self, "label_smoothing")
+        _at_least_0(self, "focal_gamma")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """Low-rank adapters on the transformer's projections, which learn instead of their weights.
+    """Low-rank adapters, which learn instead of the weights of the transformer's projections.
 
     Attributes:
-        rank: of each; 0: no adapters.
-        alpha: they count `alpha / rank` times.
+        rank: rank of each adapter; 0: no adapters.
+        alpha: scale of the adapters: their product is multiplied by `alpha / rank`.
     """
 
     rank: int = 0
     alpha: float = 16.0
 
+    def __post_init__(self) -> None:
+        _at_least_0(self, "rank")
+        _positive(self, "alpha")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class AugmentConfig:
-    """The telephone chain on training clips, each step by its own probability within a clip that is chosen at all.
+    """The telephone chain on training clips; each step has its own probability within the chosen clips.
 
     Attributes:
-        probability: share of clips that go through the chain; the others stay as they are.
-        noise: share of those that get noise.
-        noise_snr_db: lowest and highest, in dB.
-        mu_law: share through mu-law.
-        a_law: share through A-law; what is left keeps its 16 bits.
-        loss: share that loses packets of 20 ms, in bursts, which are hidden by silence or by repeating the last one.
-        loss_rate: highest mean share of packets that is lost.
+        probability: share of clips that go through the chain.
+        noise: share of these clips that get noise.
+        noise_snr_db: lowest and highest ratio of speech to noise, dB.
+        mu_law: share of these clips that go through mu-law.
+        a_law: share of these clips that go through A-law; the others stay 16-bit.
+        loss: share of these clips that lose packets of 20 ms, in bursts, replaced by silence or by the last packet.
+        loss_rate: highest mean share of packets lost.
     """
 
     probability: float = 0.0
@@ -231,19 +254,19 @@ class AugmentConfig:
     def __post_init__(self) -> None:
         _share(self, "probability", "noise", "mu_law", "a_law", "loss", "loss_rate")
         if self.mu_law + self.a_law > 1:
-            raise ConfigurationError("mu_law and a_law are shares of one whole")
+            raise ConfigurationError(f"mu_law and a_law add up to {self.mu_law + self.a_law:g}: use at most 1")
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:  # noqa: PLR2004 - lowest, highest
-            raise ConfigurationError("noise_snr_db is [lowest, highest]")
+            raise ConfigurationError(f"noise_snr_db is {list(self.noise_snr_db)}: use [lowest, highest]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CompatConfig:
-    """What the authors' code did in 2021 and ours does not, for exact reproduction.
+    """Behaviour of the authors' code of 2021 that ours does not have, for exact reproduction.
 
     Attributes:
-        batch_statistics: waveform and output are normalised over the whole padded batch, and attention sees the
-            padding: logits depend on the neighbours in the batch.
-        speakers: IEMOCAP's speakers by a fixed position in the name, which is wrong for 65 utterances.
+        batch_statistics: normalise waveform and output over the whole padded batch, and let attention see the padding:
+            logits depend on the neighbours in the batch.
+        speakers: read IEMOCAP's speakers at a fixed position of the name, which is wrong for 65 utterances.
     """
 
     batch_statistics: bool = False
@@ -255,7 +278,7 @@ class CalibrationConfig:
     """Temperature and abstention, both fitted on the validation split.
 
     Attributes:
-        wanted_risk: the share of wrong labels among those given that is aimed at.
+        wanted_risk: highest share of wrong labels among those given.
     """
 
     wanted_risk: float = 0.1
@@ -266,16 +289,22 @@ class CalibrationConfig:
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     if value not in allowed:
-        raise ConfigurationError(f"{name} is {value!r}; it is one of {', '.join(allowed)}")
+        raise ConfigurationError(f"unknown {name} {value!r}: use {', '.join(allowed)}")
 
 
 def _positive(config: Any, *names: str) -> None:
     for name in names:
-        if getattr(config, name) <= 0:
-            raise ConfigurationError(f"{name} is {getattr(config, name)}; it is positive")
+        if not 0 < getattr(config, name) < math.inf:
+            raise ConfigurationError(f"{name} is {getattr(config, name)}: use a positive number")
+
+
+def _at_least_0(config: Any, *names: str) -> None:
+    for name in names:
+        if not 0 <= getattr(config, name) < math.inf:
+            raise ConfigurationError(f"{name} is {getattr(config, name)}: use 0 or more")
 
 
 def _share(config: Any, *names: str) -> None:
     for name in names:
         if not 0 <= getattr(config, name) <= 1:
-            raise ConfigurationError(f"{name} is {getattr(config, name)}; it is between 0 and 1")
+            raise ConfigurationError(f"{name} is {getattr(config, name)}: use a number from 0 to 1")

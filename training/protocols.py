@@ -1,10 +1,11 @@
-"""Who trains, validates and tests: the splits that published figures rest on. A list of items in, folds out.
+"""Protocols: how a corpus is split to train, validate and test, as published figures are. Items in, folds out.
 
-A speaker in two splits is an error, except where the protocol itself says so.
+A speaker in two splits is an error, unless the protocol allows it.
 """
 
 import dataclasses
 import enum
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
@@ -21,7 +22,7 @@ _DEV: Final = 0.2  # SUPERB's
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Fold:
-    """One split of the corpus; `seed` is that of the training, too."""
+    """One split of the corpus, and the seed of its training."""
 
     name: str
     items: Sequence[Item]
@@ -38,7 +39,7 @@ class Shared(enum.Enum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Protocol:
-    """How folds are made, and what they may share."""
+    """How folds are made, and which of their splits may share speakers."""
 
     folds: Callable[[Sequence[Item], int], Iterator[Fold]]
     shared: Shared
@@ -49,11 +50,11 @@ def folds(name: str, items: Sequence[Item], seed: int) -> list[Fold]:
     """The folds of a protocol.
 
     Raises:
-        ConfigurationError: there is no such protocol, the corpus lacks what it needs, a split is empty, or a speaker is
+        ConfigurationError: the protocol is unknown, the corpus lacks what it needs, a split is empty, or a speaker is
             in two splits.
     """
     if name not in PROTOCOLS:
-        raise ConfigurationError(f"no protocol {name!r}; there are {', '.join(PROTOCOLS)}")
+        raise ConfigurationError(f"unknown protocol {name!r}: use {', '.join(PROTOCOLS)}")
     protocol = PROTOCOLS[name]
     made = list(protocol.folds(items, seed))
     for fold in made:
@@ -69,20 +70,27 @@ def folds(name: str, items: Sequence[Item], seed: int) -> list[Fold]:
 def by_speaker(items: Sequence[Item], seed: int) -> list[Item]:
     """Deal speakers out to train, valid and test, about 80, 10 and 10 % of the utterances.
 
+    A speaker with a split keeps it, for all their utterances. The others fill the splits that no item states; what is
+    left trains. Speakers of more than a tenth of the utterances train, as long as enough others are there.
+
     Raises:
-        ConfigurationError: there are fewer than three speakers.
+        ConfigurationError: there are too few speakers, or one has two splits.
     """
-    people = sorted({item.person for item in items})
-    if len(people) < len(manifest.SPLITS):
-        raise ConfigurationError(f"{len(people)} speakers cannot be dealt out to train, valid and test")
-    rng = np.random.default_rng(seed)
-    order = [people[i] for i in rng.permutation(len(people))]
-    counts = {person: sum(item.person == person for item in items) for person in people}
-    split_of: dict[tuple[str, str], str] = {}
-    room = {"valid": (1 - _TRAIN - _VALID) * len(items), "test": (1 - _TRAIN - _VALID) * len(items)}
+    stated = [item for item in items if item.split]
+    manifest.refuse_shared_speakers(stated)
+    split_of = {item.person: item.split for item in stated}
+    missing = [split for split in manifest.SPLITS if split not in split_of.values()]
+    counts = Counter(item.person for item in items)
+    free = sorted(counts.keys() - split_of.keys())
+    if len(free) < len(missing):
+        raise ConfigurationError(f"{len(free)} speakers cannot be dealt out to {', '.join(missing)}")
+    order = [free[i] for i in np.random.default_rng(seed).permutation(len(free))]
+    room = (1 - _TRAIN - _VALID) * len(items)
+    order.sort(key=lambda person: counts[person] <= room)  # stable: the largest are dealt out last
+    kept = len(missing)
     for split in ("test", "valid"):
         taken = 0
-        while not taken or (taken < room[split] and len(order) > len(manifest.SPLITS)):
+        while split in missing and (not taken or (taken < room and len(order) > kept)):
             person = order.pop()
             split_of[person] = split
             taken += counts[person]
@@ -100,12 +108,17 @@ def _sd_random(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 
 
 def _loso_speaker(items: Sequence[Item], seed: int) -> Iterator[Fold]:
-    """The partner in the same session validates; where nobody else is in it, the next speaker does."""
+    """The partner in the same session validates; in a session of one or of several, the next speaker does."""
     people = sorted({item.person for item in items})
-    sessions = {item.person: item.session for item in items}
+    session_of = {item.person: item.session for item in items}
+    sessions: dict[str, list[tuple[str, str]]] = {}
+    for person in people:
+        sessions.setdefault(session_of[person], []).append(person)
     for index, person in enumerate(people):
-        partners = [other for other in people if other != person and sessions[other] == sessions[person]]
-        valid = partners[0] if len(partners) == 1 and sessions[person] else people[(index + 1) % max(len(people), 1)]
+        session = sessions[session_of[person]]
+        valid = people[(index + 1) % len(people)]
+        if len(session) == 2 and session_of[person]:  # noqa: PLR2004 - a pair
+            valid = session[0] if session[1] == person else session[1]
         splits = [{person: "test", valid: "valid"}.get(item.person, "train") for item in items]
         yield _fold(f"test-{person[1]}", items, splits, seed)
 
@@ -130,7 +143,7 @@ def _loso_session_strict(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 
 
 def _cross_corpus(items: Sequence[Item], seed: int) -> Iterator[Fold]:
-    """Each corpus is tested on by what was trained on all others, some speakers of which validate."""
+    """Each corpus tests what was trained on all others, some speakers of which validate."""
     corpora = sorted({item.corpus for item in items})
     if len(corpora) == 1:
         raise ConfigurationError("cross_corpus needs several corpora: give --data more than once")
@@ -144,12 +157,12 @@ def _cross_corpus(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 
 def _given(items: Sequence[Item], seed: int) -> Iterator[Fold]:
     if without := sum(not item.split for item in items):
-        raise ConfigurationError(f"{without} items state no split; choose a protocol that makes one")
+        raise ConfigurationError(f"{without} items state no split: use a protocol that makes one")
     yield Fold("given", items, seed)
 
 
 def _sessions(items: Sequence[Item]) -> list[str]:
-    """Sessions in order; corpora that have none cannot be split by them."""
+    """Sessions in order."""
     sessions = sorted({item.session for item in items})
     if "" in sessions or len(sessions) < len(manifest.SPLITS):
         raise ConfigurationError("the corpus has no sessions (or folds) to leave out: use loso_speaker")

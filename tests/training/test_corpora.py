@@ -35,14 +35,18 @@ def dropped(out: Path) -> dict[str, int]:
 def test_crema_d_with_sexes_and_votes_by_voice(tmp_path: Path):
     """Label and actor come from the name, sex from the table, votes from those who only heard."""
     root = tmp_path / "CREMA-D"
-    for name in ("1001_IEO_ANG_HI", "1002_IEO_HAP_LO", "1002_DFA_FEA_XX"):
+    for name in ("1001_IEO_ANG_HI", "1002_IEO_HAP_LO", "1002_DFA_FEA_XX", "1040_ITH_SAD_X"):
         write(root / "AudioWAV" / f"{name}.wav")
     (root / "VideoDemographics.csv").write_text("ActorID,Age,Sex\n1001,51,Male\n1002,21,Female\n")
     (root / "processedResults").mkdir()
+    # Columns and numbers as in the release: README.md and processedResults/tabulatedVotes.csv of
+    # CheyneyComputerScience/CREMA-D@63f0471, where voice is 100001 to 107442, face 200001 and up, both 300001 and up.
     (root / "processedResults" / "tabulatedVotes.csv").write_text(
-        '"","A","D","F","H","N","S","fileName"\n'
-        '"1",6,1,0,0,2,1,"1001_IEO_ANG_HI"\n'
-        '"100001",0,0,0,9,0,0,"1001_IEO_ANG_HI"\n'
+        '"","A","D","F","H","N","S","fileName","numResponses","agreement","emoVote"\n'
+        '"100001",6,1,0,0,2,1,"1001_IEO_ANG_HI",10,0.6,"A"\n'
+        '"107442",0,0,0,0,1,3,"1040_ITH_SAD_XX",4,0.75,"S"\n'
+        '"200001",0,0,0,9,0,0,"1001_IEO_ANG_HI",9,1,"H"\n'
+        '"300001",0,0,0,0,9,0,"1001_IEO_ANG_HI",9,1,"N"\n'
     )
     items = read("crema-d", root, tmp_path / "out")
     angry = items["1001_IEO_ANG_HI"]
@@ -51,6 +55,8 @@ def test_crema_d_with_sexes_and_votes_by_voice(tmp_path: Path):
     assert angry.shares == pytest.approx((6 / 9, 0, 2 / 9, 1 / 9))
     assert items["1002_IEO_HAP_LO"].gender == "F"
     assert items["1002_IEO_HAP_LO"].shares == ()
+    assert items["1040_ITH_SAD_X"].label is Emotion.SADNESS
+    assert items["1040_ITH_SAD_X"].votes == {"anger": 0, "neutral": 1, "sadness": 3, "happiness": 0}
     assert dropped(tmp_path / "out") == {"label FEA": 1}
 
 
@@ -88,7 +94,7 @@ def test_emodb_is_german(tmp_path: Path):
 def test_savee_flat_or_by_speaker(tmp_path: Path, layout: str):
     """Both layouts are read; `sa` is sadness and not the speaker `a`; 44.1 kHz becomes 16 kHz."""
     for speaker in ("DC", "JE"):
-        for name in ("a01", "sa02", "su03", "h04", "n05"):
+        for name in ("a01", "sa01", "su03", "h04", "n05"):
             write(tmp_path / layout.format(speaker=speaker, name=name), 44_100)
     items = read("savee", tmp_path, tmp_path / "out")
     assert Counter(str(item.label) for item in items.values()) == {
@@ -157,19 +163,50 @@ def test_meld_says_that_it_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize(
-    ("name", "file"),
+    ("name", "good", "stray"),
     [
-        ("crema-d", "AudioWAV/1001-ANG.wav"),
-        ("ravdess", "Actor_01/03-01-99.wav"),
-        ("emodb", "wav/angry.wav"),
-        ("tess", "OAF_angry.wav"),
+        ("crema-d", "AudioWAV/1001_IEO_ANG_HI.wav", "AudioWAV/1001_IEO_ANG_HI (1).wav"),
+        ("crema-d", "AudioWAV/1001_IEO_ANG_HI.wav", "AudioWAV/1001-ANG.wav"),
+        ("ravdess", "Actor_01/03-01-05-01-02-01-01.wav", "Actor_01/03-01-05-01-02-01-01 (1).wav"),
+        ("emodb", "wav/03a01Wa.wav", "wav/angry.wav"),
+        ("savee", "DC/a01.wav", "DC/a01 - Copy.wav"),
+        ("tess", "OAF_back_angry.wav", "OAF_back_angry (1).wav"),
     ],
 )
-def test_a_name_of_no_corpus_is_an_error(tmp_path: Path, name: str, file: str):
-    """A file whose name does not say what it must is refused by its path."""
-    write(tmp_path / file)
-    with pytest.raises(ConfigurationError, match=r"not a name of this corpus"):
-        read(name, tmp_path, tmp_path / "out")
+def test_a_stray_file_is_dropped_and_counted(tmp_path: Path, name: str, good: str, stray: str):
+    """A second download or another file among the clips does not stop the corpus from being read."""
+    write(tmp_path / "in" / good)
+    write(tmp_path / "in" / stray)
+    assert len(read(name, tmp_path / "in", tmp_path / "out")) == 1
+    assert dropped(tmp_path / "out") == {"name is not of this corpus": 1}
+
+
+@pytest.mark.parametrize(
+    ("folder", "detailed", "votes"),
+    [
+        (
+            "Labels",
+            'FileName,EmoDetail\n{0},"W1; Angry; Angry,Sad; A:4.0; V:3.0; D:4.0;"\n{0},W2; Sad; ; A:1.0;\n',
+            True,
+        ),
+        ("Labels", "FileName,Workers,EmoClass_Major\n{0},W1,Angry\n{0},W2,Sad\n", True),
+        ("labels", "FileName,EmoDetail\n{0},W1; Angry;\n{0},W2; Sad;\n", True),
+        ("Labels", "Name,Emotion\n{0},Angry\n", False),
+    ],
+    ids=["1.7 to 1.11", "1.6 and 2.0", "1.9's folder", "a form that nobody knows"],
+)
+def test_msp_podcast_votes_of_every_release(tmp_path: Path, folder: str, detailed: str, votes, caplog):
+    """Votes are read in both published forms; in an unknown one the corpus is read without them, with a warning."""
+    name = "MSP-PODCAST_0001_0008.wav"
+    write(tmp_path / "in" / "Audios" / name)
+    (tmp_path / "in" / folder).mkdir()
+    (tmp_path / "in" / folder / "labels_consensus.csv").write_text(
+        f"FileName,EmoClass,EmoAct,EmoVal,EmoDom,SpkrID,Gender,Split_Set\n{name},A,2.2,4.0,2.6,30,Male,Test1\n"
+    )
+    (tmp_path / "in" / folder / "labels_detailed.csv").write_text(detailed.format(name))
+    (item,) = read("msp-podcast", tmp_path / "in", tmp_path / "out").values()
+    assert item.votes == ({"anger": 1, "sadness": 1} if votes else {})
+    assert ("no votes read" in caplog.text) is not votes
 
 
 @pytest.mark.parametrize("name", sorted(set(CORPORA) - {"own"}))

@@ -1,6 +1,7 @@
 """Pre-trained encoders from folders as the hub has them, and what is refused."""
 
 import json
+import shutil
 from pathlib import Path
 
 import encoder_folders
@@ -61,6 +62,35 @@ def test_the_head_is_drawn_from_the_seed(encoder_folder):
     assert not torch.equal(first, other)
 
 
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
+def test_a_pinned_encoder_loads_whatever_its_weights_are_called(
+    encoder_folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickled
+):
+    """`hf://` fetches pickled weights where a revision has no safetensors, and only there."""
+    source = encoder_folder("hbt-large", pickled=pickled)
+    fetched: list[str] = []
+
+    def snapshot(name: str, *, revision: str, allow_patterns: list[str], local_files_only: bool = False) -> str:
+        assert (name, revision) == ("acme/encoder", "a" * 40)
+        if not local_files_only:
+            for file in allow_patterns:
+                if (source / file).exists() and not (tmp_path / file).exists():
+                    shutil.copy(source / file, tmp_path / file)
+                    fetched.append(file)
+        return str(tmp_path)
+
+    monkeypatch.setattr("callmood.worker.model.hub.snapshot_download", snapshot)
+    shutil.copy(source / "config.json", tmp_path)
+    address = f"hf://acme/encoder@{'a' * 40}"
+    shutil.copy(source / "preprocessor_config.json", tmp_path)
+    if not pickled:
+        shutil.copy(source / "model.safetensors", tmp_path)
+    model = encoders.new(ModelConfig("pinned", pretrained=address), seed=1)
+    expected = encoders.new(settings(source), seed=1).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in model.state_dict().items())
+    assert fetched == (["pytorch_model.bin"] if pickled else [])
+
+
 def damaged(folder: Path, how: str) -> Path:
     """An encoder's folder with one thing wrong."""
     encoder_folders.write(folder, "hbt-large", pickled=True)
@@ -116,7 +146,7 @@ SUPERB = {**ENCODER, "use_weighted_layer_sum": True}
             ModelConfig("x", encoder=ENCODER),
             {},
             {**CLIPS, "test": [Clip(16_000, bytes(2 * 399), 0)]},
-            "clip of test has",
+            r"a clip: 0\.025 s; the encoder needs 0\.025 s",
         ),
         (ModelConfig("x", encoder=ENCODER), {}, {**CLIPS, "train": CLIPS["train"][:3]}, "lacks 1 of the four"),
     ],

@@ -5,6 +5,7 @@ import pytest
 
 from callmood.training import evaluate
 from callmood.training.results import calibrate
+from callmood.worker.errors import ConfigurationError
 
 # true class: six of anger, two of happiness, one of neutral, one of sadness
 LABELS = np.array([0, 0, 0, 0, 0, 0, 1, 1, 2, 3])
@@ -85,3 +86,12 @@ def test_coverage_and_risk_count_only_the_labels_that_are_given():
     logits = np.log(np.array([[0.9, 0.1 / 3, 0.1 / 3, 0.1 / 3], [0.4, 0.3, 0.2, 0.1]]))
     report = evaluate.evaluate(logits, np.array([0, 1]), temperature=1.0, abstain_below=0.5)
     assert (report["coverage"], report["risk"], report["wa"]) == (0.5, 0.0, 0.5)
+
+
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(broken: float):
+    """A model that answers with NaN is not judged: the most probable of four NaN is no class."""
+    logits = np.zeros((3, 4))
+    logits[1, 2] = broken
+    with pytest.raises(ConfigurationError, match="answers 1 of 3 utterances"):
+        evaluate.evaluate(logits, np.array([0, 1, 2]), temperature=1.0, abstain_below=0.0)

@@ -11,6 +11,7 @@ from callmood.schemas.common import Emotion
 from callmood.training import manifest
 from callmood.training.__main__ import main
 from callmood.training.corpora import CORPORA, prepare
+from callmood.training.loop.data import read_clip
 from callmood.worker.errors import ConfigurationError
 
 
@@ -103,7 +104,7 @@ def test_other_audio_is_converted(tmp_path: Path, file: str, options: dict, seco
     ],
 )
 def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, reason: str):
-    """Two parties in one file, next to nothing, a broken file, no file, another label: told, not guessed at."""
+    """Two parties in one file, a very short or broken or missing file, and another label are dropped and counted."""
     recording(tmp_path / "good.wav")
     recording(tmp_path / "stereo.wav", channels=2)
     recording(tmp_path / "short.wav", seconds=0.05)
@@ -123,14 +124,23 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
         ("path,label\na.wav,sad\n", "row 1: no speaker"),
         ("path,label,speaker,emotoin\na.wav,sad,s,x\n", "row 1: unknown emotoin"),
         ("path,label,speaker,votes.anger\na.wav,sad,s,many\n", "row 1: votes are numbers"),
-        ("path,label,speaker\n", "no utterance can be used; there is none"),
+        ("path,label,speaker\n", "no utterance can be used; it lists none"),
         ("path,label,speaker\nnone.wav,sad,s\n", "1 dropped: audio missing"),
-        ("id,path,label,speaker\nx,a.wav,sad,s\nx,a.wav,sad,s\n", "utterance x is there twice"),
-        ("path,label,speaker\na.wav,sad,s\na.wav,sad,t\n", "2 speakers cannot be dealt out"),
+        ("id,path,label,speaker\nx,a.wav,sad,s\nx,a.wav,sad,s\n", "two utterances have the id x"),
+        ("path,label,speaker\na.wav,sad,s\n", "1 speakers cannot be dealt out to train, valid, test"),
+        ("path,label,speaker\na.wav,sad,s\na.wav,sad,t\n", "row 2: a.wav is of speaker s in an earlier row"),
+        ("path,label,speaker\na,b.wav,sad,s\n", "row 1: more fields than columns; put quotes"),
+        (
+            "path,label,speaker,split\na.wav,sad,s,held-out\n",
+            "row 1: unknown split 'held-out': use train, valid or test",
+        ),
+        ("path,label,speaker,votes.angr\na.wav,sad,s,3\n", "row 1: unknown votes.angr: write votes.angry"),
+        ("path,label,speaker,votes.anger\na.wav,sad,s,nan\n", "row 1: votes are numbers of at least 0, not nan"),
+        ("path,label,speaker,votes.anger\na.wav,sad,s,-3\n", "row 1: votes are numbers of at least 0, not -3"),
     ],
 )
 def test_a_list_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, message: str, capsys):
-    """Missing and unknown columns, doubles, and lists that leave nothing to train on are errors with the row."""
+    """Missing, unknown and impossible values, duplicates, and lists too short to train on are errors with the row."""
     recording(tmp_path / "a.wav")
     (tmp_path / "list.csv").write_text(text)
     assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 2
@@ -138,8 +148,137 @@ def test_a_list_that_cannot_be_trusted_is_refused(tmp_path: Path, text: str, mes
 
 
 def test_votes_for_no_emotion_are_refused_in_a_manifest(tmp_path: Path):
-    """A manifest whose votes name something else was not made by `prepare`."""
+    """A manifest whose votes name another emotion is refused."""
     item = manifest.Item("a", "a.wav", "own", "s", "", Emotion.ANGER, "train", 1.0, votes={"boredom": 1})
     manifest.write(tmp_path / "manifest.jsonl", [item])
     with pytest.raises(ConfigurationError, match="line 1: votes for boredom"):
         manifest.read_any(tmp_path / "manifest.jsonl")
+
+
+def own(folder: Path, name: str, text: str) -> list[manifest.Item]:
+    """Items of a list of that name and content, with splits."""
+    (folder / name).write_text(text, encoding="utf-8", newline="")
+    path = prepare.prepare(CORPORA["own"], folder / name, folder / "data", prepare.Options(split="speakers"))
+    return manifest.read_any(path)
+
+
+SPLITS = "a.wav,sad,a,{}\nb.wav,sad,b,{}\nc.wav,sad,c,{}\nd.wav,sad,d,{}\ne.wav,sad,e,{}\n"
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "stated", [("", "", "", "", "test"), ("", "valid", "", "test", "test"), ("train", "", "", "", "valid")]
+)
+def test_a_stated_split_is_kept_where_others_are_not_stated(tmp_path: Path, stated: tuple[str, ...], seed: int):
+    """Speakers without a split are dealt to the splits that nobody states and to training; stated ones stay."""
+    for name in "abcde":
+        recording(tmp_path / f"{name}.wav")
+    (tmp_path / "list.csv").write_text("path,label,speaker,split\n" + SPLITS.format(*stated))
+    how = prepare.Options(split="speakers", seed=seed)
+    items = manifest.read(prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", how))
+    for item, split in zip(items, stated, strict=True):
+        assert not split or item.split == split
+    for split in {"valid", "test"} & set(stated):
+        assert sum(item.split == split for item in items) == stated.count(split)
+
+
+def test_all_utterances_of_a_speaker_follow_the_stated_one(tmp_path: Path):
+    """A speaker marked in one row and not in another is in one split; two marks of a speaker are refused."""
+    for name in "abcdef":
+        recording(tmp_path / f"{name}.wav")
+    rows = "path,label,speaker,split\n" + SPLITS.format("", "", "", "", "test")
+    assert own(tmp_path, "list.csv", rows + "f.wav,sad,e,\n")[5].split == "test"
+    with pytest.raises(ConfigurationError, match="speaker e of own is in test and in valid"):
+        own(tmp_path, "list.csv", rows + "f.wav,sad,e,valid\n")
+
+
+def test_usual_names_of_splits_are_understood(tmp_path: Path):
+    """`Train`, `dev` and `TEST` are train, valid and test."""
+    for name in "abcde":
+        recording(tmp_path / f"{name}.wav")
+    text = "path,label,speaker,split\n" + SPLITS.format("Train", "dev", "TEST", "validation", "training")
+    assert [item.split for item in own(tmp_path, "list.csv", text)] == ["train", "valid", "test", "valid", "train"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (
+            "list.CSV",
+            'path,label,speaker\r\n"a,1.wav",sad,Jos\u00e9\r\nb.wav,sad,Jose\u0301\r\nc.wav,sad,c\r\nd.wav,sad,d\r\n',
+        ),
+        ("list.csv", "path;label;speaker\na,1.wav;sad;Jos\u00e9\nb.wav;sad;Jose\u0301\nc.wav;sad;c\nd.wav;sad;d\n"),
+        (
+            "list.tsv",
+            "path\tlabel\tspeaker\na,1.wav\tsad\tJos\u00e9\nb.wav\tsad\tJose\u0301\nc.wav\tsad\tc\nd.wav\tsad\td\n",
+        ),
+        (
+            "list.jsonl",
+            """{"path": "a,1.wav", "label": "sad", "speaker": "Jos\u00e9", "votes": null}
+{"path": "b.wav", "label": "sad", "speaker": "Jose\u0301", "session": "a\u2028b", "split": NaN}
+{"path": "c.wav", "label": "sad", "speaker": "c"}
+
+{"path": "d.wav", "label": "sad", "speaker": "d"}
+""",
+        ),
+    ],
+    ids=["quotes and CRLF", "semicolons", "tabs", "JSON lines of pandas"],
+)
+def test_lists_as_spreadsheets_and_pandas_write_them_are_read(tmp_path: Path, name: str, text: str):
+    """Separators, line ends, empty values and two ways to write an accent do not matter."""
+    for file in ("a,1", "b", "c", "d"):
+        recording(tmp_path / f"{file}.wav")
+    items = own(tmp_path, name, text)
+    assert [item.speaker for item in items] == ["Jos\u00e9", "Jos\u00e9", "c", "d"]
+    assert Path(items[0].path).name == "a,1.wav"
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", ".", "..", "x" * 300, "Jos\u00e9"])
+def test_converted_audio_stays_in_its_folder_whatever_the_id(tmp_path: Path, name: str):
+    """An id that is no file name is kept in the manifest, and its audio is written under another name."""
+    recording(tmp_path / "in" / "odd.wav", rate_hz=11_025)
+    for other in "bc":
+        recording(tmp_path / "in" / f"{other}.wav")
+    rows = f"id,path,label,speaker\n{name},odd.wav,sad,a\n2,b.wav,sad,b\n3,c.wav,sad,c\n"
+    item = own(tmp_path / "in", "list.csv", rows)[0]
+    assert item.id == name
+    audio = (tmp_path / "in" / "data" / item.path).resolve()
+    assert audio.parent == (tmp_path / "in" / "data" / "audio").resolve()
+    assert audio.is_file()
+
+
+@pytest.mark.parametrize(
+    ("claimed", "held", "seconds"), [(0xFFFFFFFF, 9600, 0.6), (0x7FFFFFFF, 9601, 0.6), (9600, 3200, 0.2)]
+)
+def test_a_wav_is_as_long_as_its_bytes(tmp_path: Path, claimed: int, held: int, seconds: float):
+    """A header that claims more than the file holds is not believed, and half a sample at the end is left out."""
+    recording(tmp_path / "a.wav")
+    whole = (tmp_path / "a.wav").read_bytes()
+    head = whole[:40] + claimed.to_bytes(4, "little")
+    assert whole[36:40] == b"data"
+    (tmp_path / "a.wav").write_bytes(head + (whole[44:] + bytes(2))[:held])
+    for name in "bc":
+        recording(tmp_path / f"{name}.wav")
+    item = own(tmp_path, "list.csv", "path,label,speaker\na.wav,sad,a\nb.wav,sad,b\nc.wav,sad,c\n")[0]
+    assert item.seconds == pytest.approx(seconds)
+    clip = read_clip(tmp_path / "data", item)
+    assert (clip.seconds, len(clip.audio) % 2) == (pytest.approx(seconds), 0)
+
+
+def test_a_header_without_sound_is_dropped(tmp_path: Path):
+    """A file that was cut off after its header counts as too short."""
+    for name in "abcd":
+        recording(tmp_path / f"{name}.wav")
+    (tmp_path / "d.wav").write_bytes((tmp_path / "d.wav").read_bytes()[:44])
+    rows = "path,label,speaker\n" + "".join(f"{name}.wav,sad,{name}\n" for name in "abcd")
+    assert len(own(tmp_path, "list.csv", rows)) == 3
+    assert list(json.loads((tmp_path / "data" / prepare.REPORT).read_text())["dropped"]) == ["shorter than 0.1 s"]
+
+
+def test_votes_that_are_no_counts_are_refused_in_a_manifest(tmp_path: Path):
+    """NaN, infinite and negative votes would end in targets that are none."""
+    for count in (float("nan"), float("inf"), -1.0):
+        item = manifest.Item("a", "a.wav", "own", "s", "", Emotion.ANGER, "train", 1.0, votes={"anger": count})
+        manifest.write(tmp_path / "manifest.jsonl", [item])
+        with pytest.raises(ConfigurationError, match="line 1: votes are numbers of at least 0"):
+            manifest.read_any(tmp_path / "manifest.jsonl")

@@ -1,12 +1,15 @@
-"""Protocols: who trains, validates and tests."""
+"""Protocols: which utterances train, validate and test."""
 
+import time
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training import manifest, protocols
 from callmood.training.manifest import Item
+from callmood.training.results import slices
 from callmood.worker.errors import ConfigurationError
 
 
@@ -116,7 +119,7 @@ def test_speakers_are_dealt_out_whole():
 @pytest.mark.parametrize(
     ("name", "items", "message"),
     [
-        ("loso", corpus(), "no protocol 'loso'; there are sd_random"),
+        ("loso", corpus(), "unknown protocol 'loso': use sd_random"),
         ("cross_corpus", corpus(), "several corpora"),
         ("loso_session", [*corpus(), Item("x", "", "iemocap", "s", "en", EMOTIONS[0], "", 1.0)], "no sessions"),
         ("loso_session_strict", corpus(sessions=2), "no sessions"),
@@ -144,3 +147,29 @@ def test_given_splits_may_share_speakers_only_where_that_is_said():
     with pytest.raises(ConfigurationError, match="Ross"):
         protocols.folds("given", items, 1)
     assert len(protocols.folds("given_shared", items, 1)) == 1
+
+
+def test_a_speaker_of_most_utterances_trains():
+    """A speaker with more than a tenth of the utterances is not dealt to validation or test while others are there."""
+    agent = [Item(f"a{i}", "", "own", "agent", "en", EMOTIONS[i % 4], "", 1.0) for i in range(700)]
+    others = [Item(f"o{i}", "", "own", f"s{i // 10}", "en", EMOTIONS[i % 4], "", 1.0) for i in range(300)]
+    for seed in range(10):
+        dealt = protocols.by_speaker(agent + others, seed)
+        assert {item.split for item in dealt[:700]} == {"train"}
+        assert {item.split for item in dealt} == set(manifest.SPLITS)
+
+
+def test_time_grows_with_utterances_and_not_with_speakers_times_utterances():
+    """100,000 utterances of 50,000 speakers are dealt out and judged in seconds."""
+    items = [
+        Item(str(i), "", "own", f"s{i // 2}", "en", EMOTIONS[i % 4], "", 1.0, session=str(i // 2))
+        for i in range(100_000)
+    ]
+    labels = np.arange(len(items)) % 4
+    started_s = time.process_time()
+    counts = Counter(item.split for item in protocols.by_speaker(items, 1))
+    found = slices.intervals(items, labels, np.zeros_like(labels))
+    assert len(slices.slices(items, labels, labels)["session"]) == 50_000
+    assert time.process_time() - started_s < 20
+    assert counts["train"] == pytest.approx(80_000, rel=0.01)
+    assert found["wa"][0] < 0.25 < found["wa"][1]

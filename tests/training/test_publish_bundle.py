@@ -60,6 +60,19 @@ def test_a_head_that_transformers_does_not_have_is_refused(tmp_path: Path, head:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_weighted_sum_that_transformers_counts_otherwise_is_refused(tmp_path: Path, capsys):
+    """A folder whose labels would differ from the bundle's is not left behind."""
+    torch.manual_seed(4)
+    encoder = {"model_type": "hubert", **SIZE, **LARGE, "use_weighted_layer_sum": True}
+    model = EmotionModel.new(encoder, head=HeadKind.HF_SUPERB)
+    with torch.no_grad():
+        model.encoder.encoder.layer_norm.weight.mul_(5)
+    save_bundle(model, tmp_path / "bundle", Release("ours", "1", "test"), storage=torch.float32)
+    assert main(["to-transformers", str(tmp_path / "bundle"), str(tmp_path / "out")]) == 2
+    assert "answers otherwise: a logit differs by" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
     """`push` without a hub says so in one line."""
     source = bundle(tmp_path / "bundle", "hubert", "base")

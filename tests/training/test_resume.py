@@ -70,14 +70,14 @@ def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> boo
 
 @pytest.fixture(scope="module")
 def undisturbed(corpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to."""
+    """A run that nothing disturbed."""
     out = tmp_path_factory.mktemp("undisturbed") / "bundle"
     assert main(arguments(corpus, out)) == 0
     return out
 
 
 def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undisturbed: Path, tmp_path: Path):
-    """After five times `kill -9`, wherever it hits, and `--resume`, weights and bundle are the same bit by bit."""
+    """After five kills at any instant, each with `--resume`, weights and bundle are the same bit by bit."""
     out = tmp_path / "bundle"
     folder = tmp_path / "bundle.run"
     seen: set[int] = set()
@@ -106,18 +106,18 @@ def test_a_run_is_not_trained_over(corpus, undisturbed: Path, capsys: pytest.Cap
     """Without `--resume`, a folder that holds a run is refused, and left alone."""
     before = weights(undisturbed)
     assert main(arguments(corpus, undisturbed)) == 2
-    assert "--resume goes on with it" in capsys.readouterr().err
+    assert "--resume continues it" in capsys.readouterr().err
     assert same(weights(undisturbed), before)
 
 
 def test_a_run_of_another_configuration_is_not_resumed(corpus, undisturbed: Path, capsys: pytest.CaptureFixture[str]):
-    """`--resume` under another configuration is refused: half a run of each is neither."""
+    """`--resume` under another configuration is refused."""
     assert main([*arguments(corpus, undisturbed, "train.head_lr=1.0"), "--resume"]) == 2
     assert "another configuration" in capsys.readouterr().err
 
 
 def test_a_torn_checkpoint_is_refused(corpus, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    """A checkpoint that cannot be read is an error with its path, never a fresh start in silence."""
+    """A checkpoint that cannot be read is an error with its path, and not a silent start from the beginning."""
     (tmp_path / "bundle.run").mkdir()
     whole = (undisturbed.with_name("bundle.run") / checkpoint.CHECKPOINT).read_bytes()
     (tmp_path / "bundle.run" / checkpoint.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
@@ -144,8 +144,8 @@ def test_two_processes_train_as_one_that_accumulates(corpus, tmp_path: Path):
             torch.testing.assert_close(shared[name], tensor, atol=2e-4, rtol=0, msg=name)
 
 
-def test_the_log_tells_of_every_round_once(undisturbed: Path):
-    """`log.csv` has a line for each round, whatever happened in between; TensorBoard's files lie beside it."""
+def test_the_log_has_every_round_once(undisturbed: Path):
+    """`log.csv` has one line for each round; TensorBoard's files are beside it."""
     folder = undisturbed.with_name("bundle.run")
     lines = (folder / "log.csv").read_text().splitlines()
     assert lines[0] == "number,train_loss,valid_error,valid_nll,rate_factor,seconds"

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +178,84 @@ def test_a_row_is_judged_over_telephone_lines(finished: Path):
     assert list(lines) == ["clean", "8 kHz", "8 kHz, mu-law", "8 kHz, mu-law, noise", "8 kHz, mu-law, noise, loss"]
     assert lines["clean"]["wa"] == summary["pooled"]["wa"]
     assert "Over telephone lines" in (finished / "loso_session_strict" / row.PAGE).read_text()
+
+
+@pytest.mark.usefixtures("one_fold")
+def test_a_resumed_row_has_the_robustness_that_is_asked_for_now(
+    tree: Path, encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """`--robustness` may be added to a row that has ended, or left out: no fold trains again."""
+    given = command("PF-hbt-base", tree, encoders, tmp_path, "--protocol", "loso_session_strict")
+    assert main(given) == 0
+    folder = tmp_path / "loso_session_strict"
+    stamp = next(folder.glob("*/checkpoint.pt")).stat().st_mtime_ns
+    found = {}
+    for more in ([], ["--robustness"], []):
+        assert main([*given, "--resume", *more]) == 0
+        found[len(found)] = json.loads((folder / row.SUMMARY).read_text())
+    assert [len(summary["robustness"]) for summary in found.values()] == [0, 5, 0]
+    assert len({json.dumps(summary["pooled"]) for summary in found.values()}) == 1
+    assert next(folder.glob("*/checkpoint.pt")).stat().st_mtime_ns == stamp
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("change", ["votes", "speaker", "seconds", "audio"])
+@pytest.mark.usefixtures("one_fold")
+def test_a_row_of_other_data_is_not_resumed(
+    finished: Path, encoders: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], change: str
+):
+    """Other votes, speakers or audio under the same ids are other data: `--resume` refuses them."""
+    (fold,) = list((finished / "loso_session_strict").glob("test-session-01"))
+    shutil.copytree(fold, tmp_path / "loso_session_strict" / fold.name)
+    path = finished / "data-0" / "manifest.jsonl"
+    items = [json.loads(line) for line in path.read_text().splitlines()]
+    for item in items:
+        item["path"] = str((path.parent / item["path"]).resolve())
+    if change == "audio":
+        Path(tmp_path / "other.wav").write_bytes(Path(items[0]["path"]).read_bytes()[:-4000])
+        items[0]["path"] = str(tmp_path / "other.wav")
+    else:
+        items[0] |= {"votes": {"votes": {"anger": 2}}, "speaker": {"speaker": "Ses09M"}, "seconds": {"seconds": 9.0}}[
+            change
+        ]
+    (tmp_path / "manifest.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    given = command("PF-hbt-base", tmp_path / "manifest.jsonl", encoders, tmp_path, "--protocol", "loso_session_strict")
+    assert main([*given, "--resume"]) == 2
+    assert "other data" in capsys.readouterr().err
+
+
+def test_a_manifest_is_given_once(finished: Path, encoders: dict[str, Path], tmp_path: Path, capsys):
+    """The same utterances twice would be in training and in test."""
+    path = finished / "data-0" / "manifest.jsonl"
+    given = command("PF-hbt-base", path, encoders, tmp_path, "--data", str(path), "--protocol", "sd_random")
+    assert main(given) == 2
+    assert "two items of iemocap have the id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "message"), [(0.01, "0.010 s; the encoder needs 0.025 s"), (0.0, "0.000 s; the encoder needs")]
+)
+def test_a_clip_that_is_too_short_is_refused_by_every_command(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], seconds: float, message: str
+):
+    """`train`, `evaluate` and `export` name the file of a clip without a frame, instead of answering with NaN."""
+    fold = shutil.copytree(finished / "loso_session_strict" / "test-session-01", tmp_path / "fold")
+    run = json.loads((fold / runs.RUN).read_text())
+    short = tmp_path / "short.wav"
+    sound = Path(run["items"][0]["path"]).read_bytes()
+    short.write_bytes(sound[: 44 + 2 * round(seconds * 16_000)])
+    for split in ("train", "test"):
+        next(item for item in run["items"] if item["split"] == split)["path"] = str(short)
+    (fold / runs.RUN).write_text(json.dumps(run))
+    manifest = tmp_path / "manifest.jsonl"
+    manifest.write_text("".join(json.dumps(item) + "\n" for item in run["items"]))
+    for arguments in (
+        ["train", "demo_tiny", str(manifest), str(tmp_path / "bundle")],
+        ["evaluate", "demo-tiny", str(manifest), str(tmp_path / "report")],
+        ["export", str(fold), str(tmp_path / "bundle")],
+    ):
+        assert main(arguments) == 2
+        assert f"short.wav: {message}" in capsys.readouterr().err, arguments
 
 
 def test_a_fold_is_exported_and_the_worker_answers_as_the_trainer(finished: Path, tmp_path: Path, capsys):

@@ -1,10 +1,11 @@
-"""The loop: it learns, repeats itself, keeps the best epoch; NewBob; what a batch is."""
+"""The loop: it learns, repeats itself, keeps the best epoch; NewBob; batches."""
 
 import dataclasses
 
 import numpy as np
 import pytest
 import torch
+from tiny import LARGE, SIZE
 
 from callmood.training import config, options
 from callmood.training.loop import data, schedule, train
@@ -22,7 +23,7 @@ def fit(clips: dict[str, list[Clip]], tiny: config.Config, **changes: object) ->
 
 
 def test_one_batch_is_learned_by_heart(tones: dict[str, list[Clip]], tiny: config.Config):
-    """A model that sees one batch again and again ends with all its labels right."""
+    """A model that sees one batch again and again predicts all its labels in the end."""
     clips = tones["train"]
     model, epochs = fit({"train": clips, "valid": clips}, tiny, epochs=30, batch_size=len(clips), crop_s=2.0)
     logits, labels = train.predict(model, clips, batch_size=4)
@@ -145,7 +146,58 @@ def test_a_plan_goes_on_where_it_was(tones: dict[str, list[Clip]], tiny: config.
     assert len({tuple(map(tuple, whole[step : step + 2])) for step in (0, 2, 4)}) == 3  # passes differ
 
 
-def test_training_that_diverges_is_said_and_not_kept(tones: dict[str, list[Clip]], tiny: config.Config):
+SMALL = {"model_type": "hubert", **SIZE, **LARGE}
+
+
+def small(tiny: config.Config, **changes: object) -> tuple[config.Config, EmotionModel]:
+    """A configuration of one epoch and a model that is quick to train."""
+    settings = dataclasses.replace(tiny.train, **{"epochs": 1, "warmup_steps": 0, "crop_s": 0.0, **changes})
+    torch.manual_seed(settings.seed)
+    return dataclasses.replace(tiny, train=settings), EmotionModel.new(SMALL)
+
+
+def noise(rate_hz: int, seconds: float) -> list[Clip]:
+    """Eight clips of that length."""
+    rng = np.random.default_rng(1)
+    samples = (rng.normal(size=(8, round(rate_hz * seconds))) * 3000).astype("<i2")
+    return [Clip(rate_hz, row.tobytes(), index % 4) for index, row in enumerate(samples)]
+
+
+@pytest.mark.parametrize("rate_hz", [8000, 48_000])
+def test_bfloat16_hears_what_float32_hears(tiny: config.Config, rate_hz: int):
+    """With matrix products in bfloat16, audio of another rate is resampled in float32: it trains, and answers alike."""
+    settings, model = small(tiny, precision="bf16")
+    clips = noise(rate_hz, 0.4)
+    train.train(model, settings, clips, clips)
+    exact, _ = train.predict(model, clips, batch_size=4)
+    rounded, _ = train.predict(model, clips, batch_size=4, precision="bf16")
+    assert np.isfinite(rounded).all()
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.19])
+def test_clips_shorter_than_a_mask_of_specaugment_train(tiny: config.Config, seconds: float):
+    """A batch with fewer frames than one mask of SpecAugment is trained on without masks."""
+    settings, model = small(tiny, batch_size=4)
+    assert model.encoder.config.apply_spec_augment
+    assert model.encoder.config.mask_time_length == 10
+    clips = noise(16_000, seconds)
+    (epoch,) = train.train(model, settings, clips, clips)
+    assert np.isfinite(epoch.train_loss)
+
+
+@pytest.mark.parametrize(("gradient", "norm"), [(1e30, "inf"), (float("nan"), "nan")])
+def test_an_infinite_gradient_ends_training(
+    tones: dict[str, list[Clip]], tiny: config.Config, gradient: float, norm: str
+):
+    """Clipping makes zeros of an infinite gradient, and nothing would learn any more: training stops with words."""
+    settings, model = small(tiny)
+    model.head.linear.weight.register_hook(lambda given: torch.full_like(given, gradient))
+    with pytest.raises(ConfigurationError, match=rf"diverged before step \d+; .* norm of a gradient was {norm}"):
+        train.train(model, settings, tones["train"], tones["valid"])
+
+
+def test_training_that_diverges_ends_with_an_error(tones: dict[str, list[Clip]], tiny: config.Config):
     """Rates that blow the weights up end the run with an error that names the step."""
     with pytest.raises(ConfigurationError, match=r"diverged before step \d+; lower the rates"):
         fit(tones, tiny, epochs=3, encoder_lr=1e20, head_lr=1e20, warmup_steps=0)

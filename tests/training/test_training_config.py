@@ -98,22 +98,38 @@ def test_an_override_replaces_one_value():
         ("train.epochs=1.5", "wrong type"),
         ("train.train='cnn'", "all, encoder, head"),
         ("train.steps=5", "epochs or steps"),
-        ("train.batch_size=0", "it is positive"),
+        ("train.batch_size=0", "batch_size is 0: use a positive number"),
+        ("train.encoder_lr=-1", "encoder_lr is -1: use 0 or more"),
+        ("train.head_lr=nan", "head_lr is nan: use 0 or more"),
+        ("train.seed=-1", "seed is -1"),
+        ("train.workers=-1", "workers is -1"),
+        ("train.crop_s=-1.0", "crop_s is -1"),
+        ("train.freeze_layers=-1", "freeze_layers is -1"),
+        ("train.steps=-3", "steps is -3"),
+        ("train.max_grad_norm=inf", "max_grad_norm is inf"),
+        ("train.speeds=[1.0, 0.0]", "at least one, all positive"),
+        ("loss.focal_gamma=-2", "focal_gamma is -2"),
+        ("lora.rank=-1", "rank is -1"),
+        ("corpus.voices_per_split=0", "voices_per_split is 0"),
+        ("model.normalize_eps=0", "normalize_eps is 0"),
+        ("model.encoder.layerdrop=2.0", r"encoder\.layerdrop is 2.0: use a number from 0 to 1"),
+        ("model.encoder.mask_time_prob=3.0", "mask_time_prob is 3.0"),
+        ("model.encoder.hidden_dropout='x'", "hidden_dropout is 'x'"),
         ("train.speeds=[]", "at least one"),
         ("train.speeds=[1.0, 'fast']", "wrong type"),
         ("model.head='mean'", "mean_linear, hf_superb"),
         ("model.head='attention_pooling_cnn'", "takes no encoder"),
         ("model.encoder={}", "needs an encoder"),
         ("loss.kind='hinge'", "cross_entropy, focal"),
-        ("loss.label_smoothing=2", "between 0 and 1"),
+        ("loss.label_smoothing=2", "from 0 to 1"),
         ("lora.rank=4", "train.train"),
-        ("augment.mu_law=0.9", "shares of one whole"),
+        ("augment.mu_law=0.9", "add up to 1.2"),
         ("augment.noise_snr_db=[30, 5]", "lowest, highest"),
-        ("calibration.wanted_risk=-1", "between 0 and 1"),
+        ("calibration.wanted_risk=-1", "from 0 to 1"),
     ],
 )
 def test_a_wrong_override_is_refused(override: str, message: str):
-    """An unknown key, no TOML value, or a value of another type is an error that says so."""
+    """An unknown key, no TOML value, or a value of another type or out of range is an error that names it."""
     with pytest.raises(ConfigurationError, match=message):
         config.load(DEMO, [override])
 

@@ -1,6 +1,6 @@
-"""Labelled corpora of others, and your own: each as it is distributed, to one list of utterances.
+"""Readers of labelled corpora as distributed, and of your own list: each yields utterances.
 
-Sources of the layouts and names: each corpus' own documentation, as told in the modules.
+Sources of the layouts and names: each corpus' own documentation, as stated in the modules.
 """
 
 from collections.abc import Mapping
@@ -23,4 +23,4 @@ CORPORA: Final[Mapping[str, Corpus]] = {
         own.CORPUS,
     )
 }
-"""By name, as `callmood-train prepare` takes it."""
+"""Corpora by the name that `callmood-train prepare` takes."""

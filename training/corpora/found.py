@@ -1,4 +1,4 @@
-"""What a corpus reader gives: utterances as the corpus names them, before labels are mapped and audio is read."""
+"""What a corpus reader yields: utterances as the corpus names them, before labels are mapped and audio is read."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,14 +15,15 @@ class Found:
     Attributes:
         id: unique within the corpus.
         path: the file.
-        label: in the corpus' own words.
+        label: as the corpus names it.
         speaker: the person.
-        gender: `F`, `M` or nothing.
+        gender: `F`, `M` or empty.
         session: speakers that belong together: a recording session, or a published fold.
-        style: `scripted`, `improvised`, or nothing.
-        language: where an utterance has its own; else the corpus'.
-        split: where the corpus states one: `train`, `valid`, `test`.
-        votes: annotators' votes by label, in the corpus' own words.
+        style: `scripted`, `improvised` or empty.
+        language: of this utterance; empty: the corpus' language.
+        split: `train`, `valid` or `test` as the corpus states it, or empty.
+        votes: annotators' votes by label, as the corpus names it.
+        unusable: why the file is no utterance of the corpus; it is dropped and counted by this reason.
     """
 
     id: str
@@ -35,11 +36,12 @@ class Found:
     language: str = ""
     split: str = ""
     votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    unusable: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Corpus:
-    """How a corpus is read; a label that `labels` does not map is dropped and reported."""
+    """How to read a corpus; an utterance whose label is not in `labels` is dropped and counted."""
 
     name: str
     language: str
@@ -48,7 +50,7 @@ class Corpus:
 
 
 def files(root: Path, *patterns: str) -> list[Path]:
-    """Files below `root` by the first pattern that finds any, sorted; hidden ones (`._*`, in some copies) are none.
+    """Files below `root` by the first pattern that finds any, sorted, without hidden ones (`._*`, in some copies).
 
     Raises:
         ConfigurationError: nothing matches, so this is not the corpus' folder.
@@ -57,30 +59,31 @@ def files(root: Path, *patterns: str) -> list[Path]:
         found = sorted(path for path in root.glob(pattern) if path.is_file() and not path.name.startswith("."))
         if found:
             return found
-    raise ConfigurationError(f"{root}: found none of {', '.join(patterns)}; is this the folder as distributed?")
+    raise ConfigurationError(f"{root}: found none of {', '.join(patterns)}; give the folder as distributed")
 
 
 def column(row: Mapping[str, str], path: Path, *names: str) -> str:
-    """A field of a CSV row, by the first of its names that is there.
+    """A field of a CSV row, by the first of its names that the file has; empty where the row is too short.
 
     Raises:
-        ConfigurationError: there is none of them.
+        ConfigurationError: the file has none of these columns.
     """
     for name in names:
         if name in row:
-            return row[name].strip()
+            return (row[name] or "").strip()
     raise ConfigurationError(f"{path}: no column {' or '.join(names)}")
 
 
-def same_ids(found: Iterable[Found]) -> Iterator[Found]:
+def refuse_same_ids(found: Iterable[Found]) -> Iterator[Found]:
     """Pass utterances on.
 
     Raises:
-        ConfigurationError: two have one id.
+        ConfigurationError: two have the same id.
     """
     seen: set[str] = set()
     for one in found:
-        if one.id in seen:
-            raise ConfigurationError(f"utterance {one.id} is there twice")
-        seen.add(one.id)
+        if one.id in seen and not one.unusable:
+            raise ConfigurationError(f"two utterances have the id {one.id}: {one.path} is the second")
+        if not one.unusable:
+            seen.add(one.id)
         yield one

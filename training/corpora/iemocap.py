@@ -1,7 +1,7 @@
 """IEMOCAP (Busso et al. 2008), as distributed: `Session1` to `Session5`. Four classes, excitement counts as happiness.
 
 A line is `[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]`. The first letter F or M of
-a name says who wore the markers; the last one says who speaks.
+a name is the person who wore the markers; the last one is the speaker.
 """
 
 import re
@@ -32,12 +32,12 @@ UTTERANCES: Final = {"01": 1085, "02": 1023, "03": 1151, "04": 1031, "05": 1241}
 
 
 def find(root: Path) -> Iterator[Found]:
-    """Every labelled utterance of the release, of whatever label."""
+    """Every labelled utterance of the release, with any label."""
     for path in files(root, "Session*/dialog/EmoEvaluation/*.txt"):
         for name, label in _LINE.findall(path.read_text(encoding="utf-8", errors="replace")):
             match = _NAME.match(name)
             if match is None:
-                raise ConfigurationError(f"{path}: {name!r} is no name of an utterance")
+                raise ConfigurationError(f"{path}: {name!r} is not the name of an utterance")
             folder = path.parents[2] / "sentences" / "wav" / path.stem
             yield Found(
                 id=name,
@@ -51,7 +51,7 @@ def find(root: Path) -> Iterator[Found]:
 
 
 def speaker_of_2021(name: str, style: str) -> str:
-    """The speaker as the authors' code of 2021 took it: the letter at a fixed position, `M` unless it is `F`."""
+    """The speaker as the authors' code of 2021 reads it: the letter at a fixed position, `M` unless it is `F`."""
     return f"{name[:5]}{'F' if name[_FIXED[style] :].startswith('F') else 'M'}"
 
 
@@ -59,15 +59,17 @@ def refuse_other_counts(sessions: Sequence[str]) -> None:
     """Check that these sessions of four-class utterances are the whole of IEMOCAP.
 
     Raises:
-        ConfigurationError: utterances are missing or too many; the message says how many in which session.
+        ConfigurationError: there are too few or too many utterances; the message has the counts by session.
     """
     counts = Counter(sessions)
     wrong = {session: counts[session] for session in UTTERANCES if counts[session] != UTTERANCES[session]}
     if wrong or sum(counts.values()) != sum(UTTERANCES.values()):
-        told = ", ".join(f"session {session}: {count} of {UTTERANCES[session]}" for session, count in wrong.items())
+        sessions_text = ", ".join(
+            f"session {session}: {count} of {UTTERANCES[session]}" for session, count in wrong.items()
+        )
         raise ConfigurationError(
             f"IEMOCAP has {sum(UTTERANCES.values())} utterances of the four classes, here are {sum(counts.values())}"
-            f" ({told}); --partial goes on all the same"
+            f" ({sessions_text}); --partial accepts that"
         )
 
 

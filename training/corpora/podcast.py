@@ -1,6 +1,7 @@
 """MSP-Podcast (Lotfian & Busso 2019): `Audios` and `Labels/labels_consensus.csv`; splits and votes as released."""
 
 import csv
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,14 +15,16 @@ _WORDS: Final = {"angry": "A", "happy": "H", "neutral": "N", "sad": "S"}  # in t
 _SPLITS: Final = {"train": "train", "development": "valid", "validation": "valid", "test1": "test"}
 _GENDERS: Final = {"male": "M", "female": "F"}
 
+_log = logging.getLogger(__name__)
+
 
 def find(root: Path) -> Iterator[Found]:
     """Utterances of Train, Development and Test1; other test sets are dropped by their split's name as label.
 
-    A speaker that is not known gets a name of its own: nothing can be said of what the splits share.
+    A speaker that is not known gets a name of their own: they may be one of the others.
     """
-    path = files(root, "Labels/labels_consensus.csv", "Labels/labels_concensus.csv")[0]  # the older spelling
-    votes = _votes(root / "Labels" / "labels_detailed.csv")
+    path = files(root, "[Ll]abel*/labels_consensus.csv", "[Ll]abel*/labels_concensus.csv")[0]  # the older spelling
+    votes = _votes(path.with_name("labels_detailed.csv"))
     folder = root / ("Audios" if (root / "Audios").is_dir() else "Audio")
     with path.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
@@ -41,12 +44,27 @@ def find(root: Path) -> Iterator[Found]:
 
 
 def _votes(path: Path) -> Mapping[str, Mapping[str, float]]:
-    """Primary emotions by file, one a row of the detailed labels; none without the file."""
+    """Primary emotions by file, one vote a row of the detailed labels; empty without the file.
+
+    Releases 1.6 and 2.0 have a column `EmoClass_Major`. Releases 1.7 to 1.11 have `EmoDetail`, whose second part is it:
+    `WORKER00000014; Neutral; Concerned; A:4.000000; V:3.000000; D:4.000000;`.
+    """
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                word = column(row, path, "EmoClass_Major").lower()
+    if not path.is_file():
+        return counts
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or ()
+        if "FileName" not in columns or not {"EmoClass_Major", "EmoDetail"} & set(columns):
+            _log.warning("no votes read: %s has no FileName with EmoClass_Major or EmoDetail", path)
+            return counts
+        for row in rows:
+            if "EmoClass_Major" in row:
+                word = column(row, path, "EmoClass_Major")
+            else:
+                word = [*column(row, path, "EmoDetail").split(";"), "", ""][1]
+            word = word.strip().lower()
+            if word:
                 counts[column(row, path, "FileName")][_WORDS.get(word, word)] += 1
     return counts
 

@@ -1,8 +1,10 @@
-"""A corpus, or your own list, to a manifest: labels mapped, audio checked and converted, all drops told."""
+"""Prepare a corpus, or your own list: map labels, check and convert audio, write a manifest and a report of drops."""
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import wave
@@ -13,17 +15,17 @@ from typing import Any, Final
 import numpy as np
 
 from callmood.schemas.common import RATES_HZ
-from callmood.training import manifest, protocols
+from callmood.training import manifest, protocols, wav
 from callmood.training.checkpoint import write_text
 from callmood.training.corpora import iemocap
-from callmood.training.corpora.found import Corpus, Found, same_ids
+from callmood.training.corpora.found import Corpus, Found, refuse_same_ids
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.audio import RATE_HZ
 
 MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
-_SAMPLE_BYTES: Final = 2
+_FILE_NAME: Final = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 _EXAMPLES: Final = 3  # of what was dropped, per reason
 
 
@@ -38,8 +40,8 @@ class Options:
     Attributes:
         partial: accept an IEMOCAP that is not whole.
         speakers_of_2021: IEMOCAP's speakers as the authors' code had them.
-        split: `speakers`: deal speakers out to train, valid and test where the corpus states no split.
-        seed: of that.
+        split: `speakers`: deal speakers without a split out to train, valid and test.
+        seed: of that draw.
     """
 
     partial: bool = False
@@ -49,24 +51,25 @@ class Options:
 
 
 def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
-    """Write the manifest and a report of what was dropped and why; audio that is no mono 16-bit WAV is converted.
+    """Write the manifest and a report of what was dropped and why; convert audio other than mono 16-bit WAV.
 
     Returns:
         The manifest's path.
 
     Raises:
-        ConfigurationError: the corpus is not there or not whole, two utterances have one id, or nothing is left.
+        ConfigurationError: the corpus is missing or not whole, two utterances have the same id, a speaker has two
+            splits, or nothing is left.
     """
     out.mkdir(parents=True, exist_ok=True)
     items: list[manifest.Item] = []
     dropped: dict[str, list[str]] = {}
-    for found in same_ids(corpus.find(root)):
+    for found in refuse_same_ids(corpus.find(root)):
         try:
             items.append(_item(corpus, found, out, options))
         except _DroppedError as reason:
             dropped.setdefault(str(reason), []).append(found.id)
     if not items:
-        raise ConfigurationError(f"{root}: no utterance can be used; {_told(dropped) or 'there is none'}")
+        raise ConfigurationError(f"{root}: no utterance can be used; {_counted(dropped) or 'it lists none'}")
     if corpus is iemocap.CORPUS and not options.partial:
         iemocap.refuse_other_counts([item.session for item in items])
     if options.split == "speakers" and not all(item.split for item in items):
@@ -78,7 +81,7 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
 
 
 def report(items: list[manifest.Item], dropped: dict[str, list[str]]) -> dict[str, Any]:
-    """What was kept, and what was dropped by reason."""
+    """Counts of what was kept, and of what was dropped by reason."""
     return {
         "utterances": len(items),
         "hours": round(sum(item.seconds for item in items) / 3600, 2),
@@ -91,11 +94,13 @@ def report(items: list[manifest.Item], dropped: dict[str, list[str]]) -> dict[st
     }
 
 
-def _told(dropped: dict[str, list[str]]) -> str:
+def _counted(dropped: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(ids)} dropped: {reason}" for reason, ids in sorted(dropped.items()))
 
 
 def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest.Item:
+    if found.unusable:
+        raise _DroppedError(found.unusable)
     if found.label not in corpus.labels:
         raise _DroppedError(f"label {found.label}")
     if not found.path.is_file():
@@ -129,12 +134,11 @@ def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest
 def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
     """The file to train on, the corpus' own if it can be used as it is; and its length in seconds."""
     try:
-        with wave.open(str(found.path), "rb") as file:
-            rate_hz, size = file.getframerate(), file.getsampwidth()
-            if file.getnchannels() == 1 and size == _SAMPLE_BYTES and rate_hz in RATES_HZ:
-                return found.path, file.getnframes() / rate_hz
+        sound = wav.measure(found.path)
+        if sound.channels == 1 and sound.sample_bytes == wav.SAMPLE_BYTES and sound.rate_hz in RATES_HZ:
+            return found.path, sound.frames / sound.rate_hz
     except (wave.Error, EOFError):
-        pass  # no plain WAV: read on by what reads more
+        pass  # not plain WAV: libsndfile and ffmpeg read more formats
     samples, rate_hz = _decoded(found.path)
     if corpus.name == "own" and samples.shape[1] > 1:
         raise _DroppedError(f"{samples.shape[1]} channels: give one speaker's channel alone")
@@ -143,14 +147,21 @@ def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
         import soxr  # noqa: PLC0415 - training images may lack it
 
         mono, rate_hz = soxr.resample(mono, rate_hz, RATE_HZ), RATE_HZ
-    path = out / "audio" / f"{found.id}.wav"
+    path = out / "audio" / f"{_file_name(found.id)}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
-        file.setsampwidth(_SAMPLE_BYTES)
+        file.setsampwidth(wav.SAMPLE_BYTES)
         file.setframerate(rate_hz)
         file.writeframes(np.clip(mono * 32768, -32768, 32767).astype("<i2").tobytes())
     return path, mono.size / rate_hz
+
+
+def _file_name(utterance_id: str) -> str:
+    """The id where it is a plain file name; else its hash, for an id may hold anything."""
+    if _FILE_NAME.fullmatch(utterance_id):
+        return utterance_id
+    return hashlib.sha256(utterance_id.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _decoded(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:
@@ -161,7 +172,7 @@ def _decoded(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:
         return _by_ffmpeg(path), RATE_HZ
     try:
         samples, rate_hz = soundfile.read(path, always_2d=True)
-    except (soundfile.LibsndfileError, OSError) as error:
+    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a raw file, whose rate nobody knows
         raise _DroppedError("audio cannot be read") from error
     return samples, int(rate_hz)
 

@@ -1,7 +1,7 @@
-"""Speech as a telephone delivers it: level, noise, band-pass, 8 kHz, G.711, lost packets and what hides them.
+"""Speech as a telephone delivers it: level, noise, band-pass, 8 kHz, G.711, lost packets and their concealment.
 
-The steps and their ranges are those of call recordings (Fernandez-Gallego & Toledano 2022 for packet loss). Back
-to 16 kHz goes the batch afterwards, by the worker's own resampler.
+The steps and their ranges are those of call recordings (Fernandez-Gallego & Toledano 2022 for packet loss). The
+worker's own resampler brings the batch back to 16 kHz afterwards.
 """
 
 import dataclasses
@@ -38,13 +38,13 @@ CONDITIONS: Final = {
 
 
 def telephone_line(samples: Pcm, rate_hz: int, config: AugmentConfig, rng: np.random.Generator) -> Pcm:
-    """Send an utterance over a line that is drawn.
+    """Send an utterance over a randomly drawn line.
 
     Args:
         samples: int16 [samples].
         rate_hz: their rate.
-        config: how often what happens; `probability` is the caller's.
-        rng: decides.
+        config: probabilities of the steps; the caller applies `probability`.
+        rng: source of all draws.
 
     Returns:
         int16 at 8 kHz, of the same duration.
@@ -67,7 +67,7 @@ def telephone_line(samples: Pcm, rate_hz: int, config: AugmentConfig, rng: np.ra
 
 
 def noise(size: int, rng: np.random.Generator) -> Samples:
-    """Noise of unit power, [size]: between white and pink, as offices and lines have it."""
+    """Noise of unit power, [size]: between white and pink, as in offices and on lines."""
     spectrum = np.fft.rfft(rng.normal(size=size))
     spectrum *= np.maximum(np.arange(spectrum.size), 1.0) ** (-rng.uniform(0, 1) / 2)
     coloured: Samples = np.fft.irfft(spectrum, size)
@@ -75,13 +75,13 @@ def noise(size: int, rng: np.random.Generator) -> Samples:
 
 
 def lost_packets(count: int, rate: float, burst: float, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Which of `count` packets are lost: Gilbert and Elliott's two states, of which one loses all and one nothing.
+    """Which of `count` packets are lost, by the model of Gilbert and Elliott: one state loses all packets, one none.
 
     Args:
         count: packets.
         rate: mean share that is lost, below 1.
         burst: mean length of a burst, in packets.
-        rng: decides.
+        rng: source of all draws.
     """
     end = 1 / burst
     begin = min(rate * end / (1 - rate), 1.0)

@@ -1,7 +1,7 @@
-"""Manifest items as batches, through the worker's own preparation: the model trains on what it will hear in service.
+"""Manifest items as batches, prepared by the worker's own code, so that the model trains on what it will hear.
 
-Every draw (order, speed, crop, augmentation) is a function of the seed, the pass and the clip: a run that is
-resumed, or dealt out to several processes, sees what it would have seen otherwise.
+Every draw (order, speed, crop, augmentation) is a function of the seed, the pass and the clip: a run that is resumed or
+shared by several processes sees the same batches as one that is not.
 """
 
 import dataclasses
@@ -16,30 +16,39 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from callmood.schemas.common import EMOTIONS, RATES_HZ, Encoding
-from callmood.training import manifest
+from callmood.training import manifest, wav
 from callmood.training.loop import augment
 from callmood.training.options import AugmentConfig, TrainConfig
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model import audio
 
-_SAMPLE_BYTES = 2
-_ORDER, _CLIP = range(2)  # what a draw is for
+_ORDER = 0  # what a draw is for
+_CLIP = 1
 _NO_AUGMENTATION = AugmentConfig()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Clip:
-    """One utterance in memory: s16le bytes, the index of its label in `EMOTIONS`, and its votes' shares, if any."""
+    """One utterance in memory.
+
+    Attributes:
+        rate_hz: of the audio.
+        audio: s16le bytes.
+        label: index in `EMOTIONS`.
+        votes: shares in the order of `EMOTIONS`, or empty.
+        name: the file, for messages.
+    """
 
     rate_hz: int
     audio: bytes
     label: int
     votes: tuple[float, ...] = ()
+    name: str = ""
 
     @property
     def seconds(self) -> float:
-        """Length."""
-        return len(self.audio) / _SAMPLE_BYTES / self.rate_hz
+        """Length of the audio."""
+        return len(self.audio) / wav.SAMPLE_BYTES / self.rate_hz
 
     def at_speed(self, speed: float) -> "Clip":
         """The same samples, played faster or slower."""
@@ -47,15 +56,15 @@ class Clip:
 
     def crop(self, seconds: float, rng: np.random.Generator) -> "Clip":
         """A random stretch of at most `seconds`."""
-        room = len(self.audio) // _SAMPLE_BYTES - round(seconds * self.rate_hz)
+        room = len(self.audio) // wav.SAMPLE_BYTES - round(seconds * self.rate_hz)
         if room <= 0:
             return self
-        start = int(rng.integers(room + 1)) * _SAMPLE_BYTES
-        stretch = self.audio[start : start + round(seconds * self.rate_hz) * _SAMPLE_BYTES]
+        start = int(rng.integers(room + 1)) * wav.SAMPLE_BYTES
+        stretch = self.audio[start : start + round(seconds * self.rate_hz) * wav.SAMPLE_BYTES]
         return dataclasses.replace(self, audio=stretch)
 
     def through(self, config: AugmentConfig, rng: np.random.Generator) -> "Clip":
-        """The clip after a telephone line that is drawn; or, by chance, as it is."""
+        """The clip after a telephone line that is drawn, with the configured probability; else the clip as it is."""
         if rng.random() >= config.probability:
             return self
         samples = np.frombuffer(self.audio, "<i2")
@@ -66,7 +75,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """What `EmotionModel.forward` takes; int64 labels [batch]; and votes' shares [batch, 4], one-hot where none are."""
+    """Arguments of `EmotionModel.forward`; int64 labels [batch]; shares of votes [batch, 4], one-hot without votes."""
 
     waveforms: Tensor
     lengths: Tensor
@@ -87,7 +96,7 @@ class Batch:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Share:
-    """Which part of each step is this process': `rank` of `world`."""
+    """The part of each step that this process computes: `rank` of `world`."""
 
     rank: int = 0
     world: int = 1
@@ -101,7 +110,8 @@ class Plan:
     """
 
     def __init__(self, clips: Sequence[Clip], config: TrainConfig, share: Share) -> None:
-        self._config, self._share = config, share
+        self._config = config
+        self._share = share
         crop_s = config.crop_s or float("inf")
         self._seconds = np.array([min(clip.seconds, crop_s) for clip in clips])
         self._batches_per_step = config.accumulate * share.world
@@ -139,7 +149,9 @@ class _Drawn(Dataset[Clip]):
     """Clips as training hears them, by (pass, index)."""
 
     def __init__(self, clips: Sequence[Clip], config: TrainConfig, augmentation: AugmentConfig) -> None:
-        self._clips, self._config, self._augmentation = clips, config, augmentation
+        self._clips = clips
+        self._config = config
+        self._augmentation = augmentation
 
     def __getitem__(self, key: tuple[int, int]) -> Clip:
         number, index = key
@@ -186,31 +198,31 @@ def collate(clips: Sequence[Clip]) -> Batch:
     )
 
 
-def load(path: Path) -> dict[str, list[Clip]]:
-    """Read a manifest and its audio: clips by split, in the manifest's order.
-
-    Raises:
-        ConfigurationError: the manifest is refused, or a file is no mono 16-bit WAV at a rate the worker knows.
-    """
-    clips: dict[str, list[Clip]] = {split: [] for split in manifest.SPLITS}
-    for item in manifest.read(path):
-        clips[item.split].append(read_clip(path.parent, item))
-    return clips
-
-
 def read_clip(folder: Path, item: manifest.Item) -> Clip:
     """An item's audio; its path is relative to `folder`.
 
     Raises:
-        ConfigurationError: see `load`.
+        ConfigurationError: the file is missing, or not mono 16-bit WAV at a rate that the worker knows.
     """
     path = folder / item.path
     try:
-        with wave.open(str(path), "rb") as file:
-            rate_hz = file.getframerate()
-            if file.getnchannels() != 1 or file.getsampwidth() != _SAMPLE_BYTES or rate_hz not in RATES_HZ:
-                raise ConfigurationError(f"{path}: not mono 16-bit WAV at {', '.join(map(str, RATES_HZ))} Hz")
-            samples = file.readframes(file.getnframes())
+        sound, samples = wav.read(path)
     except (OSError, EOFError, wave.Error) as error:
         raise ConfigurationError(f"{path}: {error}") from error
-    return Clip(rate_hz, samples, EMOTIONS.index(item.label), item.shares)
+    if sound.channels != 1 or sound.sample_bytes != wav.SAMPLE_BYTES or sound.rate_hz not in RATES_HZ:
+        raise ConfigurationError(f"{path}: not mono 16-bit WAV at {', '.join(map(str, RATES_HZ))} Hz")
+    return Clip(sound.rate_hz, samples, EMOTIONS.index(item.label), item.shares, str(path))
+
+
+def refuse_short(clips: Sequence[Clip], min_samples: int, *, speed: float = 1.0) -> None:
+    """Check that the encoder has at least one frame of each clip, also when it is played that much faster.
+
+    Raises:
+        ConfigurationError: a clip is too short; the message has its file.
+    """
+    for clip in clips:
+        seconds = clip.seconds / speed
+        if seconds * audio.RATE_HZ < min_samples:
+            raise ConfigurationError(
+                f"{clip.name or 'a clip'}: {seconds:.3f} s; the encoder needs {min_samples / audio.RATE_HZ:.3f} s"
+            )

@@ -1,4 +1,4 @@
-"""What is minimised: cross-entropy with targets that may be soft, weighted, smoothed or focal."""
+"""The loss: cross-entropy with targets that may be soft, weighted, smoothed or focal."""
 
 from collections.abc import Sequence
 
@@ -16,8 +16,8 @@ class Loss:
     """The loss of a batch: logits [batch, 4] and the batch's targets in, the mean over utterances out.
 
     Raises:
-        ConfigurationError: classes are to be weighed, and one does not occur in training; or votes are to be used, and
-            there are none.
+        ConfigurationError: classes are weighted, and one does not occur in training; or votes are used, and there are
+            none.
     """
 
     def __init__(self, config: LossConfig, clips: Sequence[Clip]) -> None:

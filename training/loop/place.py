@@ -1,4 +1,4 @@
-"""Where a run happens: its folder, its device, its share of the processes that `torchrun` starts."""
+"""Where a run happens: its folder, its device, and its rank among the processes that `torchrun` starts."""
 
 import csv
 import dataclasses
@@ -22,18 +22,18 @@ _T = TypeVar("_T")
 
 
 class Place:
-    """A run's folder and device; without a folder, nothing is kept.
+    """A run's folder and device; without a folder, nothing is written.
 
     Args:
         folder: for checkpoint, `log.csv` and TensorBoard's files.
         device: where the model is.
         share: of the batches.
         fingerprint: of the configuration and the data; a checkpoint of another one is refused.
-        resume: go on from the checkpoint, if there is one.
-        show: a progress bar, if there is a terminal.
+        resume: continue from the checkpoint, if there is one.
+        show: show a progress bar, if there is a terminal.
 
     Raises:
-        ConfigurationError: the folder holds a run that is not to be resumed.
+        ConfigurationError: the folder holds a run, and `resume` is false.
     """
 
     def __init__(
@@ -48,24 +48,28 @@ class Place:
     ) -> None:
         self.device = device or torch.device("cpu")
         self.share = share or Share()
-        self._folder, self._fingerprint, self._show = folder, fingerprint, show
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._show = show
         self._path = folder / checkpoint.CHECKPOINT if folder else None
         if self._path and self._path.exists() and not resume:
-            raise ConfigurationError(f"{folder} holds a run already: --resume goes on with it")
+            raise ConfigurationError(f"{folder} holds a run already: --resume continues it")
         self._writer: Any = None
         self._written = 0
 
     def checkpoint(self) -> dict[str, Any] | None:
-        """What was saved last; nothing if nothing was.
+        """The state that was saved last, or None.
 
         Raises:
-            ConfigurationError: it cannot be read, or is that of another configuration or other data.
+            ConfigurationError: it cannot be read, or belongs to another configuration or other data.
         """
         if self._path is None or not self._path.exists():
             return None
         state = checkpoint.load(self._path)
         if state.pop("fingerprint") != self._fingerprint:
-            raise ConfigurationError(f"{self._path} is of another configuration, other data or another world size")
+            raise ConfigurationError(
+                f"{self._path} is of another configuration, other data, another world size or another callmood"
+            )
         return state
 
     def save(self, state: Callable[[], dict[str, Any]]) -> None:
@@ -74,7 +78,7 @@ class Place:
             checkpoint.save(self._path, {**state(), "fingerprint": self._fingerprint})
 
     def log(self, rounds: Sequence[Any]) -> None:
-        """Write all rounds so far: a CSV, and TensorBoard's files where it is installed."""
+        """Write all rounds so far: a CSV file, and TensorBoard's files where it is installed."""
         if self._folder is None or self.share.rank or not rounds:
             return
         text = io.StringIO()
@@ -91,7 +95,7 @@ class Place:
             except ImportError:
                 return
             assert self._folder is not None
-            shutil.rmtree(self._folder / _TENSORBOARD, ignore_errors=True)  # a resumed run tells all of it again
+            shutil.rmtree(self._folder / _TENSORBOARD, ignore_errors=True)  # a resumed run writes all of it again
             self._writer = SummaryWriter(str(self._folder / _TENSORBOARD))
         for one in rounds[self._written :]:
             for name, value in dataclasses.asdict(one).items():
@@ -107,8 +111,8 @@ class Place:
 
         return tqdm(steps, initial=steps.start, total=total, unit="step", disable=None)  # type: ignore[no-any-return]
 
-    def told(self, measure: Callable[[], _T]) -> _T:
-        """What the first process measures, told to all."""
+    def from_first(self, measure: Callable[[], _T]) -> _T:
+        """The result of the first process, on all of them."""
         if self.share.world == 1:
             return measure()
         answer = [measure() if self.share.rank == 0 else None]

@@ -1,4 +1,4 @@
-"""One run: a model of a configuration, trained and judged on one fold. Kept in a folder, to be gone on with."""
+"""One run: a model of a configuration, trained and judged on one fold, in a folder from which it can be resumed."""
 
 import dataclasses
 import hashlib
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from callmood.schemas.common import EMOTIONS
 from callmood.training import checkpoint
 from callmood.training.config import Config
 from callmood.training.evaluate import Labels, Logits
@@ -21,6 +22,7 @@ from callmood.training.loop.place import Place, device_and_share
 from callmood.training.loop.train import Epoch, as_trained, predict, train
 from callmood.training.manifest import SPLITS, Item
 from callmood.training.networks import encoders, lora
+from callmood.training.networks.compat import Model2021
 from callmood.training.protocols import Fold
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.audio import RATE_HZ
@@ -32,7 +34,14 @@ OUTCOME: Final = "outcome.npz"
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Options:
-    """How to run, beside the configuration: on which device, whether to go on, whether to judge over bad lines too."""
+    """How to run, beside the configuration.
+
+    Attributes:
+        device: `auto`, `cpu` or `cuda`.
+        resume: continue a run that the folder holds.
+        robustness: judge over telephone lines, too.
+        command: the command line, for the card.
+    """
 
     device: str = "auto"
     resume: bool = False
@@ -42,7 +51,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a run says of its validation and test splits; logits [n, 4], labels [n], in the order of the items."""
+    """A run's answers to its validation and test splits; logits [n, 4], labels [n], in the order of the items."""
 
     items: Mapping[str, Sequence[Item]]
     logits: Mapping[str, Logits]
@@ -55,24 +64,36 @@ class Clips:
 
     def __init__(self) -> None:
         self._known: dict[str, Clip] = {}
+        self._digests: dict[str, str] = {}
 
     def of(self, items: Sequence[Item]) -> list[Clip]:
         """Clips in the order of the items, whose paths are absolute or relative to the working directory.
 
         Raises:
-            ConfigurationError: a file is no mono 16-bit WAV at a rate the worker knows.
+            ConfigurationError: a file is not mono 16-bit WAV at a rate that the worker knows.
         """
         for item in items:
             if item.path not in self._known:
                 self._known[item.path] = data.read_clip(Path(), item)
-        return [self._known[item.path] for item in items]
+        # A file may be in the list under several items: label and votes are the item's.
+        return [
+            dataclasses.replace(self._known[item.path], label=EMOTIONS.index(item.label), votes=item.shares)
+            for item in items
+        ]
+
+    def digest(self, item: Item) -> str:
+        """SHA-256 of the item's audio and its rate."""
+        if item.path not in self._digests:
+            (clip,) = self.of([item])
+            self._digests[item.path] = hashlib.sha256(f"{clip.rate_hz} ".encode() + clip.audio).hexdigest()
+        return self._digests[item.path]
 
 
 def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Options) -> tuple[nn.Module, list[Epoch]]:
-    """Train on a fold, or go on with it; the weights are those of the best round.
+    """Train on a fold, or continue with it; the weights are those of the best round.
 
     Raises:
-        ConfigurationError: something does not fit; or the folder holds a run, and `resume` is not said.
+        ConfigurationError: something does not fit; or the folder holds a run, and `resume` is false.
     """
     device, share = device_and_share(options.device)
     settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=fold.seed))
@@ -80,7 +101,7 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
         folder,
         device=device,
         share=share,
-        fingerprint=fingerprint(settings, fold.items, share),
+        fingerprint=fingerprint(settings, fold.items, share, clips),
         resume=options.resume,
         show=True,
     )
@@ -91,7 +112,7 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
     splits = {split: [item for item in fold.items if item.split == split] for split in SPLITS}
     refuse_misfits(model, settings, {split: clips.of(items) for split, items in splits.items()})
     if share.rank == 0:
-        _write_run(folder, settings, fold, model, options)
+        _write_run(folder, settings, fold, model, options, clips)
     epochs = train(model.to(device), settings, clips.of(splits["train"]), clips.of(splits["valid"]), place)
     return model, epochs
 
@@ -108,7 +129,13 @@ def judge(model: nn.Module, settings: Config, fold: Fold, clips: Clips, options:
 
 
 def over_lines(forward: nn.Module, clips: Sequence[Clip], **how: Any) -> dict[str, Logits]:
-    """Logits of clips, clean and over each line of a robustness table; `how` is `predict`'s."""
+    """Logits of clips, clean and over each line of a robustness table; `how` goes to `predict`.
+
+    Raises:
+        ConfigurationError: a clip is too short for the model.
+    """
+    min_samples: Any = (forward.model if isinstance(forward, Model2021) else forward).min_samples
+    data.refuse_short(clips, min_samples)
     found = {}
     for name, line in augment.CONDITIONS.items():
         heard = [clip.through(line, np.random.default_rng((0, i))) for i, clip in enumerate(clips)]
@@ -123,17 +150,20 @@ def save(outcome: Outcome, folder: Path) -> None:
     checkpoint.write(folder / OUTCOME, lambda file: np.savez(file, allow_pickle=False, **arrays))
 
 
-def saved(folder: Path, fold: Fold, clips: Clips, wanted: str) -> Outcome | None:
-    """The outcome of a run that has ended, if it was this one; `wanted` is its fingerprint."""
+def saved(folder: Path, fold: Fold, clips: Clips, wanted: str, *, robustness: bool) -> Outcome | None:
+    """The outcome of a run that has ended, if it has all that is asked for now; `wanted` is its fingerprint."""
     if not (folder / OUTCOME).exists() or json.loads((folder / RUN).read_text())["fingerprint"] != wanted:
         return None
     items = {split: [item for item in fold.items if item.split == split] for split in ("valid", "test")}
+    names = {name: f"condition.{name}" for name in (augment.CONDITIONS if robustness else ())}
     with np.load(folder / OUTCOME) as arrays:
+        if not arrays.keys() >= set(names.values()):
+            return None
         return Outcome(
             items,
             {split: arrays[f"logits.{split}"] for split in items},
             {split: np.array([clip.label for clip in clips.of(own)]) for split, own in items.items()},
-            {name.partition(".")[2]: arrays[name] for name in arrays if name.startswith("condition.")},
+            {name: arrays[key] for name, key in names.items()},
         )
 
 
@@ -168,38 +198,40 @@ def refuse_misfits(model: nn.Module, settings: Config, clips: Mapping[str, Seque
         raise ConfigurationError("without an encoder there is no lora, paper_compat or gradient_checkpointing")
     shortest: Any = model.min_samples
     for split, heard in clips.items():
-        for clip in heard:
-            seconds = clip.seconds / max(settings.train.speeds)
-            if seconds * RATE_HZ < shortest:
-                raise ConfigurationError(
-                    f"a clip of {split} has {seconds:.3f} s; the encoder needs {shortest / RATE_HZ:.3f} s"
-                )
+        data.refuse_short(heard, shortest, speed=max(settings.train.speeds) if split == "train" else 1.0)
+    if settings.train.crop_s and settings.train.crop_s * RATE_HZ < shortest:
+        raise ConfigurationError(
+            f"train.crop_s is {settings.train.crop_s}; the encoder needs {shortest / RATE_HZ:.3f} s"
+        )
     missing = {0, 1, 2, 3} - {clip.label for clip in clips["train"]}
     if missing:
         raise ConfigurationError(f"the training split lacks {len(missing)} of the four emotions")
 
 
-def fingerprint(settings: Config, items: Sequence[Item], share: Share) -> str:
-    """Of all that decides a run's weights: configuration, utterances with labels and splits, number of processes."""
-    told = [
-        dataclasses.asdict(settings),
-        [(item.corpus, item.id, item.label, item.split) for item in items],
-        share.world,
-    ]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+def fingerprint(settings: Config, items: Sequence[Item], share: Share, clips: Clips) -> str:
+    """SHA-256 of all that decides a run's weights: configuration, items, their audio, number of processes.
+
+    A file's path is not among them: data may move.
+    """
+    listed = [{**dataclasses.asdict(item), "path": "", "audio": clips.digest(item)} for item in items]
+    decisive = [dataclasses.asdict(settings), listed, share.world]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _write_run(folder: Path, settings: Config, fold: Fold, model: nn.Module, options: Options) -> None:
-    """What `export` needs beside the checkpoint."""
+def _write_run(folder: Path, settings: Config, fold: Fold, model: nn.Module, options: Options, clips: Clips) -> None:
+    """Write what `export` needs beside the checkpoint."""
     _, share = device_and_share(options.device)
-    told = {
+    run = {
         "command": options.command,
-        "fingerprint": fingerprint(settings, fold.items, share),
+        "fingerprint": fingerprint(settings, fold.items, share, clips),
         "config": dataclasses.asdict(settings),
         "encoder": model.encoder.config.to_dict() if isinstance(model, EmotionModel) else None,
+        "encoder_commit": getattr(model.encoder.config, "_commit_hash", None)
+        if isinstance(model, EmotionModel)
+        else None,
         "normalize": model.spec.normalize if isinstance(model, EmotionModel) else None,
         "fold": fold.name,
         "torch": torch.__version__,
         "items": [dataclasses.asdict(item) for item in fold.items],
     }
-    checkpoint.write_text(folder / RUN, json.dumps(told) + "\n")
+    checkpoint.write_text(folder / RUN, json.dumps(run) + "\n")

@@ -1,4 +1,4 @@
-"""Learning-rate factors over a run: each takes the validation error of every round and says the next factor."""
+"""Schedules: each takes the validation error of a round and sets the factor of the learning rates."""
 
 import dataclasses
 from typing import Protocol
@@ -7,7 +7,7 @@ from callmood.training.options import TrainConfig
 
 
 class Schedule(Protocol):
-    """What the loop asks; a dataclass, so that a checkpoint can keep it."""
+    """What the loop uses; a dataclass, so that a checkpoint can hold it."""
 
     factor: float
 
@@ -38,14 +38,14 @@ class NewBob:
 
 @dataclasses.dataclass(slots=True)
 class Stairs:
-    """Shrinks every `every` rounds, whatever the error."""
+    """The factor shrinks every `every` rounds, whatever the error."""
 
     anneal_factor: float
     every: int
     factor: float = 1.0
     rounds: int = 0
 
-    def step(self, error: float) -> None:  # noqa: ARG002 - a schedule is told
+    def step(self, error: float) -> None:  # noqa: ARG002 - the protocol's
         """Take the error of a round."""
         self.rounds += 1
         if self.rounds % self.every == 0:
@@ -54,7 +54,7 @@ class Stairs:
 
 @dataclasses.dataclass(slots=True)
 class Constant:
-    """Stays."""
+    """The factor stays 1."""
 
     factor: float = 1.0
 

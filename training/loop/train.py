@@ -1,7 +1,7 @@
-"""The loop: one optimiser, rates by group, the best round on validation, and a checkpoint to go on from.
+"""The loop: one optimiser, rates by group, the best round on validation, and a checkpoint to resume from.
 
 A round is a pass over the training split, or `evaluate_steps` steps. Each draw is a function of the seed and the step,
-so what a checkpoint keeps is the step, the weights, Adam's moments and the schedule: no state of a generator.
+so a checkpoint needs no state of a generator: it holds the step, the weights, Adam's moments and the schedule.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one round came to; `seconds` is wall time, of this process alone if the run was resumed in between."""
+    """Figures of one round; `seconds` is wall time since the round began or the run was resumed."""
 
     number: int
     train_loss: float
@@ -46,7 +46,7 @@ class Epoch:
 
 @dataclasses.dataclass(slots=True)
 class Progress:
-    """Where a run stands, beside its weights."""
+    """Counters of a run, beside its weights."""
 
     step: int = 0
     loss_count: int = 0
@@ -63,11 +63,12 @@ def train(
 ) -> list[Epoch]:
     """Train `model` in place; it ends in evaluation mode, with the weights of the round of the lowest validation error.
 
-    Equal errors are told apart by the negative log-likelihood. The same seed, clips and thread count give the same
+    Among equal errors, the lower negative log-likelihood decides. The same seed, clips and thread count give the same
     weights, whether or not the run was killed and resumed in between.
 
     Raises:
-        ConfigurationError: the configuration does not fit the clips or the model, or the checkpoint another run.
+        ConfigurationError: the configuration does not fit the clips or the model, the checkpoint is of another run, or
+            training diverges.
     """
     return Loop(model, settings, (train_clips, valid_clips), place or Place()).run()
 
@@ -78,7 +79,10 @@ class Loop:
     def __init__(
         self, model: nn.Module, settings: Config, clips: tuple[Sequence[Clip], Sequence[Clip]], place: Place
     ) -> None:
-        self._model, self._settings, self._config, self._place = model, settings, settings.train, place
+        self._model = model
+        self._settings = settings
+        self._config = settings.train
+        self._place = place
         self._train, self._valid = clips
         self._loss = Loss(settings.loss, self._train)
         groups = parameter_groups(model, self._config)
@@ -94,10 +98,12 @@ class Loop:
         self._net = self._forward
         if place.share.world > 1:  # LayerDrop leaves parameters without a gradient
             self._net = DistributedDataParallel(self._forward, find_unused_parameters=True)
-        self._losses = torch.zeros((), dtype=torch.float64, device=place.device)  # read once a round
+        # Read once a round: to read a value of a GPU is to wait for it.
+        self._losses = torch.zeros((), dtype=torch.float64, device=place.device)
+        self._largest_norm = torch.zeros((), device=place.device)
 
     def run(self) -> list[Epoch]:
-        """Train to the end, from wherever the checkpoint stands."""
+        """Train to the end, from the checkpoint if there is one."""
         if (state := self._place.checkpoint()) is not None:
             self._restore(state)
         progress = self._progress
@@ -114,19 +120,20 @@ class Loop:
                 self.to_train()
                 self._place.save(self._state)
             elif progress.step % self._config.checkpoint_steps == 0:
+                self._refuse_divergence()
                 self._place.save(self._state)
         self._model.load_state_dict(self._best)
         self._model.eval()
         return progress.epochs
 
     def to_train(self) -> None:
-        """A frozen encoder drops nothing: it is a function of its input, as in SUPERB."""
+        """Switch to training mode; a frozen encoder stays in evaluation mode and drops nothing, as in SUPERB."""
         self._forward.train()
         if self._config.train == "head" and isinstance(self._model, EmotionModel):
             self._model.encoder.eval()
 
     def step(self, batches: list[Batch]) -> None:
-        """One step of the optimiser on so many batches."""
+        """One step of the optimiser on the gradients of these batches."""
         config, progress, share = self._config, self._progress, self._place.share
         rate = self._schedule.factor * min(1.0, (progress.step + 1) / max(config.warmup_steps, 1))
         for group in self._optimizer.param_groups:
@@ -141,24 +148,37 @@ class Loop:
                 loss = self._loss(logits, moved) / len(batches)
                 loss.backward()  # type: ignore[no-untyped-call]
             self._losses += loss.detach()
-        nn.utils.clip_grad_norm_(self._learning, config.max_grad_norm)
+        norm = nn.utils.clip_grad_norm_(self._learning, config.max_grad_norm)
+        self._largest_norm = torch.maximum(self._largest_norm, norm.detach().float())  # NaN stays NaN
         self._optimizer.step()
         progress.step += 1
         progress.loss_count += 1
 
     def _together(self, is_last: bool) -> contextlib.AbstractContextManager[Any]:  # noqa: FBT001 - one flag, one meaning
-        """Gradients travel between processes with a step's last batch only."""
+        """Exchange gradients between processes with a step's last batch only."""
         if is_last or not isinstance(self._net, DistributedDataParallel):
             return contextlib.nullcontext()
         return self._net.no_sync()
 
+    def _refuse_divergence(self, *figures: float) -> None:
+        """An infinite gradient is clipped to zero: without this check, training would stand still unnoticed."""
+        step = self._progress.step
+        norm = float(self._largest_norm)
+        if not np.isfinite(norm):
+            raise ConfigurationError(
+                f"training diverged before step {step}; lower the rates, or warm up: the norm of a gradient was {norm}"
+            )
+        if not np.isfinite(sum(figures)):
+            raise ConfigurationError(f"training diverged before step {step}; lower the rates, or warm up")
+        self._largest_norm.zero_()
+
     def _validate(self, seconds: float) -> None:
-        """One process measures; all are told, so that none decides otherwise."""
+        """One process measures and sends the figures to all, so that all decide alike."""
         progress = self._progress
-        error, nll = self._place.told(self._measure)
         loss = float(self._losses) / progress.loss_count
-        if not np.isfinite(loss + nll):
-            raise ConfigurationError(f"training diverged before step {progress.step}; lower the rates, or warm up")
+        self._refuse_divergence(loss)
+        error, nll = self._place.from_first(self._measure)
+        self._refuse_divergence(nll)
         epoch = Epoch(len(progress.epochs) + 1, loss, error, nll, self._schedule.factor, seconds)
         progress.epochs.append(epoch)
         progress.loss_count = 0
@@ -203,7 +223,7 @@ class Loop:
 
 
 def as_trained(model: nn.Module, settings: Config) -> nn.Module:
-    """The model as the loop runs it: as it is, or as in 2021."""
+    """The model as the loop runs it: unchanged, or with the forward pass of 2021."""
     if settings.paper_compat.batch_statistics:
         assert isinstance(model, EmotionModel)
         return Model2021(model)
@@ -229,7 +249,9 @@ def predict(
     model.eval()
     device = next(model.parameters()).device
     logits = np.zeros((len(clips), len(EMOTIONS)))
-    with torch.inference_mode(), autocast(device, precision):
-        for indices, batch in data.evaluation_batches(clips, batch_size=batch_size):
-            logits[indices] = model(batch.waveforms.to(device), batch.lengths.to(device)).float().cpu().numpy()
+    for indices, batch in data.evaluation_batches(clips, batch_size=batch_size):
+        moved = batch.to(device)
+        with torch.inference_mode(), autocast(device, precision):  # not around the batches: resampling is in float32
+            found = model(moved.waveforms, moved.lengths)
+        logits[indices] = found.float().cpu().numpy()
     return logits, np.array([clip.label for clip in clips], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The forward pass as the authors' code had it in 2021. For exact reproduction only: logits depend on the batch.
+"""The forward pass of the authors' code of 2021. For exact reproduction only: logits depend on the batch.
 
 The waveform and the encoder's output are normalised over the whole padded batch, attention sees the padding, and only
 pooling knows lengths. (Their pooling added noise of 1e-5 to the mean, too; nothing here does.)
@@ -15,7 +15,7 @@ from callmood.worker.model.model import EmotionModel
 
 
 class Model2021(nn.Module):
-    """An `EmotionModel`'s own weights, used so."""
+    """The weights of an `EmotionModel` with that forward pass."""
 
     def __init__(self, model: EmotionModel) -> None:
         super().__init__()

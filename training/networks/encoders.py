@@ -1,10 +1,11 @@
-"""The model of a run: a pre-trained encoder, from the hub or a folder, or one with random weights; and its head."""
+"""The model of a run: a head on an encoder, pre-trained (from the hub or a folder) or with random weights."""
 
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from callmood.training.networks import front_end
@@ -20,10 +21,10 @@ _NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; some checkpoints co
 
 
 def new(settings: ModelConfig, seed: int) -> nn.Module:
-    """Build the model; what has no pre-trained weights is drawn from `seed`.
+    """Build the model; weights that are not pre-trained are drawn from `seed`.
 
     Raises:
-        ConfigurationError: the encoder cannot be had, is of an unknown kind, or its weights do not fit.
+        ConfigurationError: the encoder is not available, is of an unknown kind, or its weights do not fit.
     """
     torch.manual_seed(seed)
     if settings.head == "attention_pooling_cnn":
@@ -33,8 +34,8 @@ def new(settings: ModelConfig, seed: int) -> nn.Module:
             return _pretrained(settings)
         normalize = settings.normalize if settings.normalize is not None else True
         model = EmotionModel(_spec(settings, dict(settings.encoder), normalize=normalize))
-    except ModelError as error:
-        raise ConfigurationError(str(error)) from error
+    except (ModelError, TypeError, ValueError, StrictDataclassError) as error:  # of transformers' own checks
+        raise ConfigurationError(str(error).strip().replace("\n", " ")) from error
     if settings.filter_bank:
         front_end.start_as_filter_bank(model)
     return model
@@ -49,19 +50,19 @@ def checkpoint_activations(model: EmotionModel) -> None:
 
 
 def _pretrained(settings: ModelConfig) -> EmotionModel:
-    source = str(hub.folder(settings.pretrained) or settings.pretrained)
+    source = str(hub.folder(settings.pretrained, pickles=True) or settings.pretrained)
     config = _config(settings, source)
     model = EmotionModel(_spec(settings, config.to_dict(), normalize=_normalize(settings, source)))
     _, encoder_class = ENCODERS[config.model_type]
     transformers.utils.logging.disable_progress_bar()
     verbosity = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # it tells of every head that is not ours
+    transformers.utils.logging.set_verbosity_error()  # it warns of every head of another task
     try:
         encoder, info = encoder_class.from_pretrained(
             source, config=model.encoder.config, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise _cannot_be_had(source, error) from error
+        raise _not_available(source, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
     wrong = {*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])} - _NEVER_READ
@@ -75,7 +76,7 @@ def _config(settings: ModelConfig, source: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
-        raise _cannot_be_had(source, error) from error
+        raise _not_available(source, error) from error
     if config.model_type not in ENCODERS:
         raise ConfigurationError(f"{source} is a {config.model_type}; known encoders are {', '.join(ENCODERS)}")
     for name, value in settings.encoder.items():
@@ -96,7 +97,7 @@ def _spec(settings: ModelConfig, encoder: dict[str, Any], *, normalize: bool) ->
 
 
 def _normalize(settings: ModelConfig, source: str) -> bool:
-    """As the configuration says, or else as the encoder was pre-trained: its preprocessor knows."""
+    """The configuration's value, or else that of the encoder's preprocessor."""
     if settings.normalize is not None:
         return settings.normalize
     try:
@@ -109,6 +110,6 @@ def _normalize(settings: ModelConfig, source: str) -> bool:
         ) from error
 
 
-def _cannot_be_had(source: str, error: Exception) -> ConfigurationError:
+def _not_available(source: str, error: Exception) -> ConfigurationError:
     first = str(error).strip().partition("\n")[0]
     return ConfigurationError(f"no encoder at {source}: {first}; without a network, give a folder with --encoder")

@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast. Partial fine-tuning lives here and nowhere else."""
+"""Which parameters learn, and at which rate. This is the only place that freezes parameters."""
 
 import re
 from typing import Any
@@ -15,14 +15,14 @@ _NORM = "encoder.encoder.layer_norm."
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Freeze what `config` does not name; give the rest to the optimiser in groups by learning rate, encoder first.
+    """Freeze what `config` does not name; return the rest in groups by learning rate, encoder first.
 
-    `train = "encoder"` leaves the CNN front end as it is (the paper's partial fine-tuning), `all` trains it too, `head`
-    trains the head alone. `freeze_layers` freezes everything below that transformer layer as well. Where there are
-    adapters, of the encoder they alone learn. A model without an encoder is all head.
+    `train = "encoder"` freezes the CNN front end (the paper's partial fine-tuning), `all` trains it too, `head` trains
+    the head alone. `freeze_layers` freezes everything below that transformer layer as well. With adapters, nothing else
+    of the encoder learns. All parameters of a model without an encoder count as head.
 
     Raises:
-        ConfigurationError: more layers are to be frozen than there are.
+        ConfigurationError: `freeze_layers` is more than the encoder has.
     """
     depths = _depths(model)
     top = max(depths.values(), default=0)
@@ -50,7 +50,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 def _depths(model: nn.Module) -> dict[str, int]:
     """The transformer layer that each of the encoder's parameters belongs to; -1 below the first.
 
-    The last norm of large-type encoders stands above the last layer and counts to it.
+    The final norm of large-type encoders counts to the last layer.
     """
     depths: dict[str, int] = {}
     for name, _ in model.named_parameters():

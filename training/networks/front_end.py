@@ -1,7 +1,7 @@
 """A CNN front end that starts as a filter bank, for encoders trained from scratch.
 
-Random filters of 25 ms need far more speech than a small corpus has before they tell frequencies apart. From there,
-everything learns.
+Random filters of 25 ms need far more speech than a small corpus has before they separate frequencies. The filters learn
+like any others.
 """
 
 import math
@@ -13,7 +13,7 @@ from callmood.worker.model.audio import RATE_HZ
 from callmood.worker.model.model import EmotionModel
 
 _BAND_HZ = (60.0, 3800.0)  # a telephone's, and the pitch below it
-# Layer normalisation follows and takes the level away; beside a bias of this size, silence still looks unlike speech.
+# The layer normalisation that follows removes the level; with a bias of this size, silence still differs from speech.
 _BIAS = 0.5
 
 

@@ -1,6 +1,6 @@
-"""Low-rank adapters: a frozen matrix plus the product of two thin ones. Merged, nothing of them is left to serve.
+"""Low-rank adapters: a frozen matrix plus the product of two thin ones. Merging leaves a plain matrix to serve.
 
-Source: Hu et al. 2021, arXiv 2106.09685. Made of torch's parametrizations, which do the rest.
+Source: Hu et al. 2021, arXiv 2106.09685. Implemented with torch's parametrizations.
 """
 
 import math
@@ -17,7 +17,7 @@ _TARGETS: Final = ("q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense
 
 
 class LowRank(nn.Module):
-    """`weight + up @ down * alpha / rank`; `up` starts at zero, so that nothing is changed at first."""
+    """`weight + up @ down * alpha / rank`; `up` starts at zero, so that the weight is unchanged at first."""
 
     def __init__(self, weight: Tensor, config: LoraConfig) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def is_adapter(name: str) -> bool:
 
 
 def merge(model: EmotionModel) -> None:
-    """Fold every adapter into its weight, and leave no trace of it."""
+    """Fold every adapter into its weight, and remove it."""
     for layer in _linears(model):
         if parametrize.is_parametrized(layer):
             parametrize.remove_parametrizations(layer, "weight")

@@ -1,4 +1,4 @@
-"""The temperature and the abstention threshold of a model, both from the validation split."""
+"""Fit the temperature and the abstention threshold of a model, both on the validation split."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ def fit_threshold(probabilities: NDArray[np.float64], labels: Labels, wanted_ris
     """The lowest top probability at which to give a label, so that the share of wrong labels is at most `wanted_risk`.
 
     Returns:
-        0 where no abstention is needed; the highest confidence seen where the risk cannot be had.
+        0 if no abstention is needed; the highest confidence seen if the risk cannot be reached.
     """
     confidence = probabilities.max(axis=1)
     order = np.argsort(-confidence, kind="stable")

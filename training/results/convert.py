@@ -1,4 +1,4 @@
-"""Checkpoints of others, once: pickles in, safetensors out. Nothing but tensors is ever unpickled.
+"""Convert checkpoints of other projects: pickles in, safetensors out. Nothing but tensors is unpickled.
 
 Two layouts are known: a Hugging Face folder with `pytorch_model.bin`, and SpeechBrain's IEMOCAP recipe
 (`wav2vec2.ckpt`, `model.ckpt`, `label_encoder.txt`), which becomes a bundle: encoder, norm of the whole output, mean,
@@ -30,16 +30,16 @@ _PREPROCESSOR: Final = "preprocessor_config.json"
 
 
 def convert(source: Path, target: Path, encoder: Mapping[str, Any] | None = None) -> ModelInfo:
-    """Convert a downloaded folder; what was written is loaded once, so that it is known to work.
+    """Convert a downloaded folder, and load the result once as a check.
 
     Args:
         source: the folder as downloaded.
         target: a folder that does not exist yet.
-        encoder: the encoder's configuration, for SpeechBrain folders alone, which do not hold it; default: wav2vec 2.0
-            base, that of the published checkpoint.
+        encoder: the encoder's configuration, which a SpeechBrain folder lacks; default: wav2vec 2.0 base, as of the
+            published checkpoint. Not used for other folders.
 
     Raises:
-        ModelError: the source is of no known layout, or does not hold what it should; the target exists.
+        ModelError: the layout of the source is unknown, the source lacks something, or the target exists.
     """
     if target.exists():
         raise ModelError(f"{target} exists already")
@@ -52,7 +52,7 @@ def convert(source: Path, target: Path, encoder: Mapping[str, Any] | None = None
             _hugging_face(source, target)
         return load(target).info
     except ModelError:
-        shutil.rmtree(target, ignore_errors=True)  # half a conversion is of no use to anybody
+        shutil.rmtree(target, ignore_errors=True)  # half a conversion
         raise
 
 

@@ -1,4 +1,4 @@
-"""A trained model as a bundle: calibrated, judged on held-out speakers as the worker runs it, with report and card."""
+"""Export a trained model as a bundle: calibrated, judged as the worker runs it, with report and card."""
 
 import dataclasses
 import json
@@ -17,7 +17,7 @@ from callmood.training import checkpoint, config, manifest
 from callmood.training.config import Config
 from callmood.training.evaluate import evaluate, softmax
 from callmood.training.loop import runs
-from callmood.training.loop.data import Clip
+from callmood.training.loop.data import Clip, refuse_short
 from callmood.training.loop.train import Epoch, predict
 from callmood.training.networks import lora
 from callmood.training.results import calibrate
@@ -32,12 +32,12 @@ PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("card.md")
 _STORAGE = torch.float16
 _APART = "No speaker is in two splits."
-_SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than among strangers.**"
+_SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than for new speakers.**"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Provenance:
-    """How the model came to be."""
+    """How the model was made."""
 
     command: str
     items: Sequence[manifest.Item]
@@ -52,7 +52,12 @@ def export(
 
     Returns:
         The report.
+
+    Raises:
+        ConfigurationError: a clip is too short for the model, or the model answers with numbers that are not finite.
     """
+    for heard in clips.values():
+        refuse_short(heard, model.min_samples)
     batch_size = settings.train.batch_size
     # What is calibrated is what is stored: the weights, rounded.
     model.load_state_dict({name: tensor.to(_STORAGE).to(tensor.dtype) for name, tensor in model.state_dict().items()})
@@ -107,15 +112,15 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
     """
     if not (run / runs.OUTCOME).is_file():
         raise ConfigurationError(f"{run}: no run that has been judged; only what was judged is exported")
-    told = json.loads((run / runs.RUN).read_text(encoding="utf-8"))
-    if told["encoder"] is None:
+    facts = json.loads((run / runs.RUN).read_text(encoding="utf-8"))
+    if facts["encoder"] is None:
         raise ConfigurationError(f"{run}: a baseline without an encoder; the worker does not serve it")
-    settings = config.of_values(str(run / runs.RUN), told["config"])
+    settings = config.of_values(str(run / runs.RUN), facts["config"])
     model = EmotionModel(
         ModelSpec(
-            encoder=told["encoder"],
+            encoder=facts["encoder"],
             head=HeadKind(settings.model.head),
-            normalize=told["normalize"],
+            normalize=facts["normalize"],
             normalize_eps=settings.model.normalize_eps,
             output_norm=settings.model.output_norm,
         )
@@ -124,10 +129,10 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
     state = checkpoint.load(run / checkpoint.CHECKPOINT)
     model.load_state_dict(state["best"])
     lora.merge(model)
-    items = [manifest.Item(**{**item, "label": Emotion(item["label"])}) for item in told["items"]]
+    items = [manifest.Item(**{**item, "label": Emotion(item["label"])}) for item in facts["items"]]
     clips = {split: runs.Clips().of([item for item in items if item.split == split]) for split in manifest.SPLITS}
     epochs = [Epoch(**epoch) for epoch in state["progress"]["epochs"]]
-    report = export(model.eval(), settings, clips, Provenance(told["command"], items, epochs, tools), folder)
+    report = export(model.eval(), settings, clips, Provenance(facts["command"], items, epochs, tools), folder)
     if (run / PAGE).is_file():
         shutil.copyfile(run / PAGE, folder / PAGE)
     return report
@@ -184,11 +189,11 @@ def _data(items: Sequence[manifest.Item]) -> dict[str, Any]:
 
 
 def _without_folders(settings: Config) -> dict[str, Any]:
-    """The configuration as others may see it: an encoder's folder is of this machine alone."""
-    told = dataclasses.asdict(settings)
+    """The configuration without the path of an encoder's folder, which says nothing on another machine."""
+    shown = dataclasses.asdict(settings)
     if Path(settings.model.pretrained).is_dir():
-        told["model"]["pretrained"] = Path(settings.model.pretrained).name
-    return told
+        shown["model"]["pretrained"] = Path(settings.model.pretrained).name
+    return shown
 
 
 def _revision() -> str:

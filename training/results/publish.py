@@ -1,8 +1,12 @@
-"""A bundle to others: to the hub, by whose commit the worker takes it, or as a folder that transformers loads."""
+"""Publish a bundle: to the hub, where the worker loads it by its commit, or as a folder that transformers loads."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Final
 
+import torch
+import transformers
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import save_file
@@ -11,14 +15,16 @@ from callmood.schemas.common import EMOTIONS
 from callmood.training.results.export import CARD, REPORT
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.checkpoints import ARCHITECTURES, CONFIG, EPS_KEY, RATE_HZ, WEIGHTS, HeadKind
-from callmood.worker.model.model import load
+from callmood.worker.model.model import EmotionModel, load
+
+_TOLERANCE: Final = 0.01  # of a logit; transformers knows no eps but 1e-7, which is worth less
 
 
 def push(bundle: Path, repository: str, *, private: bool) -> str:
     """Upload a bundle that loads and has been judged.
 
     Returns:
-        What `CALLMOOD_MODEL__PATH` takes.
+        The value of `CALLMOOD_MODEL__PATH` that loads it.
 
     Raises:
         ConfigurationError: there is no report or card, or the hub refuses.
@@ -37,13 +43,14 @@ def push(bundle: Path, repository: str, *, private: bool) -> str:
 
 
 def to_transformers(bundle: Path, folder: Path) -> None:
-    """Write a bundle as transformers' own class for sequence classification has it, which the worker loads as well.
+    """Write a bundle in the layout of transformers' class for sequence classification; the worker loads it as well.
 
-    Temperature and abstention threshold have no place there and are left behind. A weighted sum over a large-type
-    encoder counts its last layer after the final norm, as the SUPERB checkpoints do; transformers 5 counts it before.
+    The layout has no place for temperature and abstention threshold. What was written is loaded by transformers once:
+    its weighted sum over a large-type encoder differs from ours. We count the last layer after the final norm, as the
+    SUPERB checkpoints do, and transformers 5 counts it before.
 
     Raises:
-        ConfigurationError: transformers has no class for this head.
+        ConfigurationError: transformers has no class for this head, or the installed version answers otherwise.
         ModelError: the bundle cannot be loaded.
     """
     model = load(bundle)
@@ -73,3 +80,21 @@ def to_transformers(bundle: Path, folder: Path) -> None:
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
+    _refuse_other_answers(model, folder)
+
+
+def _refuse_other_answers(model: EmotionModel, folder: Path) -> None:
+    """Compare the logits for one second of noise; a folder that answers otherwise is deleted."""
+    theirs = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval()
+    prepare = transformers.AutoFeatureExtractor.from_pretrained(folder)
+    waveform = torch.randn(1, RATE_HZ, generator=torch.Generator().manual_seed(0)) / 10
+    with torch.inference_mode():
+        ours = model(waveform, torch.tensor([RATE_HZ]))
+        inputs = prepare(waveform[0].numpy(), sampling_rate=RATE_HZ, return_tensors="pt")
+        difference = float((theirs(inputs["input_values"]).logits - ours).abs().max())
+    if not difference <= _TOLERANCE:
+        shutil.rmtree(folder)
+        raise ConfigurationError(
+            f"transformers {transformers.__version__} answers otherwise: a logit differs by {difference:.2g}; "
+            "it weighs the layers of a large-type encoder in another way, so nothing was written"
+        )

@@ -1,4 +1,4 @@
-"""A summary as one HTML page that needs nothing beside it: tables, and pictures inside."""
+"""A summary as one self-contained HTML page with tables and pictures."""
 
 import html as markup
 import io
@@ -22,20 +22,20 @@ _DARK: Final = 0.5  # a share whose cell needs light letters
 
 
 def html(summary: Mapping[str, Any]) -> str:
-    """The page of `row.summarise`'s summary.
+    """The page of a summary by `row.summarise`.
 
     Raises:
         ConfigurationError: matplotlib is missing.
     """
     pooled = summary["pooled"]
-    told = summary["published"]
+    published = summary["published"]
     parts = [
         f"<h1>{markup.escape(summary['model'])}</h1>",
         f"<p>{markup.escape(summary['protocol'])}: {markup.escape(summary['meaning'])}.</p>",
         f"<p><strong>WA {summary['wa']:.2f} &plusmn; {summary['wa_std']:.2f} %</strong>, UA {summary['ua']:.2f} %,",
-        f"over {len(summary['folds'])} folds. Published: {'none' if told is None else f'{told:.2f} %'}.",
+        f"over {len(summary['folds'])} folds. Published: {'none' if published is None else f'{published:.2f} %'}.",
         f"{markup.escape(summary['verdict'].capitalize())}.</p>",
-        "<p>WA is the share of utterances that is right, UA the mean recall of the classes.</p>",
+        "<p>WA is the share of utterances that are right, UA the mean recall of the classes.</p>",
         _section("All test utterances", _pooled_table(pooled)),
         _section("Folds", _folds_table(summary["folds"])),
         "<h2>Confusion</h2>",
@@ -130,4 +130,4 @@ def _draw_reliability(axes: Any, summary: Mapping[str, Any]) -> None:
 def _draw_risk(axes: Any, summary: Mapping[str, Any]) -> None:
     coverage, risk = zip(*summary["pooled"]["risk_coverage"], strict=True)
     axes.plot(coverage, risk)
-    axes.set(xlabel="share that gets a label", ylabel="share of those that is wrong", title="abstention", xlim=(0, 1))
+    axes.set(xlabel="share with a label", ylabel="share of wrong labels", title="abstention", xlim=(0, 1))

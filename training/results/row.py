@@ -1,4 +1,4 @@
-"""A row of a table: every fold of every protocol that the configuration publishes a figure for, and ours beside it."""
+"""A row of a table: every fold of each protocol with a published figure, and our figure beside it."""
 
 import dataclasses
 import json
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Claim:
-    """What is judged, and what is said of it elsewhere: accuracy in percent, and how far from it ours may lie."""
+    """What is judged, and the published accuracy in percent with the band, in points, within which it is reproduced."""
 
     model: str
     protocol: str
@@ -71,7 +71,7 @@ def run_row(
     """Run all folds of a protocol; folds that have ended before are not run again.
 
     Returns:
-        The summary, which also lies in the folder with a report; nothing on processes other than the first.
+        The summary, which is also written into the folder with a report; None on processes other than the first.
 
     Raises:
         ConfigurationError: something does not fit.
@@ -81,8 +81,10 @@ def run_row(
     made = protocols.folds(protocol, items, settings.train.seed)
     for number, fold in enumerate(made, start=1):
         place = folder / protocol / fold.name
-        wanted = runs.fingerprint(_seeded(settings, fold), fold.items, share)
-        outcome = runs.saved(place, fold, clips, wanted) if options.resume else None
+        outcome = None
+        if options.resume:
+            wanted = runs.fingerprint(_seeded(settings, fold), fold.items, share, clips)
+            outcome = runs.saved(place, fold, clips, wanted, robustness=options.robustness)
         if outcome is None:
             _log.info("%s, %s: fold %d of %d", protocol, fold.name, number, len(made))
             model, _ = runs.run(settings, fold, clips, place, options)
@@ -104,20 +106,20 @@ def run_row(
 
 
 def written(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Write a summary and, where matplotlib is, its page; return the summary."""
+    """Write a summary and, where matplotlib is installed, its page; return the summary."""
     write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     try:
         write_text(folder / PAGE, html(summary))
-    except ConfigurationError as error:  # hours of training do not end in nothing for want of a picture
+    except ConfigurationError as error:  # the figures of hours of training do not depend on a picture
         _log.warning("no %s: %s", PAGE, error)
     return summary
 
 
 def wanted_protocols(settings: Config, chosen: Sequence[str]) -> list[str]:
-    """Those that were chosen, or else those that a figure is published for.
+    """The chosen protocols, or else those with a published figure.
 
     Raises:
-        ConfigurationError: neither.
+        ConfigurationError: there are neither.
     """
     found = list(chosen or settings.row.published)
     if not found:
@@ -179,7 +181,7 @@ def _seeded(settings: Config, fold: Fold) -> Config:
 
 
 def calibrated(outcome: Outcome, wanted_risk: float) -> Judged:
-    """Test with the temperature and the threshold that validation asks for."""
+    """The test split with temperature and threshold fitted on validation."""
     logits, labels = outcome.logits["valid"], outcome.labels["valid"]
     temperature = calibrate.fit_temperature(logits, labels)
     threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted_risk)

@@ -1,12 +1,13 @@
-"""Where a classifier is good and where it is not: figures by slice, and how sure of them one may be."""
+"""Figures of a classifier by slice of the corpus, and their confidence intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from callmood.schemas.common import EMOTIONS
-from callmood.training.evaluate import Labels, confusion, macro_f1, unweighted_accuracy, weighted_accuracy
+from callmood.training.evaluate import Labels, macro_f1, unweighted_accuracy, weighted_accuracy
 from callmood.training.manifest import Item
 
 _RESAMPLES: Final = 1000
@@ -33,10 +34,12 @@ def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str
     """
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, value in _BY.items():
-        values = np.array([value(item) for item in items])
-        kinds = sorted(set(values.tolist()) - {""})
-        if len(kinds) > 1:
-            found[name] = {kind: _figures(labels[values == kind], predicted[values == kind]) for kind in kinds}
+        kinds, index = np.unique([value(item) for item in items], return_inverse=True)
+        counts = np.zeros((len(kinds), len(EMOTIONS), len(EMOTIONS)), dtype=np.int64)
+        np.add.at(counts, (index, labels, predicted), 1)
+        figures = {str(kind): _figures(table) for kind, table in zip(kinds, counts, strict=True) if kind}
+        if len(figures) > 1:
+            found[name] = figures
     return found
 
 
@@ -64,10 +67,9 @@ def intervals(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[
     return found
 
 
-def _figures(labels: Labels, predicted: Labels) -> dict[str, Any]:
-    counts = confusion(labels, predicted)
+def _figures(counts: NDArray[np.int64]) -> dict[str, Any]:
     return {
-        "utterances": len(labels),
+        "utterances": int(counts.sum()),
         "wa": round(weighted_accuracy(counts), 4),
         "ua": round(unweighted_accuracy(counts), 4),
         "macro_f1": round(macro_f1(counts), 4),

@@ -11,13 +11,16 @@ from callmood.worker.errors import ModelError
 
 SCHEME: Final = "hf://"
 _ADDRESS: Final = re.compile(r"hf://([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
-_FILES: Final = ["config.json", "preprocessor_config.json", "model.safetensors"]
+_WEIGHTS: Final = "model.safetensors"
+_FILES: Final = ["config.json", "preprocessor_config.json", _WEIGHTS]
+_PICKLE: Final = "pytorch_model.bin"
 
 
-def folder(path: str) -> Path | None:
+def folder(path: str, *, pickles: bool = False) -> Path | None:
     """Where the files of an `hf://` path are on this machine; None for any other path.
 
-    The revision is a full commit hash: a branch may be moved, and with it every label, while nobody looks.
+    The revision is a full commit hash: a branch may be moved, and with it every label, while nobody looks. With
+    `pickles`, a revision without safetensors comes with `pytorch_model.bin`; only training reads it.
 
     Raises:
         ModelError: the path has no such revision, or the files are neither in the cache nor to be had.
@@ -28,11 +31,21 @@ def folder(path: str) -> Path | None:
     if address is None:
         raise ModelError(f"{path}: give hf://OWNER/NAME@REVISION with the 40 hexadecimal digits of a commit")
     name, revision = address.groups()
+    found = _fetched(path, name, revision, _FILES)
+    if pickles and not (found / _WEIGHTS).exists():
+        found = _fetched(path, name, revision, [*_FILES, _PICKLE], wanted=_PICKLE)
+    return found
+
+
+def _fetched(path: str, name: str, revision: str, files: list[str], wanted: str = "") -> Path:
+    """The folder of these files from the cache, if it holds `wanted`; else by download."""
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+        cached = Path(snapshot_download(name, revision=revision, allow_patterns=files, local_files_only=True))
+        if (cached / wanted).exists():
+            return cached
     except LocalEntryNotFoundError:
         pass
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:  # all that the client raises is one of them
         raise ModelError(f"{path}: {error}") from error

@@ -169,7 +169,8 @@ class EmotionModel(nn.Module):
         encoder = self.encoder.encoder
         config = self.encoder.config
         hidden = first_of(self.encoder.feature_projection(features))
-        if self.encoder.training:
+        # transformers refuses to mask a batch that is shorter than one mask of SpecAugment's.
+        if self.encoder.training and hidden.shape[1] >= config.mask_time_length:
             hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
         hidden = hidden * valid[:, :, None]
         hidden = hidden + self._positions(hidden, valid)

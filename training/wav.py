@@ -1,0 +1,50 @@
+"""Plain WAV files: their sound, by the bytes that are there and not by what the header claims."""
+
+import os
+import wave
+from pathlib import Path
+from typing import Final, NamedTuple
+
+SAMPLE_BYTES: Final = 2
+
+
+class Sound(NamedTuple):
+    """A file's format, and how many whole frames it holds."""
+
+    rate_hz: int
+    channels: int
+    sample_bytes: int
+    frames: int
+
+
+def measure(path: Path) -> Sound:
+    """Measure a file.
+
+    Its header may claim too much: a program that could not seek back wrote 0xFFFFFFFF, or the file was cut off.
+
+    Raises:
+        OSError, EOFError, wave.Error: the file cannot be read, or is no plain WAV.
+    """
+    return _opened(path)[0]
+
+
+def read(path: Path) -> tuple[Sound, bytes]:
+    """Measure a file, and read its frames.
+
+    Raises:
+        OSError, EOFError, wave.Error: the file cannot be read, or is no plain WAV.
+    """
+    sound, start = _opened(path)
+    with path.open("rb") as file:
+        file.seek(start)
+        return sound, file.read(sound.frames * sound.channels * sound.sample_bytes)
+
+
+def _opened(path: Path) -> tuple[Sound, int]:
+    """The measures, and where the sound starts, in bytes."""
+    with path.open("rb") as file, wave.open(file, "rb") as header:
+        start = file.tell()  # `wave` stops at the data chunk
+        size = header.getnchannels() * header.getsampwidth()
+        held = (os.fstat(file.fileno()).st_size - start) // size
+        frames = min(header.getnframes(), held)
+        return Sound(header.getframerate(), header.getnchannels(), header.getsampwidth(), frames), start
