@@ -112,7 +112,7 @@ def test_a_line_is_a_function_of_its_generator():
     "samples", [np.zeros(8000, np.int16), np.full(160, 32767, np.int16), np.array([5, 6], np.int16)]
 )
 def test_silence_full_scale_and_next_to_nothing_pass(samples: np.ndarray):
-    """Odd utterances come out as samples, whatever is drawn."""
+    """Unusual utterances come out as samples for every draw."""
     for seed in range(10):
         heard = augment.telephone_line(samples, 16_000, PRESENCE, np.random.default_rng(seed))
         assert heard.dtype == np.int16

@@ -103,7 +103,7 @@ def test_pickled_hugging_face_checkpoints_say_what_they_said(hub_pickle, tmp_pat
 
 
 def test_a_refused_pickle_names_the_command_that_converts_it(hub_pickle, tmp_path):
-    """What the worker says of a pickle can be typed as it stands, and then the worker takes the result."""
+    """The worker's error about a pickle has the command that converts it, and the worker loads the result."""
     folder, _ = hub_pickle
     with pytest.raises(ModelError, match=f"callmood-train convert {folder} TARGET"):
         load(folder)
@@ -130,7 +130,7 @@ def test_a_pickle_that_runs_code_is_refused(hub_pickle, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("label_encoder.txt", b"'neu' => 0\n'ang' => 1\n'fea' => 2\n'sad' => 3\n", "fea"),
         ("label_encoder.txt", b"'neu' => 0\n'ang' => 2\n", "numbered"),
@@ -138,11 +138,11 @@ def test_a_pickle_that_runs_code_is_refused(hub_pickle, tmp_path, monkeypatch):
         ("model.ckpt", b"not a pickle", "model.ckpt"),
     ],
 )
-def test_a_folder_that_is_not_as_it_should_be_is_refused(speechbrain, tmp_path, name, content, said):
+def test_a_folder_that_is_not_as_it_should_be_is_refused(speechbrain, tmp_path, name, content, message):
     """The error names the file or the class, and no target is left behind."""
     folder, encoder, _ = speechbrain
     (folder / name).write_bytes(content)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         convert(folder, tmp_path / "target", encoder.config.to_dict())
     assert not (tmp_path / "target").exists()
 

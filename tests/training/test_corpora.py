@@ -27,13 +27,13 @@ def read(name: str, root: Path, out: Path) -> dict[str, manifest.Item]:
 
 
 def dropped(out: Path) -> dict[str, int]:
-    """What the report says."""
-    told = prepare.json.loads((out / prepare.REPORT).read_text())["dropped"]
-    return {reason: one["utterances"] for reason, one in told.items()}
+    """Counts in the report, by reason."""
+    reasons = prepare.json.loads((out / prepare.REPORT).read_text())["dropped"]
+    return {reason: one["utterances"] for reason, one in reasons.items()}
 
 
 def test_crema_d_with_sexes_and_votes_by_voice(tmp_path: Path):
-    """Label and actor come from the name, sex from the table, votes from those who only heard."""
+    """Label and actor come from the name, sex from the table, votes from annotators without the picture."""
     root = tmp_path / "CREMA-D"
     for name in ("1001_IEO_ANG_HI", "1002_IEO_HAP_LO", "1002_DFA_FEA_XX", "1040_ITH_SAD_X"):
         write(root / "AudioWAV" / f"{name}.wav")
@@ -144,8 +144,8 @@ def test_msp_podcast_keeps_its_splits_and_votes(tmp_path: Path, spelling: str):
     assert dropped(tmp_path / "out") == {"label Test2": 1, "label X": 1}
 
 
-def test_meld_says_that_it_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """Its files are MP4: where ffmpeg is missing, that is said, and nothing is dropped in silence."""
+def test_meld_without_ffmpeg_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Its files are MP4: without ffmpeg there is an error, and not a corpus with everything dropped."""
     monkeypatch.setenv("PATH", "")
     for name in ("train", "dev", "test"):
         (tmp_path / f"{name}_sent_emo.csv").write_text(
@@ -193,7 +193,7 @@ def test_a_stray_file_is_dropped_and_counted(tmp_path: Path, name: str, good: st
         ("labels", "FileName,EmoDetail\n{0},W1; Angry;\n{0},W2; Sad;\n", True),
         ("Labels", "Name,Emotion\n{0},Angry\n", False),
     ],
-    ids=["1.7 to 1.11", "1.6 and 2.0", "1.9's folder", "a form that nobody knows"],
+    ids=["1.7 to 1.11", "1.6 and 2.0", "1.9's folder", "an unknown form"],
 )
 def test_msp_podcast_votes_of_every_release(tmp_path: Path, folder: str, detailed: str, votes, caplog):
     """Votes are read in both published forms; in an unknown one the corpus is read without them, with a warning."""
@@ -211,6 +211,6 @@ def test_msp_podcast_votes_of_every_release(tmp_path: Path, folder: str, detaile
 
 @pytest.mark.parametrize("name", sorted(set(CORPORA) - {"own"}))
 def test_an_empty_folder_is_refused(tmp_path: Path, name: str):
-    """A folder without the corpus says what was looked for."""
+    """A folder without the corpus is an error with the files that were expected."""
     with pytest.raises(ConfigurationError, match="as distributed"):
         read(name, tmp_path, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""The bundled demo model, as it lies in the repository."""
+"""The bundled demo model."""
 
 import json
 import re

@@ -96,7 +96,7 @@ def damaged(folder: Path, how: str) -> Path:
     encoder_folders.write(folder, "hbt-large", pickled=True)
     weights = folder / "pytorch_model.bin"
     tensors = torch.load(weights)
-    told = json.loads((folder / "config.json").read_text())
+    described = json.loads((folder / "config.json").read_text())
     if how == "a layer is missing":
         torch.save({name: tensor for name, tensor in tensors.items() if ".layers.1." not in name}, weights)
     elif how == "another width":
@@ -110,7 +110,7 @@ def damaged(folder: Path, how: str) -> Path:
         (folder / "preprocessor_config.json").unlink()
     elif how == "no configuration":
         (folder / "config.json").unlink()
-    assert told["model_type"] == "hubert"
+    assert described["model_type"] == "hubert"
     return folder
 
 

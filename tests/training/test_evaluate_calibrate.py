@@ -1,4 +1,4 @@
-"""Figures of merit, against values worked out by hand."""
+"""Figures of merit, compared with values computed by hand."""
 
 import numpy as np
 import pytest
@@ -75,8 +75,8 @@ def test_a_model_without_errors_never_abstains():
     assert calibrate.fit_threshold(np.eye(4) * 0.6 + 0.1, np.arange(4), 0.05) == 0.0
 
 
-def test_a_risk_that_cannot_be_had_leaves_the_surest_answer():
-    """Where even the surest label is wrong, the threshold stands at its confidence."""
+def test_a_risk_that_cannot_be_reached_leaves_the_surest_answer():
+    """If even the most confident label is wrong, the threshold is its confidence."""
     probabilities = np.array([[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]])
     assert calibrate.fit_threshold(probabilities, np.array([1, 0]), 0.05) == 0.9
 

@@ -1,4 +1,4 @@
-"""The example calls, as they lie in the repository."""
+"""The example calls in the repository."""
 
 import json
 import tomllib

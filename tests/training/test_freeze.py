@@ -46,7 +46,7 @@ def test_encoder_and_head_have_their_own_rates(model: EmotionModel, tiny: config
 
 
 def test_what_was_frozen_thaws(model: EmotionModel, tiny: config.Config):
-    """A second call decides anew."""
+    """A second call replaces the first one's choice."""
     for trainable in ("head", "all"):
         freeze.parameter_groups(model, dataclasses.replace(tiny.train, train=trainable))
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -62,14 +62,14 @@ def test_other_classes_are_dropped_and_reported(whole: Path, items: list[manifes
     """Frustration and no agreement are counted in the report, by their own names."""
     report = prepare.json.loads((whole / prepare.REPORT).read_text())
     assert report["utterances"] == len(items)
-    assert {reason: told["utterances"] for reason, told in report["dropped"].items()} == {
+    assert {reason: counted["utterances"] for reason, counted in report["dropped"].items()} == {
         "label fru": 20,
         "label xxx": 20,
     }
 
 
 def test_the_speaker_is_the_last_letter_whatever_the_name(items: list[manifest.Item]):
-    """The speaker is the one who speaks, also where a letter in the name shifts everything that follows."""
+    """The last letter is the speaker, also where an extra letter in the name shifts what follows."""
     for item in items:
         assert item.speaker == f"{item.id[:5]}{item.id.rpartition('_')[2][0]}"
 
@@ -84,15 +84,15 @@ def test_the_speakers_of_2021_are_wrong_for_65_utterances(tree: Path, items: lis
 
 
 def test_a_release_that_is_not_whole_is_refused_by_session(tmp_path: Path):
-    """Missing utterances are an error that says how many in which session, unless the corpus is declared partial."""
+    """Missing utterances are an error with the counts by session, unless the corpus is declared partial."""
     tree = iemocap_tree.write(tmp_path / "tree", iemocap_tree.small(1))
     with pytest.raises(ConfigurationError, match=r"5531 .* here are 40 .*session 01: 8 of 1085"):
         prepared(tree, tmp_path / "out")
     assert len(prepared(tree, tmp_path / "out", prepare.Options(partial=True))) == 40
 
 
-def test_missing_audio_is_told_and_not_trained_on(tmp_path: Path):
-    """An utterance whose file is not there is dropped with that reason."""
+def test_missing_audio_is_dropped_and_counted(tmp_path: Path):
+    """An utterance without its file is dropped with that reason."""
     tree = iemocap_tree.write(tmp_path / "tree", iemocap_tree.small(1))
     next(tree.rglob("Ses01F_script01_1_F000.wav")).unlink()
     items = prepared(tree, tmp_path / "out", prepare.Options(partial=True))
@@ -112,6 +112,6 @@ def test_a_name_that_cannot_be_read_is_an_error(tmp_path: Path, name: str):
 
 
 def test_another_folder_is_refused(tmp_path: Path):
-    """A folder that is not the release says what was looked for."""
+    """A folder that is not the release is an error with the files that were expected."""
     with pytest.raises(ConfigurationError, match="EmoEvaluation"):
         prepared(tmp_path, tmp_path / "out")

@@ -67,7 +67,7 @@ def test_leaving_one_speaker_out_validates_on_the_partner():
 
 
 def test_leaving_one_session_out_shares_speakers_between_training_and_validation_alone():
-    """SUPERB's five folds: a random fifth of the other sessions validates; nobody tested was heard before."""
+    """SUPERB's five folds: a random fifth of the other sessions validates; no test speaker is in training."""
     for fold in protocols.folds("loso_session", corpus(), 1):
         counts = Counter(item.split for item in fold.items)
         assert counts == {"train": 51, "valid": 13, "test": 16}
@@ -106,7 +106,7 @@ def test_folds_repeat_themselves():
 
 
 def test_speakers_are_dealt_out_whole():
-    """Dealing out by speaker gives three splits near 80, 10 and 10 % that share nobody, for any seed."""
+    """Dealing out by speaker gives three splits near 80, 10 and 10 % without a common speaker, for any seed."""
     items = corpus(sessions=20)
     for seed in range(20):
         dealt = protocols.by_speaker(items, seed)
@@ -128,13 +128,13 @@ def test_speakers_are_dealt_out_whole():
     ],
 )
 def test_what_a_protocol_cannot_do_is_refused(name: str, items: list[Item], message: str):
-    """A protocol that the corpus cannot serve says what is missing."""
+    """A protocol that the corpus does not fit is an error that names what is missing."""
     with pytest.raises(ConfigurationError, match=message):
         protocols.folds(name, items, 1)
 
 
 def test_a_speaker_in_two_sessions_is_a_leak():
-    """A speaker of the tested session who is heard in training under another session is refused, also by SUPERB's."""
+    """A speaker of the test session who is in training under another session is refused, also by SUPERB's protocol."""
     leaking = [*corpus(), Item("x", "", "iemocap", "Ses01F", "en", EMOTIONS[0], "", 1.0, session="02")]
     for name in ("loso_session", "loso_session_strict"):
         with pytest.raises(ConfigurationError, match="speaker Ses01F"):

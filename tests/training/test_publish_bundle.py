@@ -1,4 +1,4 @@
-"""Bundles for others: what transformers loads of them, and what the worker loads back."""
+"""Published bundles: what transformers loads of them, and what the worker loads back."""
 
 import json
 from pathlib import Path
@@ -30,11 +30,11 @@ def test_transformers_loads_it_and_answers_alike(tmp_path: Path, kind: str, name
     """The folder loads in transformers under its own class, and in the worker: the same logits and labels."""
     source = bundle(tmp_path / "bundle", kind, shape, normalize=False)
     assert main(["to-transformers", str(source), str(tmp_path / "out")]) == 0
-    theirs, told = getattr(transformers, f"{name}ForSequenceClassification").from_pretrained(
+    theirs, loading = getattr(transformers, f"{name}ForSequenceClassification").from_pretrained(
         tmp_path / "out", output_loading_info=True
     )
-    assert not told["missing_keys"]
-    assert not told["unexpected_keys"]
+    assert not loading["missing_keys"]
+    assert not loading["unexpected_keys"]
     waveforms, lengths = torch.randn(2, 6000), torch.tensor([6000, 6000])
     with torch.inference_mode():
         expected = load(source)(waveforms, lengths)
@@ -74,7 +74,7 @@ def test_a_weighted_sum_that_transformers_counts_otherwise_is_refused(tmp_path: 
 
 
 def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch):
-    """`push` without a hub says so in one line."""
+    """`push` without a hub ends with an error of one line."""
     source = bundle(tmp_path / "bundle", "hubert", "base")
     for name in ("report.json", "README.md"):
         (source / name).write_text("{}")

@@ -47,7 +47,7 @@ def test_synthesize_and_train_are_the_two_halves(
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]):
-    """What cannot work is said on standard error in one line; the exit code is 2 and nothing is made."""
+    """A mistake gives one line on standard error and exit code 2, and nothing is written."""
     assert main(arguments) == 2
     captured = capsys.readouterr()
     assert message in captured.err

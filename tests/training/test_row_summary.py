@@ -1,4 +1,4 @@
-"""What a row's summary says: mean and deviation over folds, the published figure, the verdict."""
+"""A row's summary: mean and deviation over folds, the published figure, the verdict."""
 
 import numpy as np
 import pytest
@@ -31,10 +31,10 @@ def summary(*accuracies: float, protocol: str = "sd_random") -> dict:
 
 def test_the_mean_and_the_deviation_are_over_folds():
     """WA is the mean of the folds' accuracies, the deviation that of a sample."""
-    told = summary(0.7, 0.8, 0.9)
-    assert (told["wa"], told["wa_std"], told["published"]) == (80.0, 10.0, 79.58)
-    assert told["pooled"]["wa"] == pytest.approx(0.8)
-    assert [one["wa"] for one in told["folds"]] == [0.7, 0.8, 0.9]
+    result = summary(0.7, 0.8, 0.9)
+    assert (result["wa"], result["wa_std"], result["published"]) == (80.0, 10.0, 79.58)
+    assert result["pooled"]["wa"] == pytest.approx(0.8)
+    assert [one["wa"] for one in result["folds"]] == [0.7, 0.8, 0.9]
 
 
 @pytest.mark.parametrize(
@@ -46,10 +46,10 @@ def test_the_mean_and_the_deviation_are_over_folds():
     ],
 )
 def test_the_verdict_is_about_the_band(accuracies: tuple[float, ...], verdict: str):
-    """Within 1.5 points of the published mean a row is reproduced; beyond, it says on which side."""
-    told = summary(*accuracies)
-    assert told["verdict"] == verdict
-    assert row.line(told).endswith(f"2 folds; published 79.58; {verdict}")
+    """Within 1.5 points of the published mean a row is reproduced; otherwise the verdict names the side."""
+    result = summary(*accuracies)
+    assert result["verdict"] == verdict
+    assert row.line(result).endswith(f"2 folds; published 79.58; {verdict}")
 
 
 def test_a_protocol_without_a_figure_has_no_verdict():
@@ -59,9 +59,9 @@ def test_a_protocol_without_a_figure_has_no_verdict():
 
 def test_slices_and_intervals_are_of_all_test_utterances():
     """Slices by gender and duration cover all utterances; the interval holds the figure."""
-    told = summary(0.6, 0.9)
-    assert set(told["slices"]) == {"gender", "duration"}
-    for kinds in told["slices"].values():
+    result = summary(0.6, 0.9)
+    assert set(result["slices"]) == {"gender", "duration"}
+    for kinds in result["slices"].values():
         assert sum(one["utterances"] for one in kinds.values()) == 80
-    low, high = told["pooled"]["intervals"]["wa"]
-    assert low <= told["pooled"]["wa"] <= high
+    low, high = result["pooled"]["intervals"]["wa"]
+    assert low <= result["pooled"]["wa"] <= high

@@ -263,8 +263,8 @@ def test_a_fold_is_exported_and_the_worker_answers_as_the_trainer(finished: Path
     folder = finished / "loso_session_strict" / "test-session-01"
     assert main(["export", str(folder), str(tmp_path / "bundle")]) == 0
     model = load(tmp_path / "bundle")
-    told = json.loads((folder / runs.RUN).read_text())
-    tested = [item for item in told["items"] if item["split"] == "test"]
+    facts = json.loads((folder / runs.RUN).read_text())
+    tested = [item for item in facts["items"] if item["split"] == "test"]
     trained = np.load(folder / runs.OUTCOME)["logits.test"]
     assert len(tested) == len(trained) == 8
     for item, logits in zip(tested, trained, strict=True):
@@ -291,12 +291,12 @@ def test_rows_are_listed_with_their_figures(capsys: pytest.CaptureFixture[str]):
 
 
 def test_a_row_without_a_figure_asks_for_a_protocol(tree: Path, encoders: dict[str, Path], tmp_path: Path, capsys):
-    """A configuration that publishes nothing must be told how to split."""
+    """A configuration without a published figure is an error that asks for `--protocol`."""
     assert main(command("lora", tree, encoders, tmp_path)) == 2
     assert "choose a --protocol" in capsys.readouterr().err
 
 
-def test_an_encoder_that_cannot_be_had_is_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_an_encoder_that_is_not_available_is_one_line(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Without network and folder, the error names the encoder and what to give instead."""
     given = ["row", "PF-hbt-large", "--data", str(tree), "--partial", "--work", str(tmp_path), "--encoder"]
     assert main([*given, str(tmp_path / "nowhere")]) == 2
@@ -318,7 +318,7 @@ def test_any_model_that_the_worker_loads_is_judged(finished: Path, tmp_path: Pat
 
 @pytest.mark.usefixtures("one_fold")
 def test_the_card_of_a_speaker_dependent_model_says_so(tree: Path, encoders: dict[str, Path], tmp_path: Path):
-    """Where tested speakers were heard in training, the card warns; where they were not, it says that instead."""
+    """The card warns where test speakers were in training, and states where they were not."""
     cards = {}
     for protocol, fold in {"sd_random": "seed-1", "loso_session_strict": "test-session-01"}.items():
         assert main(command("PF-w2v-base", tree, encoders, tmp_path, "--protocol", protocol)) == 0
@@ -340,7 +340,7 @@ def test_the_card_of_a_speaker_dependent_model_says_so(tree: Path, encoders: dic
 def test_a_bundle_that_was_not_judged_or_was_touched_is_not_published(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
 ):
-    """`push` refuses what has no report, and what is not what its digest says, before it asks the hub anything."""
+    """`push` refuses a bundle without a report or with another digest, before any request to the hub."""
     bundle = tmp_path / "bundle"
     assert main(["export", str(finished / "loso_session_strict" / "test-session-01"), str(bundle)]) == 0
     if damage == "no report":

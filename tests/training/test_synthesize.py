@@ -1,4 +1,4 @@
-"""The synthetic corpus: who says what, and that it is the same every time."""
+"""The synthetic corpus: voices, sentences and splits, and that a seed gives the same corpus."""
 
 import dataclasses
 import tomllib

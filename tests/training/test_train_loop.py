@@ -73,7 +73,7 @@ def test_newbob_shrinks_the_rate_after_each_epoch_that_improved_too_little():
 
 
 def test_an_epoch_holds_every_clip_once(tones: dict[str, list[Clip]], tiny: config.Config):
-    """Training batches deal out all clips, none twice, whatever the batch size."""
+    """Training batches hold every clip once, for every batch size."""
     for batch_size in (1, 3, 8, 20):
         settings = dataclasses.replace(tiny.train, batch_size=batch_size, crop_s=9.0, speeds=[1.0])
         lengths = torch.cat([batch.lengths for batch in batches_of(tones["train"], settings)])
@@ -109,7 +109,7 @@ def test_predictions_come_in_the_order_of_the_clips(tones: dict[str, list[Clip]]
 
 
 def test_reading_in_other_processes_changes_nothing(tones: dict[str, list[Clip]], tiny: config.Config):
-    """Batches are the same whoever reads and augments them."""
+    """Batches are the same whether worker processes read and augment them or not."""
     alone, helped = (
         dataclasses.replace(tiny.train, speeds=[0.9, 1.1], crop_s=0.5, workers=workers) for workers in (0, 2)
     )

@@ -159,7 +159,7 @@ def test_an_override_reaches_into_a_table():
 
 
 def test_a_name_that_is_not_shipped_lists_those_that_are():
-    """A row that does not exist says which do."""
+    """The error about an unknown row lists the shipped ones."""
     with pytest.raises(ConfigurationError, match=r"PF-huge; shipped are .*PF-hbt-large"):
         config.find("PF-huge")
 

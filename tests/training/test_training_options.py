@@ -63,7 +63,7 @@ def test_the_focal_loss_leaves_what_is_sure_alone():
     ],
 )
 def test_a_loss_that_the_data_cannot_serve_is_refused(config: LossConfig, message: str):
-    """Weights of classes that do not occur, and votes that nobody gave, are errors before the first step."""
+    """Weights for a class without utterances, and soft labels without votes, are errors before the first step."""
     with pytest.raises(ConfigurationError, match=message):
         Loss(config, [Clip(8000, b"", 0)])
 
@@ -139,7 +139,7 @@ def test_lower_layers_can_learn_more_slowly():
 
 
 def test_attentive_statistics_with_even_attention_are_mean_and_deviation():
-    """Where attention says nothing, pooling is the mean and the standard deviation over valid frames."""
+    """With even attention, pooling is the mean and the standard deviation over valid frames."""
     head = model(HeadKind.ATTENTIVE_STATISTICS).head
     torch.nn.init.zeros_(head.attention[2].weight)
     hidden = torch.randn(2, 7, 32)
@@ -155,7 +155,7 @@ def test_attentive_statistics_with_even_attention_are_mean_and_deviation():
 
 
 def test_the_baseline_averages_over_segments_and_not_over_neighbours():
-    """The attention-pooling CNN's logits are the mean of those of an utterance's segments, whatever is beside it."""
+    """The attention-pooling CNN's logits are the mean over an utterance's segments, for every batch."""
     torch.manual_seed(1)
     baseline = AttentionPoolingCnn().eval()
     generator = torch.Generator().manual_seed(1)

@@ -17,13 +17,13 @@ from callmood.worker.errors import ConfigurationError
 
 CHANNELS = (Role.CUSTOMER, Role.AGENT)
 _END_MS = 600  # after the last turn
-_STRENGTH = 1.0  # callers of the demo are plain about it
+_STRENGTH = 1.0  # callers of the demo act clearly
 _LINE = telephone.Line(level_dbfs=-22, snr_db=44)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """What one party says: sentences, `wait_ms` after the turn before has ended (negative: cuts in)."""
+    """Sentences of one party, `wait_ms` after the end of the turn before (negative: the party cuts in)."""
 
     role: Role
     emotion: Emotion
@@ -33,7 +33,7 @@ class Turn:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Script:
-    """A call as it was written; `voices` are those of `CHANNELS`."""
+    """A call as written; `voices` are in the order of `CHANNELS`."""
 
     seed: int
     voices: tuple[speak.Voice, ...]
@@ -42,7 +42,7 @@ class Script:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Spoken:
-    """Where a turn lies in the file, in ms from its start."""
+    """The place of a turn in the file, ms from its start."""
 
     start_ms: int
     end_ms: int
@@ -55,7 +55,7 @@ def read(path: Path) -> Script:
     """Read a script.
 
     Raises:
-        ConfigurationError: it is no script; the message says where.
+        ConfigurationError: the file is not a script; the message names the wrong part.
     """
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""How the synthetic speakers act an emotion: rules of thumb from the prosody literature, nothing learned from people.
+"""How the synthetic speakers act an emotion: rules of thumb from the prosody literature, nothing learned from speech.
 
 Anger is fast, loud at high frequencies and rough; happiness high, wide and swinging; sadness low, flat, slow, dull and
-trembling; neutral is the voice as it is. Every utterance draws its own strength and its own deviations, so that the
+trembling; neutral is the unchanged voice. Every utterance draws its own strength and its own deviations, so that the
 classes overlap.
 """
 
@@ -21,7 +21,7 @@ STRENGTH: Final = (0.85, 1.2)  # uniform; below 1 an utterance moves towards neu
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Style:
-    """Sound of an utterance. Every field is zero for the voice as it is, so that a style can be scaled."""
+    """Sound of an utterance. Every field is zero for the unchanged voice, so that a style can be scaled."""
 
     pitch_percent: float = 0.0
     range_percent: float = 0.0
@@ -53,7 +53,7 @@ STYLES: Final[Mapping[Emotion, Style]] = MappingProxyType(
         ),
     }
 )
-# Standard deviations of what speakers do without meaning anything by it.
+# Standard deviations of variation that carries no emotion.
 SPREAD: Final = Style(
     pitch_percent=6,
     range_percent=12,
@@ -70,7 +70,7 @@ _PAUSE_MS: Final = 160.0
 
 
 def draw(emotion: Emotion, rng: np.random.Generator, strength: float | None = None) -> Style:
-    """Draw the style of one utterance; `strength` is 1 for the emotion at its plainest, None draws it too."""
+    """Draw the style of one utterance; `strength` is 1 for the full emotion, and drawn if it is None."""
     strength = rng.uniform(*STRENGTH) if strength is None else strength
     values = {}
     for field in dataclasses.fields(Style):
@@ -114,7 +114,7 @@ def _tilt(samples: Samples, db_per_octave: float) -> Samples:
 
 
 def _modulate(samples: Samples, rate_hz: float, depth: float, rng: np.random.Generator) -> Samples:
-    # The rate wanders by a tenth, as no voice trembles like a machine.
+    # The rate varies by a tenth: no voice trembles at a constant rate.
     wander = np.interp(np.arange(samples.size), np.linspace(0, samples.size, 20), rng.normal(1, 0.1, 20))
     phase = 2 * np.pi * np.cumsum(rate_hz * wander) / RATE_HZ + rng.uniform(0, 2 * np.pi)
     return samples * (1 + min(depth, 0.9) * np.sin(phase))

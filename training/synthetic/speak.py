@@ -1,4 +1,4 @@
-"""Text to speech by espeak-ng: one process per sentence, so that a sentence sounds the same whatever came before it."""
+"""Text to speech by espeak-ng: one process per sentence, so that a sentence does not depend on those before it."""
 
 import dataclasses
 import functools
@@ -13,7 +13,7 @@ from callmood.worker.errors import ConfigurationError
 
 RATE_HZ = 22050
 _WAV_HEADER_BYTES = 44  # espeak-ng cannot seek on a pipe, so the header's length field is wrong; its size is not
-_SILENCE = 0.01  # of the peak; what lies outside is espeak-ng's own pause
+_SILENCE = 0.01  # of the peak; quieter samples at both ends are espeak-ng's own pause
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def _program() -> str:
 
 @functools.cache
 def version() -> str:
-    """Version of the installed espeak-ng; another one speaks a little differently.
+    """Version of the installed espeak-ng; versions differ slightly in sound.
 
     Raises:
         ConfigurationError: it is not installed; the message says what to install.

@@ -19,7 +19,7 @@ from callmood.worker.errors import ConfigurationError
 
 NAME = "synthetic"
 SOURCE = Path(__file__).with_name("synthetic.toml")
-_SENTENCES_JOINED = ((1, 2, 3), (0.5, 0.35, 0.15))  # how many make an utterance, and how often
+_SENTENCES_JOINED = ((1, 2, 3), (0.5, 0.35, 0.15))  # sentences of an utterance, and their shares
 _MARGIN_MS = (60, 250)  # line noise before and after speech, as the segmenter leaves it
 _WORKERS = 4  # espeak-ng processes at a time; the samples do not depend on it
 
@@ -64,7 +64,7 @@ def synthesize(folder: Path, config: CorpusConfig) -> Path:
 
 
 def plan(source: Mapping[str, Mapping[str, Sequence[str]]], config: CorpusConfig) -> Iterator[Part]:
-    """Say what the corpus holds, without speaking it; sentences as well as voices of a split are its own."""
+    """Plan the corpus without speaking it; no sentence and no voice is in two splits."""
     languages = list(source["languages"].items())
     for split_index, split in enumerate(manifest.SPLITS):
         for variant_index, variant in enumerate(source["variants"][split][: config.voices_per_split]):

@@ -22,7 +22,7 @@ class Line:
 
 
 def draw(rng: np.random.Generator) -> Line:
-    """Draw a line as call centres see them."""
+    """Draw a line with the properties of call-centre lines."""
     return Line(rng.uniform(200, 400), rng.uniform(3100, 3700), rng.uniform(-32, -18), rng.uniform(15, 40))
 
 
