@@ -101,6 +101,8 @@ def test_other_audio_is_converted(tmp_path: Path, file: str, options: dict, seco
         ("broken.wav", "audio cannot be read"),
         ("none.wav", "audio missing"),
         ("bored.wav", "label bored"),
+        ("nan.wav", "samples are not finite numbers"),
+        ("integers.wav", "samples beyond 8 times full scale: floats must be scaled to 1"),
     ],
 )
 def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, reason: str):
@@ -110,6 +112,8 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
     recording(tmp_path / "short.wav", seconds=0.05)
     recording(tmp_path / "bored.wav")
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
+    soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
+    soundfile.write(tmp_path / "integers.wav", np.full(8000, 20_000.0), 8000, subtype="FLOAT")
     label = "bored" if file == "bored.wav" else "sad"
     (tmp_path / "list.csv").write_text(f"path,label,speaker\ngood.wav,sad,s\n{file},{label},s\n")
     prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", prepare.Options())

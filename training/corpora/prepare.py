@@ -26,6 +26,7 @@ MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
 _FILE_NAME: Final = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
+_LOUDEST: Final = 8.0  # beyond full scale; floats that clip a little are usual, floats scaled as integers are not
 _EXAMPLES: Final = 3  # of what was dropped, per reason
 
 
@@ -142,6 +143,10 @@ def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
     samples, rate_hz = _decoded(found.path)
     if corpus.name == "own" and samples.shape[1] > 1:
         raise _DroppedError(f"{samples.shape[1]} channels: give one speaker's channel alone")
+    if not np.isfinite(samples).all():
+        raise _DroppedError("samples are not finite numbers")
+    if np.abs(samples).max(initial=0.0) > _LOUDEST:
+        raise _DroppedError(f"samples beyond {_LOUDEST:g} times full scale: floats must be scaled to 1")
     mono = samples.mean(axis=1)
     if rate_hz not in RATES_HZ:
         import soxr  # noqa: PLC0415 - training images may lack it

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import platform
 import shutil
 import subprocess
@@ -64,7 +65,8 @@ def export(
     logits, labels = predict(model, clips["valid"], batch_size=batch_size)
     temperature = calibrate.fit_temperature(logits, labels)
     threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, settings.calibration.wanted_risk)
-    calibration = Calibration(temperature=round(temperature, 4), abstain_below=round(threshold, 4))
+    # Rounded down: rounded up, it could be above the confidence of every utterance.
+    calibration = Calibration(temperature=round(temperature, 4), abstain_below=math.floor(threshold * 1e4) / 1e4)
     release = Release(settings.model.id, settings.model.version, _revision(), calibration)
     info = worker_model.save_bundle(model, folder, release, storage=_STORAGE)
 
