@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from telephony import Leg, heard, log_of, quiet, voice
 
 from callmood.worker.adapters.consume import Changes
+from callmood.worker.adapters.store import Committed
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable, Unsettled
@@ -83,9 +84,9 @@ class _Store:
 
     def commit(self, commits):
         if self.is_down:
-            raise StoreUnavailable("down")
+            return Committed((), failure=StoreUnavailable("down"))
         self.commits += commits
-        return []
+        return Committed(tuple(commits))
 
 
 class _Model:

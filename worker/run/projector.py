@@ -79,7 +79,7 @@ class Projector:
         """One turn of the loop.
 
         Raises:
-            Fenced: Redis is ahead of us or has lost writes: start again from its position.
+            Fenced: Redis is ahead of this process or has lost writes: start again from its position.
         """
         polled = self._consumer.poll(_RETRY_POLL_MS if self._is_paused else _POLL_MS)
         self._follow_changes()

@@ -1,4 +1,4 @@
-"""The one place where an ingest loop is wired to the outside."""
+"""Connects the loops to Kafka, Redis and the model."""
 
 import os
 from collections.abc import Iterator
@@ -57,7 +57,7 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
 
 
 def _slot(settings: Settings, name: str) -> str:
-    """This process's place in the group: the same after a restart, and no other's."""
+    """This process's place in the group: the same after a restart, and different from every other process's."""
     return f"{settings.worker.name or os.uname().nodename}-{name}"
 
 
@@ -67,7 +67,7 @@ def _owner(settings: Settings, name: str) -> str:
 
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
     if settings.worker.output != "redis":
-        # two nameless workers on one host must not put each other out
+        # two workers without a name on one host must not fence each other
         slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{os.getppid()}"
         in_kafka = open_kafka_store(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
