@@ -1,4 +1,4 @@
-"""docs/logs.md, made of the lines that the worker's sources log."""
+"""docs/logs.md, generated from the log calls in the worker's sources."""
 
 import ast
 from collections.abc import Iterator
@@ -7,112 +7,154 @@ from typing import Final, NamedTuple
 
 PAGE = Path(__file__).parents[1] / "docs" / "logs.md"
 _WORKER: Final = Path(__file__).parents[1] / "worker"
+METHODS: Final = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
+LOGGERS: Final = frozenset({"log", "_log", "logger", "_logger"})
 _RENDERED: Final = {"exc_info": "exception"}
 _HEAD: Final = """# Logs
 
 <!-- written by `make docs` from the sources and deploy/logs_page.py; do not edit -->
 
-On standard error; one JSON object a line with `CALLMOOD_LOG__FORMAT=json`, else for people on a terminal. Each has
-`event`, `level`, `timestamp` (UTC) and `process` (`supervisor`, `ingest-0`, `inference`, `projector`). No line is
-written per record. Never in a log: audio, payloads, telephone numbers, credentials, and call ids, which may be numbers:
-`call` is a hash of one. Other lines are a library's own, about its connections.
+The worker logs to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto` gives
+readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
+(`supervisor`, `ingest-0`, `inference`, `projector`). The event is one of the constants below; values are in the other
+fields.
+
+There is one line per utterance and none per record. Logs never contain audio, payloads, phone numbers, credentials or
+call ids: `call` is a hash of the id. Lines with other events come from libraries and concern their connections.
 
 | event | level | fields |
 | --- | --- | --- |
 """
 _FIELDS: Final = {
-    "assigned": "number of partitions given to this process",
+    "assigned": "number of partitions that this process got",
     "batch_seconds": "length of the largest batch from now on, padding included, in s",
-    "call": "a hash of the call id, 12 hex digits",
+    "call": "hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
     "confidence": "probability of the label, 0 to 1",
-    "deaths": "ends of the process at which the worker gives up",
-    "detail": "what was wrong with the record, without its content",
-    "device": "where the model runs",
-    "dtype": "type of its products: fp32, bf16, int8 or int8+bf16",
-    "end_ms": "end of the speech, in ms of the call",
-    "error": "what went wrong, and what to do",
+    "deaths": "number of ends within `window_s` at which the worker gives up",
+    "detail": "what is wrong with the record, without its content",
+    "device": "device that runs the model",
+    "dtype": "number format of the model's products: fp32, bf16, int8 or int8+bf16",
+    "end_ms": "end of the utterance, in ms on the call's time line",
+    "error": "what is wrong, and what to do",
     "exception": "the exception, with its traceback",
-    "exit_code": "of the process; -9 for SIGKILL",
-    "health_port": "where /livez, /readyz and /metrics are",
+    "exit_code": "exit code of the process; -9 is SIGKILL",
+    "health_port": "port of /livez, /readyz and /metrics",
     "kind": "class of the error",
     "label": "the emotion, `abstained`, or none",
-    "latency_ms": "from the capture of its last sample to the commit, in ms",
-    "lost": "number of records",
-    "name": "of a process",
-    "number": "of the utterance in its call, from 1",
-    "off_by": "the most that a probability was off in a trial, 0 to 1",
-    "offset": "of the record in its partition, or where reading waits",
-    "other": "another partition",
-    "packed": "whether nothing but audio is computed, no padding",
-    "partition": "number, in the audio topic",
-    "pid": "of a process",
-    "policy": "the settings of the group POLICY",
-    "reason": "a code of the contract in schemas/",
-    "revoked": "number of partitions taken from this process",
-    "role": "of the speaker",
-    "rule": "name of the alert's rule",
-    "stall_s": "longest stall that is allowed, in s",
-    "start_ms": "start of the speech, in ms of the call",
-    "topic": "of the partition",
-    "utterances": "number in the batch",
-    "value": "by which the rule fired",
+    "latency_ms": "from the capture of the last sample to the commit, in ms",
+    "lost": "number of deleted records",
+    "name": "name of the process",
+    "number": "number of the utterance in its call, from 1",
+    "off_by": "largest difference of a probability in a trial, 0 to 1",
+    "offset": "offset of the record, or the one at which reading waits",
+    "other": "the other partition",
+    "packed": "whether the engine computes without padding",
+    "partition": "partition of the audio topic",
+    "pid": "process id",
+    "policy": "the settings of the group `policy`",
+    "reason": "reason code, listed in schemas/README.md",
+    "revoked": "number of partitions that this process gave up",
+    "role": "role of the speaker",
+    "rule": "name of the alert rule",
+    "stall_s": "time without progress after which the worker ends, in s",
+    "start_ms": "start of the utterance, in ms on the call's time line",
+    "topic": "topic of the partition",
+    "utterances": "number of utterances in the batch",
+    "value": "the measured value that raised the alert",
     "watermark": "offset from which the partition is read",
     "why": "why the partition cannot be taken over yet",
-    "window_s": "time in which the ends of a process are counted, in s",
+    "window_s": "period in which the ends of a process are counted, in s",
 }
 
 
 class Line(NamedTuple):
-    """A line of the log, as the sources have it."""
+    """One log call in the sources."""
 
     event: str
     level: str
     fields: tuple[str, ...]
 
 
-def lines() -> Iterator[Line]:
-    """All lines of the worker, file by file."""
+class NotConstantError(ValueError):
+    """A log call whose event or fields cannot be read from the sources."""
+
+
+def calls(tree: ast.AST) -> Iterator[ast.Call]:
+    """The log calls of a module."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=name) | ast.Attribute(attr=name), attr=method)) if (
+                name in LOGGERS and method in METHODS
+            ):
+                yield node
+            case _:
+                pass
+
+
+def lines(tree: ast.AST) -> Iterator[Line]:
+    """The log lines that a module can write.
+
+    Raises:
+        NotConstantError: an event is built at run time, so that nobody could search for it.
+    """
+    for call in calls(tree):
+        assert isinstance(call.func, ast.Attribute)
+        method = call.func.attr
+        level, own = ("error", ("exception",)) if method == "exception" else (method, ())
+        if len(call.args) != 1:
+            raise NotConstantError(f"line {call.lineno}: the event is interpolated; put the values into fields")
+        for event in _events(call.args[0]):
+            yield Line(event, level, (*_fields(call), *own))
+
+
+def _events(node: ast.expr) -> list[str]:
+    """The constant event, or each of those that a conditional expression chooses from."""
+    match node:
+        case ast.IfExp():
+            return _events(node.body) + _events(node.orelse)
+        case ast.Constant(value=str(event)) if "%" not in event and "{" not in event:
+            return [event]
+        case _:
+            raise NotConstantError(f"line {node.lineno}: the event is not a constant string")
+
+
+def _fields(call: ast.Call) -> Iterator[str]:
+    """Names of the fields: keywords, and with the standard library's logging the keys of `extra`."""
+    for keyword in call.keywords:
+        match keyword:
+            case ast.keyword(arg="extra", value=ast.Dict(keys=keys)):
+                for key in keys:
+                    if not isinstance(key, ast.Constant):
+                        raise NotConstantError(f"line {call.lineno}: a field of `extra` has no constant name")
+                    yield str(key.value)
+            case ast.keyword(arg="extra" | None):
+                raise NotConstantError(f"line {call.lineno}: the names of the fields are not written here")
+            case ast.keyword(arg=str(name)):
+                yield _RENDERED.get(name, name)
+
+
+def every() -> Iterator[Line]:
+    """All log lines of the worker, file by file."""
     for path in sorted(_WORKER.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            match node:
-                case ast.Call(
-                    func=ast.Attribute(ast.Name("log" | "_log"), "info" | "warning" | "error" | "exception" as method),
-                    args=[first, *_],
-                ):
-                    level, own = ("error", ("exception",)) if method == "exception" else (method, ())
-                    named = (_RENDERED.get(name, name) for word in node.keywords for name in _names(word))
-                    for event in _texts(first):
-                        yield Line(event, level, (*named, *own))
-                case _:
-                    pass
-
-
-def _names(word: ast.keyword) -> list[str]:
-    """The fields that an argument makes: itself, or the keys of the standard library's `extra`."""
-    if word.arg == "extra" and isinstance(word.value, ast.Dict):
-        return [str(ast.literal_eval(key)) for key in word.value.keys if key]
-    return [word.arg] if word.arg else []
-
-
-def _texts(node: ast.expr) -> list[str]:
-    """The words of an event, or of each that it may be."""
-    if isinstance(node, ast.IfExp):
-        return _texts(node.body) + _texts(node.orelse)
-    return [str(ast.literal_eval(node))]
+        try:
+            yield from lines(ast.parse(path.read_text(encoding="utf-8")))
+        except NotConstantError as error:
+            raise NotConstantError(f"{path.relative_to(_WORKER.parent)}, {error}") from None
 
 
 def page() -> str:
-    """The page as it must stand in docs/.
+    """The content of docs/logs.md.
 
     Raises:
-        KeyError: a field that is explained nowhere.
+        NotConstantError: an event is not a constant.
+        KeyError: a field that `_FIELDS` does not explain.
     """
-    found = sorted(set(lines()))
+    found = sorted(set(every()))
     rows = [
         f"| {line.event} | {line.level} | {', '.join(f'`{name}`' for name in line.fields) or 'none'} |\n"
         for line in found
     ]
     used = sorted({name for line in found for name in line.fields})
     meanings = [f"| `{name}` | {_FIELDS[name]} |\n" for name in used]
-    return "".join([_HEAD, *rows, "\n| field | what it is |\n| --- | --- |\n", *meanings])
+    return "".join([_HEAD, *rows, "\n| field | meaning |\n| --- | --- |\n", *meanings])

@@ -20,8 +20,8 @@ from deploy.local.nursery import Nursery
 
 pytest.register_assert_rewrite("live")
 import live  # noqa: E402 - after the line that lets its assertions explain themselves
+from certificates import write_certificates  # noqa: E402 - as above
 from live import Pipeline, Script  # noqa: E402 - as above
-from papers import write_papers  # noqa: E402 - as above
 
 _EXAMPLES = Path(__file__).parents[2] / "examples" / "calls"
 
@@ -46,9 +46,9 @@ def guarded(real_kafka):
 
 
 @pytest.fixture(scope="session")
-def papers(tmp_path_factory):
-    """A folder with certificates: of a server, of a worker, of one whose time is over, and of one that nobody knows."""
-    return write_papers(tmp_path_factory.mktemp("papers"))
+def certificates(tmp_path_factory):
+    """A folder with certificates: of a server, of a worker, an expired one and an unknown one."""
+    return write_certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture(scope="session")

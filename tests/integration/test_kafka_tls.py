@@ -1,4 +1,4 @@
-"""A Kafka that speaks TLS and wants to see a certificate, SCRAM below it; with right, wrong and expired papers."""
+"""Kafka with mutual TLS: valid, wrong and expired certificates."""
 
 import re
 import subprocess
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(scope="module")
-def tls_kafka(guarded, papers):
+def tls_kafka(guarded, certificates):
     """A broker that takes nothing but mutual TLS; its address."""
     properties = {
         "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(papers / "server.pem"),
+        "ssl.keystore.location": str(certificates / "server.pem"),
         "ssl.truststore.type": "PEM",
-        "ssl.truststore.location": str(papers / "ours.crt"),
+        "ssl.truststore.location": str(certificates / "ours.crt"),
         "ssl.client.auth": "required",
     }
     with guarded("SSL", properties) as address:
@@ -27,25 +27,25 @@ def tls_kafka(guarded, papers):
 
 
 @pytest.fixture
-def show(tls_kafka, papers, monkeypatch):
-    """`show(certificate, authority)` makes the environment that of a worker with these papers."""
+def show(tls_kafka, certificates, monkeypatch):
+    """`show(certificate, authority)` makes the environment that of a worker with this certificate."""
 
     def present(name, authority="ours"):
         changes = {
             "bootstrap_servers": tls_kafka,
             "security_protocol": "SSL",
-            "ssl_ca_file": papers / f"{authority}.crt",
+            "ssl_ca_file": certificates / f"{authority}.crt",
             "request_timeout_ms": 4000,
         }
         if name:
-            changes |= {"ssl_cert_file": papers / f"{name}.crt", "ssl_key_file": papers / f"{name}.key"}
+            changes |= {"ssl_cert_file": certificates / f"{name}.crt", "ssl_key_file": certificates / f"{name}.key"}
         for key, value in changes.items():
             monkeypatch.setenv(f"CALLMOOD_KAFKA__{key.upper()}", str(value))
 
     return present
 
 
-def test_with_the_right_papers_all_is_well(show, capsys):
+def test_with_a_valid_certificate_topics_are_created_and_found(show, capsys):
     """Mutual TLS with the right authority, certificate and key: topics are created and found."""
     show("worker")
     assert main(["topics", "--partitions", "1", "--replication-factor", "1"]) == 0
@@ -55,15 +55,15 @@ def test_with_the_right_papers_all_is_well(show, capsys):
 WRONG = {
     "another authority": ("worker", "others"),
     "expired": ("expired", "ours"),
-    "a stranger": ("stranger", "ours"),
+    "unknown": ("unknown", "ours"),
     "no certificate": ("", "ours"),
 }
 
 
-@pytest.mark.parametrize("papers_shown", WRONG)
-def test_wrong_papers_are_named_in_one_line(show, papers_shown):
-    """Another authority, an expired certificate, a stranger and no certificate: one line each, and code 2."""
-    show(*WRONG[papers_shown])
+@pytest.mark.parametrize("certificate_shown", WRONG)
+def test_a_wrong_certificate_is_named_in_one_line(show, certificate_shown):
+    """A wrong authority, an expired, an unknown and a missing certificate: one line each, and code 2."""
+    show(*WRONG[certificate_shown])
     # A process of its own, as it is used: kafka-python leaves sockets of failed handshakes behind.
     done = subprocess.run(
         [sys.executable, "-m", "callmood", "check", "kafka"], capture_output=True, text=True, check=False

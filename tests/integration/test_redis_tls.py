@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
-def tls_redis(papers):
+def tls_redis(certificates):
     """A server of this test's own: its url, and its administrator."""
     try:
         path = find_server("redis-server")
@@ -26,13 +26,13 @@ def tls_redis(papers):
     port = free_port()
     files = {"cert-file": "server.crt", "key-file": "server.key", "ca-cert-file": "ours.crt"}
     command = [path, "--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += [word for name, file in files.items() for word in (f"--tls-{name}", str(papers / file))]
+    command += [word for name, file in files.items() for word in (f"--tls-{name}", str(certificates / file))]
     for user in ("default off", "callmood on >first ~* &* +@all", "admin on >a ~* &* +@all"):
         command += ["--user", *user.split()]
     own = {
-        "ssl_ca_certs": papers / "ours.crt",
-        "ssl_certfile": papers / "worker.crt",
-        "ssl_keyfile": papers / "worker.key",
+        "ssl_ca_certs": certificates / "ours.crt",
+        "ssl_certfile": certificates / "worker.crt",
+        "ssl_keyfile": certificates / "worker.key",
     }
     query = "&".join(f"{name}={value}" for name, value in own.items())
     with Nursery() as nursery:
@@ -48,8 +48,8 @@ def tls_redis(papers):
 
 
 @pytest.fixture
-def login(tls_redis, papers, tmp_path):
-    """`login(papers, authority)` gives a worker's settings; the password is in a file."""
+def login(tls_redis, certificates, tmp_path):
+    """`login(certificate, authority)` gives a worker's settings; the password is in a file."""
     (tmp_path / "password").write_text("first\n")
 
     def settings(name="worker", authority="ours"):
@@ -57,10 +57,10 @@ def login(tls_redis, papers, tmp_path):
             "url": tls_redis.url,
             "username": "callmood",
             "password_file": tmp_path / "password",
-            "ssl_ca_file": papers / f"{authority}.crt",
+            "ssl_ca_file": certificates / f"{authority}.crt",
         }
         if name:
-            values |= {"ssl_cert_file": papers / f"{name}.crt", "ssl_key_file": papers / f"{name}.key"}
+            values |= {"ssl_cert_file": certificates / f"{name}.crt", "ssl_key_file": certificates / f"{name}.key"}
         return {f"redis__{key}": str(value) for key, value in values.items()}
 
     return settings
@@ -77,14 +77,14 @@ def check(settings):
 WRONG = {
     "another authority": ("worker", "others"),
     "expired": ("expired", "ours"),
-    "a stranger": ("stranger", "ours"),
+    "unknown": ("unknown", "ours"),
     "no certificate": ("", "ours"),
 }
 
 
 @pytest.mark.parametrize("shown", WRONG)
-def test_wrong_papers_are_named_in_one_line(login, shown):
-    """Another authority, an expired certificate, a stranger's and none: one line each; 75 if Redis just hangs up."""
+def test_a_wrong_certificate_is_named_in_one_line(login, shown):
+    """A wrong authority, an expired, an unknown and a missing certificate: one line each; 75 if Redis just hangs up."""
     code, line = check(login(*WRONG[shown]))
     assert code == 2 or (code == 75 and "EOF" in line), line
     assert line.count("\n") == 1
@@ -92,7 +92,7 @@ def test_wrong_papers_are_named_in_one_line(login, shown):
 
 
 def test_a_password_in_a_file_is_the_right_one_or_refused(login, tmp_path):
-    """With the right papers the password decides; a wrong one is refused in one line, without being shown."""
+    """With a valid certificate the password decides; a wrong one is refused in one line, without being shown."""
     assert check(login())[0] == 0
     (tmp_path / "password").write_text("secret-but-wrong")
     code, line = check(login())

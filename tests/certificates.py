@@ -1,16 +1,16 @@
-"""Certificates of a test's own, by openssl."""
+"""Certificates for tests, made with openssl."""
 
 import subprocess
 
 
-def write_papers(folder):
-    """Of a server, of a worker, of one whose time is over, and of one that nobody knows; `ours` vouches for three."""
+def write_certificates(folder):
+    """Of a server, of a worker and an expired one, signed by `ours`; and an unknown one, signed by `others`."""
     _authority(folder, "ours")
     _authority(folder, "others")
     _certificate(folder, "server", "ours")
     _certificate(folder, "worker", "ours")
     _certificate(folder, "expired", "ours", days=-1)
-    _certificate(folder, "stranger", "others")
+    _certificate(folder, "unknown", "others")
     (folder / "server.pem").write_text((folder / "server.key").read_text() + (folder / "server.crt").read_text())
     return folder
 
