@@ -81,7 +81,7 @@ class PolicyStamp(Contract):
     require_notice: Flag
     """Whether emotion needs the caller's notice."""
     legal_basis: Annotated[str, Field(max_length=1024)] | None = None
-    """Written reason; never null once `agent` is among the roles."""
+    """Written reason; never null if the roles include `agent`, `mixed` or `unknown`."""
 
     @field_validator("emotion_roles", mode="before")
     @classmethod

@@ -157,7 +157,9 @@ class PolicySettings(_Group):
     emotion_roles: Annotated[tuple[Role, ...], NoDecode, BeforeValidator(_split)] = Field(
         (Role.CUSTOMER,), description="roles whose speech the model may hear, comma-separated"
     )
-    legal_basis: str | None = Field(None, description="written reason; required once `agent` is among the roles")
+    legal_basis: str | None = Field(
+        None, description="written reason; required if emotion_roles has `agent`, `mixed` or `unknown`"
+    )
     require_notice: bool = Field(False, description="no emotion unless the call says that notice was given")
 
     @model_validator(mode="after")

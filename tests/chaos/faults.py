@@ -54,7 +54,7 @@ def kill_projector(scene: Scene) -> None:
 
 
 def kill_at_point(scene: Scene) -> None:
-    """Whoever reaches a point next; each has its turn. Where nobody comes soon, it stays armed."""
+    """Kill the next process that reaches a point, each in turn. A point that no process reaches stays armed."""
     scene.collect_armed()
     free = [point for point in scene.points if point not in scene.armed | scene.freezing]
     if not free or len(scene.armed) >= _MOST_ARMED:
@@ -75,7 +75,7 @@ def freeze_worker(scene: Scene) -> None:
 
 
 def freeze_at_point(scene: Scene) -> None:
-    """Whoever reaches a point next stands still there until its partitions are another's, and goes on from there."""
+    """Stop the next process that reaches a point until another owns its partitions, then lets it continue."""
     free = [point for point in scene.points if point not in {*scene.armed, "during_commit"}]
     name = scene.next_of("zombie at", free)
     scene.freezing.add(name)

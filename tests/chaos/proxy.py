@@ -130,7 +130,7 @@ class Proxy:
 
     def _swallow(self, on: bool) -> None:  # noqa: FBT001 - a callback
         if not on:
-            self._cut()  # in the middle of a frame, whoever reads on would read nonsense
+            self._cut()  # in the middle of a frame: a client that reads on would read nonsense
         self._swallows = on
 
     def _cut(self) -> None:

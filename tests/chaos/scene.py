@@ -66,7 +66,7 @@ class Scene:
                 self.note(f"kill at {name}")
 
     def arm(self, name: str, what: str) -> Path:
-        """Let it happen to whoever comes there next; returns the file that is gone then."""
+        """Arm a point for the next process that reaches it; returns the file that is gone afterwards."""
         path = self.fleet.points / name
         for hit in path.parent.glob(f"{name}.hit.*"):
             hit.unlink()

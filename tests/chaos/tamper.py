@@ -56,19 +56,19 @@ def _in_redis(run: Run) -> None:
         client.xdel(keys.utterances_of(longest), "1-0")  # one is lost
         ((_, entry),) = client.xrange(keys.utterances_of(second), "1-0", "1-0")
         client.xadd(keys.utterances_of(second), entry, "999-0")  # one is there twice
-        client.xadd(keys.utterances_of(fourth), _changed(entry, utterance_id="stranger"), "999-0")
+        client.xadd(keys.utterances_of(fourth), _changed(entry, utterance_id="foreign"), "999-0")
         (newest, entry), *_ = client.xrevrange(keys.utterances_of(third), count=1)
         client.xdel(keys.utterances_of(third), newest)
         client.xadd(keys.utterances_of(third), _changed(entry, end_ms=said[-1]["end_ms"] + 20), "999-0")
         client.hincrby(keys.call(fourth), "talk_ms", 1)
-        client.rename(keys.call(longest), keys.call("stranger"))
+        client.rename(keys.call(longest), keys.call("foreign"))
         client.zadd(keys.live_by("risk"), {longest: 0.5})
         client.hincrby(keys.named(f"position:{run.topic('audio')}:0"), "watermark", -1)
     history = run.file("history.jsonl")
     looks = [json.loads(line) for line in history.read_text().splitlines()]
     newest = next(seen for seen in reversed(looks) if "ids" in seen)
     with history.open("a") as file:  # one look showed what was never there
-        file.write(json.dumps(newest | {"ids": ["stranger", *newest["ids"]]}) + "\n")
+        file.write(json.dumps(newest | {"ids": ["foreign", *newest["ids"]]}) + "\n")
 
 
 def _in_kafka(run: Run) -> None:
@@ -82,7 +82,7 @@ def _in_kafka(run: Run) -> None:
             producer.send(run.topic(kind), key=like.key, value=encoded, partition=like.partition).get(30)
 
         send("utterance", said, utterance)
-        send("utterance", said, utterance | {"utterance_id": "stranger"})
+        send("utterance", said, utterance | {"utterance_id": "foreign"})
         send("call", call, version | {"talk_ms": version["talk_ms"] + 1})
         if letter is not None:
             headers = [(name, b"0" if name == "dead_letter.offset" else value) for name, value in letter.headers]

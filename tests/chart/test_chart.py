@@ -117,7 +117,7 @@ def test_a_gpu_is_taken_tolerated_and_may_be_a_slice(render):
 
 
 def test_autoscaling_follows_the_age_of_audio(render):
-    """KEDA asks for the worker's own metric; a pool of none is woken by unread records, which are computed."""
+    """KEDA asks for the worker's own metric; a pool of 0 starts at a computed number of unread records."""
     objects = render("gpu-keda-values.yaml")
     scaled = of(objects, "ScaledObject")["spec"]
     age, wake = scaled["triggers"]

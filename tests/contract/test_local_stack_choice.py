@@ -83,7 +83,7 @@ def test_an_old_java_is_refused(tmp_path, monkeypatch, answer):
         find_java()
 
 
-def test_a_strangers_listener_is_not_ours():
+def test_a_listener_of_another_process_is_not_ours():
     """A port that another process listens on does not count as our server's."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]

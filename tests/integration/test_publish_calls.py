@@ -87,7 +87,7 @@ def test_every_key_has_a_lifetime(publish, redis_client, keys):
         assert limit_s - 60 < redis_client.ttl(key) <= limit_s, key
 
 
-def test_a_call_id_that_comes_again_much_later_begins_anew(publish, redis_client, keys):
+def test_a_call_id_that_comes_again_much_later_begins_again(publish, redis_client, keys):
     """Once the memory of an ended call is gone, its id may be used again: what was under it is replaced."""
     first, other = Leg(), Leg("other", start_ms=EPOCH_MS + 10_000)
     publish(0, log_of([*sentences(first, 3), first.send("end")]))
@@ -107,7 +107,7 @@ def test_a_call_in_two_partitions_loses_no_utterance(publish, redis_client, keys
     publish(0, rest)
     publish(1, log_of([*sentences(leg, 1), leg.send("end")], first_offset=1_000))
     assert len(numbers(redis_client, keys.utterances)) == 7
-    assert len(numbers(redis_client, keys.utterances_of("call-1"))) == 5  # the second half began anew
+    assert len(numbers(redis_client, keys.utterances_of("call-1"))) == 5  # the second half began again
 
 
 def test_calls_whose_hash_is_gone_leave_the_live_sets(publish, redis_client, keys):

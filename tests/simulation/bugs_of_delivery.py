@@ -162,7 +162,7 @@ def position_of_the_group() -> Iterator[None]:
 
 
 @planted(12)
-def clock_starts_anew() -> Iterator[None]:
+def clock_starts_again() -> Iterator[None]:
     """The partition's clock is not restored."""
 
     def begin(original, self, source, restored, *rest):

@@ -200,7 +200,7 @@ def concealed_once_only() -> Iterator[None]:
 
 
 @planted(2)
-def detector_starts_anew() -> Iterator[None]:
+def detector_starts_again() -> Iterator[None]:
     """The voice detector's memory is not restored."""
 
     def restore(*args):
@@ -239,7 +239,7 @@ def letters_are_not_flushed() -> Iterator[None]:
 
 
 @planted(31)
-def letters_are_written_anew() -> Iterator[None]:
+def letters_are_written_again() -> Iterator[None]:
     """A letter is sent again by a successor that knows its call only as it was later."""
 
     def restore(*args):

@@ -63,7 +63,7 @@ NOBODY = Membership(-1, None)
 
 
 class Group:
-    """The coordinator: who may read what. Each rebalance deals the partitions anew, at random."""
+    """The coordinator: which member reads which partition. Each rebalance assigns the partitions again, at random."""
 
     def __init__(self, world, logs: Mapping[TopicPartition, Readable], *, is_eager: bool) -> None:
         self.logs = logs

@@ -48,7 +48,7 @@ def test_random_splits_are_80_10_10_and_five():
     assert len({fold.seed for fold in made}) == 5
 
 
-def test_random_splits_of_iemocap_have_the_papers_sizes():
+def test_random_splits_of_iemocap_have_the_published_sizes():
     """5,531 utterances become 4,424, 553 and 554."""
     items = [Item(str(i), "", "iemocap", "s", "en", EMOTIONS[i % 4], "", 1.0) for i in range(5531)]
     counts = Counter(item.split for item in protocols.folds("sd_random", items, 1)[0].items)

@@ -125,7 +125,7 @@ def test_reading_in_other_processes_changes_nothing(tones: dict[str, list[Clip]]
 
 
 @pytest.mark.parametrize(("world", "accumulate", "batch_size"), [(1, 1, 3), (1, 4, 2), (2, 2, 1), (3, 1, 2)])
-def test_a_pass_is_dealt_out_whole_whoever_takes_part(
+def test_a_pass_is_dealt_out_whole_to_any_number_of_processes(
     tones: dict[str, list[Clip]], tiny: config.Config, world: int, accumulate: int, batch_size: int
 ):
     """All shares of a pass together hold every clip, and a clip twice only to fill the last step."""

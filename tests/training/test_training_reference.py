@@ -67,7 +67,7 @@ def test_the_superb_model_is_that_of_transformers(kind: str, shape: str, weighte
 )  # SpeechBrain's use of transformers
 @pytest.mark.parametrize("trainable", ["encoder", "all"])
 @pytest.mark.parametrize("kind", ["hbt-base", "hbt-large", "w2v-base", "w2v-large-960h"])
-def test_the_papers_model_is_that_of_speechbrain(
+def test_the_published_model_is_that_of_speechbrain(
     speechbrain_parts, encoder_folder, tmp_path: Path, kind: str, trainable: str
 ):
     """Log-probabilities, loss and gradients of PF and EF equal those of the authors' recipe, made of its own parts."""

@@ -47,7 +47,7 @@ def test_a_dropped_key_never_comes_due():
 
 
 def test_a_key_may_be_set_again_while_due_ones_are_taken():
-    """A deadline that is set anew and due at once comes in the same round."""
+    """A deadline that is set again and due at once comes in the same round."""
     deadlines, seen = at(a=10, b=20), []
     for key in deadlines.pop_due(20):
         seen.append(key)

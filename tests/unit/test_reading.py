@@ -129,7 +129,7 @@ def test_a_pause_is_no_standstill(consumer, look):
 
 
 def test_a_partition_that_was_given_away_is_forgotten(consumer):
-    """What was held counts no more, and a partition that comes back begins anew."""
+    """What was held counts no more, and a partition that comes back begins again."""
     reading = Reading(consumer, ask_after_s=10.0)
     consumer.ends[ONE] = 8
     reading.look([ONE], 0.0, is_paused=False)

@@ -51,7 +51,7 @@ def test_a_concealed_gap_stays_inside_the_utterance():
 
 
 def test_a_concealed_gap_elsewhere_is_not_counted():
-    """Concealment outside of the span is none of its business."""
+    """Concealment outside of the span does not count in it."""
     channel = _channel()
     channel.feed(0, _audio((1, 0)))
     channel.conceal(1600)

@@ -176,7 +176,7 @@ def test_a_batch_that_is_done_ends_the_wait(scene, monkeypatch):
     scene.step()
     threading.Timer(0.0, scene.device.batches[0][0].set).start()
     while not (answers := scene.received(wire.Answer)):
-        scene.server.turn()  # waits up to 1,000 s unless it is woken: then the test runs into its time limit
+        scene.server.turn()  # waits up to 1,000 s unless something wakes it: then the test runs into its time limit
     assert [answer.id for answer in answers] == ["utterance"]
 
 

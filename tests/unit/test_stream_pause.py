@@ -110,7 +110,7 @@ def test_a_pause_or_resume_that_comes_after_it_was_given_up_still_counts(event, 
 
 
 def test_a_pause_that_comes_twice_with_a_resume_in_between_counts_once():
-    """A record that was sent again does not pause anew what was resumed."""
+    """A record that was sent again does not pause again what was resumed."""
     leg = Leg()
     pause = leg.send("pause")
     resume = leg.send("resume")

@@ -13,7 +13,7 @@ _SEXES: Final = {"male": "M", "female": "F"}
 
 
 def _stray(path: Path) -> Found:
-    """A file that lies among the clips and is none of them, such as a second download `... (1).wav`."""
+    """A file among the clips that is not a clip, such as a second download `... (1).wav`."""
     return Found(path.stem, path, "", "", unusable="name is not of this corpus")
 
 

@@ -1,4 +1,4 @@
-"""A secret in a file that whoever rotates it may replace at any time."""
+"""A secret in a file, which can be replaced at any time."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -10,7 +10,7 @@ class SecretFile:
     """A password or a token, on a line of its own.
 
     Args:
-        variable: the setting that names the file, for who reads the error.
+        variable: the setting that names the file; errors name it.
         path: where it is.
 
     Raises:

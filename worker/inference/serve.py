@@ -92,10 +92,10 @@ class _Server:
         self._clients: set[bytes] = set()
         self._requests: dict[_Key, tuple[wire.Request, float]] = {}
         self._next_beat_s = 0.0
-        self._wake, self._woken = socket.socketpair()
+        self._wake, self._wakeup = socket.socketpair()
         self._poller = zmq.Poller()
         self._poller.register(router, zmq.POLLIN)
-        self._poller.register(self._woken, zmq.POLLIN)
+        self._poller.register(self._wakeup, zmq.POLLIN)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
         self._engine: Engine | None = None
@@ -112,7 +112,7 @@ class _Server:
     def __exit__(self, *_error: object) -> None:
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._waiting.shutdown(wait=True, cancel_futures=True)
-        self._woken.close()
+        self._wakeup.close()
         self._wake.close()
 
     def turn(self) -> None:
@@ -122,8 +122,8 @@ class _Server:
         if due_s is not None and self._is_free():
             until_s = min(until_s, due_s)
         ready = dict(self._poller.poll(max(0, math.ceil((until_s - self._clock()) * 1000))))
-        if self._woken.fileno() in ready:
-            self._woken.recv(64)
+        if self._wakeup.fileno() in ready:
+            self._wakeup.recv(64)
         self.step()
 
     def step(self) -> None:

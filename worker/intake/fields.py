@@ -203,9 +203,9 @@ def _media(wire: tuple[Encoding, AudioFormat] | None, value: bytes, max_record_m
 def _wire(encoding: str | None, rate: str | None, layout: str | None) -> tuple[Encoding, AudioFormat] | None:
     """The encoding on the wire and the format as the worker keeps it; None unless all three are given."""
     if encoding is not None and encoding not in _ENCODINGS:
-        raise BadRecord(Reason.UNKNOWN_ENCODING, f"encoding is none of {', '.join(_ENCODINGS)}")
+        raise BadRecord(Reason.UNKNOWN_ENCODING, f"encoding is not one of {', '.join(_ENCODINGS)}")
     if rate is not None and rate not in _RATES_HZ:
-        raise BadRecord(Reason.UNSUPPORTED_RATE, f"rate is none of {', '.join(_RATES_HZ)}")
+        raise BadRecord(Reason.UNSUPPORTED_RATE, f"rate is not one of {', '.join(_RATES_HZ)}")
     roles = () if layout is None else tuple(layout.split(",", MAX_CHANNELS))
     if len(roles) > MAX_CHANNELS or not all(role in _ROLES for role in roles):
         raise BadRecord(Reason.BAD_LAYOUT, f"layout is 1 to {MAX_CHANNELS} of {', '.join(_ROLES)}, comma-separated")
@@ -228,7 +228,7 @@ def _choice(fields: Fields, name: str, choices: Mapping[str, _Choice]) -> _Choic
     if text is None:
         return None
     if text not in choices:
-        raise BadRecord(Reason.BAD_HEADER, f"{name} is none of {', '.join(choices)}")
+        raise BadRecord(Reason.BAD_HEADER, f"{name} is not one of {', '.join(choices)}")
     return choices[text]
 
 

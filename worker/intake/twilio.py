@@ -44,7 +44,7 @@ def decode_twilio(record: Record, *, max_record_ms: int) -> Chunk | None:
         case "stop":
             fields = {"event": Event.END.value, "seq": "1"}
         case _:
-            raise BadRecord(Reason.BAD_PAYLOAD, "event is none of connected, start, media, stop, mark, dtmf")
+            raise BadRecord(Reason.BAD_PAYLOAD, "event is not one of connected, start, media, stop, mark, dtmf")
     stream = _text(message, "streamSid")
     fields["stream"] = f"{stream}/{fields['stream']}" if "stream" in fields else stream
     return chunk(record, key_text(record.key), fields, audio, max_record_ms=max_record_ms)
@@ -67,7 +67,7 @@ def _start(message: dict[str, Any], call: str) -> dict[str, str]:
 def _media(record: Record, media: dict[str, Any]) -> dict[str, str]:
     track, number = _text(media, "track"), _text(media, "chunk")
     if track not in _TRACKS:
-        raise BadRecord(Reason.BAD_PAYLOAD, f"track is none of {', '.join(_TRACKS)}")
+        raise BadRecord(Reason.BAD_PAYLOAD, f"track is not one of {', '.join(_TRACKS)}")
     if not SEQ.fullmatch(number) or int(number) == 0:
         raise BadRecord(Reason.BAD_PAYLOAD, "chunk is not 1, 2, 3, …")
     return {

@@ -23,7 +23,7 @@ def folder(path: str, *, pickles: bool = False) -> Path | None:
     `pickles`, a revision without safetensors comes with `pytorch_model.bin`; only training reads it.
 
     Raises:
-        ModelError: the path has no such revision, or the files are neither in the cache nor to be had.
+        ModelError: the path has no such revision, or the files are neither in the cache nor on the hub.
     """
     if not path.startswith(SCHEME):
         return None
