@@ -62,6 +62,33 @@ def test_the_superb_model_is_that_of_transformers(kind: str, shape: str, weighte
     same_gradients(ours, theirs, name_of)
 
 
+@pytest.mark.parametrize("constant", [1.0, -1.2, -4.0])
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")  # transformers' use of torch
+def test_wavlm_hears_no_padding_whatever_the_sign_of_its_gate(constant: float):
+    """A batch has the logits of its utterances alone, and of transformers, also where gates are negative."""
+    config = transformers.WavLMConfig(**SIZE, **LARGE, **STILL, num_labels=4)
+    torch.manual_seed(2)
+    theirs = transformers.WavLMForSequenceClassification(config).eval()
+    with torch.no_grad():
+        for name, parameter in theirs.named_parameters():
+            if name.endswith("gru_rel_pos_const"):
+                parameter.fill_(constant)
+            elif "gru_rel_pos_linear" in name:
+                parameter.mul_(30)
+    ours = EmotionModel.new(config.to_dict(), head=HeadKind.HF_SUPERB, normalize=False).eval()
+    ours.load_state_dict({own_name(name, "wavlm"): tensor for name, tensor in theirs.state_dict().items()})
+    sounds, _ = waveforms(2, 16_000)
+    lengths = torch.tensor([5000, 16_000])
+    sounds[0, 5000:] = 0
+    with torch.inference_mode():
+        together = ours(sounds, lengths)
+        alone = torch.cat([ours(sounds[i : i + 1, :length], lengths[i : i + 1]) for i, length in enumerate(lengths)])
+        mask = (torch.arange(16_000) < lengths[:, None]).long()
+        expected = theirs(sounds, attention_mask=mask).logits
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(together, expected, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.filterwarnings(
     "ignore:.*gradient_checkpointing_disable:FutureWarning"
 )  # SpeechBrain's use of transformers

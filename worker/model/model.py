@@ -39,6 +39,20 @@ class Release:
     calibration: Calibration = field(default_factory=Calibration)
 
 
+class _KeyMask:
+    """A mask for WavLM's attention, which asks it `.ne(1)` for torch's `key_padding_mask`: here, numbers to be added.
+
+    torch deprecates a mask of bools beside a bias of numbers.
+    """
+
+    def __init__(self, valid: Tensor, dtype: torch.dtype) -> None:
+        self._added = torch.zeros(valid.shape, dtype=dtype, device=valid.device).masked_fill(~valid, -torch.inf)
+
+    def ne(self, _other: int) -> Tensor:
+        """0 for valid frames, minus infinity for padding: [batch, frames]."""
+        return self._added
+
+
 class EmotionModel(nn.Module):
     """Waveforms in, logits of the four emotions out.
 
@@ -109,15 +123,15 @@ class EmotionModel(nn.Module):
     def _context(self, valid: Tensor) -> dict[str, Any]:
         """What each layer is told beside its input, so that its attention sees valid frames only.
 
-        WavLM's layers share a bias by distance [batch * heads, frames, frames], which each multiplies with a gate of at
-        least 1: there, the mask goes into the bias.
+        WavLM's layers share a bias by distance [batch * heads, frames, frames], which each multiplies by a gate of any
+        sign: there, the mask is added after the gate.
         """
         if self.encoder.config.model_type != "wavlm":
             return {"attention_mask": valid[:, None, None, :]}
         frames = valid.shape[1]
         bias = self.encoder.encoder.layers[0].attention.compute_bias(frames, frames)[None]
-        never = torch.finfo(bias.dtype).min / 4
-        return {"position_bias": bias.masked_fill(~valid[:, None, None, :], never).flatten(0, 1)}
+        shared = bias.expand(len(valid), -1, -1, -1).flatten(0, 1)
+        return {"attention_mask": _KeyMask(valid, bias.dtype), "position_bias": shared}
 
     def fuse(self) -> "EmotionModel":
         """Fold the weight normalisation of the positional convolution: faster, equal, and no longer to be saved."""
