@@ -169,7 +169,7 @@ def test_time_grows_with_utterances_and_not_with_speakers_times_utterances():
     started_s = time.process_time()
     counts = Counter(item.split for item in protocols.by_speaker(items, 1))
     found = slices.intervals(items, labels, np.zeros_like(labels))
-    assert len(slices.slices(items, labels, labels)["session"]) == 50_000
+    assert slices.slices(items, labels, labels) == {}  # 50,000 sessions are no table
     assert time.process_time() - started_s < 20
     assert counts["train"] == pytest.approx(80_000, rel=0.01)
     assert found["wa"][0] < 0.25 < found["wa"][1]

@@ -11,6 +11,7 @@ from callmood.training.evaluate import Labels, macro_f1, unweighted_accuracy, we
 from callmood.training.manifest import Item
 
 _RESAMPLES: Final = 1000
+_MOST_KINDS: Final = 50  # each call of a list may be a session of its own: too many for a table
 _INTERVAL: Final = (2.5, 97.5)
 _SHORT_S, _LONG_S = 3.0, 6.0
 
@@ -25,7 +26,7 @@ _BY: Final[Mapping[str, Callable[[Item], str]]] = {
 
 
 def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str, dict[str, dict[str, Any]]]:
-    """Count, WA, UA and macro-F1 by gender, duration, style, language, corpus and session; where there are two or more.
+    """Count, WA, UA and macro-F1 by gender, duration, style, language, corpus and session; those with 2 to 50 values.
 
     Args:
         items: of the utterances.
@@ -35,6 +36,8 @@ def slices(items: Sequence[Item], labels: Labels, predicted: Labels) -> dict[str
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, value in _BY.items():
         kinds, index = np.unique([value(item) for item in items], return_inverse=True)
+        if len(kinds) > _MOST_KINDS:
+            continue
         counts = np.zeros((len(kinds), len(EMOTIONS), len(EMOTIONS)), dtype=np.int64)
         np.add.at(counts, (index, labels, predicted), 1)
         figures = {str(kind): _figures(table) for kind, table in zip(kinds, counts, strict=True) if kind}
