@@ -39,6 +39,7 @@ def publish(redis_url, redis_prefix):
             worker.answer()
             commit = worker.partition.collect(STAMPS, 0.0)
             assert stores[partition].commit([commit]).durable == (commit,)
+            worker.partition.confirm(commit)
             return commit
 
         yield through

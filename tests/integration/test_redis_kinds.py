@@ -89,6 +89,8 @@ class Owner:
         committed = self._store.commit([commit])
         if committed.failure:
             raise committed.failure
+        if not committed.fenced:
+            self._worker.partition.confirm(commit)
         return committed.fenced
 
     def close(self):

@@ -22,8 +22,8 @@ def calls(random: Random) -> list[Sent]:
             layout="customer,agent",
             has_media_ms=random.random() < 0.7,
         )
-        sent, audio = [], dialogue(random.randrange(6), 25)
-        size = 2 * 8 * random.choice([20, 200, 1_000])
+        sent, audio = [], dialogue(random.randrange(6), 15)
+        size = 2 * 8 * random.choice([40, 200, 1_000])
         for first in range(0, len(audio), size):
             if random.random() < 0.02:
                 leg.skip(random.choice([100, 250, 2_000]))
@@ -39,7 +39,7 @@ def calls(random: Random) -> list[Sent]:
 @settings(max_examples=examples(60))
 @given(seed=st.integers(0, 2**32))
 def test_a_lost_stretch_of_the_log_is_a_gap(seed):
-    """Nothing fails, no utterance is told twice, and every call comes to its end."""
+    """Nothing fails, no utterance is published twice, and every call ends."""
     random = Random(seed)
     log = log_of(calls(random))
     worker, cut = Worker(), random.randrange(len(log) - 30)

@@ -20,7 +20,7 @@ _UNPACK = "local p = cmsgpack.unpack(ARGV[3])\n"
 # -- the store
 
 
-@planted(3)
+@planted(18)
 def watermark_before_results() -> Iterator[None]:
     """The position is moved in a request of its own, before the results."""
 

@@ -21,7 +21,7 @@ from tests.simulation.transactions import SimProducer, SimReader
 # -- the transaction
 
 
-@planted(24, "kafka")
+@planted(12, "kafka")
 def sends_are_not_checked() -> Iterator[None]:
     """Nobody asks whether the batches of a transaction have arrived."""
 
@@ -33,7 +33,7 @@ def sends_are_not_checked() -> Iterator[None]:
         yield
 
 
-@planted(12, "kafka")
+@planted(64, "kafka")
 def live_membership() -> Iterator[None]:
     """Offsets carry what the client says of itself now, which is nothing once it has been thrown out."""
     with patch.object(
@@ -54,7 +54,7 @@ def offsets_before_results() -> Iterator[None]:
         yield
 
 
-@planted(8, "kafka")
+@planted(3, "kafka")
 def results_before_states() -> Iterator[None]:
     """Utterances are in one transaction, states and offsets in the next."""
 
@@ -152,7 +152,7 @@ def partition_is_kept_on_revoke() -> Iterator[None]:
 # -- the projection
 
 
-@planted(18, "both")
+@planted(14, "both")
 def projection_starts_at_the_groups_offset() -> Iterator[None]:
     """The projector goes on where its group stands, not where Redis does."""
 
@@ -187,7 +187,7 @@ def idle_projections_are_not_confirmed() -> Iterator[None]:
         yield
 
 
-@planted(5, "both")
+@planted(8, "both")
 def a_partition_that_came_back_is_not_claimed() -> Iterator[None]:
     """A partition that was taken and given back between two looks is forgotten."""
 

@@ -86,6 +86,8 @@ class Telephone:
             self._arrivals.append(again)
         if self._random.random() < 0.3:
             at = self._random.randrange(len(self._arrivals))
+            pauses = [i for i in range(at, len(self._arrivals) - 1) if ("event", b"pause") in self._arrivals[i].headers]
+            at = pauses[0] + 1 if pauses else at  # in a pause, its value must not reach the dead-letter topic
             poison = self._arrivals[at]._replace(headers=(("schema", b"nonsense"),), value=b"\x00")
             self._arrivals.insert(at, poison)
         return self._arrivals

@@ -140,12 +140,12 @@ def test_the_call_begins_at_its_media_zero_but_never_before_1970():
     assert call.fold.summary({}, None)["started_at_ms"] == 0
 
 
-def test_a_call_has_a_limited_number_of_streams():
-    """The 65th stream is a bad record, and the call goes on."""
+def test_a_call_has_a_limited_number_of_open_streams():
+    """The 65th stream at the same time is a bad record, and the call goes on."""
     call = new()
     for number in range(64):
         take(call, Leg(stream=str(number)).media(quiet(0.1)))
-    with pytest.raises(BadRecord, match="64 streams"):
+    with pytest.raises(BadRecord, match="64 streams of one call are open"):
         take(call, Leg(stream="64").media(quiet(0.1)))
     assert len(take(call, Leg(stream="63").media(quiet(0.1))[:1] + later("63"))) == 1
 
@@ -154,6 +154,63 @@ def later(stream):
     leg = Leg(stream=stream)
     leg.media(quiet(0.1))
     return leg.media(SENTENCE)
+
+
+def reconnected(call, count):
+    """Streams one after the other, each of which has stalled before the next one comes."""
+    told = []
+    for number in range(count):
+        leg = Leg(stream=str(number), start_ms=EPOCH_MS + 10_000 * number)
+        told += take(call, leg.media(SENTENCE, chunk_ms=1_000), elapsed_ms=10_000 * number)
+        told += call.stall(10_000 * number, 0.0)
+    return told
+
+
+def test_a_call_may_reconnect_any_number_of_times():
+    """Every stream is heard, and the state stays as small as that of a few dozen streams."""
+    call = new()
+    told = reconnected(call, 200)
+    assert len({utterance.id for utterance in told}) == len(told) == 200
+    answer(call, *told)
+    assert commit(call)
+    assert len(call._streams) == 64
+    assert len(call.due().saved.blob) < 20_000
+
+
+def test_a_stream_that_stalled_goes_on_after_a_restart():
+    """A stalled stream is stored without its detectors, and goes on as it does without a restart."""
+    call = new()
+    answer(call, *reconnected(call, 3))
+    commit(call)
+    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    leg = Leg(stream="1", start_ms=EPOCH_MS + 10_000)
+    leg.media(SENTENCE, chunk_ms=1_000)
+    again = leg.media(SENTENCE, chunk_ms=1_000)
+    heard_by = [[(u.id, u.audio) for u in take(one, again, elapsed_ms=40_000)] for one in (call, successor)]
+    assert heard_by[0] == heard_by[1]
+    assert len(heard_by[0]) == 1
+
+
+def test_records_of_a_forgotten_stream_that_are_read_again_are_duplicates():
+    """A successor does not take a stream for a new one because its predecessor has forgotten it."""
+    call = new()
+    answer(call, *reconnected(call, 66))
+    commit(call)
+    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    first = READ(log_of(Leg(stream="0").media(SENTENCE, chunk_ms=1_000))[0])
+    assert successor.take(first, elapsed_ms=0, now_ms=0.0) == ([], True)
+
+
+def test_the_end_knows_the_streams_that_are_forgotten():
+    """Their audio counts for the call's result and its length."""
+    call = new()
+    reconnected_ms = 10_000 * 69 + 2_600
+    answer(call, *reconnected(call, 70))
+    last = Leg(stream="end", start_ms=EPOCH_MS)
+    take(call, [last.send("end")])
+    call.release()
+    summary = call.fold.summary({}, None)
+    assert (summary["status"], summary["duration_ms"]) == ("completed", reconnected_ms)
 
 
 def test_the_end_closes_every_stream():

@@ -17,7 +17,7 @@ def chunk(offset, event=Event.MEDIA, call_id="call-1"):
 
 def remembered(last_offset=10, ended_at_ms=0):
     calls = EndedCalls(MEMORY_MS)
-    calls.add("call-1", Ended(last_offset, ended_at_ms))
+    calls.add("call-1", Ended(last_offset, ended_at_ms, is_paused=False))
     return calls
 
 
@@ -73,7 +73,7 @@ def test_a_young_end_is_remembered():
 def test_a_stored_end_is_restored_and_a_living_call_is_not():
     """A successor knows the ended calls from their states, and leaves the others alone."""
     calls = EndedCalls(MEMORY_MS)
-    assert calls.restore("call-1", Ended(10, 5).pack())
+    assert calls.restore("call-1", Ended(10, 5, is_paused=True).pack())
     assert not calls.restore("call-2", msgpack.packb({"v": 1, "cut": {}}))
     assert calls.refuse(chunk(3), watermark=0, elapsed_ms=0)
     assert not calls.refuse(chunk(3, call_id="call-2"), watermark=0, elapsed_ms=0)

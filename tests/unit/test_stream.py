@@ -159,13 +159,50 @@ def test_another_format_is_refused_while_records_wait():
 
 
 def test_numbers_that_begin_again_are_bad_records():
-    """A gateway that starts a stream again from 0 is told so, instead of losing its audio as duplicates in silence."""
+    """A gateway that counts from 0 again without a new stream gets dead-letter records: its audio is not heard."""
     leg, stream = Leg(), new()
     push(stream, leg.media(voice(1)))
     leg.seq = 0
     with pytest.raises(BadRecord) as caught:
         push(stream, leg.media(voice(1)))
     assert caught.value.reason is Reason.SEQ_BACKWARDS
+
+
+def test_copies_are_duplicates_whatever_their_time():
+    """A retry, or a buffer that is sent again, has a newer timestamp if the broker sets it; events have copies too."""
+    leg, stream = Leg(), new()
+    sent = [leg.send("start"), *leg.media(voice(2), chunk_ms=20), leg.send("pause"), leg.send("resume")]
+    push(stream, sent)
+    late = [item._replace(at_ms=item.at_ms + 60_000) for item in sent]
+    assert [stream.push(chunk)[1] for chunk in chunks(late)] == [True] * len(sent)
+
+
+def test_a_copy_of_a_record_that_waits_is_a_duplicate():
+    """A record that is held for a lost one is known, though it was not released."""
+    stream = new()
+    first, _, third = Leg().media(voice(0.6))
+    push(stream, [first, third])
+    assert stream.push(*chunks([third._replace(at_ms=third.at_ms + 1)]))[1]
+
+
+def test_a_copy_after_numbers_that_started_again_is_known():
+    """Once the stream goes on with a new number, copies are duplicates again; a restored stream knows the same."""
+    leg, stream = Leg(), new()
+    sent = leg.media(voice(1))
+    push(stream, sent)
+    again = Leg(start_ms=leg.start_ms + 10_000)
+    for item in again.media(quiet(0.6)):
+        with pytest.raises(BadRecord, match="seq started again"):
+            stream.push(*chunks([item]))
+    push(stream, leg.media(voice(0.2)))
+    stream.close(Cut.GAP)
+    stream.let_go()
+    restored = Stream.restore(stream.snapshot(), SegmentSettings(), InputSettings())
+    late = sent[0]._replace(at_ms=sent[0].at_ms + 60_000)
+    assert stream.push(*chunks([late]))[1]
+    assert restored.push(*chunks([late]))[1]
+    with pytest.raises(BadRecord, match="seq started again"):
+        restored.push(*chunks([again.send("start", seq="1")]))
 
 
 def test_a_leap_of_the_numbers_can_be_stored():

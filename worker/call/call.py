@@ -6,9 +6,9 @@ records again from each stream's `seq` on does exactly what this process would h
 """
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from callmood.schemas.common import Event, Notice
 from callmood.worker import g711
@@ -16,13 +16,17 @@ from callmood.worker.call import acoustics, policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
+from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import ClosedSpan, Stream, Taken
 
-_MAX_STREAMS = 64
+_MAX_OPEN_STREAMS = 64
+_FORGOTTEN = ""  # no name of a stream
+_MAX_STALLED_STREAMS = 64
+"""Stalled streams that may go on; with one more, the call forgets the one that stalled first."""
 
 
 @dataclass(slots=True)
@@ -41,43 +45,6 @@ class _Group:
         return len(self.answers) == len(self.utterances)
 
 
-class Outcome(NamedTuple):
-    """What a record led to: utterances for the model; or nothing, if it was a duplicate."""
-
-    utterances: list[Utterance]
-    is_duplicate: bool
-
-
-class Released(NamedTuple):
-    """A result, its number in the call, and when its utterance closed and its answer came (wall clock, ms)."""
-
-    result: Result
-    number: int
-    decided_ms: float
-    known_ms: float
-
-
-class Saved(NamedTuple):
-    """A call as it is to be stored, and the offsets that a successor with this state need not read again."""
-
-    blob: bytes
-    settled_offsets: list[int]
-
-
-class Due(NamedTuple):
-    """All of a call that the next commit must hold. The call forgets it when the commit is confirmed, not before.
-
-    `saved.blob` is empty for a finished call. `is_changed`: the aggregate differs from the one that was committed last.
-    """
-
-    results: tuple[Released, ...]
-    alerts: tuple[Mapping[str, Any], ...]
-    saved: Saved
-    revision: int
-    is_changed: bool
-    is_first: bool
-
-
 class Call:
     """One call of one partition."""
 
@@ -90,8 +57,16 @@ class Call:
         """Newest record of the call that this worker or an earlier one has read."""
         self.is_over = False
         """Whether no record can change the call any more; answers may still be missing."""
+        self._paused_at_ms: int | None = None
+        """The start of the pause on the call's time line; stays as it is at the call's end."""
         self._settings = settings
         self._streams: dict[str, Stream] = {}
+        self._forgotten_ms = 0
+        self._forgotten_audio = False
+        self._taken_offset = -1
+        """Newest record that this state contains; behind `last_offset` while a successor reads records again."""
+        self._restored_offset = -1
+        """`_taken_offset` of the checkpoint that this call was restored from."""
         self._origin_ms: int | None = None
         self._notice: Notice | None = None
         self._groups: deque[_Group] = deque()
@@ -115,6 +90,9 @@ class Call:
             BadRecord: the record does not fit its call, which goes on as if it had not come.
         """
         self.last_offset = max(self.last_offset, chunk.position.offset)
+        self._taken_offset = max(self._taken_offset, chunk.position.offset)
+        if chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset:
+            return Outcome([], is_duplicate=True)  # a record of a forgotten stream, read again
         stream = self._stream(chunk)
         next_seq = stream.next_seq
         taken, is_duplicate = stream.push(chunk)
@@ -127,9 +105,11 @@ class Call:
         self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:
             self.fold.describe(chunk.attributes, chunk.notice)
+        all_taken = {chunk.stream: taken}
+        self._follow_pause(chunk.stream, all_taken)
         if stream.ended:
-            return Outcome(self._end(Event.END.value, {chunk.stream: taken}, now_ms), is_duplicate=False)
-        return Outcome(self._group({chunk.stream: taken}, now_ms), is_duplicate=False)
+            return Outcome(self._end(Event.END.value, all_taken, now_ms), is_duplicate=False)
+        return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
 
     def drop(self, chunk: Chunk) -> None:
         """Note a record that came after the call's end."""
@@ -137,12 +117,16 @@ class Call:
 
     def stall(self, quiet_since_ms: int, now_ms: float) -> list[Utterance]:
         """Close what is open in the streams without a record since then, so that they do not hold the watermark."""
-        taken = {
-            name: stream.close(Cut.GAP)
+        stalled = [
+            name
             for name, stream in self._streams.items()
             if stream.active_at_ms is not None and stream.active_at_ms <= quiet_since_ms
-        }
-        return self._group(taken, now_ms, let_go=True)
+        ]
+        taken = {name: self._streams[name].close(Cut.GAP) for name in stalled}
+        for name in stalled:
+            self._follow_pause(name, taken)
+            self._streams[name] = self._streams.pop(name)  # the newest to stall comes last
+        return self._group(taken, now_ms, let_go=stalled)
 
     @property
     def active_at_ms(self) -> int | None:
@@ -156,8 +140,8 @@ class Call:
 
     @property
     def is_paused(self) -> bool:
-        """Whether the producer has paused the call."""
-        return any(stream.paused_at_ms is not None for stream in self._streams.values())
+        """Whether the producer has paused the call, or had at its end."""
+        return self._paused_at_ms is not None
 
     @property
     def fresh_detectors(self) -> int:
@@ -174,36 +158,66 @@ class Call:
         stream = self._streams.get(chunk.stream)
         if stream is not None:
             return stream
-        if len(self._streams) >= _MAX_STREAMS:
-            raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_STREAMS} streams in one call")
+        if sum(other.active_at_ms is not None for other in self._streams.values()) >= _MAX_OPEN_STREAMS:
+            raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN_STREAMS} streams of one call are open")
         media_zero_ms = max(0, chunk.capture_ms - round(chunk.media_ms or 0))
         if self._origin_ms is None:
             self._origin_ms = media_zero_ms
             self.fold.start(media_zero_ms)
         time = MediaTime(max(0, media_zero_ms - self._origin_ms))
-        return Stream(time, self._settings.segment, self._settings.input)
+        stream = Stream(time, self._settings.segment, self._settings.input)
+        if self._paused_at_ms is not None:
+            stream.begin_paused(self._paused_at_ms, chunk.media_ms or 0.0)
+        return stream
+
+    def _follow_pause(self, name: str, taken: dict[str, Taken]) -> None:
+        """If this stream has paused or resumed, so does every other one."""
+        if self._streams[name].is_paused == self.is_paused:
+            return
+        self._paused_at_ms = None if self.is_paused else self._streams[name].paused_at_ms
+        paused_ms = max((u.end_ms - u.start_ms for u in taken[name].unheard if u.is_pause), default=0)
+        for other, stream in self._streams.items():
+            if other != name:
+                followed = stream.pause() if self.is_paused else stream.resume(paused_ms)
+                taken.setdefault(other, Taken()).extend(followed)
+
+    def _forget_streams(self) -> None:
+        """Bound the state of a call with many reconnects."""
+        stalled = [name for name, stream in self._streams.items() if stream.active_at_ms is None]
+        forgotten = stalled[:-_MAX_STALLED_STREAMS]
+        for name in forgotten:
+            stream = self._streams.pop(name)
+            self._forgotten_ms = max(self._forgotten_ms, stream.time.call_position_ms)
+            self._forgotten_audio |= stream.time.rate_hz is not None
+        if forgotten:  # their name may come again, as a new stream
+            self._unsettled = {
+                offset: (_FORGOTTEN if name in forgotten else name, seq)
+                for offset, (name, seq) in self._unsettled.items()
+            }
 
     def _end(self, reason: str, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
         for name, stream in self._streams.items():
             taken.setdefault(name, Taken()).extend(stream.close(Cut.END))
         self.is_over = True
-        reason = reason if any(stream.time.rate_hz for stream in self._streams.values()) else "no_audio"
-        return self._group(taken, now_ms, ended=reason, let_go=True)
+        has_audio = self._forgotten_audio or any(stream.time.rate_hz for stream in self._streams.values())
+        return self._group(taken, now_ms, ended=reason if has_audio else "no_audio", let_go=self._streams)
 
     def _group(
-        self, taken: Mapping[str, Taken], now_ms: float, *, ended: str | None = None, let_go: bool = False
+        self, taken: Mapping[str, Taken], now_ms: float, *, ended: str | None = None, let_go: Collection[str] = ()
     ) -> list[Utterance]:
-        """Turn what was closed into utterances that wait for inference together."""
+        """Turn what was closed into utterances that wait for the model together; forget what these streams held."""
         utterances: list[Utterance] = []
         unheard: list[Unheard] = []
         for name, brought in taken.items():
             stream = self._streams[name]
             utterances.extend(self._utterance(name, stream, closed) for closed in brought.spans)
             unheard.extend(brought.unheard)
-            if let_go:
+            if name in let_go:
                 stream.let_go()
             else:
                 stream.forget_covered()
+        if let_go:
+            self._forget_streams()
         if utterances or unheard or ended:
             group = _Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
             group.answers.update({u.id: (None, now_ms) for u in utterances if not u.wants_emotion})
@@ -258,7 +272,8 @@ class Call:
             for stretch in group.unheard:
                 self.fold.add_unheard(stretch)
             if group.ended:
-                self.fold.finish(group.ended, max(s.time.call_position_ms for s in self._streams.values()))
+                ends_ms = [stream.time.call_position_ms for stream in self._streams.values()]
+                self.fold.finish(group.ended, max(self._forgotten_ms, *ends_ms))
             self._alerts += self.fold.take_alerts()
             self._checkpoint = group.checkpoint
 
@@ -306,9 +321,8 @@ class Call:
             self._checkpoint = self._checkpoint_now()
         if self._checkpoint is None:
             return None
-        streams = self._checkpoint.streams
         settled = [
-            offset for offset, (name, seq) in self._unsettled.items() if name in streams and seq < streams[name].seq
+            offset for offset, (name, seq) in self._unsettled.items() if _covers(self._checkpoint, offset, name, seq)
         ]
         return Saved(Stored(self._checkpoint, self.fold.save(), self.last_offset).pack(), settled)
 
@@ -318,6 +332,10 @@ class Call:
             origin_ms=self._origin_ms,
             notice=self._notice.value if self._notice else None,
             seen_at_ms=self.seen_at_ms,
+            taken_offset=self._taken_offset,
+            paused_at_ms=self._paused_at_ms,
+            forgotten_ms=self._forgotten_ms,
+            forgotten_audio=self._forgotten_audio,
         )
 
     @classmethod
@@ -339,6 +357,17 @@ class Call:
             name: Stream.restore(stream, settings.segment, settings.input)
             for name, stream in checkpoint.streams.items()
         }
+        call._paused_at_ms = checkpoint.paused_at_ms
+        call._forgotten_ms = checkpoint.forgotten_ms
+        call._forgotten_audio = checkpoint.forgotten_audio
+        call._taken_offset = checkpoint.taken_offset
+        call._restored_offset = checkpoint.taken_offset
         call._checkpoint = checkpoint
         call._committed_revision = call.fold.revision
         return call
+
+
+def _covers(checkpoint: Checkpoint, offset: int, stream: str, seq: int) -> bool:
+    """Whether a successor with this checkpoint does without the record."""
+    state = checkpoint.streams.get(stream)
+    return seq < state.seq if state else offset <= checkpoint.taken_offset  # newer ones are of streams still to come

@@ -6,18 +6,26 @@ from typing import NamedTuple
 import msgpack
 
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.speech.stream import StreamState
+from callmood.worker.speech.stream_state import StreamState
 
 STATE_VERSION = 2
 
 
 class Checkpoint(NamedTuple):
-    """A call's processing state right after one record; holds no audio."""
+    """A call's processing state right after one record; holds no audio.
+
+    `taken_offset` is the newest record taken until then. `forgotten_ms` and `forgotten_audio` describe streams that the
+    call has forgotten: the latest end of any, and whether one had audio.
+    """
 
     streams: Mapping[str, StreamState]
     origin_ms: int | None
     notice: str | None
     seen_at_ms: int
+    taken_offset: int
+    paused_at_ms: int | None
+    forgotten_ms: int
+    forgotten_audio: bool
 
 
 class Stored(NamedTuple):

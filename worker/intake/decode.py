@@ -3,9 +3,9 @@
 Each record is read alone, so a worker that joins in the middle of a call understands its first record.
 """
 
-from callmood.worker.errors import ConfigurationError
+from callmood.worker.errors import BadRecord, ConfigurationError
 from callmood.worker.intake.fields import check_schema, chunk, is_known, key_text, text_of
-from callmood.worker.intake.json_records import decode_json
+from callmood.worker.intake.json_records import decode_json, named_call
 from callmood.worker.intake.twilio import decode_twilio
 from callmood.worker.records import Chunk, Record
 
@@ -34,6 +34,16 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
             return decode_twilio(record, max_record_ms=max_record_ms)
         case _:
             raise ConfigurationError(f"unknown input format {input_format!r}: use headers, json or twilio")
+
+
+def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:
+    """The calls that a refused record names, by its key or in its value; None if it names none or is illegible."""
+    try:
+        named = {key_text(record.key)} if record.key else set()
+        in_value = named_call(record) if input_format == "json" else None
+    except BadRecord:
+        return None
+    return frozenset(named | ({in_value} if in_value else set())) or None
 
 
 def _decode_headers(record: Record, *, max_record_ms: int) -> Chunk:

@@ -21,6 +21,8 @@ from callmood.worker.records import Chunk, Record
 
 # Room for the fields other than audio: 64 attributes of 256 characters, escaped, and the rest.
 _MAX_FIELDS_BYTES: Final = 262_144
+# Of a refused record, no more than this is parsed for its call id.
+_MAX_REFUSED_BYTES: Final = 1_048_576
 
 
 def decode_json(record: Record, *, max_record_ms: int) -> Chunk:
@@ -36,6 +38,16 @@ def decode_json(record: Record, *, max_record_ms: int) -> Chunk:
     return chunk(
         record, _call_id(record, body), fields, base64_bytes(body.get("audio", "")), max_record_ms=max_record_ms
     )
+
+
+def named_call(record: Record) -> str | None:
+    """The call id in the value, if there is one.
+
+    Raises:
+        BadRecord: the value is illegible.
+    """
+    body = load_object(record.value, max_bytes=_MAX_REFUSED_BYTES)
+    return call_id(_text("call_id", body["call_id"])) if "call_id" in body else None
 
 
 def _text(name: str, value: object) -> str:

@@ -17,6 +17,8 @@ class Ended(NamedTuple):
     """Its newest record; a successor that resumes at or before this offset reads it again."""
     ended_at_ms: int
     """The partition's clock at its end."""
+    is_paused: bool
+    """Whether it ended while the producer had paused it."""
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -52,9 +54,14 @@ class EndedCalls:
         self._calls[call_id] = Ended(*msgpack.unpackb(blob)["ended"])
         return True
 
-    def last_offset(self, call_id: str) -> int:
-        """Newest record of an ended call; -1 if the call is not known."""
-        return self._calls[call_id].last_offset if call_id in self._calls else -1
+    @property
+    def last_offset(self) -> int:
+        """Newest record of any ended call; -1 if there is none."""
+        return max((ended.last_offset for ended in self._calls.values()), default=-1)
+
+    def paused(self) -> set[str]:
+        """The calls that ended while they were paused."""
+        return {call_id for call_id, ended in self._calls.items() if ended.is_paused}
 
     def add(self, call_id: str, ended: Ended) -> None:
         """Remember a call that is over and fully committed."""

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from callmood.worker.call import aggregate
 from callmood.worker.call.alert import Rule
-from callmood.worker.call.call import Call, Due, Released
+from callmood.worker.call.call import Call
+from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, TooManyBadRecords
+from callmood.worker.intake.decode import named_calls
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.ledger import Ledger
@@ -55,7 +57,7 @@ class _Carried(NamedTuple):
         due, call = live.call.due(), live.call
         if due is None:
             return None
-        return cls(live, live.changes, due, Ended(call.last_offset, call.seen_at_ms) if call.is_finished else None)
+        return cls(live, live.changes, due, _ended(call) if call.is_finished else None)
 
     def update(self, stamps: Stamps) -> CallUpdate:
         """The call's part of the commit."""
@@ -102,6 +104,11 @@ class Partition:
         for call_id, blob in restored.states.items():
             if not self._ended.restore(call_id, blob):
                 self._add(Call.restore(call_id, blob, settings, rules))
+        self._reported_offset = self._newest_restored_offset()
+        """Bad records up to here have their dead-letter record: it was written before the newest state was stored."""
+
+    def _newest_restored_offset(self) -> int:
+        return max([self._ended.last_offset, *(live.call.last_offset for live in self._calls.values())])
 
     def _add(self, call: Call) -> _Live:
         live = _Live(call, saved_at_ms=self._time.elapsed_ms)
@@ -155,14 +162,10 @@ class Partition:
         return True
 
     def _reject(self, record: Record, bad: BadRecord) -> None:
-        call_id = (record.key or b"").decode(errors="replace")
-        live = self._calls.get(call_id)
-        if record.position.offset < (live.call.last_offset if live else self._ended.last_offset(call_id)):
-            # Read again: its dead-letter record was written before this state was stored.
+        if record.position.offset <= self._reported_offset:
             self._ledger.settle(record.position.offset)
             return
-        suspects = self._calls.values() if not record.key else [live] if live else []
-        if any(live.call.is_paused for live in suspects):  # the audio of a pause may hold a card number
+        if self._may_be_paused(record):  # the audio may hold a card number
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
         self._bad_in_a_row += 1
@@ -171,6 +174,12 @@ class Partition:
                 f"{self._bad_in_a_row} unreadable records in a row on {self.source.topic}/{self.source.partition}; "
                 f"the newest: {bad}. Check what the producers send, and input.format"
             )
+
+    def _may_be_paused(self, record: Record) -> bool:
+        """Whether a refused record may belong to a paused call."""
+        named = named_calls(record, input_format=self._settings.input.format)
+        paused = {live.call.id for live in self._calls.values() if live.call.is_paused} | self._ended.paused()
+        return bool(paused) if named is None else bool(paused & named)
 
     def _age(self, now_ms: float) -> list[Utterance]:
         """Close what is open in stalled streams, and end idle calls."""
@@ -296,3 +305,7 @@ class Partition:
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
     times = Times(item.decided_ms, item.known_ms, now_ms)
     return utterance_record(item.result, item.number, stamps, times)
+
+
+def _ended(call: Call) -> Ended:
+    return Ended(call.last_offset, call.seen_at_ms, call.is_paused)

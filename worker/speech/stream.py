@@ -7,22 +7,24 @@ it is a function of the records alone: chunk sizes, arrival times and restarts c
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
-from callmood.worker.speech.media_time import MediaTime, MediaTimeState
+from callmood.worker.speech.copies import TakenNumbers
+from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.order import Ready, StreamOrder
-from callmood.worker.speech.segment import Segmenter, SegmenterState
+from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.stream_state import StreamState
 
 
 class Heard(NamedTuple):
     """A released record, until no span can need its audio any more.
 
-    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held it: who
-    hears this record again must conceal the same again.
+    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held that audio: a
+    successor that takes this record again must conceal the same again.
     """
 
     seq: int
@@ -34,7 +36,7 @@ class Heard(NamedTuple):
 
 
 class ClosedSpan(NamedTuple):
-    """A span with its channel, and for how long another channel of the stream was voiced: the most of any one."""
+    """A span with its channel, and the longest time that another channel of the stream was voiced in it."""
 
     channel: int
     span: Span
@@ -43,45 +45,22 @@ class ClosedSpan(NamedTuple):
 
 @dataclass(slots=True)
 class Taken:
-    """What one record brought: spans in the order of their decision, and stretches without audio."""
+    """What one record closed: spans in the order of their decision, and stretches without audio."""
 
     spans: list[ClosedSpan] = field(default_factory=list)
     unheard: list[Unheard] = field(default_factory=list)
 
     def extend(self, other: "Taken") -> None:
-        """Add what came after it."""
+        """Add what was closed after it."""
         self.spans += other.spans
         self.unheard += other.unheard
-
-
-class StreamState(NamedTuple):
-    """All that a successor needs to go on with a stream; holds no audio.
-
-    `seq` is the first record to hear again, `format` is encoding, rate and roles.
-    """
-
-    time: MediaTimeState
-    seq: int
-    paused_at_ms: int | None
-    active_at_ms: int | None
-    newest_capture_ms: int
-    switch_seq: int
-    format: tuple[str, int, list[str]] | None
-    channels: list[SegmenterState]
-
-    @classmethod
-    def unpack(cls, fields: list[Any]) -> "StreamState":
-        """The state out of msgpack's lists."""
-        state = cls(*fields)
-        channels = [SegmenterState(*channel) for channel in state.channels]
-        return state._replace(time=MediaTimeState(*state.time), channels=channels)
 
 
 class Stream:
     """One media session.
 
     Args:
-        time: its position, and its place on the call's time line.
+        time: its position, also on the call's time line.
         segment: the rules of cutting.
         input_settings: how much disorder and loss is bridged.
     """
@@ -94,10 +73,13 @@ class Stream:
         self._segment = segment
         self._input = input_settings
         self._order = _order_of(input_settings, None)
+        self._numbers = TakenNumbers()
         self._format: AudioFormat | None = None
         self._channels: list[Segmenter] = []
         self.paused_at_ms: int | None = None
-        """Since when the producer has asked not to listen, on the call's time line."""
+        """The start of the pause on the call's time line."""
+        self._pause_left_ms: int | None = None
+        """Length of a pause that another stream has ended: this one goes on with its next record."""
         self._heard: deque[Heard] = deque()
         self._heard_from = 0
         self._newest_capture_ms = 0
@@ -116,10 +98,11 @@ class Stream:
         if self._format and chunk.format not in (None, self._format):
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
         pushed = self._order.push(chunk)
-        if pushed.duplicate and chunk.capture_ms > self._newest_capture_ms:
-            raise BadRecord(Reason.SEQ_BACKWARDS, "seq began again; a reconnect needs a new stream")
         if not pushed.duplicate:
             self._format = self._format or chunk.format
+            self._numbers.add(chunk)
+        elif chunk.capture_ms > self._newest_capture_ms and not self._numbers.is_copy(chunk):
+            raise BadRecord(Reason.SEQ_BACKWARDS, "seq started again: a reconnect needs a new stream")
         return self._apply_all(pushed.ready), pushed.duplicate
 
     def close(self, cut: Cut) -> Taken:
@@ -135,16 +118,58 @@ class Stream:
         self.active_at_ms = max(self.active_at_ms or 0, elapsed_ms)
 
     def let_go(self) -> None:
-        """After `close`: forget the pre-roll and the odd samples too, so that no record is held back."""
+        """After `close`: forget the pre-roll and the incomplete frame too, so that no record is needed again."""
         self._skip_to_position()
         self._heard.clear()
         self.active_at_ms = None
 
+    # -- pauses
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether the producer has paused the call."""
+        return self.paused_at_ms is not None and self._pause_left_ms is None
+
+    def begin_paused(self, paused_at_ms: int, media_ms: float) -> None:
+        """The stream's first record, at this media time, comes while its call is paused."""
+        self.paused_at_ms = min(paused_at_ms, self.time.offset_ms + round(media_ms))
+
+    def pause(self) -> Taken:
+        """Another stream has brought a `pause`. Records that waited were sent before it and are released."""
+        taken = self._apply_all(self._order.flush())
+        self._pause(taken)
+        return taken
+
+    def resume(self, paused_ms: int) -> Taken:
+        """Another stream has ended a pause of this length. Records that waited are part of it, and are released."""
+        taken = self._apply_all(self._order.flush())
+        if self.paused_at_ms is not None:
+            self._pause_left_ms = paused_ms
+        return taken
+
+    def _pause(self, taken: Taken) -> None:
+        if self.paused_at_ms is None:
+            taken.spans += self._close_channels(Cut.PAUSE)
+            self.paused_at_ms = self.time.call_position_ms
+        self._pause_left_ms = None
+
     def _end_pause(self) -> list[Unheard]:
+        """The pause ends here, or ended earlier: what follows that end is missing, if it cannot be concealed."""
         if self.paused_at_ms is None:
             return []
-        paused_at_ms, self.paused_at_ms = self.paused_at_ms, None
-        return [Unheard(paused_at_ms, self.time.call_position_ms, is_pause=True)]
+        start_ms, end_ms = self.paused_at_ms, self.time.call_position_ms
+        resumed_ms = end_ms if self._pause_left_ms is None else min(start_ms + self._pause_left_ms, end_ms)
+        self.paused_at_ms = None
+        self._pause_left_ms = None
+        if end_ms - resumed_ms <= self._input.conceal_ms:
+            return [Unheard(start_ms, end_ms, is_pause=True)]
+        return [Unheard(start_ms, resumed_ms, is_pause=True), Unheard(resumed_ms, end_ms, is_pause=False)]
+
+    def _go_on(self, taken: Taken) -> None:
+        """The first record after another stream has ended the pause: the stream is heard again."""
+        if self._pause_left_ms is not None:
+            taken.unheard += self._end_pause()
+            self._skip_to_position()
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
         taken = Taken()
@@ -162,12 +187,12 @@ class Stream:
                 self._media(ready, taken)
             case Event.GAP:
                 self._move_to(chunk, taken)
+                self._go_on(taken)
                 self._gap(chunk.discarded_ms, taken)
             case Event.PAUSE:
                 self._move_to(chunk, taken)
-                if self.paused_at_ms is None:
-                    taken.spans += self._close_channels(Cut.PAUSE)
-                    self.paused_at_ms = self.time.call_position_ms
+                self._go_on(taken)
+                self._pause(taken)
             case Event.RESUME:
                 self._resume(chunk, taken)
             case Event.END:
@@ -176,6 +201,7 @@ class Stream:
                 self.ended = True
             case Event.START:
                 self._move_to(chunk, taken)
+                self._go_on(taken)
         self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
         end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
         is_concealed = self._heard_from < self.time.sample - chunk.samples
@@ -190,6 +216,7 @@ class Stream:
             self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
         else:
             self._move_to(chunk, taken)
+        self._go_on(taken)
         if self.paused_at_ms is None:
             first, channel_of = self.time.sample, self.format.channel
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
@@ -199,10 +226,14 @@ class Stream:
         """The first audio: from here on the position counts samples."""
         audio, start_ms = self.format, self.time.call_position_ms
         self.time.begin(audio.rate_hz, chunk.media_ms)
-        self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
-        self._skip_to_position()
+        self._open_channels()
         if self.time.call_position_ms > start_ms and self.paused_at_ms is None:
             taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
+
+    def _open_channels(self) -> None:
+        audio = self.format
+        self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
+        self._skip_to_position()
 
     # -- media time
 
@@ -211,7 +242,7 @@ class Stream:
         self._gap(self.time.ahead_ms(chunk.media_ms), taken)
 
     def _gap(self, missing_ms: float, taken: Taken) -> None:
-        """Audio is missing: a little is heard as silence, more ends what is open."""
+        """Audio is missing: a short gap is concealed as silence, a longer one ends what is open."""
         if not missing_ms:
             return
         first, start_ms = self.time.sample, self.time.call_position_ms
@@ -238,7 +269,7 @@ class Stream:
         return self._closed(lambda _, channel: channel.close(cut))
 
     def _closed(self, hear: Callable[[int, Segmenter], list[Span]]) -> list[ClosedSpan]:
-        """What each channel closes when all do the same, in the one order that every chunking of the audio gives."""
+        """What each channel closes when all do the same, in an order that does not depend on the chunking."""
         spans = [(index, span) for index, channel in enumerate(self._channels) for span in hear(index, channel)]
         spans.sort(key=lambda closed: (closed[1].decided_sample, closed[0]))
         return [ClosedSpan(index, span, self._overlap_ms(index, span)) for index, span in spans]
@@ -261,17 +292,17 @@ class Stream:
 
     @property
     def next_seq(self) -> int:
-        """The first record whose turn has not come."""
+        """The first record that was not released."""
         return self._order.next_seq
 
     @property
     def format(self) -> AudioFormat:
-        """The format of the audio; only asked for once there is some."""
+        """The format of the audio; valid once there is some."""
         assert self._format is not None
         return self._format
 
     def sources(self, span: Span) -> list[Heard]:
-        """The records that hold the span, in media order; on the topic they may stand in another."""
+        """The records that hold the span, in media order; their order on the topic may differ."""
         start, end = span.start_sample, span.end_sample
         inside = [h for h in self._heard if max(start, h.first_sample) < min(end, h.end_sample)]
         return inside or [self._heard[-1]]  # all of it is concealed silence
@@ -279,7 +310,7 @@ class Stream:
     # -- durability
 
     def forget_covered(self) -> None:
-        """Drop records whose audio no later span can need; call once the facts of closed spans have been taken."""
+        """Drop records whose audio no later span can need; call it after `sources` of the closed spans."""
         needed_from = self.time.sample
         if self.paused_at_ms is None and self._channels:
             needed_from = min(channel.keep_from for channel in self._channels)
@@ -287,8 +318,13 @@ class Stream:
             self._heard.popleft()
 
     @property
+    def _is_let_go(self) -> bool:
+        """Whether new segmenters at this position would do all that the present ones can."""
+        return self.active_at_ms is None and all(c.next_sample == self.time.sample for c in self._channels)
+
+    @property
     def resume_seq(self) -> int:
-        """The first record that a successor must hear again."""
+        """The first record that a successor must take again."""
         return self._heard[0].seq if self._heard else self._order.next_seq
 
     def snapshot(self) -> StreamState:
@@ -298,11 +334,14 @@ class Stream:
             time=self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
             seq=self.resume_seq,
             paused_at_ms=self.paused_at_ms,
+            pause_left_ms=self._pause_left_ms,
             active_at_ms=self.active_at_ms,
             newest_capture_ms=self._newest_capture_ms,
             switch_seq=self._order.switch_seq,
+            checksums=self._numbers.save(),
+            started_again=self._numbers.started_again,
             format=(audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]) if audio else None,
-            channels=[channel.snapshot() for channel in self._channels],
+            channels=[] if self._is_let_go else [channel.snapshot() for channel in self._channels],
         )
 
     @classmethod
@@ -310,7 +349,9 @@ class Stream:
         """The stream as it was; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot.time), segment, input_settings)
         stream._order = _order_of(input_settings, snapshot.seq, snapshot.switch_seq)
+        stream._numbers = TakenNumbers(snapshot.checksums, started_again=snapshot.started_again)
         stream.paused_at_ms = snapshot.paused_at_ms
+        stream._pause_left_ms = snapshot.pause_left_ms
         stream.active_at_ms = snapshot.active_at_ms
         stream._newest_capture_ms = snapshot.newest_capture_ms
         if snapshot.format:
@@ -319,6 +360,8 @@ class Stream:
             stream._channels = [
                 Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot.channels
             ]
+            if stream.time.rate_hz and not stream._channels:
+                stream._open_channels()
         return stream
 
 

@@ -1,0 +1,49 @@
+"""Copies of records told from numbers that start again: both bring a `seq` that was taken before. Pure.
+
+A producer that retries, or a gateway that sends its buffer again, sends the same record twice; the copy may have a
+newer timestamp (LogAppendTime). A gateway that counts from 0 again without a new stream sends other audio under old
+numbers. The checksums of the first records, and of those at powers of two, tell the two apart: numbers that start again
+reach them one after the other. At most 60 checksums are kept.
+"""
+
+import zlib
+from collections.abc import Iterable
+
+from callmood.worker.records import Chunk
+
+_FIRST_RECORDS = 8
+
+
+class TakenNumbers:
+    """What one stream remembers of the records that it has taken.
+
+    Args:
+        checksums: by `seq`.
+        started_again: whether the newest numbers were old ones with other content.
+    """
+
+    def __init__(self, checksums: Iterable[tuple[int, int]] = (), *, started_again: bool = False) -> None:
+        self.started_again = started_again
+        self._checksums = dict(checksums)
+
+    def add(self, chunk: Chunk) -> None:
+        """A record with a new number was taken."""
+        self.started_again = False
+        if chunk.seq < _FIRST_RECORDS or chunk.seq & (chunk.seq - 1) == 0:
+            self._checksums.setdefault(chunk.seq, _checksum(chunk))
+
+    def is_copy(self, chunk: Chunk) -> bool:
+        """Whether a record with an old number is a copy, as far as the checksums show."""
+        known = self._checksums.get(chunk.seq)
+        if known is not None:
+            self.started_again = known != _checksum(chunk)
+        return not self.started_again
+
+    def save(self) -> list[tuple[int, int]]:
+        """The checksums to restore from."""
+        return list(self._checksums.items())
+
+
+def _checksum(chunk: Chunk) -> int:
+    facts = f"{chunk.event} {chunk.media_ms} {chunk.discarded_ms}"
+    return zlib.crc32(chunk.audio, zlib.crc32(facts.encode()))
