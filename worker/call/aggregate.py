@@ -1,8 +1,8 @@
 """The live aggregate of a call: utterances and life-cycle facts in, call/1 out. Pure.
 
-`fold` takes the results of a call in one order, that of their decision, which is the same for any chunking of the
-audio; so is everything here. A state is of about 1 kB plus the producer's attributes, however long the call. What each
-figure means is in docs/aggregates.md; the names are those of `callmood.schemas.call`.
+`fold` takes the results of a call in the order of their decision. That order is the same for any chunking of the audio,
+so everything here is. A state has about 1 kB plus the producer's attributes, however long the call. What each figure
+means is in docs/aggregates.md; the names are those of `callmood.schemas.call`.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ def fold(state: Aggregate, result: Result) -> Aggregate:
 
 
 def fold_pause(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
-    """Add a stretch that the producer kept from us; it is not silence."""
+    """Add a stretch that the producer paused; it is not silence."""
     return _changed(state, timeline=timeline.add_pause(state.timeline, start_ms, end_ms))
 
 

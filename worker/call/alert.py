@@ -37,11 +37,11 @@ class Measure(StrEnum):
     INTERRUPTIONS = "interruptions"
     """Interruptions by the role in the window."""
     SILENCE = "silence"
-    """Seconds in which nobody speaks. Judged once no utterance can fill the silence any more; each is an episode."""
+    """Seconds in which nobody speaks. A silence is judged once no utterance can fill it; each is an episode."""
 
 
 class Rule(BaseModel):
-    """One rule. `role` None means any; `window_s` and `min_labels` matter to measures that have a window or labels."""
+    """One rule. `role` None is any role; `window_s` and `min_labels` apply to measures that have a window or labels."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -257,7 +257,7 @@ _READ: Final[Mapping[Measure, Callable[[Rule, Memory, Timeline], list[_Reading]]
     Measure.INTERRUPTIONS: _interruptions,
     Measure.SILENCE: _silence,
 }
-_SAYS: Final = {
+_MESSAGES: Final = {
     Measure.NEGATIVITY: "{who} negative: {value:.1f} of 5 over the last {window_s:g} s",
     Measure.NEGATIVE_RUN: "{who} negative {value:.0f} times in a row",
     Measure.INTERRUPTIONS: "{value:.0f} interruptions by {who} in the last {window_s:g} s",
@@ -282,5 +282,5 @@ def _alert(rule: Rule, reading: _Reading, episode: int, call: Aggregate, result:
         "raised_ms": reading.at_ms,
         "raised_at_ms": call.started_at_ms + reading.at_ms,
         "utterance_id": None if is_silence or result is None else result.utterance.id,
-        "message": _SAYS[rule.measure].format(who=who, value=reading.value, window_s=rule.window_s),
+        "message": _MESSAGES[rule.measure].format(who=who, value=reading.value, window_s=rule.window_s),
     }

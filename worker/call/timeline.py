@@ -27,7 +27,7 @@ LONG_SILENCE_MS: Final = 5_000
 _PAUSE: Final = "pause"
 _GAP: Final = "gap"
 _NO_AUDIO: Final = (_PAUSE, _GAP)
-_CANNOT_INTERRUPT: Final = (*_NO_AUDIO, Role.IVR.value, Role.MIXED.value)
+_UNINTERRUPTED: Final = (*_NO_AUDIO, Role.IVR.value, Role.MIXED.value)
 _MAX_OPEN_TURNS: Final = 96
 _MAX_SILENCES: Final = 8
 
@@ -92,7 +92,7 @@ def add_speech(timeline: Timeline, role: Role, speaker: str, start_ms: int, end_
 
 
 def add_pause(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
-    """Add a stretch that the producer kept from us: neither speech nor silence."""
+    """Add a stretch that the producer paused: neither speech nor silence."""
     return _add(timeline, Turn(start_ms, end_ms, _PAUSE, ""))
 
 
@@ -215,18 +215,18 @@ def _count(
         for later in islice(turns, index + 1, None):
             if later.start_ms > last_start_ms:
                 break  # turns are in order of their starts: all that follow begin too late as well
-            both_ms = min(first.end_ms, later.end_ms) - later.start_ms
-            if both_ms >= INTERRUPTION_MS and min(first.end_ms, later.end_ms) < ended_before_ms and _may(first, later):
+            end_ms = min(first.end_ms, later.end_ms)
+            both_ms = end_ms - later.start_ms
+            if end_ms < ended_before_ms and both_ms >= INTERRUPTION_MS and _can_interrupt(later, first):
                 counted = total.get(later.kind, Interruptions())
                 total[later.kind] = Interruptions(counted.count + 1, counted.total_ms + both_ms)
     return total
 
 
-def _may(first: Turn, later: Turn) -> bool:
-    """Whether the speaker of `later` can interrupt that of `first`."""
+def _can_interrupt(later: Turn, first: Turn) -> bool:
     return (
         first.start_ms != later.start_ms
         and first.speaker != later.speaker
-        and first.kind not in _CANNOT_INTERRUPT
-        and later.kind not in _CANNOT_INTERRUPT
+        and first.kind not in _UNINTERRUPTED
+        and later.kind not in _UNINTERRUPTED
     )
