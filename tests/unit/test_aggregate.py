@@ -173,6 +173,18 @@ def test_risk_falls_once_the_customer_is_calm_again():
     )
 
 
+def test_of_two_roles_with_emotion_the_worse_one_is_the_risk():
+    """A second role that is happy does not hide the first one's anger."""
+    angry = [_result(Role.CUSTOMER, n * 10_000, n * 10_000 + 4_000, Emotion.ANGER) for n in range(5)]
+    happy = [_result(Role.MIXED, n * 10_000 + 5_000, n * 10_000 + 9_000, Emotion.HAPPINESS) for n in range(5)]
+    alone, together = (
+        aggregate.risk(aggregate.summary(_call(*results), policy=_POLICY, model=_MODEL))
+        for results in (angry, sorted(angry + happy, key=lambda result: result.utterance.start_ms))
+    )
+    assert together == pytest.approx(alone, abs=0.01)
+    assert together > 0.7
+
+
 @pytest.mark.parametrize("role", [Role.AGENT, Role.IVR])
 def test_silence_and_interruptions_alone_stay_a_small_risk(role):
     """Signs without emotion reach at most their own weights."""

@@ -35,6 +35,8 @@ def test_half_a_second_is_an_interruption():
     """The shortest interruption is 500 ms long."""
     line = _line((Role.AGENT, 4_000, 4_500), (Role.CUSTOMER, 0, 6_000))
     assert timeline.interruptions(line) == {"agent": Interruptions(1, 500)}
+    line = _line((Role.CUSTOMER, 0, 4_500), (Role.AGENT, 4_000, 6_000))
+    assert timeline.interruptions(line) == {"agent": Interruptions(1, 500)}
 
 
 def test_a_forced_split_is_no_new_turn():
@@ -86,6 +88,18 @@ def test_a_silence_is_known_once_nothing_can_fill_it():
     assert _silences(line) == []
     line = timeline.add_speech(line, Role.CUSTOMER, "0/customer", 3_000, 12_500)
     assert _silences(timeline.finish(line, 12_500)) == []
+
+
+def test_the_newest_long_silences_are_remembered():
+    """Silences of 5 s and more, and of those the newest eight."""
+    turns = [(Role.AGENT, at_ms, at_ms + 1_000) for at_ms in range(0, 60_000, 6_000)]
+    line = timeline.finish(_line(*turns), 58_000)
+    assert _silences(line) == [(at_ms + 1_000, at_ms + 6_000) for at_ms in range(6_000, 54_000, 6_000)]
+
+
+def test_a_call_does_not_end_before_its_newest_utterance():
+    """An end that is given too early is moved to the end of what was said."""
+    assert timeline.figures(timeline.finish(_line((Role.AGENT, 0, 9_000)), 4_000)).at_ms == 9_000
 
 
 def test_a_silence_in_two_by_a_pause_is_two():

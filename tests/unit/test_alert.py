@@ -166,6 +166,13 @@ def test_each_long_silence_is_an_episode():
     ]
 
 
+def test_a_silence_is_too_long_once_it_reaches_the_limit():
+    """A silence of exactly `raise_at` raises its alert, one of a millisecond less does not."""
+    said = [_result(Role.AGENT, 0, 1_000)]
+    assert [one.value for one in _judge([_SILENCE], said, end_ms=21_000)] == [20.0]
+    assert _judge([_SILENCE], said, end_ms=20_999) == []
+
+
 def test_the_cool_down_delays_the_alert_of_a_silence_that_outlasts_it():
     """Of two silences close to each other, the second is raised once the cool-down is over, if it still lasts."""
     said = [_result(Role.AGENT, start_ms, start_ms + 1_000) for start_ms in (0, 25_000, 150_000)]
@@ -203,6 +210,20 @@ def test_interruptions_are_counted_in_their_window():
     assert _judge([_INTERRUPTIONS], far) == []
     agents = _INTERRUPTIONS.model_copy(update={"role": Role.AGENT})
     assert _judge([agents], near) == []
+
+
+def test_an_interruption_counts_to_the_end_of_its_window():
+    """Two interruptions count together if the second becomes known within the window after the first."""
+    first = [_result(Role.AGENT, 0, 5_000), _result(Role.CUSTOMER, 3_000, 8_000)]
+    for end_ms, alerts in ((38_000, 1), (38_001, 0)):
+        second = [_result(Role.CUSTOMER, 34_000, 36_000), _result(Role.AGENT, 35_000, end_ms)]
+        assert len(_judge([_INTERRUPTIONS], first + second)) == alerts
+
+
+def test_the_newest_labels_are_remembered():
+    """After more labels than are remembered, a run of negative ones still raises an alert."""
+    (raised,) = _judge([_RUN], _customer(*[_N] * 70, _A, _A, _A))
+    assert (raised.value, raised.since_ms) == (3.0, 700_000)
 
 
 def test_the_newest_interruptions_are_remembered():
