@@ -50,5 +50,5 @@ def configure(settings: LogSettings, *, process: str) -> None:
 
 
 def call_hash(call_id: str) -> str:
-    """A call id as it may stand in a log: the same call has the same hash."""
+    """A hash of a call id, for logs: ids may be telephone numbers. The same call has the same hash."""
     return hashlib.blake2b(call_id.encode(), digest_size=6).hexdigest()

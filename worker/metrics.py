@@ -11,45 +11,53 @@ _LATENCY_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 RECORDS = Counter("callmood_records", "Kafka records read.", ["topic"])
 RECORD_BYTES = Counter("callmood_record_bytes", "Bytes of record values read.", ["topic"])
 RECORDS_SKIPPED = Counter(
-    "callmood_records_skipped", "Records with nothing new: duplicates, late ones of ended calls.", ["why"]
+    "callmood_records_skipped",
+    "Records that change nothing, by reason: duplicates, late records of ended calls.",
+    ["why"],
 )
 RECORDS_LOST = Counter("callmood_records_lost", "Records that retention deleted before they were read.")
 DEAD_LETTERS = Counter("callmood_dead_letters", "Records sent to the dead-letter topic, by reason code.", ["reason"])
 UTTERANCES = Counter(
-    "callmood_utterances", "Utterances committed, by role and label (or why there is none).", ["role", "label"]
+    "callmood_utterances",
+    "Utterances committed, by role and by label, or by the reason for having none.",
+    ["role", "label"],
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
-CALLS_ENDED = Counter("callmood_calls_ended", "Calls that are over, by reason.", ["reason"])
+CALLS_ENDED = Counter("callmood_calls_ended", "Calls that ended, by reason.", ["reason"])
 SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id is on two partitions of this worker.")
-REBALANCES = Counter("callmood_rebalances", "Changes of this worker's partitions by the consumer group.")
+REBALANCES = Counter("callmood_rebalances", "Rebalances that changed this worker's partitions.")
 COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
-STORE_ERRORS = Counter("callmood_store_errors", "Commits or restores that the store did not answer; they are repeated.")
+STORE_ERRORS = Counter(
+    "callmood_store_errors", "Commits and restores that failed because the store was not available; they are repeated."
+)
 LATENCY = Histogram(
-    "callmood_latency_seconds", "Capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
+    "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
 )
 COMMIT_SECONDS = Histogram("callmood_commit_seconds", "Duration of a commit round.", buckets=_LATENCY_S)
 VAD_FALLBACKS = Counter(
     "callmood_vad_restarts", "Channels that resumed with a fresh VAD because their snapshot was of another build."
 )
 
-LIVE_CALLS = Gauge("callmood_live_calls", "Calls that are not over.", multiprocess_mode="livesum")
+LIVE_CALLS = Gauge("callmood_live_calls", "Calls that have not ended.", multiprocess_mode="livesum")
 PARTITIONS = Gauge("callmood_partitions", "Partitions assigned.", multiprocess_mode="livesum")
-IN_FLIGHT = Gauge("callmood_in_flight_utterances", "Utterances whose emotion is awaited.", multiprocess_mode="livesum")
+IN_FLIGHT = Gauge("callmood_in_flight_utterances", "Utterances that wait for the model.", multiprocess_mode="livesum")
 PAUSED = Gauge(
     "callmood_paused",
-    "1 while partitions are paused because results or the store are slow.",
+    "1 while reading is paused because the model or the store is slow.",
     multiprocess_mode="livemax",
 )
 OPEN_RECORDS = Gauge(
-    "callmood_watermark_lag_records", "Records read that a successor would read again.", multiprocess_mode="livemax"
+    "callmood_watermark_lag_records",
+    "Records read that a new owner would have to read again.",
+    multiprocess_mode="livemax",
 )
 AUDIO_AGE = Gauge(
     "callmood_oldest_unprocessed_audio_seconds",
-    "Age of the oldest audio read that is not in a durable result or state.",
+    "Age of the oldest audio that was read and is not yet in a stored result or state.",
     multiprocess_mode="livemax",
 )
 RECORD_LAG = Gauge(
-    "callmood_unread_records", "Records on the assigned partitions not read yet.", multiprocess_mode="livesum"
+    "callmood_unread_records", "Records on the assigned partitions that are not read yet.", multiprocess_mode="livesum"
 )
 HELD_PARTITIONS = Gauge(
     "callmood_held_partitions",
@@ -58,16 +66,16 @@ HELD_PARTITIONS = Gauge(
 )
 PROJECTION_LAG = Gauge(
     "callmood_unprojected_records",
-    "Records on the output topics that Redis does not hold yet.",
+    "Records on the output topics that are not yet in Redis.",
     multiprocess_mode="livesum",
 )
 BATCH_PADDING = Gauge(
     "callmood_batch_padding_share",
-    "Share of padding in what the model computed lately; 0 where batches are packed.",
+    "Share of padding in recent batches; 0 if batches are packed.",
     multiprocess_mode="livemax",
 )
 RECHECKED = Gauge(
     "callmood_rechecked_share",
-    "Share of utterances lately computed again in float32, because rounding may have decided their label.",
+    "Share of recent utterances computed again in float32 because rounding might have decided their label.",
     multiprocess_mode="livemax",
 )

@@ -29,138 +29,182 @@ class _Group(BaseModel):
 class KafkaSettings(_Group):
     """Connection to Kafka and the names of the topics."""
 
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="host:port, comma-separated")
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers as host:port, comma-separated")
     group_id: str = Field("callmood", description="consumer group of the workers")
-    audio_topic: str = Field("callmood.audio", description="input topic, schema callmood.audio/1")
-    dead_letter_topic: str = Field("callmood.dead-letter", description="where unreadable records go")
-    utterance_topic: str = Field("callmood.utterances", description="output=kafka: utterance/1, one per utterance")
-    call_topic: str = Field("callmood.calls", description="output=kafka: call/1, the newest per call; compacted")
-    alert_topic: str = Field("callmood.alerts", description="output=kafka: alert/1")
-    state_topic: str = Field("callmood.states", description="output=kafka: the workers' own call states; compacted")
-    start: Literal["earliest", "latest"] = Field("earliest", description="where a partition without a position starts")
+    audio_topic: str = Field("callmood.audio", description="input topic (audio/1)")
+    dead_letter_topic: str = Field(
+        "callmood.dead-letter", description="topic for records that break the contract (dead_letter/1)"
+    )
+    utterance_topic: str = Field("callmood.utterances", description="output=kafka: topic of utterances (utterance/1)")
+    call_topic: str = Field("callmood.calls", description="output=kafka: topic of call aggregates (call/1); compacted")
+    alert_topic: str = Field("callmood.alerts", description="output=kafka: topic of alerts (alert/1)")
+    state_topic: str = Field("callmood.states", description="output=kafka: topic of call states; must be compacted")
+    start: Literal["earliest", "latest"] = Field(
+        "earliest", description="where to start in a partition without a stored position"
+    )
     assignor: Literal["cooperative-sticky", "sticky", "range"] = Field(
         "cooperative-sticky",
-        description="how partitions are shared; the others are eager: all stop while it is settled",
+        description="how the group shares partitions; with sticky and range, all workers stop during a rebalance",
     )
     membership: Literal["dynamic", "static"] = Field(
-        "dynamic", description="static: a restart keeps its partitions; needs stable host names, not for autoscaling"
+        "dynamic",
+        description="static: a worker keeps its partitions during a restart; needs stable host names, no autoscaling",
     )
-    session_timeout_ms: Positive = Field(15_000, description="silence after which a worker's calls go to others")
-    max_poll_interval_ms: Positive = Field(60_000, description="longest pause between two polls")
-    request_timeout_ms: Positive = Field(15_000, description="limit of one request")
-    max_poll_records: Positive = Field(2_000, description="records per poll")
+    session_timeout_ms: Positive = Field(
+        15_000, description="time without a heartbeat after which other workers take over, ms"
+    )
+    max_poll_interval_ms: Positive = Field(
+        60_000, description="longest time between two polls, ms; at least session_timeout_ms"
+    )
+    request_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(15_000, description="time limit of one request, ms")
+    max_poll_records: Positive = Field(2_000, description="most records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="how the connection is secured"
+        "PLAINTEXT", description="security protocol"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="how we log in, with a SASL protocol"
+        None, description="SASL mechanism"
     )
-    sasl_username: str | None = Field(None, description="who we are, with SASL")
-    sasl_password: SecretStr | None = Field(None, description="our secret, with SASL")
-    sasl_password_file: Path | None = Field(None, description="file with our secret instead, read at every login")
-    sasl_token_file: Path | None = Field(None, description="OAUTHBEARER: file with our token, read at every login")
-    ssl_ca_file: Path | None = Field(None, description="PEM bundle of trusted authorities")
+    sasl_username: str | None = Field(None, description="SASL user name")
+    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    sasl_password_file: Path | None = Field(
+        None, description="file with the SASL password, read at every login; instead of sasl_password"
+    )
+    sasl_token_file: Path | None = Field(None, description="OAUTHBEARER: file with the token, read at every login")
+    ssl_ca_file: Path | None = Field(None, description="PEM file of trusted CA certificates")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate")
     ssl_key_file: Path | None = Field(None, description="PEM client key")
 
     @model_validator(mode="after")
+    def _topics_differ(self) -> "KafkaSettings":
+        names: dict[str, str] = {}
+        for field in type(self).model_fields:
+            if field.endswith("_topic"):
+                other = names.setdefault(getattr(self, field), field)
+                if other != field:
+                    raise ValueError(f"{other} and {field} are both {getattr(self, field)!r}: each needs its own topic")
+        return self
+
+    @model_validator(mode="after")
+    def _polls_within_a_session(self) -> "KafkaSettings":
+        if self.max_poll_interval_ms < self.session_timeout_ms:
+            raise ValueError(
+                f"max_poll_interval_ms {self.max_poll_interval_ms} is below session_timeout_ms "
+                f"{self.session_timeout_ms}: raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_login(self) -> "KafkaSettings":
         if self.sasl_password and self.sasl_password_file:
-            raise ValueError("sasl_password and sasl_password_file exclude each other")
+            raise ValueError("both sasl_password and sasl_password_file are set: use one")
         if self.security_protocol.startswith("SASL") and self.sasl_mechanism is None:
-            raise ValueError("with security_protocol SASL_…, sasl_mechanism says how to log in")
+            raise ValueError("security_protocol SASL_… needs sasl_mechanism")
         if self.sasl_mechanism == "OAUTHBEARER" and self.sasl_token_file is None:
             raise ValueError("sasl_mechanism OAUTHBEARER needs sasl_token_file")
         return self
 
 
 class RedisSettings(_Group):
-    """Connection to Redis (or Valkey) and how long results live there."""
+    """Connection to Redis (or Valkey), and lifetimes of results."""
 
-    url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// address")
-    username: str | None = Field(None, description="who we are, with password_file; else the url says it")
-    password_file: Path | None = Field(None, description="file with our secret, read at every connection")
-    ssl_ca_file: Path | None = Field(None, description="PEM bundle of trusted authorities, with rediss://")
+    url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// URL")
+    username: str | None = Field(None, description="user name, with password_file; otherwise it is in the url")
+    password_file: Path | None = Field(None, description="file with the password, read for every connection")
+    ssl_ca_file: Path | None = Field(None, description="PEM file of trusted CA certificates, with rediss://")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate, with rediss://")
     ssl_key_file: Path | None = Field(None, description="PEM client key, with rediss://")
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
     )
-    sentinel_master: str = Field("mymaster", description="what the Sentinels call our servers")
-    sentinel_username: str | None = Field(None, description="who we are to the Sentinels, if they ask")
-    sentinel_password: SecretStr | None = Field(None, description="our secret for the Sentinels, if they ask")
+    sentinel_master: str = Field("mymaster", description="service name in Sentinel")
+    sentinel_username: str | None = Field(None, description="user name for Sentinel")
+    sentinel_password: SecretStr | None = Field(None, description="password for Sentinel")
     cluster: bool = Field(False, description="the url is a node of a Redis Cluster")
-    prefix: str = Field("callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="first word of every key, in braces")
-    timeout_s: PositiveFloat = Field(2.0, description="limit of one command")
-    call_ttl_s: Positive = Field(14_400, description="life of a live call's keys after their last change")
-    ended_ttl_s: Positive = Field(3_600, description="life of a call's keys after its end")
-    state_ttl_s: Positive = Field(604_800, description="life of positions and call states after their last change")
-    firehose_length: Positive = Field(100_000, description="entries kept in the utterance and alert streams, about")
+    prefix: str = Field("callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every key, in braces")
+    timeout_s: PositiveFloat = Field(2.0, description="time limit of one command, s")
+    call_ttl_s: Positive = Field(14_400, description="lifetime of a live call's keys after their last change, s")
+    ended_ttl_s: Positive = Field(3_600, description="lifetime of a call's keys after its end, s")
+    state_ttl_s: Positive = Field(
+        604_800, description="lifetime of positions and call states after their last change, s"
+    )
+    firehose_length: Positive = Field(
+        100_000, description="approximate number of entries in the streams of all utterances and of all alerts"
+    )
 
     @model_validator(mode="after")
     def _one_kind(self) -> "RedisSettings":
         if self.cluster and self.sentinels:
-            raise ValueError("cluster and sentinels exclude each other: a cluster needs no Sentinel")
+            raise ValueError("both cluster and sentinels are set: use one")
         url = self.url.get_secret_value()
         if self.password_file and "@" in url:
-            raise ValueError("a url with a user or a password and password_file exclude each other")
+            raise ValueError("both password_file and a url with a user or a password are set: use one")
         if (self.ssl_ca_file or self.ssl_cert_file or self.ssl_key_file) and not url.startswith("rediss://"):
-            raise ValueError("the ssl_ files are of no use without a rediss:// url")
+            raise ValueError("the ssl_ files need a rediss:// url")
         return self
 
 
 class InputSettings(_Group):
-    """What may stand on the audio topic."""
+    """Records on the audio topic."""
 
-    format: Literal["headers", "json", "twilio"] = Field("headers", description="shape of the records")
-    reorder_records: Annotated[int, Field(ge=0, le=256)] = Field(16, description="records held for a missing one")
-    reorder_ms: Positive = Field(2_000, description="audio held for a missing record")
-    max_record_ms: Positive = Field(5_000, description="longest audio in one record")
-    conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence")
-    max_consecutive_bad: Positive = Field(1_000, description="bad records in a row that stop the worker")
+    format: Literal["headers", "json", "twilio"] = Field("headers", description="format of the records")
+    reorder_records: Annotated[int, Field(ge=0, le=256)] = Field(
+        16, description="most records held back while one is missing"
+    )
+    reorder_ms: Positive = Field(2_000, description="most audio held back while a record is missing, ms")
+    max_record_ms: Positive = Field(5_000, description="most audio in one record, ms")
+    conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence, ms")
+    max_consecutive_bad: Positive = Field(1_000, description="number of consecutive bad records that stops the worker")
 
 
 class SegmentSettings(_Group):
-    """How speech is cut into utterances; all times are media time."""
+    """How speech is split into utterances. All times are media time."""
 
     vad_mode: Literal[0, 1, 2, 3] = Field(2, description="WebRTC VAD aggressiveness")
-    open_window_ms: Positive = Field(200, description="window that decides that speech began")
-    open_ratio: Annotated[float, Field(gt=0, le=1)] = Field(0.6, description="voiced share of the window that opens")
-    close_window_ms: Positive = Field(500, description="window that decides that speech ended")
+    open_window_ms: Positive = Field(200, description="window in which the start of speech is detected, ms")
+    open_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.6, description="voiced share of the window that starts an utterance"
+    )
+    close_window_ms: Positive = Field(500, description="window in which the end of speech is detected, ms")
     close_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.9, description="unvoiced share of the window that closes"
+        0.9, description="unvoiced share of the window that ends an utterance"
     )
-    padding_ms: Annotated[int, Field(ge=0)] = Field(140, description="audio kept around the voiced part")
-    min_utterance_ms: Positive = Field(250, description="shorter voiced spans are dropped")
+    padding_ms: Annotated[int, Field(ge=0)] = Field(140, description="audio kept before and after the voiced part, ms")
+    min_utterance_ms: Positive = Field(250, description="shorter voiced spans are dropped, ms")
     max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
-        15.0, description="longest utterance; longer speech splits"
+        15.0, description="longest utterance, s; longer speech is split"
     )
-    split_search_s: PositiveFloat = Field(3.0, description="the split is at the quietest point of these last seconds")
+    split_search_s: PositiveFloat = Field(
+        3.0, description="longer speech is split at the quietest point of these last seconds"
+    )
 
 
 class CallSettings(_Group):
-    """Life of a call."""
+    """End of a call."""
 
-    idle_s: Positive = Field(600, description="record time without a record after which a call has ended")
-    ended_memory_s: Positive = Field(600, description="record time for which an ended call's late records are known")
+    idle_s: Positive = Field(
+        600, description="time without a record after which a call has ended, s of record timestamps"
+    )
+    ended_memory_s: Positive = Field(
+        600, description="time for which late records of an ended call are recognised, s of record timestamps"
+    )
 
 
 class AlertSettings(_Group):
-    """When to call a person."""
+    """Alert rules."""
 
-    rules_file: Path | None = Field(None, description="TOML file with the rules; without one the default rules apply")
+    rules_file: Path | None = Field(None, description="TOML file with alert rules; default: the built-in rules")
 
 
 class PolicySettings(_Group):
     """Whose emotion may be inferred (EU AI Act, Art. 5(1)(f)): customers, by default."""
 
     emotion_roles: Annotated[tuple[Role, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (Role.CUSTOMER,), description="roles whose speech the model may hear, comma-separated"
+        (Role.CUSTOMER,), description="roles whose speech the model analyses, comma-separated"
     )
-    legal_basis: str | None = Field(
+    legal_basis: Annotated[str, Field(max_length=1024)] | None = Field(
         None, description="written reason; required if emotion_roles has `agent`, `mixed` or `unknown`"
     )
-    require_notice: bool = Field(False, description="no emotion unless the call says that notice was given")
+    require_notice: bool = Field(False, description="infer emotion only for calls with `notice=given`")
 
     @model_validator(mode="after")
     def _agents_need_a_basis(self) -> "PolicySettings":
@@ -174,7 +218,7 @@ class PolicySettings(_Group):
 
 
 class ModelSettings(_Group):
-    """The model and how it is run."""
+    """The model and how it runs."""
 
     path: str = Field(
         "demo-tiny",
@@ -192,18 +236,21 @@ class ModelSettings(_Group):
         "default: 0.03 on a CPU, none on a GPU",
     )
     packed: Literal["auto", "on", "off"] = Field(
-        "auto", description="compute without padding; auto: on a CPU. off: padded batches, the reference"
+        "auto", description="compute without padding; auto: on a CPU; off: padded batches, the reference"
     )
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="share of the GPU's memory that this process may take; for GPUs that others use too"
+        1.0, description="largest share of the GPU's memory for this process; below 1 for shared GPUs"
     )
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0 leaves the choice to torch")
-    batch_seconds: PositiveFloat = Field(60.0, description="padded seconds of audio per batch, at most")
+    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: chosen by torch")
+    batch_seconds: PositiveFloat = Field(60.0, description="most audio per batch, padding included, s")
     batch_ms: PositiveFloat = Field(
-        500.0, description="longest run of a batch, as learned from those before it; keeps the delay low on a CPU"
+        500.0,
+        description="target for the longest run of a batch, ms, from earlier batches; keeps the delay low on a CPU",
     )
-    max_wait_ms: Annotated[float, Field(ge=0)] = Field(20.0, description="longest wait for company in a batch")
-    max_in_flight: Positive = Field(512, description="utterances in flight at which partitions pause")
+    max_wait_ms: Annotated[float, Field(ge=0)] = Field(
+        20.0, description="longest time an utterance waits for others in its batch, ms"
+    )
+    max_in_flight: Positive = Field(512, description="number of utterances in flight at which reading pauses")
 
 
 class WorkerSettings(_Group):
@@ -212,29 +259,29 @@ class WorkerSettings(_Group):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.-]+$",
-        description="who this worker is to Kafka, the same after a restart; default: the host",
+        description="name of this worker, the same after a restart; default: the host name",
     )
 
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="ingest processes, one consumer each; more than the cores is of no use"
+        1, description="ingest processes, one consumer each; more than the number of cores does not help"
     )
     output: Literal["redis", "kafka", "both"] = Field(
-        "redis", description="where results are committed; both: in Kafka, and projected into Redis from there"
+        "redis", description="where results are committed; both: to Kafka, and from there copied to Redis"
     )
-    commit_interval_ms: Positive = Field(250, description="time between two commits of a partition")
-    state_interval_ms: Positive = Field(
-        2_000, description="audio a call may hold back before its state is saved anyway"
-    )
-    drain_timeout_s: PositiveFloat = Field(20.0, description="budget of SIGTERM")
+    commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
+    state_interval_ms: Positive = Field(2_000, description="most audio of a call between two saved states, ms")
+    drain_timeout_s: PositiveFloat = Field(20.0, description="time to drain after SIGTERM, s")
     health_host: str = Field("0.0.0.0", description="address of /livez, /readyz, /metrics")  # noqa: S104 - for probes
-    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(8080, description="0 picks a free port")
+    health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        8080, description="port of /livez, /readyz, /metrics; 0: a free port"
+    )
     stall_s: PositiveFloat = Field(60.0, description="no progress for this long makes /livez fail")
 
 
 class LogSettings(_Group):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level that is shown")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level")
     format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
 
 
@@ -244,7 +291,7 @@ class TraceSettings(_Group):
     endpoint: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="OTLP/HTTP collector for OpenTelemetry traces, such as http://collector:4318; none: no traces",
+        description="OTLP/HTTP collector for OpenTelemetry traces, for example http://collector:4318; unset: no traces",
     )
 
 
@@ -297,6 +344,6 @@ def _in_words(error: ValidationError | SettingsError) -> str:
         return str(error)
     return "; ".join(
         f"{PREFIX}{'__'.join(str(part).upper() for part in problem['loc'])}: "
-        f"{'there is no such setting' if problem['type'] == 'extra_forbidden' else problem['msg']}"
+        f"{'unknown setting' if problem['type'] == 'extra_forbidden' else problem['msg'].removeprefix('Value error, ')}"
         for problem in error.errors()
     )

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 import redis
-from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from callmood import schemas
@@ -115,7 +115,9 @@ MISTAKES = {
         "127.0.0.1:9",
     ),
     "no redis": ({"redis__url": "redis://127.0.0.1:9/0"}, 75, "redis", "does not answer"),
-    "wrong password": ({"redis__url": "redis://nobody:wrong@{redis}"}, 2, "redis", "Redis refuses us"),
+    "wrong password": ({"redis__url": "redis://nobody:wrong@{redis}"}, 2, "redis", "Redis refuses this user"),
+    "http instead of redis": ({"redis__url": "http://127.0.0.1:6379"}, 2, "redis", "CALLMOOD_REDIS__URL"),
+    "no such database": ({"redis__url": "redis://{redis}/99"}, 2, "redis", "CALLMOOD_REDIS__URL"),
     "no model": ({"model__path": "nowhere"}, 2, "model", "no such folder"),
     "no gpu": ({"model__device": "cuda"}, 2, "model", "finds no GPU"),
 }
@@ -125,7 +127,7 @@ MISTAKES = {
 def test_what_is_wrong_is_one_line_within_half_a_minute(set_up, stack, mistake):
     """Each mistake is named where it is, in one line, with the exit code of a worker that meets it."""
     changes, code, what, says = MISTAKES[mistake]
-    address = stack.redis_url.partition("://")[2]
+    address = stack.redis_url.partition("://")[2].partition("/")[0]
     set_up(**{key: value.replace("{redis}", address) for key, value in changes.items()})
     # A process of its own, as it is used: kafka-python leaves sockets of failed connections behind.
     command = [sys.executable, "-m", "callmood", "check", what]
@@ -148,6 +150,34 @@ def test_partitions_that_do_not_match_are_refused(set_up, stack, capsys):
     code, said = check(capsys, "kafka")
     assert code == 2
     assert f"{name}-utterances' has 1 partitions and '{name}-audio' has 2" in said["kafka"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "policy", "says"),
+    [("states", "delete", "set cleanup.policy=compact"), ("dead", "compact", "set cleanup.policy=delete")],
+)
+def test_a_topic_that_would_lose_records_is_refused(set_up, stack, capsys, kind, policy, says):
+    """States that are not compacted, and dead-letter records that are, are named with what to set."""
+    name = set_up(worker__output="kafka")
+    stack.create_topic(f"{name}-{kind}", 1, {"cleanup.policy": policy})
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    capsys.readouterr()
+    code, said = check(capsys, "kafka")
+    assert code == 2
+    assert f"'{name}-{kind}' has cleanup.policy={policy}" in said["kafka"]
+    assert says in said["kafka"]
+
+
+def test_a_missing_codec_is_named(set_up, capsys, monkeypatch):
+    """An installation that cannot read every codec of Kafka says which."""
+    set_up()
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    capsys.readouterr()
+    assert check(capsys, "kafka")[0] == 0
+    monkeypatch.setattr(codec, "has_snappy", lambda: False)
+    code, said = check(capsys, "kafka")
+    assert code == 2
+    assert "snappy" in said["kafka"]
 
 
 def test_the_worker_s_user_of_the_catalogue_may_do_what_is_tried(set_up, stack, redis_prefix, capsys):

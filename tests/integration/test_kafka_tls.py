@@ -80,4 +80,4 @@ def test_a_missing_file_is_named(show, capsys, monkeypatch):
     show("worker")
     monkeypatch.setenv("CALLMOOD_KAFKA__SSL_KEY_FILE", str(Path("nowhere.key")))
     assert main(["check", "kafka"]) == 2
-    assert "CALLMOOD_KAFKA__SSL_KEY_FILE: there is no file nowhere.key" in capsys.readouterr().out
+    assert "CALLMOOD_KAFKA__SSL_KEY_FILE: file nowhere.key does not exist" in capsys.readouterr().out

@@ -121,7 +121,7 @@ def test_settings_that_cannot_work_end_the_worker(pipeline):
     wrong = {
         "kafka__audio_topic": ("no-such-topic", "does not exist", "CALLMOOD_KAFKA__AUDIO_TOPIC"),
         "redis__url": (
-            pipeline.redis_url.replace("redis://", "redis://nobody:wrong@"), "Redis refuses us", "CALLMOOD_REDIS__URL"
+            pipeline.redis_url.replace("redis://", "redis://nobody:wrong@"), "Redis refuses", "CALLMOOD_REDIS__URL"
         ),
         "model__path": ("no-such-model", "no-such-model", ""),
     }  # fmt: skip

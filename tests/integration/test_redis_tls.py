@@ -97,7 +97,7 @@ def test_a_password_in_a_file_is_the_right_one_or_refused(login, tmp_path):
     (tmp_path / "password").write_text("secret-but-wrong")
     code, line = check(login())
     assert (code, line.count("\n")) == (2, 1), line
-    assert "Redis refuses us" in line
+    assert "Redis refuses this user" in line
     assert "secret-but-wrong" not in line
 
 
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_there_is_named(login, tmp_path):
     (tmp_path / "password").write_text("\n")
     assert "CALLMOOD_REDIS__PASSWORD_FILE" in check(login())[1]
     code, line = check(login() | {"redis__ssl_key_file": "nowhere.key"})
-    assert (code, "CALLMOOD_REDIS__SSL_KEY_FILE: there is no file nowhere.key" in line) == (2, True), line
+    assert (code, "CALLMOOD_REDIS__SSL_KEY_FILE: file nowhere.key does not exist" in line) == (2, True), line
 
 
 def test_a_password_may_be_replaced_in_the_middle_of_a_call(pipeline, tls_redis, login, recorded, tmp_path):

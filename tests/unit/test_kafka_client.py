@@ -3,9 +3,20 @@
 import ssl
 
 import pytest
-from kafka.errors import KafkaConnectionError, KafkaError, SaslAuthenticationFailedError, TopicAuthorizationFailedError
+from kafka.errors import (
+    FencedInstanceIdError,
+    InconsistentGroupProtocolError,
+    InvalidSessionTimeoutError,
+    InvalidTopicError,
+    KafkaConfigurationError,
+    KafkaConnectionError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    TopicAuthorizationFailedError,
+    UnsupportedCodecError,
+)
 
-from callmood.worker.adapters.kafka_client import kafka_errors
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings
 
@@ -45,3 +56,34 @@ def test_a_broker_that_is_gone_refuses_nobody(error):
     """A lost connection, also one that was encrypted, is to be tried again."""
     with pytest.raises(KafkaUnavailable), kafka_errors(KafkaSettings()):
         raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (KafkaConfigurationError("request_timeout_ms"), "CALLMOOD_KAFKA__ settings"),
+        (InvalidSessionTimeoutError(), "CALLMOOD_KAFKA__SESSION_TIMEOUT_MS"),
+        (InconsistentGroupProtocolError(), "CALLMOOD_KAFKA__ASSIGNOR"),
+        (FencedInstanceIdError(), "CALLMOOD_WORKER__NAME"),
+        (UnsupportedCodecError("snappy"), "all its dependencies"),
+        (InvalidTopicError("a b"), "_TOPIC"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_what_a_restart_does_not_help_says_what_to_change(error, says):
+    """Settings that the client or the brokers refuse are mistakes in the settings, not an outage."""
+    with pytest.raises(ConfigurationError, match=says), kafka_errors(KafkaSettings()):
+        raise error
+
+
+def test_spaces_in_the_list_of_brokers_do_no_harm():
+    """A list with spaces after its commas, or a comma too many, names the same brokers."""
+    options = connection(KafkaSettings(bootstrap_servers="kafka-1:9092, kafka-2:9092,"))
+    assert options["bootstrap_servers"] == ["kafka-1:9092", "kafka-2:9092"]
+
+
+def test_a_missing_topic_names_its_setting():
+    """The message has the topic, the brokers and the variable that names the topic."""
+    error = missing_topic("callmood.states", KafkaSettings())
+    assert "'callmood.states' does not exist on 127.0.0.1:9092" in str(error)
+    assert "CALLMOOD_KAFKA__STATE_TOPIC" in str(error)

@@ -3,8 +3,9 @@
 import pytest
 import redis
 from redis._parsers.base import BaseParser
+from redis.exceptions import NoPermissionError
 
-from callmood.worker.adapters.redis_client import redis_errors
+from callmood.worker.adapters.redis_client import redis_errors, refuse_eviction
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 
 
@@ -41,10 +42,12 @@ def test_what_passes_is_waited_for(line):
         "NOAUTH Authentication required.",
         "NOPERM User worker has no permissions to run the 'evalsha' command",
         "WRONGTYPE Operation against a key holding the wrong kind of value",
+        "MOVED 3999 127.0.0.1:6381",
+        "ERR DB index is out of range",
     ],
 )
 def test_what_a_person_must_change_says_so(line):
-    """Wrong credentials and foreign keys name the setting to look at."""
+    """Wrong credentials, keys of another program, a cluster's node and a wrong database name the setting to look at."""
     with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__"):
         raised_by(line)
 
@@ -53,3 +56,37 @@ def test_anything_else_is_a_bug():
     """An error that nobody has foreseen stays what it is."""
     with pytest.raises(redis.ResponseError, match="unknown command"):
         raised_by("ERR unknown command 'XYZ'")
+
+
+class _Info:
+    """A server with this answer to INFO."""
+
+    def __init__(self, answer):
+        self._answer = answer
+
+    def info(self, section):
+        assert section == "memory"
+        if isinstance(self._answer, Exception):
+            raise self._answer
+        return self._answer
+
+
+EVICTS = {"maxmemory": 100, "maxmemory_policy": "volatile-lru"}
+KEEPS = {"maxmemory": 100, "maxmemory_policy": "noeviction"}
+UNLIMITED = {"maxmemory": 0, "maxmemory_policy": "volatile-lru"}
+
+
+@pytest.mark.parametrize("answer", [EVICTS, {"a:1": KEEPS, "b:1": EVICTS}], ids=["one server", "a node of a cluster"])
+def test_a_server_that_evicts_is_refused(answer):
+    """A full server that deletes keys would delete states of live calls."""
+    with pytest.raises(ConfigurationError, match=r"volatile-lru.*noeviction"):
+        refuse_eviction(_Info(answer))
+
+
+@pytest.mark.parametrize(
+    "answer", [KEEPS, UNLIMITED, {"a:1": KEEPS, "b:1": UNLIMITED}, NoPermissionError("info")],
+    ids=["keeps", "unlimited", "cluster", "not allowed to look"],
+)  # fmt: skip
+def test_a_server_that_keeps_all_keys_is_accepted(answer):
+    """Without a limit nothing is deleted, and a user who may not look is not stopped."""
+    assert refuse_eviction(_Info(answer)) is None

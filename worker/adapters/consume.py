@@ -33,14 +33,14 @@ _END_MS = 1_000
 
 @dataclass(slots=True)
 class Changes:
-    """What a rebalance took and gave since the last look."""
+    """Partitions revoked and assigned since the last call of `take_changes`."""
 
     revoked: set[TopicPartition] = field(default_factory=set)
     assigned: set[TopicPartition] = field(default_factory=set)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Notes changes; a lost membership ends the process, because a stale member may claim what is another's."""
+    """Records changes. A lost membership ends the process: a stale member might claim partitions of another owner."""
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self._consumer = consumer
@@ -122,7 +122,9 @@ class AudioConsumer:
         polled = kafka_workarounds.poll(self._consumer, timeout_ms)
         if self._listener.is_lost:
             self.membership = None
-            raise Fenced("this worker was out of its consumer group for too long; its partitions are another's now")
+            raise Fenced(
+                "this worker was out of its consumer group for too long; its partitions have another owner now"
+            )
         self.membership = kafka_workarounds.stable_membership(self._consumer) or self.membership
         return {
             TopicPartition(p.topic, p.partition): [
@@ -178,9 +180,9 @@ class AudioConsumer:
         end = int(self._consumer.end_offsets([partition])[partition])
         if offset > end:  # the client would begin at the start again, under states that belong to other records
             raise ConfigurationError(
-                f"{source.topic}/{source.partition} ends at {end}, but we have read up to {offset}: the topic was made "
-                "again or has lost records. Delete our position and states of it (schemas/redis.md), or use another "
-                "CALLMOOD_REDIS__PREFIX"
+                f"partition {source.topic}/{source.partition} ends at {end}, and the stored position is {offset}: the "
+                "topic was created again or lost records. Delete its position and states (schemas/redis.md), or set "
+                "another CALLMOOD_REDIS__PREFIX"
             )
         self._consumer.seek(partition, offset)
         if not self._paused:

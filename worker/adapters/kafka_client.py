@@ -1,11 +1,21 @@
 """Kafka clients from the settings: addresses, login, and what the client's errors mean."""
 
 import ssl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from kafka.errors import KafkaError
+from kafka.errors import (
+    FencedInstanceIdError,
+    InconsistentGroupProtocolError,
+    InvalidGroupIdError,
+    InvalidSessionTimeoutError,
+    InvalidTopicError,
+    KafkaConfigurationError,
+    KafkaError,
+    UnsupportedCodecError,
+    UnsupportedVersionError,
+)
 from kafka.net.sasl import register_sasl_mechanism
 from kafka.net.sasl.oauth import AbstractTokenProvider
 from kafka.net.sasl.plain import SaslMechanismPlain
@@ -19,7 +29,7 @@ from callmood.worker.settings import KafkaSettings
 
 
 class _Reread:
-    """Asks for the password at each login: kafka-python itself would keep the one that it was made with."""
+    """Reads the password at each login; kafka-python alone would keep the first one."""
 
     def __init__(self, **config: Any) -> None:
         password = config["sasl_plain_password"]
@@ -45,20 +55,20 @@ class _Token(AbstractTokenProvider):  # type: ignore[misc]  # as above
 
 
 def connection(settings: KafkaSettings) -> dict[str, Any]:
-    """The client arguments that say where Kafka is and who we are.
+    """The client arguments for the address and the login.
 
-    Files of certificates, passwords and tokens are read again for every connection, so that they may change.
+    Clients read certificates, passwords and tokens again for every connection, so files may be replaced.
 
     Raises:
-        ConfigurationError: a file is not there, or is empty.
+        ConfigurationError: a file is missing or empty.
     """
     kafka_workarounds.install()
     for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
-            raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: there is no file {path}")
+            raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: file {path} does not exist")
     return {
-        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",") if server.strip()],
         "security_protocol": settings.security_protocol,
         **_login(settings),
         "ssl_cafile": str(settings.ssl_ca_file) if settings.ssl_ca_file else None,
@@ -105,17 +115,42 @@ def _login(settings: KafkaSettings) -> dict[str, Any]:
     return login
 
 
+_ADVICE: Mapping[type[KafkaError], str] = {
+    InvalidSessionTimeoutError: "Set CALLMOOD_KAFKA__SESSION_TIMEOUT_MS between group.min.session.timeout.ms and "
+    "group.max.session.timeout.ms of the brokers",
+    InconsistentGroupProtocolError: "Other members of the group share partitions in another way: set the same "
+    "CALLMOOD_KAFKA__ASSIGNOR for all workers, or another CALLMOOD_KAFKA__GROUP_ID",
+    FencedInstanceIdError: "Another worker has the same name: set CALLMOOD_WORKER__NAME, or "
+    "CALLMOOD_KAFKA__MEMBERSHIP=dynamic",
+    UnsupportedCodecError: "A producer compresses with a codec that this installation cannot read: install callmood "
+    "with all its dependencies",
+    InvalidTopicError: "A topic's name is not allowed: check the CALLMOOD_KAFKA__ …_TOPIC settings",
+    InvalidGroupIdError: "Set CALLMOOD_KAFKA__GROUP_ID",
+    UnsupportedVersionError: "The brokers are too old: use Kafka 2.5 or newer",
+    KafkaConfigurationError: "Check the CALLMOOD_KAFKA__ settings",
+}
+_WRONG_SETTINGS = tuple(_ADVICE)
+
+
+def _advice(error: KafkaError) -> str:
+    return next(text for kind, text in _ADVICE.items() if isinstance(error, kind))
+
+
 @contextmanager
 def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
-    """What kafka-python raises, as the errors that say what to do."""
+    """Turn errors of kafka-python into errors that say what to do."""
     try:
         yield
     except (KafkaError, ssl.SSLError) as error:
         refusal = refusal_in(error)
         if isinstance(refusal, ssl.SSLError):
-            told = f"no TLS with Kafka: {refusal}. Check the CALLMOOD_KAFKA__SSL_ settings and the certificates' dates"
+            told = (
+                f"TLS with Kafka failed: {refusal}. Check the CALLMOOD_KAFKA__SSL_ settings and the certificates' dates"
+            )
             raise ConfigurationError(told) from error
+        if isinstance(error, _WRONG_SETTINGS):
+            raise ConfigurationError(f"Kafka: {error}. {_advice(error)}") from error
         if refusal is not None:
-            told = f"Kafka refuses us: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
+            told = f"Kafka refuses this user: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
             raise ConfigurationError(told) from error
-        raise KafkaUnavailable(f"Kafka at {settings.bootstrap_servers}: {error}") from error
+        raise KafkaUnavailable(f"Kafka at {settings.bootstrap_servers} does not answer: {error}") from error

@@ -1,4 +1,4 @@
-"""The Redis of the settings: one server, the master that Sentinels name, or a cluster."""
+"""Redis clients from the settings, and what the client's errors mean."""
 
 import ssl
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     ClusterError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -33,12 +34,19 @@ _PASSING = (
     ClusterError,
     RedisClusterException,
 )
-_CUT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # a server that restarts, or wants a certificate
+_CUT = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)  # the server restarts, or wants a certificate
 _PASSING_WORDS = ("NOREPLICAS", "MISCONF", "BUSY")  # errors that the client has no class for
+_ADVICE = {
+    "WRONGTYPE": "Another program uses the worker's keys: set CALLMOOD_REDIS__PREFIX",
+    "MOVED": "The server is a node of a cluster: set CALLMOOD_REDIS__CLUSTER=true",
+    "DB index is out of range": "Set an existing database number in CALLMOOD_REDIS__URL",
+    "SELECT is not allowed in cluster mode": "A cluster has database 0 only: change CALLMOOD_REDIS__URL",
+}
+"""What to do about an error, by its first words."""
 
 
 class _Login(CredentialProvider):
-    """Asked for every connection."""
+    """Reads the password again for every connection."""
 
     def __init__(self, username: str | None, password: SecretFile) -> None:
         self._username = username
@@ -50,10 +58,10 @@ class _Login(CredentialProvider):
 
 
 def redis_address(settings: RedisSettings) -> Address:
-    """Where the results are, and who we are, as set. Files are read for every connection, so that they may change.
+    """The address and the login of the settings. Files are read for every connection, so they may be replaced.
 
     Raises:
-        ConfigurationError: a file is not there, or is empty.
+        ConfigurationError: a file is missing or empty.
     """
     password = settings.sentinel_password
     return Address(
@@ -77,7 +85,7 @@ def _files(settings: RedisSettings) -> dict[str, Any]:
         path = getattr(settings, name)
         if path is not None:
             if not path.is_file():
-                raise ConfigurationError(f"CALLMOOD_REDIS__{name.upper()}: there is no file {path}")
+                raise ConfigurationError(f"CALLMOOD_REDIS__{name.upper()}: file {path} does not exist")
             options[option] = str(path)
     if settings.password_file is not None:
         password = SecretFile("CALLMOOD_REDIS__PASSWORD_FILE", settings.password_file)
@@ -89,7 +97,7 @@ def connect_redis(settings: RedisSettings) -> Any:
     """A client with a limit on every command; it reconnects by itself.
 
     Raises:
-        ConfigurationError: the address is none, a file is not there, or a cluster refuses us.
+        ConfigurationError: the URL is invalid, a file is missing, or a cluster refuses the login.
         StoreUnavailable: no node of a cluster answers.
     """
     try:
@@ -101,33 +109,56 @@ def connect_redis(settings: RedisSettings) -> Any:
 
 @contextmanager
 def redis_errors() -> Iterator[None]:
-    """Tell what will pass (a failover, a full disk) from what will not (a wrong password, a bug)."""
+    """Separate errors that pass (a failover, a full disk) from those that do not (a wrong password, a bug)."""
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
         raise ConfigurationError(
-            f"Redis refuses us: {error}. Check CALLMOOD_REDIS__URL and the user's ACL in schemas/redis.md"
+            f"Redis refuses this user: {error}. Check CALLMOOD_REDIS__URL and the user's ACL in schemas/redis.md"
         ) from error
     except _PASSING as error:
         trouble = _tls_trouble(error)
         if trouble is None:
             raise StoreUnavailable(f"Redis does not answer: {error}. Check CALLMOOD_REDIS__URL") from error
-        told = f"no TLS with Redis: {trouble}. Check the CALLMOOD_REDIS__SSL_ settings and the certificates' dates"
+        told = f"TLS with Redis failed: {trouble}. Check the CALLMOOD_REDIS__SSL_ settings and the certificates' dates"
         if isinstance(trouble, _CUT):
             raise StoreUnavailable(told) from error
         raise ConfigurationError(told) from error
     except ResponseError as error:
         if str(error).startswith(_PASSING_WORDS):
             raise StoreUnavailable(f"Redis: {error}") from error
-        if str(error).startswith("WRONGTYPE"):
-            raise ConfigurationError(
-                f"Redis: {error}. Another program uses our keys: set CALLMOOD_REDIS__PREFIX"
-            ) from error
-        raise
+        words = f"MOVED {error}" if isinstance(error, MovedError) else str(error)
+        advice = next((text for start, text in _ADVICE.items() if words.startswith(start)), None)
+        if advice is None:
+            raise
+        raise ConfigurationError(f"Redis: {words}. {advice}") from error
+
+
+def refuse_eviction(client: Any) -> None:
+    """Refuse a server that deletes keys when its memory is full: it would delete positions and call states.
+
+    A user who may not run INFO is not checked.
+
+    Raises:
+        ConfigurationError: the server evicts.
+        StoreUnavailable: Redis does not answer.
+    """
+    with redis_errors():
+        try:
+            answer = client.info("memory")
+        except NoPermissionError:
+            return
+        nodes = answer.values() if "maxmemory_policy" not in answer else [answer]
+        for node in nodes:
+            if node.get("maxmemory") and node.get("maxmemory_policy") != "noeviction":
+                raise ConfigurationError(
+                    f"Redis deletes keys when its memory is full (maxmemory-policy {node['maxmemory_policy']}), and "
+                    "with them the states of live calls: set maxmemory-policy noeviction"
+                )
 
 
 def _tls_trouble(error: BaseException | None) -> ssl.SSLError | None:
-    """What went wrong in TLS, ours or the server's, if that is where an error comes from."""
+    """The TLS error that an error is or comes from, of this side or the server's."""
     if error is None or isinstance(error, ssl.SSLError):
         return error
     return _tls_trouble(error.__cause__ or error.__context__)

@@ -11,7 +11,7 @@ class SecretFile:
 
     Args:
         variable: the setting that names the file; errors name it.
-        path: where it is.
+        path: of the file.
 
     Raises:
         ConfigurationError: it cannot be read, or is empty.
@@ -27,7 +27,7 @@ class SecretFile:
             raise ConfigurationError(f"{variable}: {path} is empty")
 
     def read(self) -> str:
-        """What the file says now; while it is being replaced, what it said before."""
+        """The content of the file now; while it is being replaced, the content before."""
         with suppress(OSError, UnicodeDecodeError):
             self._newest = self._path.read_text(encoding="utf-8").strip() or self._newest
         return self._newest

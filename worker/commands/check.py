@@ -7,18 +7,20 @@ from contextlib import closing
 from typing import Final
 
 import numpy as np
-from kafka import KafkaConsumer, KafkaProducer
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
 from kafka import TopicPartition as KafkaPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import AuthorizationError, UnsupportedVersionError
 
 from callmood.schemas.common import Encoding
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, other_count
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
-from callmood.worker.adapters.redis_client import connect_redis, redis_errors
+from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
 from callmood.worker.commands.topics import topics_of
 from callmood.worker.engine.infer import open_engine
-from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ModelError, exit_code
+from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.settings import KafkaSettings, Settings
 
@@ -58,6 +60,8 @@ def kafka(configured: Settings) -> str:
         with closing(KafkaConsumer(**connection(wanted))) as consumer:
             partitions = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics_of(configured)}
         _refuse_other_counts(wanted, partitions)
+        _refuse_wrong_cleanup(configured)
+        _refuse_missing_codecs()
         _read(wanted, wanted.group_id, [wanted.audio_topic] + ([] if output == "redis" else [wanted.state_topic]))
         if output == "both":
             results = [wanted.utterance_topic, wanted.call_topic, wanted.alert_topic]
@@ -82,6 +86,7 @@ def redis(configured: Settings) -> str:
         client.expire(keys.check, _KEY_LIFE_S)
         client.register_script("return redis.call('HGET', KEYS[1], 'check')")(keys=[keys.check])
         client.delete(keys.check)
+        refuse_eviction(client)
     return f"writable under {keys.tag}"
 
 
@@ -110,6 +115,45 @@ def _refuse_other_counts(wanted: KafkaSettings, partitions: Mapping[str, int]) -
             raise missing_topic(topic, wanted)
         if count != partitions[wanted.audio_topic] and topic != wanted.dead_letter_topic:
             raise other_count(topic, count, partitions[wanted.audio_topic], wanted)
+
+
+def _refuse_wrong_cleanup(configured: Settings) -> None:
+    """The states topic must be compacted; audio, results and dead-letter records must not be.
+
+    A user or a broker that does not show a topic's configuration is not checked.
+    """
+    wanted = configured.kafka
+    topics = [topic for topic in topics_of(configured) if topic != wanted.call_topic]
+    try:
+        with closing(KafkaAdminClient(**connection(wanted))) as admin:
+            resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
+            described = admin.describe_configs(resources, config_filter="all").get("topic", {})
+    except (AuthorizationError, UnsupportedVersionError):
+        return
+    for topic in topics:
+        policy = described.get(topic, {}).get("cleanup.policy", {}).get("value")
+        if policy is None:
+            continue
+        if topic == wanted.state_topic and policy != "compact":
+            raise ConfigurationError(
+                f"topic {topic!r} has cleanup.policy={policy}, and Kafka would delete states of live calls: set "
+                "cleanup.policy=compact"
+            )
+        if topic != wanted.state_topic and "compact" in policy:
+            raise ConfigurationError(
+                f"topic {topic!r} has cleanup.policy={policy}, and Kafka would delete or refuse records: "
+                "set cleanup.policy=delete"
+            )
+
+
+def _refuse_missing_codecs() -> None:
+    """A producer may compress with any codec; a consumer without it stops at the first such batch."""
+    known = {"gzip": codec.has_gzip, "snappy": codec.has_snappy, "lz4": codec.has_lz4, "zstd": codec.has_zstd}
+    if missing := [name for name, is_there in known.items() if not is_there()]:
+        raise ConfigurationError(
+            f"this installation cannot read records that are compressed with {', '.join(missing)}: install "
+            "callmood with all its dependencies"
+        )
 
 
 def _read(wanted: KafkaSettings, group: str, topics: list[str]) -> None:

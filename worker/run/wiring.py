@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
+from typing import Any
 
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
@@ -11,10 +12,10 @@ from callmood.worker.adapters.kafka_client import kafka_errors
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.publish_kafka import open_kafka_store
 from callmood.worker.adapters.publish_redis import RedisStore
-from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.adapters.redis_client import connect_redis, refuse_eviction
 from callmood.worker.adapters.store import Store
 from callmood.worker.call import alert
-from callmood.worker.errors import ConfigurationError
+from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.run.ingest import Inference, Ingest, Outside
 from callmood.worker.run.projector import Projector
 from callmood.worker.settings import AlertSettings, Settings
@@ -35,6 +36,15 @@ def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
         raise ConfigurationError(f"alert rules: {error}") from error
 
 
+def _open_redis(settings: Settings, stack: ExitStack) -> Any:
+    """A client that is closed with the stack; a Redis that is not there yet is waited for later, by the loop."""
+    client = connect_redis(settings.redis)
+    stack.callback(client.close)
+    with suppress(StoreUnavailable):
+        refuse_eviction(client)
+    return client
+
+
 @contextmanager
 def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
     """The loop from the output topics to Redis, connected.
@@ -44,8 +54,7 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         KafkaUnavailable: no broker answers.
     """
     with ExitStack() as stack, kafka_errors(settings.kafka):
-        client = connect_redis(settings.redis)
-        stack.callback(client.close)
+        client = _open_redis(settings, stack)
         with refusals_raised():
             dead_letters = DeadLetterTopic(settings.kafka, version("callmood"))
         stack.callback(dead_letters.close)
@@ -72,8 +81,7 @@ def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: E
         in_kafka = open_kafka_store(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
         return in_kafka
-    client = connect_redis(settings.redis)
-    stack.callback(client.close)
+    client = _open_redis(settings, stack)
     return RedisStore(client, settings.redis, _owner(settings, name))
 
 
