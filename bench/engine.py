@@ -101,7 +101,7 @@ def _fit_head(reference: Any, sounds: Sequence[Sound]) -> None:
 
 
 def rate(run: Callable[[Sequence[Sound]], object], sets: Sequence[Sequence[Sound]]) -> float:
-    """Seconds of audio per second, of the best set. Each is heard once: in service hardly a length comes twice."""
+    """Seconds of audio per second, of the best set. Each is computed once: in service hardly a length comes twice."""
     took_s = [timeit.timeit(functools.partial(run, sounds), number=1) for sounds in sets]
     return max(sum(map(duration_s, sounds)) / one_s for sounds, one_s in zip(sets, took_s, strict=True))
 
@@ -131,12 +131,12 @@ def pipeline_rates(reference: Any, sets: Sequence[Sequence[Sound]], device: str)
     pipe = transformers.pipeline("audio-classification", reference, feature_extractor=extractor, device=device)
     waveforms = {sound: audio.prepare([sound])[0][0].numpy() for sounds in sets for sound in sounds}
 
-    def hear(sounds: Sequence[Sound], size: int) -> None:
+    def classify(sounds: Sequence[Sound], size: int) -> None:
         pipe([waveforms[sound] for sound in sounds], batch_size=size)
 
     for size in BATCH_SIZES:
-        hear(sets[0][:2], size)
-        yield Row(f"pipeline, batches of {size}", rate(functools.partial(hear, size=size), sets))
+        classify(sets[0][:2], size)
+        yield Row(f"pipeline, batches of {size}", rate(functools.partial(classify, size=size), sets))
 
 
 def batches(sounds: Sequence[Sound], batch_seconds: float) -> list[list[int]]:
@@ -284,8 +284,8 @@ def _compare(engine: Engine, sounds: Sequence[Sound], expected: list[int], batch
     found = labels(engine, sounds, batch_seconds)
     if not expected:
         shares = np.bincount(found, minlength=len(EMOTIONS)) / len(found)
-        said = ", ".join(f"{emotion} {share:.0%}" for emotion, share in zip(EMOTIONS, shares, strict=True))
-        _say(f"{len(found)} labels: {said}")
+        counted = ", ".join(f"{emotion} {share:.0%}" for emotion, share in zip(EMOTIONS, shares, strict=True))
+        _say(f"{len(found)} labels: {counted}")
         return found
     again = (engine.rechecked - rechecked) / len(found)
     _say(f"{len(found)} labels, {np.mean(np.equal(found, expected)):.2%} as in fp32; {again:.1%} computed again")

@@ -3,8 +3,8 @@
 Run `python -m callmood.bench.segment [FOLDER]`.
 FOLDER holds 8 kHz mono WAV prompts (Debian: asterisk-core-sounds-en-wav). Two
 speakers take turns on two channels, or one channel has them all. Truth is known by construction, in two definitions:
-`extent` calls a prompt's whole file speech, room tone at its ends included; `energy` calls speech what lies between the
-first and the last 20 ms frame within 40 dB of a prompt's loudest one. Silence is everything else: the gaps and the
+with `extent`, a prompt's whole file is speech, including the room tone at its ends; with `energy`, speech is from the
+first to the last 20 ms frame within 40 dB of a prompt's loudest one. Silence is everything else: the gaps and the
 other speaker's turns.
 """
 

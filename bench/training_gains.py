@@ -1,11 +1,11 @@
 """What partial fine-tuning, a fitted temperature and telephone augmentation are worth, on synthetic speech.
 
 Run `python -m callmood.bench.training_gains [FOLDER]`; about half an hour on two cores.
-An encoder is first trained to tell four
-groups of languages apart, on the training voices alone: it has heard speech, but was never told of emotions. From it
-start three runs of the training package, with the same clips, seeds and passes: frozen under SUPERB's head, partially
-fine-tuned, and partially fine-tuned with the telephone chain. Tested is on voices and sentences that none of them has
-heard, as they are and over worse and worse lines. It says nothing about real people.
+First an encoder learns to distinguish four groups of languages, on the training voices alone: it knows speech, and
+nothing of emotions. Three runs of the training package start from it, with the same clips, seeds and passes: frozen
+under SUPERB's head, partially fine-tuned, and partially fine-tuned with the telephone chain. They are tested on voices
+and sentences that no run was trained on, clean and over lines of falling quality. The figures say nothing about real
+people.
 """
 
 import dataclasses
@@ -54,15 +54,17 @@ def main() -> None:
 
 
 def pretrain(demo: config.Config, items: list[Item], folder: Path) -> Path:
-    """An encoder that tells groups of languages apart, as a folder like those of the hub."""
+    """An encoder that distinguishes groups of languages, as a folder like those of the hub."""
     out = folder / "encoder"
     if out.exists():
         return out
     groups = {language: EMOTIONS[index] for index, languages in enumerate(GROUPS) for language in languages}
-    told = [dataclasses.replace(item, label=groups[item.language]) for item in items]
+    items_of_languages = [dataclasses.replace(item, label=groups[item.language]) for item in items]
     settings = dataclasses.replace(demo, train=dataclasses.replace(demo.train, epochs=EPOCHS))
-    model, epochs = runs.run(settings, Fold("languages", told, 1), runs.Clips(), folder / "pretraining", runs.Options())
-    print(f"encoder: languages told apart with an error of {min(epoch.valid_error for epoch in epochs):.1%}")
+    model, epochs = runs.run(
+        settings, Fold("languages", items_of_languages, 1), runs.Clips(), folder / "pretraining", runs.Options()
+    )
+    print(f"encoder: error in distinguishing languages {min(epoch.valid_error for epoch in epochs):.1%}")
     encoder: Any = model.encoder
     encoder.save_pretrained(out)
     preprocessor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000, "do_normalize": True}

@@ -79,6 +79,7 @@ def scene(monkeypatch):
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as client:
         for end in (router, client):
             end.setsockopt(zmq.LINGER, 0)
+        router.setsockopt(zmq.ROUTER_MANDATORY, 1)
         router.bind("inproc://inference")
         client.connect("inproc://inference")
         client.send(wire.pack(wire.Hello()))
@@ -178,6 +179,20 @@ def test_a_batch_that_is_done_ends_the_wait(scene, monkeypatch):
     while not (answers := scene.received(wire.Answer)):
         scene.server.turn()  # waits up to 1,000 s unless something wakes it: then the test runs into its time limit
     assert [answer.id for answer in answers] == ["utterance"]
+
+
+def test_what_a_client_leaves_behind_is_dropped(scene):
+    """A client that is gone when it is sent a beat is forgotten, with all that it had in the queue."""
+    for number in range(5):
+        scene.ask(f"utterance {number}")
+        scene.step()
+    assert len(scene.server._batcher) == 3
+    scene.client.close()
+    scene.now_s += serve.BEAT_S
+    scene.step()
+    assert len(scene.server._batcher) == 0
+    assert scene.server._requests == {}
+    assert scene.server._clients == set()
 
 
 def test_what_a_started_batch_raises_ends_the_process(scene):

@@ -15,12 +15,12 @@ from typing import Final, Generic, TypeVar
 Key = TypeVar("Key", bound=Hashable)
 
 LOOK_AHEAD: Final = 256
-"""Utterances among which company is looked for."""
+"""Utterances in the queue among which the others of a batch are looked for."""
 
 MAX_PADDING: Final = 0.08
 """Largest share of padding in a batch; a longer or shorter utterance waits for the next one."""
 
-_NEWS: Final = 0.2  # weight of the newest run in what is learned
+_NEWEST_WEIGHT: Final = 0.2  # of the newest run in the learned cost
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Batcher(Generic[Key]):
 
     Args:
         batch_seconds: padded seconds of audio in a batch, at most; one utterance alone may be longer.
-        max_wait_s: longest wait for company.
+        max_wait_s: longest wait for other utterances.
         max_run_s: how long a batch may run, as far as is known; one utterance alone may run longer.
 
     Attributes:
@@ -80,10 +80,10 @@ class Batcher(Generic[Key]):
             self._next_turn_s.clear()
 
     def learn(self, longest_s: float, padded_s: float, run_s: float) -> None:
-        """A batch of this many padded seconds, the longest utterance of this length, has run for so long."""
+        """Learn the run time of a batch from its longest utterance and its padded seconds."""
         bucket, cost = _bucket(longest_s), run_s / padded_s
         before = self._cost.get(bucket, cost)
-        self._cost[bucket] = before + _NEWS * (cost - before)
+        self._cost[bucket] = before + _NEWEST_WEIGHT * (cost - before)
 
     def due_s(self) -> float | None:
         """When `due` will give a batch if nothing is added; None: the queue is empty."""
@@ -95,14 +95,14 @@ class Batcher(Generic[Key]):
         return min(oldest_s, self._last_batch_s) + self._max_wait_s
 
     def due(self, now_s: float) -> list[Key] | None:
-        """Take the next batch, shortest utterance first; None: it is better to wait for company, or nothing waits."""
+        """Take the next batch, shortest utterance first; None: nothing waits, or waiting for more is better."""
         due_s = self.due_s()
         if due_s is None or now_s < due_s:
             return None
         window = self._queue[:LOOK_AHEAD]
         first = window[0]
         self._turn_s = first.turn[0]
-        window.reverse()  # of equal lengths the first in turn then stand next to the seed, and are the first company
+        window.reverse()  # of equal lengths, those whose turn is first are then next to the seed
         window.sort(key=lambda waiting: waiting.seconds)
         batch = self._around([waiting.seconds for waiting in window], window.index(first))
         keys = [waiting.key for waiting in window[batch]]

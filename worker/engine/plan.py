@@ -38,7 +38,7 @@ class Model:
     Attributes:
         width: of the encoder's hidden states.
         can_pack: packed inference supports its encoder and its head.
-        bf16_speedup: how many times faster its products are in bfloat16 than in float32; 0.0 where nobody asked.
+        bf16_speedup: how many times faster its products are in bfloat16 than in float32; 0.0 where it was not measured.
     """
 
     width: int

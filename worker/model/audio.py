@@ -1,6 +1,6 @@
 """Call audio to the encoder's input, in batches, on the model's device: G.711 decoding, resampling to 16 kHz, padding.
 
-Training prepares its audio here too, so that both hear the same.
+Training prepares its audio here too, so that both use the same samples.
 """
 
 from collections.abc import Sequence

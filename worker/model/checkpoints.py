@@ -53,7 +53,7 @@ PICKLES: Final = (".bin", ".ckpt", ".pt", ".pth")
 
 
 class HeadKind(StrEnum):
-    """What stands on the encoder.
+    """Kind of the head on the encoder.
 
     MEAN_LINEAR: mean of the last layer over the valid frames, then one linear layer without bias (arXiv 2111.02735).
     HF_SUPERB: weighted sum of all layers, projector, mean, linear layer, as in transformers and s3prl.
@@ -70,7 +70,7 @@ class ModelSpec:
     """The shape of a model. `encoder` is a transformers configuration as plain values, with its `model_type`.
 
     `normalize`: each utterance is brought to zero mean and unit variance before the encoder; `normalize_eps` is added
-    to the variance (1e-7 in transformers, 1e-5 in SpeechBrain: quiet audio hears the difference).
+    to the variance (1e-7 in transformers, 1e-5 in SpeechBrain: it matters for quiet audio).
     `output_norm`: the encoder's output too, over the whole utterance, before it is pooled (MEAN_LINEAR alone).
     """
 

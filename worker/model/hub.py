@@ -19,8 +19,8 @@ _PICKLE: Final = "pytorch_model.bin"
 def folder(path: str, *, pickles: bool = False) -> Path | None:
     """Where the files of an `hf://` path are on this machine; None for any other path.
 
-    The revision is a full commit hash: a branch may be moved, and with it every label, while nobody looks. With
-    `pickles`, a revision without safetensors comes with `pytorch_model.bin`; only training reads it.
+    The revision is a full commit hash: a branch can move, and every label would change with it. With `pickles`, a
+    revision without safetensors comes with `pytorch_model.bin`; only training reads it.
 
     Raises:
         ModelError: the path has no such revision, or the files are neither in the cache nor on the hub.

@@ -1,4 +1,4 @@
-"""Statistics over valid samples and frames only: what stands in the padding of a batch is never heard."""
+"""Statistics over valid samples and frames only: the padding of a batch does not count."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ def valid_mask(lengths: Tensor, size: int) -> Tensor:
 
 
 def normalized(waveforms: Tensor, valid: Tensor, eps: float) -> Tensor:
-    """Zero mean and unit variance over the valid samples of each row; what lies beyond is zero and stays so."""
+    """Zero mean and unit variance over the valid samples of each row; the padding is zero and stays zero."""
     count = valid.sum(dim=1, keepdim=True)
     centred = (waveforms - waveforms.sum(dim=1, keepdim=True) / count) * valid
     return centred / (centred.square().sum(dim=1, keepdim=True) / count + eps).sqrt()

@@ -31,7 +31,7 @@ _OPTIONAL: Final = {"encoder.masked_spec_embed"}  # SpecAugment's; inference nev
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """What a saved bundle says of itself beyond its weights."""
+    """The description of a saved bundle, beside its weights."""
 
     id: str
     version: str
@@ -78,7 +78,7 @@ class EmotionModel(nn.Module):
 
         Args:
             encoder: a transformers configuration as plain values; needs `model_type` (`hubert`, `wav2vec2`, `wavlm`).
-            head: what stands on the encoder.
+            head: kind of the head on the encoder.
             normalize: bring each utterance to zero mean and unit variance.
             more: other fields of `ModelSpec`.
 
@@ -105,7 +105,7 @@ class EmotionModel(nn.Module):
         """Logits for a batch of utterances.
 
         Args:
-            waveforms: float32 [batch, samples], 16 kHz, full scale is 1; what lies beyond a length is ignored.
+            waveforms: float32 [batch, samples], 16 kHz, full scale is 1; samples beyond a length are ignored.
             lengths: int64 [batch], valid samples of each, at least `min_samples`.
 
         Returns:
@@ -121,7 +121,7 @@ class EmotionModel(nn.Module):
         return logits.float()
 
     def _context(self, valid: Tensor) -> dict[str, Any]:
-        """What each layer is told beside its input, so that its attention sees valid frames only.
+        """Arguments of each layer beside its input, so that its attention sees valid frames only.
 
         WavLM's layers share a bias by distance [batch * heads, frames, frames], which each multiplies by a gate of any
         sign: there, the mask is added after the gate.
@@ -203,16 +203,16 @@ class EmotionModel(nn.Module):
         return layers
 
 
-def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> EmotionModel:
-    """Load a bundle, a Hugging Face folder or `demo-tiny`, ready to infer.
+def load(path: str | Path) -> EmotionModel:
+    """Load a bundle, a Hugging Face folder or `demo-tiny`, ready to infer, in float32 on the CPU.
 
     Raises:
-        ModelError: the checkpoint cannot be used; the message says what to do.
+        ModelError: the checkpoint cannot be used.
     """
     checkpoint = checkpoints.read(path)
     with torch.device("meta"):  # weights come from the file: none are drawn
         model = EmotionModel(checkpoint.spec)
-    tensors = {name: tensor.to(dtype) for name, tensor in checkpoint.tensors.items()}
+    tensors = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
         raise ModelError(f"{path}: not finite: {', '.join(broken)}")
@@ -224,9 +224,9 @@ def load(path: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.fl
     if wrong:
         raise ModelError(f"{path}: tensors missing or not known: {', '.join(wrong)}")
     if "encoder.masked_spec_embed" in keys.missing_keys:
-        model.encoder.masked_spec_embed = nn.Parameter(torch.rand(model.encoder.config.hidden_size, dtype=dtype))
+        model.encoder.masked_spec_embed = nn.Parameter(torch.rand(model.encoder.config.hidden_size))
     model.info, model.calibration = checkpoint.info, checkpoint.calibration
-    return model.to(device).eval()
+    return model.eval()
 
 
 def save_bundle(
