@@ -112,17 +112,17 @@ def measure(settings: TrainConfig, clips: Sequence[Clip], options: argparse.Name
     )
     steps = max(options.warm_up, 1) + max(1, round(options.steps * 4 / settings.batch_size))
     loop.to_train()
-    heard = padded = started_s = 0.0
+    useful_s, padded_s, started_s = 0.0, 0.0, 0.0
     for number, batch in enumerate(data.training_batches(clips, settings, plan.from_step(0, steps))):
         if number == max(options.warm_up, 1):
             wait(device)
             started_s = time.perf_counter()
-            heard = padded = 0.0
+            useful_s, padded_s = 0.0, 0.0
         loop.step([batch])
-        heard += float(batch.lengths.sum()) / RATE_HZ
-        padded += batch.waveforms.numel() / RATE_HZ
+        useful_s += float(batch.lengths.sum()) / RATE_HZ
+        padded_s += batch.waveforms.numel() / RATE_HZ
     wait(device)
-    return heard / (time.perf_counter() - started_s), 1 - heard / padded
+    return useful_s / (time.perf_counter() - started_s), 1 - useful_s / padded_s
 
 
 BASE = config.load(config.find("PF-hbt-large"))

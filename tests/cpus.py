@@ -1,4 +1,4 @@
-"""`python -m tests.cpus`: the engine's tests, once for each smaller CPU that this one can behave like.
+"""`python -m tests.cpus [--quick]`: the engine's tests, once for each smaller CPU that this one can behave like.
 
 oneDNN and torch read from the environment how much of the CPU they may use. A test that is skipped under one setting
 runs under another; those that are skipped under all are listed. Exits with 1 if a test fails under any setting.
