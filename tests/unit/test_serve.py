@@ -188,11 +188,11 @@ def test_what_a_client_leaves_behind_is_dropped(scene):
         scene.step()
     assert len(scene.server._batcher) == 3
     scene.client.close()
-    scene.now_s += serve.BEAT_S
-    scene.step()
+    while scene.server._clients:  # ZeroMQ closes in a thread of its own: the beats after that cannot be sent
+        scene.now_s += serve.BEAT_S
+        scene.step()
     assert len(scene.server._batcher) == 0
     assert scene.server._requests == {}
-    assert scene.server._clients == set()
 
 
 def test_what_a_started_batch_raises_ends_the_process(scene):
