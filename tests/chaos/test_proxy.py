@@ -76,7 +76,7 @@ def _answered(connection, message):
     return answer
 
 
-def test_everything_comes_through(open_proxy):
+def test_a_proxy_passes_on_messages_of_any_size(open_proxy):
     """Without orders it is invisible, for messages of any size."""
     message = bytes(range(256)) * 2_000
     with _connect(open_proxy()) as client:
@@ -117,7 +117,7 @@ def test_the_answer_to_one_request_of_kafka_is_lost(server, open_proxy):
     assert _request(END_TXN, 8) in b"".join(heard)
 
 
-def test_what_was_swallowed_never_comes(server, open_proxy):
+def test_swallowed_data_never_arrives(server, open_proxy):
     """Behind a dead network nothing arrives; when it is back, the old connections are gone and new ones work."""
     heard, _ = server
     proxy = open_proxy()

@@ -48,7 +48,7 @@ def test_every_case_passes_lint(helm, case):
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("case", CASES)
-def test_every_object_is_one_that_kubernetes_knows(render, case, version):
+def test_every_object_is_valid_for_kubernetes(render, case, version):
     """Each object fits the API of several versions, without an unknown field; KEDA's and Prometheus' have none here."""
     checked = 0
     for one in render(case, "--kube-version", version):
@@ -141,7 +141,7 @@ def test_autoscaling_follows_the_age_of_audio(render):
         ("SASL_SSL", "OAUTHBEARER", {"tls": "enable", "sasl": "oauthbearer"}),
     ],
 )
-def test_what_wakes_a_pool_logs_in_as_workers_do(render, protocol, mechanism, expected):
+def test_the_scaler_logs_in_as_workers_do(render, protocol, mechanism, expected):
     """KEDA's names for the way into Kafka follow from the worker's settings; a TriggerAuthentication says who it is."""
     values = ["--set", f"config.kafka.security_protocol={protocol}", "--set", "autoscaling.kafkaAuthentication=waker"]
     values += ["--set", f"config.kafka.sasl_mechanism={mechanism}"] if mechanism else []
@@ -150,7 +150,7 @@ def test_what_wakes_a_pool_logs_in_as_workers_do(render, protocol, mechanism, ex
     assert wake["authenticationRef"] == {"name": "waker"}
 
 
-def test_a_pool_of_none_is_refused_where_nobody_could_wake_it(helm):
+def test_a_pool_that_could_never_scale_up_is_refused(helm):
     """Where Kafka asks who KEDA is, the value that is missing is named."""
     values = ("--set", "config.kafka.security_protocol=SASL_SSL", "--set", "config.kafka.sasl_mechanism=PLAIN")
     case = CHART / "ci" / "gpu-keda-values.yaml"
@@ -176,7 +176,7 @@ def test_static_members_are_a_stateful_set(render, monkeypatch):
     )
 
 
-def test_no_secret_stands_in_a_config_map(render):
+def test_no_secret_is_in_a_config_map(render):
     """What comes from secrets is only ever named, by variable or by file; the file is where the pod finds it."""
     objects = render("secure-static-values.yaml")
     text = json.dumps([one for one in objects if one["kind"] == "ConfigMap"])
@@ -216,7 +216,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("value", BROKEN)
-def test_a_broken_value_is_named(helm, refused, value):
+def test_a_wrong_value_is_reported(helm, refused, value):
     """An unknown name, a wrong type and an impossible value are refused before anything is rendered, by name."""
     broken, named = BROKEN[value]
     with pytest.raises(refused) as error:

@@ -26,7 +26,7 @@ def pods(objects):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_object_of_every_case_is_taken(cluster, objects, case):
+def test_the_api_server_accepts_every_object(cluster, objects, case):
     """Server-side apply with strict fields takes all of them, KEDA's and Prometheus' too; again, it changes nothing."""
     rendered = objects(case, cluster.namespace)
     first = [cluster.apply(one) for one in rendered]
@@ -64,7 +64,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_field_that_is_none_would_be_seen(cluster, objects, kind):
+def test_a_wrong_field_is_refused(cluster, objects, kind):
     """The server refuses what is misspelt, of the wrong type or missing: the test above can fail."""
     (one,) = [one for one in objects("gpu-keda-values.yaml", cluster.namespace) if one["kind"] == kind]
     WRONG[kind](one)
@@ -76,7 +76,7 @@ WORKLOADS = {"cpu-values.yaml": "Deployment", "secure-static-values.yaml": "Stat
 
 
 @pytest.mark.parametrize("case", WORKLOADS)
-def test_an_upgrade_changes_what_it_may_and_a_rollback_brings_it_back(cluster, case):
+def test_a_rollback_undoes_an_upgrade(cluster, case):
     """`helm upgrade` with other replicas, image and settings keeps selector and identity; `helm rollback` undoes it."""
     values = ("--values", CHART / "ci" / case, "--no-hooks")
 
@@ -125,7 +125,7 @@ def finish(cluster, job, *, well):
 
 
 @pytest.mark.parametrize("well", [True, False], ids=["well", "badly"])
-def test_no_worker_comes_before_its_topics(cluster, well):
+def test_workers_start_only_after_their_topics_exist(cluster, well):
     """Helm waits for the job that makes topics; only if that ends well is there a workload, and the job is gone."""
     values = ("--values", CHART / "ci" / "gpu-keda-values.yaml")
     helm = cluster.helm("install", "voice", CHART, *values)

@@ -85,7 +85,7 @@ def _explained(record):
     }
 
 
-def test_bad_records_are_set_aside_and_the_call_is_as_if_they_were_not(running, recorded, produce, letters, wait_until):
+def test_bad_records_do_not_change_the_call(running, recorded, produce, letters, wait_until):
     """In the middle of a call every kind of bad record becomes a dead letter; the call's results are exact."""
     recording, call_id = recorded.call("billing"), f"beside-{uuid4().hex[:8]}"
     bad = {name: make(_middle(recording)) for name, (_, make) in _BAD.items()}
@@ -121,7 +121,7 @@ def test_a_bad_record_in_place_of_a_good_one_leaves_a_gap(running, recorded, scr
     assert sum(utterance["quality"]["missing_ms"] for utterance in running.utterances(call_id)) == 200
 
 
-def test_keys_that_are_no_call_id(running, produce, letters, recorded):
+def test_records_without_a_usable_call_id_are_dead_letters(running, produce, letters, recorded):
     """A record without a key, or with one that is not text, is a dead letter like any other."""
     sent = _middle(recorded.call("billing"))
     for key, reason in ((None, "no_key"), (b"\xc3\x28", "bad_header"), (b"a\nb", "bad_header")):

@@ -52,7 +52,7 @@ def check(capsys, *what):
 
 
 @pytest.mark.parametrize("output", ["redis", "kafka", "both"])
-def test_what_is_there_is_said(set_up, capsys, output):
+def test_check_finds_everything_in_each_mode(set_up, capsys, output):
     """After `topics`, `check` finds everything in each mode, leaves nothing behind, and may be run again."""
     name = set_up(worker__output=output)
     assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
@@ -69,7 +69,7 @@ def test_what_is_there_is_said(set_up, capsys, output):
         assert "demo-tiny-synthetic" in said["model"]
 
 
-def test_topics_are_created_as_they_must_be(set_up, stack, capsys):
+def test_topics_get_their_partitions_and_cleanup_policy(set_up, stack, capsys):
     """Call states and calls are compacted, audio is kept as long as asked; only the dead letters have one partition."""
     name = set_up(worker__output="both")
     assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
@@ -88,7 +88,7 @@ def test_topics_are_created_as_they_must_be(set_up, stack, capsys):
     capsys.readouterr()
 
 
-def test_nothing_that_was_tried_can_be_read(set_up, stack, capsys):
+def test_no_reader_sees_what_check_writes(set_up, stack, capsys):
     """What `check` writes in Kafka is aborted: who reads what is committed finds the topics empty."""
     name = set_up(worker__output="both")
     main(["topics", "--partitions", "1", "--replication-factor", "1"])
@@ -124,7 +124,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_is_wrong_is_one_line_within_half_a_minute(set_up, stack, mistake):
+def test_a_mistake_is_reported_in_one_line_within_30_s(set_up, stack, mistake):
     """Each mistake is named where it is, in one line, with the exit code of a worker that meets it."""
     changes, code, what, says = MISTAKES[mistake]
     address = stack.redis_url.partition("://")[2].partition("/")[0]
@@ -141,7 +141,7 @@ def test_what_is_wrong_is_one_line_within_half_a_minute(set_up, stack, mistake):
     assert says in done.stdout
 
 
-def test_partitions_that_do_not_match_are_refused(set_up, stack, capsys):
+def test_an_output_topic_with_too_few_partitions_is_refused(set_up, stack, capsys):
     """An output topic with fewer partitions than the audio has is named with both counts."""
     name = set_up(worker__output="kafka")
     stack.create_topic(f"{name}-utterances", 1)
@@ -180,7 +180,7 @@ def test_a_missing_codec_is_named(set_up, capsys, monkeypatch):
     assert "snappy" in said["kafka"]
 
 
-def test_the_worker_s_user_of_the_catalogue_may_do_what_is_tried(set_up, stack, redis_prefix, capsys):
+def test_the_recommended_worker_user_passes_the_check(set_up, stack, redis_prefix, capsys):
     """The Redis user that schemas/redis.md recommends passes; one without scripts is refused by name of the command."""
     catalogue = (Path(schemas.__file__).parent / "redis.md").read_text(encoding="utf-8")
     rules = re.search(r"ACL SETUSER worker reset on >SECRET\s(.*?)```", catalogue, re.DOTALL)[1]

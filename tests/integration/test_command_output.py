@@ -8,7 +8,7 @@ from pathlib import Path
 CALLS = Path(__file__).parents[2] / "examples" / "calls"
 
 
-def test_a_reader_that_goes_away_ends_a_command_quietly():
+def test_a_closed_pipe_ends_a_command_quietly():
     """A reader that has seen enough, as `head` does, ends the command without a traceback."""
     read_end, write_end = os.pipe()
     os.close(read_end)

@@ -97,7 +97,7 @@ def test_live_calls_come_in_the_order_asked_for(worker, dashboard):
     assert len(dashboard.live_calls(1)) == 1
 
 
-def test_an_ended_call_leaves_the_live_ones_and_can_still_be_asked_for(worker, dashboard):
+def test_an_ended_call_is_no_longer_live_but_readable(worker, dashboard):
     """Ended calls are not live and have no risk; unknown ones are left out."""
     worker.say("over", Emotion.NEUTRAL, end=True)
     assert dashboard.live_calls() == []
@@ -106,7 +106,7 @@ def test_an_ended_call_leaves_the_live_ones_and_can_still_be_asked_for(worker, d
     assert dashboard.calls([]) == []
 
 
-def test_a_calls_utterances_come_whole_and_in_order(worker, dashboard):
+def test_utterances_of_a_call_are_complete_and_in_order(worker, dashboard):
     """Every utterance of a call is read as it was published, also from a number on."""
     published = [worker.say("c", label) for label in (None, Emotion.SADNESS, Emotion.ANGER)]
     read = dashboard.utterances("c")
@@ -190,7 +190,7 @@ def test_watching_gives_up_in_time(dashboard):
     assert watch(dashboard, until=["never"], console=console, timeout_s=0.1) is False
 
 
-def test_a_redis_that_is_not_there_is_an_error_not_a_picture():
+def test_a_missing_redis_is_an_error():
     """Without Redis the caller gets the error of the client, at once."""
     with Dashboard("redis://127.0.0.1:1/0", timeout_s=1) as nowhere, pytest.raises(redis.RedisError):
         nowhere.live_calls()

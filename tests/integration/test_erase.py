@@ -102,7 +102,7 @@ def erased(capsys, call_id):
     return code, json.loads(said.out)
 
 
-def test_a_call_leaves_redis_and_nothing_else_does(served, pipeline, capsys):
+def test_erasure_removes_one_call_from_redis(served, pipeline, capsys):
     """Every key and entry of the call is gone, the other call is untouched, and the receipt says how much there was."""
     first, second = served("redis")
     other = pipeline.call(second)
@@ -119,7 +119,7 @@ def test_a_call_leaves_redis_and_nothing_else_does(served, pipeline, capsys):
     assert (code, receipt["left_to_retention"]) == (1, audio["left"] + 1)  # and that it was there at all, for a while
 
 
-def test_the_user_of_the_catalogue_may_erase(served, pipeline, monkeypatch, capsys):
+def test_the_recommended_user_may_erase(served, pipeline, monkeypatch, capsys):
     """The Redis user `eraser` that schemas/redis.md recommends is enough, and without DEL refused in one line."""
     first, _ = served("redis")
     catalogue = (Path(schemas.__file__).parent / "redis.md").read_text(encoding="utf-8")
@@ -142,7 +142,7 @@ def test_the_user_of_the_catalogue_may_erase(served, pipeline, monkeypatch, caps
             admin.execute_command("ACL", "DELUSER", user)
 
 
-def test_a_second_time_there_is_nothing_to_find(served, capsys):
+def test_a_second_erasure_finds_nothing(served, capsys):
     """Erasing again is harmless, and finds nothing in Redis."""
     first, _ = served("redis")
     erased(capsys, first)
@@ -157,7 +157,7 @@ def test_a_second_time_there_is_nothing_to_find(served, capsys):
 
 
 @pytest.mark.parametrize("output", ["kafka", "both"])
-def test_a_call_is_buried_in_kafka(served, real_kafka, pipeline, capsys, output):
+def test_an_erased_call_gets_tombstones_in_kafka(served, real_kafka, pipeline, capsys, output):
     """On each compacted topic a tombstone is the newest record; the projector does not bring the call back to Redis."""
     assert real_kafka
     first, second = served(output)

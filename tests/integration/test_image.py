@@ -106,7 +106,7 @@ def start(image, tmp_path):
     return begin
 
 
-def test_it_says_how_it_is_run(image):
+def test_the_image_is_configured(image):
     """Nobody's user, the worker by default, its port, and a look at its health."""
     assert image.config["User"] == "65532:65532"
     assert image.config["Entrypoint"] + image.config["Cmd"] == ["callmood", "worker"]
@@ -114,7 +114,7 @@ def test_it_says_how_it_is_run(image):
     assert "livez" in image.config["Healthcheck"]["Test"][-1]
 
 
-def test_it_holds_what_it_needs_and_no_more(image):
+def test_the_image_holds_only_what_it_needs(image):
     """No compiler, no pip, no package lists, no secrets of the build, nothing that its user could write to."""
     names = {path.name for folder in ("usr/bin", "opt/callmood/bin") for path in (image.root / folder).iterdir()}
     assert "callmood" in names
@@ -124,7 +124,7 @@ def test_it_holds_what_it_needs_and_no_more(image):
     assert writable == []
 
 
-def test_it_works_as_a_pod_of_the_chart(image, start, pipeline, recorded, tmp_path, wait_until):
+def test_the_image_works_as_a_pod_of_the_chart(image, start, pipeline, recorded, tmp_path, wait_until):
     """Without rights and on a read-only root, a worker labels a call exactly, says so at /readyz, and drains."""
     calls = {"call-1": recorded.call("billing")}
     process = start(
@@ -157,7 +157,7 @@ def test_it_works_as_a_pod_of_the_chart(image, start, pipeline, recorded, tmp_pa
     assert wait_until(lambda: "worker ended" in (tmp_path / "log").read_text())
 
 
-def test_its_root_cannot_be_written_to(start, tmp_path):
+def test_the_root_of_the_image_is_read_only(start, tmp_path):
     """The last test was no illusion: the same process may write to /tmp, and to nothing else."""
     process = start("python", "-c", "open('/tmp/a', 'w'); open('/opt/callmood/a', 'w')")
     assert process.wait(60) == 1

@@ -106,7 +106,7 @@ def assert_refused(told):
 
 
 @pytest.mark.usefixtures("admin")
-def test_a_worker_logs_in_or_says_why_not(pipeline, login):
+def test_a_worker_logs_in_or_reports_why_not(pipeline, login):
     """With the right password a worker gets ready; with a wrong one it ends with one line and code 2."""
     right = pipeline.start_worker(**login("PLAIN", sasl_password="right"))
     wrong = pipeline.start_worker(**login("PLAIN", sasl_password="secret-but-wrong"))
@@ -121,7 +121,7 @@ def test_a_worker_logs_in_or_says_why_not(pipeline, login):
 
 
 @pytest.mark.parametrize("mechanism", ["SCRAM-SHA-256", "SCRAM-SHA-512"])
-def test_a_password_need_not_travel(login, admin, mechanism):
+def test_scram_accepts_the_right_password_only(login, admin, mechanism):
     """SCRAM: the right password passes, a wrong one is named in one line that does not hold it."""
     scram(admin, "right")
     assert check(login(mechanism, sasl_password="right"))[0] == 0
@@ -131,7 +131,7 @@ def test_a_password_need_not_travel(login, admin, mechanism):
 
 
 @pytest.mark.usefixtures("admin")
-def test_a_token_lets_us_in_until_its_time_is_over(login, tmp_path):
+def test_an_expired_token_is_refused(login, tmp_path):
     """OAUTHBEARER: a valid token passes; an expired one is refused, and not shown."""
     file = tmp_path / "token"
     file.write_text(token(600))
@@ -158,7 +158,7 @@ ROTATIONS = {
 
 
 @pytest.mark.parametrize("mechanism", ROTATIONS)
-def test_a_secret_may_be_replaced_while_we_run(pipeline, login, admin, tmp_path, mechanism):
+def test_a_secret_may_change_while_the_worker_runs(pipeline, login, admin, tmp_path, mechanism):
     """A file is read again at each login: its old content is refused by now, and the worker does not notice."""
     setting, first, renew = ROTATIONS[mechanism]
     scram(admin, "first")

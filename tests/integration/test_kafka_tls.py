@@ -75,7 +75,7 @@ def test_a_wrong_certificate_is_named_in_one_line(show, certificate_shown):
     assert re.search(r"\[SSL: \w*(CERTIFICATE|_CA)\w*\]", said), said
 
 
-def test_a_missing_file_is_named(show, capsys, monkeypatch):
+def test_a_missing_certificate_file_is_reported(show, capsys, monkeypatch):
     """A path that leads nowhere is an error with its variable, not a handshake that fails."""
     show("worker")
     monkeypatch.setenv("CALLMOOD_KAFKA__SSL_KEY_FILE", str(Path("nowhere.key")))

@@ -69,7 +69,7 @@ def test_whole_workers_are_killed(pipeline, recorded, wait_until):
     last.stop()
 
 
-def test_an_ingest_process_that_dies_again_and_again_ends_the_worker(pipeline, wait_until):
+def test_three_deaths_of_ingest_end_the_worker(pipeline, wait_until):
     """After the third death in a minute the worker ends with the code for another try."""
     worker = pipeline.start_worker(**_QUICK).wait_ready()
     others = worker.pids() - pipeline.ingest_pids()

@@ -84,7 +84,7 @@ def test_probes_tell_the_truth_while_redis_sleeps(pipeline, recorded, own_redis,
     worker.stop()
 
 
-def test_a_redis_that_has_lost_everything_is_filled_again(pipeline, recorded, own_redis, wait_until):
+def test_an_emptied_redis_is_filled_again(pipeline, recorded, own_redis, wait_until):
     """Results and positions are lost together, so the calls are worked through again and come out the same."""
     pipeline.redis_url = own_redis
     worker = pipeline.start_worker().wait_ready()
@@ -116,7 +116,7 @@ def test_sigterm_in_the_middle_of_calls(pipeline, recorded, wait_until):
     second.stop()
 
 
-def test_settings_that_cannot_work_end_the_worker(pipeline):
+def test_settings_that_do_not_work_end_the_worker(pipeline):
     """One line says what is wrong and what to set, without a traceback, and the exit code is 2."""
     wrong = {
         "kafka__audio_topic": ("no-such-topic", "does not exist", "CALLMOOD_KAFKA__AUDIO_TOPIC"),
@@ -135,7 +135,7 @@ def test_settings_that_cannot_work_end_the_worker(pipeline):
         assert list(worker.folder.iterdir()) == []
 
 
-def test_settings_that_are_wrong_in_themselves_are_named_at_once():
+def test_invalid_settings_end_the_command_at_once():
     """A value out of bounds and an unknown name end the command with code 2 and one line, before anything starts."""
     for name, value in (("CALLMOOD_INPUT__REORDER_RECORDS", "many"), ("CALLMOOD_KAFKAA__GROUP_ID", "x")):
         done = subprocess.run(

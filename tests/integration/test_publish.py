@@ -73,7 +73,7 @@ def roll_back(client, keys, dumped):
         client.restore(key, 0, value)
 
 
-def test_a_partition_that_nobody_had_is_empty(open_store):
+def test_a_new_partition_is_empty(open_store):
     """A first claim finds neither a position nor states."""
     assert open_store().claim(SOURCE) == Restored(None, StreamTime(), {})
 
@@ -156,7 +156,7 @@ def test_partitions_are_fenced_one_by_one(open_store):
 
 
 @pytest.mark.parametrize("key", ["position:audio:0", "states:audio:0", "alerts", "live:by_risk", "utterances:call-1"])
-def test_a_key_of_another_type_stops_the_worker_before_anything_is_written(open_store, redis_client, keys, key):
+def test_a_key_of_another_type_stops_the_worker_before_it_writes(open_store, redis_client, keys, key):
     """Where another program uses one of the keys, the message says what to do and nothing of the commit appears."""
     store = open_store()
     commit = work(store.claim(SOURCE), talk())

@@ -63,7 +63,7 @@ def test_the_example_producer_sends_legal_records(topic, stack):
     assert {chunk.call_id for chunk in chunks} == {"call-42"}
 
 
-def test_the_python_snippet_of_the_readme_prints_a_call_that_the_example_producer_sent(running, wait_until):
+def test_the_readme_snippet_prints_the_call_of_the_example_producer(running, wait_until):
     """From the example producer through a worker to the README's snippet, which prints the call's utterances."""
     call_id = f"readme-{uuid4().hex[:8]}"
     produce(running.bootstrap_servers, running.audio_topic, call_id)

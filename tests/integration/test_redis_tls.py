@@ -91,7 +91,7 @@ def test_a_wrong_certificate_is_named_in_one_line(login, shown):
     assert "CALLMOOD_REDIS__SSL_" in line
 
 
-def test_a_password_in_a_file_is_the_right_one_or_refused(login, tmp_path):
+def test_a_wrong_password_in_a_file_is_refused(login, tmp_path):
     """With a valid certificate the password decides; a wrong one is refused in one line, without being shown."""
     assert check(login())[0] == 0
     (tmp_path / "password").write_text("secret-but-wrong")
@@ -101,7 +101,7 @@ def test_a_password_in_a_file_is_the_right_one_or_refused(login, tmp_path):
     assert "secret-but-wrong" not in line
 
 
-def test_a_file_that_is_not_there_is_named(login, tmp_path):
+def test_a_missing_file_is_reported(login, tmp_path):
     """A path that leads nowhere, or to nothing, is an error with its variable."""
     (tmp_path / "password").write_text("\n")
     assert "CALLMOOD_REDIS__PASSWORD_FILE" in check(login())[1]
@@ -109,7 +109,7 @@ def test_a_file_that_is_not_there_is_named(login, tmp_path):
     assert (code, "CALLMOOD_REDIS__SSL_KEY_FILE: file nowhere.key does not exist" in line) == (2, True), line
 
 
-def test_a_password_may_be_replaced_in_the_middle_of_a_call(pipeline, tls_redis, login, recorded, tmp_path):
+def test_a_password_may_change_during_a_call(pipeline, tls_redis, login, recorded, tmp_path):
     """The old one is gone and every connection is cut; the worker logs in by the new one, and nothing is missing."""
     pipeline.redis_url = f"{tls_redis.url.replace('//', '//admin:a@')}?{tls_redis.query}"
     worker = pipeline.start_worker(**login()).wait_ready()

@@ -61,7 +61,7 @@ def test_workers_come_and_go_while_calls_run(pipeline, recorded, wait_until):
     second.stop()
 
 
-def test_a_worker_that_slept_cannot_harm(pipeline, recorded, wait_until):
+def test_a_frozen_worker_that_wakes_up_is_fenced(pipeline, recorded, wait_until):
     """A worker stands still until the group has given its partitions away, and wakes up: its old work is refused."""
     calls = _calls(recorded)
     sleeper = pipeline.start_worker(**_QUICK).wait_ready()
