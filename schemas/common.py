@@ -109,6 +109,7 @@ class DeadLetterReason(_Explained):
     FORMAT_CHANGED = "format_changed", "Encoding, rate or layout changed within a stream."
     SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream."
     CALL_ENDED = "call_ended", "A call with this id has just ended, and the record would start it again."
+    WORKER_ERROR = "worker_error", "The worker failed on this record: a fault of the worker, to be reported."
     NOT_OURS = "not_ours", "A record on an output topic was not written by a worker."
 
 

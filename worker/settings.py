@@ -153,7 +153,9 @@ class InputSettings(_Group):
     reorder_ms: Positive = Field(2_000, description="most audio held back while a record is missing, ms")
     max_record_ms: Positive = Field(5_000, description="most audio in one record, ms")
     conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence, ms")
-    max_consecutive_bad: Positive = Field(1_000, description="number of consecutive bad records that stops the worker")
+    max_consecutive_bad: Annotated[int, Field(ge=0)] = Field(
+        0, description="number of consecutive bad records on one partition that stops the worker, 0: none does"
+    )
 
 
 class SegmentSettings(_Group):

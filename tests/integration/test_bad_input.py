@@ -168,8 +168,8 @@ def _seq(sent):
     return int(dict(sent.headers)["seq"])
 
 
-def test_too_many_bad_records_stop_the_worker(pipeline, produce, recorded):
-    """Nothing but bad records means a broken producer: the worker ends with code 70 and says so."""
+def test_too_many_bad_records_stop_the_worker(pipeline, produce, recorded, letters):
+    """With a limit, bad records alone end the worker with code 70, after their dead-letter records were written."""
     recording = recorded.call("billing")
     worker = pipeline.start_worker(input__max_consecutive_bad="5").wait_ready()
     pipeline.send({"good": recording})
@@ -179,3 +179,4 @@ def test_too_many_bad_records_stop_the_worker(pipeline, produce, recorded):
     (line,) = (line for line in worker.lines("stopping") if line["kind"] == "TooManyBadRecords")
     assert "6 unreadable records in a row" in line["error"]
     assert "input.format" in line["error"]
+    assert len(letters(pipeline, b"bad", 6)) == 6

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 from kafka.errors import KafkaTimeoutError
 
 from callmood.worker.adapters.consume import Changes
+from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.commits import DeadLetter, TopicPartition
 from callmood.worker.errors import Fenced, StoreUnavailable
 from callmood.worker.records import Record
@@ -212,6 +213,10 @@ class SimConsumer:
             if records:
                 fetched[source] = records
         return fetched
+
+    def take_skipped(self) -> list[Skipped]:
+        """The simulated client parses everything."""
+        return []
 
     def take_changes(self) -> Changes:
         changes, self._changes = self._changes, Changes()

@@ -154,6 +154,21 @@ def test_an_illegal_record_has_its_reason(reason, change):
     assert reason_of(record(**change)) is reason
 
 
+def test_a_header_without_a_value_is_refused_where_the_worker_reads_it():
+    """Kafka's headers may be null: that of a field of ours costs the record, that of others nothing."""
+    plain = record()
+    with pytest.raises(BadRecord, match="bad_header: a header has no value"):
+        read(Record(plain.position, plain.key, plain.value, (*plain.headers, ("stream", None)), 1_000))
+    assert read(Record(plain.position, plain.key, plain.value, (*plain.headers, ("b3", None)), 1_000))
+
+
+def test_a_header_whose_name_is_not_utf_8_is_refused():
+    """The client escapes such bytes, and the producer is told."""
+    plain = record()
+    with pytest.raises(BadRecord, match="bad_header: the name of a header is not UTF-8"):
+        read(Record(plain.position, plain.key, plain.value, (*plain.headers, ("stra\\xdfe", b"1")), 1_000))
+
+
 def test_a_header_that_is_not_utf_8_is_refused():
     """Our own headers are text."""
     plain = record()

@@ -1,14 +1,18 @@
 """The ingest loop around a store that comes and goes."""
 
+from collections import deque
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
 import pytest
 
+from callmood.worker import metrics
 from callmood.worker.adapters.consume import Changes
+from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.errors import StoreUnavailable
+from callmood.worker.errors import StoreUnavailable, TooManyBadRecords
 from callmood.worker.records import Position, Record
 from callmood.worker.run import traces
 from callmood.worker.run.ingest import Ingest, Outside
@@ -25,11 +29,16 @@ class _Consumer:
         self.sources = [TopicPartition("audio", number) for number in range(3)]
         self.assigned, self.started, self.polls = set(self.sources), [], 0
         self.unread = {self.sources[0]: [UNREADABLE]}
+        self.skipped = []
 
     def poll(self, _timeout_ms):
         self.polls += 1
         polled, self.unread = (self.unread, {}) if self.sources[0] in self.started else ({}, self.unread)
         return polled
+
+    def take_skipped(self):
+        skipped, self.skipped = self.skipped, []
+        return skipped
 
     def take_changes(self):
         assigned, self.assigned = self.assigned, set()
@@ -134,3 +143,27 @@ def test_the_group_is_polled_between_two_restored_partitions(loop):
     for _ in range(5):
         loop.ingest.turn()
     assert loop.store.claimed_at_poll == [1, 2, 3]
+
+
+def test_what_the_client_cannot_parse_is_counted_and_behind_the_watermark(loop):
+    """The partition goes on after skipped offsets, its successor too, and each is counted as lost."""
+    for _ in range(10):
+        loop.ingest.turn()
+    lost = metrics.RECORDS_LOST._value.get()
+    source = loop.store.consumer.sources[1]
+    loop.store.consumer.skipped = [Skipped(source, 0, 7, "a codec is missing")]
+    for _ in range(20):
+        loop.ingest.turn()
+    assert metrics.RECORDS_LOST._value.get() - lost == 7
+    assert [commit.watermark for commit in loop.store.committed if commit.source == source][-1] == 7
+
+
+def test_what_led_to_too_many_bad_records_is_committed_first(loop):
+    """The limit stops the worker only after the dead-letter records and the position are in the store."""
+    loop.ingest._settings = Settings(input={"max_consecutive_bad": 3})
+    source = loop.store.consumer.sources[0]
+    loop.store.consumer.unread = {source: [replace(UNREADABLE, position=Position("audio", 0, n)) for n in range(6)]}
+    with pytest.raises(TooManyBadRecords):
+        deque((loop.ingest.turn() for _ in range(20)), maxlen=0)
+    assert len(loop.sent) == 4
+    assert [commit.watermark for commit in loop.store.committed if commit.source == source][-1] == 4

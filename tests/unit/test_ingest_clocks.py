@@ -39,6 +39,9 @@ class _Consumer:
                 self.started[source] += 1
         return polled
 
+    def take_skipped(self):
+        return []
+
     def take_changes(self):
         assigned, self.assigned = self.assigned, set()
         return Changes(assigned=assigned)

@@ -83,3 +83,15 @@ def test_an_offset_read_again_is_refused():
     ledger = opened(5, start=5)
     with pytest.raises(ValueError, match="offset 5 read again; 6 was next"):
         ledger.open(5, capture_ms=0, mark_after="")
+
+
+def test_what_is_skipped_is_not_open():
+    """Offsets that cannot be read hold nothing back, also at the end of the log, and are never taken back."""
+    ledger = Ledger(5, "start")
+    ledger.open(5, capture_ms=0, mark_after="a")
+    ledger.skip_to(9)
+    assert ledger.watermark == 5
+    ledger.settle(5)
+    assert (ledger.watermark_after([]), ledger.position) == ((9, "a"), 9)
+    ledger.skip_to(7)
+    assert ledger.position == 9

@@ -53,6 +53,33 @@ def test_a_bad_record_without_a_key_goes_without_its_value_while_any_call_is_pau
     assert letter.record.value is None
 
 
+def test_unreadable_records_stop_nothing_unless_a_limit_is_set():
+    """Thousands in a row are as many dead-letter records, and the calls beside them come out as without them."""
+    legs = Leg("good"), Leg("bad")
+    good, rest = (leg.media(voice(10), chunk_ms=20) for leg in legs)
+    log = log_of([item for pair in zip(good, [bad(item) for item in rest], strict=True) for item in pair])
+    store = Worker().read(log).commit()
+    assert len(store.dead) == len(rest)
+    alone = Worker().read(log_of(good)).commit()
+    assert store.calls["good"]["duration_ms"] == alone.calls["good"]["duration_ms"]
+
+
+def test_a_record_on_which_decoding_fails_is_a_dead_letter_record():
+    """A fault of ours in reading a record costs that record, not the partition."""
+    worker = Worker()
+
+    def fail(record):
+        raise ZeroDivisionError(record.position)
+
+    good = Leg().media(quiet(0.4), chunk_ms=200)
+    reader, worker.partition._decode = worker.partition._decode, fail
+    worker.read(log_of(good[:1]))
+    worker.partition._decode = reader
+    store = worker.read(log_of(good[1:], first_offset=1)).commit()
+    assert list(store.dead.values()) == ["worker_error"]
+    assert store.watermark == 1
+
+
 def test_too_many_unreadable_records_in_a_row_stop_the_worker():
     """A deployment that sends something else is not worked off as bad data."""
     worker = Worker(configured=Settings(input={"max_consecutive_bad": 20}))

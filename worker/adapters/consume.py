@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.kafka_client import connection, missing_topic
+from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced
 from callmood.worker.records import Position, Record
@@ -110,6 +111,7 @@ class AudioConsumer:
         self._listener = _Listener(self._consumer)
         self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
+        self._skipped = kafka_workarounds.skip_unreadable_batches(self._consumer)
         self.membership: ConsumerGroupMetadata | None = None
         """Our place in the group when it was last stable; None before, and once we are out."""
 
@@ -139,6 +141,12 @@ class AudioConsumer:
             ]
             for p, records in polled.items()
         }
+
+    def take_skipped(self) -> list[Skipped]:
+        """What the client could not parse, and was skipped, since the last call."""
+        skipped = list(self._skipped)
+        self._skipped.clear()
+        return skipped
 
     def take_changes(self) -> Changes:
         """Assignment changes since the last call."""

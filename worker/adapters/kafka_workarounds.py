@@ -1,4 +1,4 @@
-"""Six faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
+"""Seven faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
 
 Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
 its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
@@ -10,17 +10,25 @@ import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, Final
+from functools import partial, wraps
+from typing import Any, Final, NamedTuple
 
 import structlog
 from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import AuthorizationError, KafkaError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaError,
+    SaslAuthenticationFailedError,
+    UnsupportedSaslMechanismError,
+)
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import MemberState
 
+from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import EXIT_AGAIN
 
 log = structlog.get_logger()
@@ -224,3 +232,88 @@ def stable_membership(consumer: KafkaConsumer) -> ConsumerGroupMetadata | None:
     """The consumer's place in its group; None while the group is not stable, and once the consumer is out."""
     member = consumer.group_metadata()
     return member if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id else None
+
+
+# -- 7. A batch that cannot be parsed stops the partition
+#
+# kafka-python: `_unpack_records` in kafka/consumer/fetcher.py raises from `poll` if a batch fails its checksum, needs
+# a codec that is not installed or is cut short. The position stays: the next poll, and every successor, raises again.
+# We: the rest of such a batch is skipped and reported. A batch that fails its checksum says nothing that can be
+# trusted, its number of records included: it is skipped offset by offset, until the broker sends the batch after it.
+# Upstream: no upstream issue found.
+
+
+class Skipped(NamedTuple):
+    """Offsets from `first` to before `next_offset` that the client could not parse, and why."""
+
+    source: TopicPartition
+    first: int
+    next_offset: int
+    reason: str
+
+
+class _OneBatch:
+    """A batch as kafka-python's loop over batches expects it."""
+
+    def __init__(self, batch: Any) -> None:
+        self._batch = batch
+
+    def next_batch(self) -> Any:
+        batch, self._batch = self._batch, None
+        return batch
+
+
+def skip_unreadable_batches(consumer: KafkaConsumer) -> list[Skipped]:
+    """Make this consumer skip what it cannot parse; returns the list to which it appends what it skipped."""
+    skipped: list[Skipped] = []
+    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, skipped)  # noqa: SLF001 - there is no public way
+    return skipped
+
+
+class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
+    """What was fetched from one partition, parsed batch by batch."""
+
+    next_fetch_offset: int
+
+    def __init__(self, skipped: list[Skipped], *fetched: Any, **options: Any) -> None:
+        self._skipped = skipped
+        self._is_in_batch = False
+        super().__init__(*fetched, **options)
+
+    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
+        damaged: str | None = None
+        while (batch := records.next_batch()) is not None:
+            if damaged is not None:
+                self._skip(tp, batch.base_offset, damaged)
+            damaged = None
+            self._is_in_batch = True
+            try:
+                yield from super()._unpack_records(tp, _OneBatch(batch), *deserializers)
+            except Exception as error:  # noqa: BLE001 - whatever a batch makes the client raise must cost that batch alone
+                reason = str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
+                if _is_intact(batch, error):
+                    self._skip(tp, batch.next_offset, reason)
+                else:
+                    damaged = reason
+            finally:
+                self._is_in_batch = False
+        if damaged is not None:
+            self._skip(tp, self.next_fetch_offset + 1, damaged)
+        self.drain()
+
+    def _skip(self, tp: Any, next_offset: int, reason: str) -> None:
+        first = self.next_fetch_offset
+        self.next_fetch_offset = max(next_offset, first)
+        if next_offset > first:
+            self._skipped.append(Skipped(TopicPartition(tp.topic, tp.partition), first, next_offset, reason))
+
+    def drain(self) -> None:
+        """The client's loop over batches ends with each batch here; only the last one is the end."""
+        if not self._is_in_batch:
+            super().drain()
+
+
+def _is_intact(batch: Any, error: Exception) -> bool:
+    """Whether the batch's own offsets can be trusted."""
+    has_wrong_checksum = isinstance(error, CorruptRecordError) and "crc" in str(error)
+    return not has_wrong_checksum and batch.magic >= 2  # noqa: PLR2004 - Kafka's format version

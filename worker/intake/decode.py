@@ -3,11 +3,16 @@
 Each record is read alone, so a worker that joins in the middle of a call understands its first record.
 """
 
-from callmood.worker.errors import BadRecord, ConfigurationError
+from typing import Final
+
+from callmood.worker.errors import BadRecord, ConfigurationError, Reason
 from callmood.worker.intake.fields import check_schema, chunk, is_known, key_text, text_of
 from callmood.worker.intake.json_records import decode_json, named_call
 from callmood.worker.intake.twilio import decode_twilio
 from callmood.worker.records import Chunk, Record
+
+_NOT_UTF8: Final = "\\x"
+"""How the consumer begins a byte in a header's name that is not UTF-8."""
 
 
 def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | None:
@@ -25,6 +30,8 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
         BadRecord: the record breaks the contract; the detail has fields and lengths, never content.
         ConfigurationError: unknown input format.
     """
+    if any(_NOT_UTF8 in name for name, _ in record.headers):
+        raise BadRecord(Reason.BAD_HEADER, "the name of a header is not UTF-8")
     match input_format:
         case "headers":
             return _decode_headers(record, max_record_ms=max_record_ms)

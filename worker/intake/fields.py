@@ -47,12 +47,14 @@ _DECIMAL_MS: Final = re.compile(DECIMAL_MS_PATTERN)
 _TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-def text_of(value: bytes) -> str:
+def text_of(value: bytes | None) -> str:
     """A header's value.
 
     Raises:
-        BadRecord: it is not UTF-8.
+        BadRecord: there is none (Kafka allows null), or it is not UTF-8.
     """
+    if value is None:
+        raise BadRecord(Reason.BAD_HEADER, "a header has no value")
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -13,7 +13,7 @@ from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
-from callmood.worker.errors import BadRecord, TooManyBadRecords
+from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords
 from callmood.worker.intake.decode import named_calls
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
@@ -133,8 +133,12 @@ class Partition:
             utterances = []
         return utterances + self._age(now_ms)
 
+    def skip_to(self, offset: int) -> None:
+        """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
+        self._ledger.skip_to(offset)
+
     def _take(self, record: Record, now_ms: float) -> list[Utterance]:
-        chunk = self._decode(record)
+        chunk = self._decoded(record)
         self._bad_in_a_row = 0  # readable, even if it does not fit its call
         if chunk is None:
             self._ledger.settle(record.position.offset)
@@ -154,6 +158,14 @@ class Partition:
         live.changes += call.has_news
         return outcome.utterances
 
+    def _decoded(self, record: Record) -> Chunk | None:
+        try:
+            return self._decode(record)
+        except CallmoodError:
+            raise
+        except Exception as error:  # reading changes no state, so the record alone is to blame
+            raise BadRecord(Reason.WORKER_ERROR, type(error).__name__) from error
+
     def _is_late(self, chunk: Chunk, live: _Live | None) -> bool:
         if live is None or not live.call.is_over:
             return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
@@ -169,7 +181,8 @@ class Partition:
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
         self._bad_in_a_row += 1
-        if self._bad_in_a_row > self._settings.input.max_consecutive_bad:
+        limit = self._settings.input.max_consecutive_bad
+        if limit and self._bad_in_a_row > limit:
             raise TooManyBadRecords(
                 f"{self._bad_in_a_row} unreadable records in a row on {self.source.topic}/{self.source.partition}; "
                 f"the newest: {bad}. Check what the producers send, and input.format"

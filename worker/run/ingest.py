@@ -24,7 +24,7 @@ from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
 from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
-from callmood.worker.errors import Fenced, InferenceLost, StoreUnavailable, Unsettled
+from callmood.worker.errors import Fenced, InferenceLost, StoreUnavailable, TooManyBadRecords, Unsettled
 from callmood.worker.inference.wire import Beat
 from callmood.worker.intake import decode
 from callmood.worker.logs import call_hash
@@ -143,6 +143,7 @@ class Ingest:
         self._follow_changes()
         for source, records in polled.items():
             self._take(source, records)
+        self._report_skipped()
         self._collect_answers()
         self._throttle()
         if self._monotonic() >= self._next_commit_s:
@@ -160,18 +161,15 @@ class Ingest:
         metrics.RECORDS.labels(source.topic).inc(len(records))
         metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
         now_ms = self._clock() * 1000
-        for record in records:
-            self._submit(source, partition.take(record, now_ms))
+        try:
+            for record in records:
+                self._submit(source, partition.take(record, now_ms))
+        except TooManyBadRecords:
+            self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)  # so that what led to it can be seen
+            raise
 
     def drain(self, deadline_s: float) -> bool:
-        """Stop reading, wait for what is in flight, commit.
-
-        Args:
-            deadline_s: by the monotonic clock.
-
-        Returns:
-            Whether all of it was done in time.
-        """
+        """Stop reading, wait for what is in flight, commit. Returns whether all is done by the deadline (monotonic)."""
         self._consumer.pause()
         while self._monotonic() < deadline_s:
             self._consumer.poll(0)
@@ -238,6 +236,21 @@ class Ingest:
         if lost > 0:
             metrics.RECORDS_LOST.inc(lost)
             log.error("records were deleted before they were read", partition=source.partition, lost=lost)
+
+    def _report_skipped(self) -> None:
+        """Report records that the Kafka client could not parse: their calls go on with a gap."""
+        for skipped in self._consumer.take_skipped():
+            lost = skipped.next_offset - skipped.first
+            metrics.RECORDS_LOST.inc(lost)
+            log.error(
+                "records that cannot be parsed were skipped",
+                partition=skipped.source.partition,
+                offset=skipped.first,
+                lost=lost,
+                error=skipped.reason,
+            )
+            if skipped.source in self._partitions:
+                self._partitions[skipped.source].skip_to(skipped.next_offset)
 
     # -- inference
 
