@@ -1,8 +1,8 @@
 """G.711 in both directions, by tables. Pure.
 
 Source: ITU-T G.711 (11/88), tables 1a to 2b, scaled to 16 bits as in ITU-T G.191: mu-law codes 14-bit values (shifted
-left by 2), A-law 13-bit values (shifted left by 3). Where a value lies on the border of two codes the
-recommendation leaves the choice open; this makes libsndfile's.
+left by 2), A-law 13-bit values (shifted left by 3). Where a value is on the border of two codes, the
+recommendation leaves the choice open; this module chooses as libsndfile does.
 """
 
 from typing import Final

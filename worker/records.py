@@ -1,4 +1,4 @@
-"""What flows between the stages. Immutable values; units are in the names."""
+"""The values that pass between the stages. Immutable; units are in the names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from callmood.schemas.common import Encoding, Event, Notice, Role
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """Where a record stands in Kafka."""
+    """The address of a record in Kafka."""
 
     topic: str
     partition: int
@@ -127,7 +127,7 @@ class Acoustics:
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A span with everything that is known of it before inference. Times are on the call's time line."""
+    """A span with all facts that are known before inference. Times are on the call's time line."""
 
     id: str
     call_id: str
@@ -184,7 +184,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An utterance and what the model said; `prediction` is None where the policy withholds emotion."""
+    """An utterance and the model's answer; `prediction` is None if the policy withholds emotion."""
 
     utterance: Utterance
     prediction: Prediction | None

@@ -91,7 +91,7 @@ def state_before_the_record() -> Iterator[None]:
         yield
 
 
-@planted(3)
+@planted(5)
 def state_of_the_newest_record() -> Iterator[None]:
     """The state that is stored is ahead of the results that are published."""
 
@@ -212,14 +212,16 @@ def detector_starts_again() -> Iterator[None]:
         yield
 
 
-@planted(38)
+@planted(85)
 def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
-    def snapshot(original, self):
-        return original(self)._replace(paused_at_ms=None)
+    def checkpoint_now(original, self):
+        checkpoint = original(self)
+        streams = {name: stream._replace(paused_at_ms=None) for name, stream in checkpoint.streams.items()}
+        return checkpoint._replace(streams=streams, paused_at_ms=None)
 
-    with around(Stream, "snapshot", snapshot):
+    with around(Call, "_checkpoint_now", checkpoint_now):
         yield
 
 

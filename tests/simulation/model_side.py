@@ -12,7 +12,7 @@ def heard(audio: bytes) -> Prediction:
     """The model's answer; sometimes it abstains."""
     shares = [byte + 1 for byte in blake2b(audio, digest_size=4).digest()]
     anger, happiness, neutral, sadness = (share / sum(shares) for share in shares)
-    return Prediction((anger, happiness, neutral, sadness), "uncertain" if max(shares) < 100 else None)
+    return Prediction((anger, happiness, neutral, sadness), "low_confidence" if max(shares) < 100 else None)
 
 
 class SimInference:

@@ -1,4 +1,4 @@
-"""Whose emotion may be inferred: customers, unless the operator says otherwise in writing. Pure.
+"""Roles whose emotion may be inferred: customers, unless the operator states a legal basis for others. Pure.
 
 Inferring the emotions of people at work is prohibited (EU AI Act, Art. 5(1)(f)); inferring those of their customers is
 not. Everything that is not an emotion (talk time, silence, interruptions, loudness) is measured for every role.
@@ -11,7 +11,7 @@ from callmood.worker.settings import PolicySettings
 
 
 def withheld(role: Role, notice: Notice | None, settings: PolicySettings) -> WithheldReason | None:
-    """Why the model may not hear an utterance of this role, or None where it may.
+    """Why the model must not hear an utterance of this role, or None if it is allowed to.
 
     The role is judged first, so a role that is never heard has the same reason with and without notice.
     """
@@ -23,7 +23,7 @@ def withheld(role: Role, notice: Notice | None, settings: PolicySettings) -> Wit
 
 
 def stamp(settings: PolicySettings) -> dict[str, Any]:
-    """The `policy` field of every record: under which rules it was made."""
+    """The `policy` field of every record: the rules that it was made under."""
     return {
         "emotion_roles": [role.value for role in settings.emotion_roles],
         "require_notice": settings.require_notice,

@@ -1,7 +1,7 @@
-"""Stored utterances judged again: the aggregate and the alerts of a call from its utterance/1 records. Pure.
+"""The aggregate and the alerts of a call, computed again from its stored utterance/1 records. Pure.
 
-For rules tried out on calls of the past, and for proof that an aggregate is the fold of its utterances. Pauses and
-gaps are not utterances, so a call that had some needs them from elsewhere: without them they count as silence.
+It tries new rules on past calls, and proves that an aggregate is the fold of its utterances. Pauses and gaps are not
+utterances: they count as silence here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A result as the outside sees it: utterance/1. Pure."""
+"""A result as the contract defines it: utterance/1. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,14 +10,14 @@ from callmood.worker.records import ModelInfo, Prediction, Result
 
 
 class Stamps(NamedTuple):
-    """What every record of this worker carries: the policy, and the model once it is known."""
+    """The fields that every record of this worker carries: the policy, and the model once it is known."""
 
     policy: Mapping[str, Any]
     model: ModelInfo | None
 
 
 class Times(NamedTuple):
-    """Wall-clock times of one utterance on its way, in ms since 1970."""
+    """Wall-clock times of one utterance, in ms since 1970: when it closed, was answered and was rendered."""
 
     decided_ms: float
     known_ms: float

@@ -1,6 +1,6 @@
-"""Records of one stream back in order: duplicates dropped, missing ones waited for within a bound, then given up. Pure.
+"""Puts the records of one stream in order: drops duplicates, waits for missing records within a bound. Pure.
 
-How long is waited depends on the records that follow, never on time, so a replay of the same records gives the same.
+The bound depends on the records that follow, never on time, so that a replay gives the same order.
 """
 
 from typing import Final, NamedTuple
@@ -9,9 +9,9 @@ from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
 
 _NOW: Final = frozenset((Event.PAUSE, Event.END))
-"""Events that do not wait: paused audio must not be heard, and after the end nothing comes."""
+"""Events that do not wait: paused audio must not be heard, and nothing follows the end."""
 _SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
-"""Events that count even after they were given up: else the pause would never begin, or never end."""
+"""Events that count even after they were given up: otherwise a pause would never begin, or never end."""
 
 
 class Ready(NamedTuple):
@@ -22,7 +22,7 @@ class Ready(NamedTuple):
 
 
 class Pushed(NamedTuple):
-    """What a record released. A `duplicate` was seen before, or comes after it was given up."""
+    """The records that a record released. A `duplicate` was taken before, or comes after it was given up."""
 
     ready: tuple[Ready, ...]
     duplicate: bool
@@ -69,7 +69,7 @@ class StreamOrder:
         return Pushed(tuple(ready), duplicate=False)
 
     def flush(self) -> tuple[Ready, ...]:
-        """Release all that waits, and give up what it waited for."""
+        """Release all waiting records, and give up the missing ones."""
         return tuple(self._release(max(self._held))) if self._held else ()
 
     @property

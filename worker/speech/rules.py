@@ -8,7 +8,7 @@ from callmood.schemas.common import Encoding
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech.vad import FRAME_MS, VAD_VERSION
 
-_HISTORY_SPARE_S = 10  # a record of one channel may be decided that much before the other channel asks
+_HISTORY_SPARE_S = 10  # one channel can be decided this long before another asks for its votes
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class Segmenter:
         self._first_voiced = 0
         self._last_voiced = 0
         self._floor = 0  # no later span may begin below: the last one's end, or a discontinuity
-        # Audio: native bytes from `_base` on, and where the caller stands; behind `next_sample` while it refills.
+        # Audio: native bytes from `_base` on, and the caller's position; behind `next_sample` while it refills.
         self._base = 0
         self._audio = bytearray()
         self._cursor = 0

@@ -1,4 +1,4 @@
-"""WebRTC voice activity detection whose memory can be written down and read back exactly.
+"""WebRTC voice activity detection whose memory can be saved and restored exactly.
 
 A detector adapts to all audio that it has heard, and does not converge again after a restart: a fresh one gives other
 utterances for minutes. The library has no call for its state, but its C structure (`VadInstT` in libfvad's ancestor,
