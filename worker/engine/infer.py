@@ -214,7 +214,7 @@ class Engine:
     @torch.inference_mode()
     def _run(self, sounds: Sequence[Sound]) -> Collect:
         """Nothing in here waits for a GPU, unless close calls are computed again."""
-        waveforms, lengths = audio.prepare(sounds, self.plan.device)
+        waveforms, lengths = self._prepared(sounds)
         probabilities = self._calibrated(self._forward(waveforms, lengths))
         if self._exact is not None and len(rows := self._close_calls(probabilities)):
             lengths = lengths[rows]
@@ -233,6 +233,14 @@ class Engine:
             return self._judged(here)
 
         return collect
+
+    def _prepared(self, sounds: Sequence[Sound]) -> tuple[Tensor, Tensor]:
+        """As `audio.prepare`. For int8 each utterance is resampled alone: rounding would magnify a last bit."""
+        if self.plan.dtype not in INT8:
+            return audio.prepare(sounds, self.plan.device)
+        alone = [audio.prepare([sound], self.plan.device) for sound in sounds]
+        waveforms = torch.nn.utils.rnn.pad_sequence([waveform[0] for waveform, _ in alone], batch_first=True)
+        return waveforms, torch.cat([length for _, length in alone])
 
     def _judged(self, probabilities: Tensor) -> list[Prediction]:
         return [_judged(row, self._calibration.abstain_below) for row in probabilities.tolist()]
