@@ -15,7 +15,9 @@ RECORDS_SKIPPED = Counter(
     "Records that change nothing, by reason: duplicates, late records of ended calls.",
     ["why"],
 )
-RECORDS_LOST = Counter("callmood_records_lost", "Records that retention deleted before they were read.")
+RECORDS_LOST = Counter(
+    "callmood_records_lost", "Records that were deleted before they were read, or that the Kafka client cannot parse."
+)
 DEAD_LETTERS = Counter("callmood_dead_letters", "Records sent to the dead-letter topic, by reason code.", ["reason"])
 UTTERANCES = Counter(
     "callmood_utterances",

@@ -88,12 +88,7 @@ def export(
             "command": provenance.command,
             "config": _without_folders(settings),
             "epochs": [dataclasses.asdict(epoch) for epoch in provenance.epochs],
-            "tools": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "transformers": transformers.__version__,
-                **provenance.tools,
-            },
+            "tools": _versions() | dict(provenance.tools),
         },
     }
     text = json.dumps(report, indent=2) + "\n"
@@ -101,6 +96,14 @@ def export(
     written_report: dict[str, Any] = json.loads(text)
     (folder / CARD).write_text(card(written_report), encoding="utf-8")
     return written_report
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
 
 
 def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, Any]:
