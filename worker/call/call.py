@@ -171,15 +171,21 @@ class Call:
         return stream
 
     def _follow_pause(self, name: str, taken: dict[str, Taken]) -> None:
-        """If this stream has paused or resumed, so does every other one."""
-        if self._streams[name].is_paused == self.is_paused:
+        """If this stream has paused or resumed, so does every other one.
+
+        A `pause` in a pause counts too: another stream may hold back a `resume` that was sent before it.
+        """
+        stream = self._streams[name]
+        is_repeated = taken[name].has_paused and stream.is_paused and self.is_paused
+        if stream.is_paused == self.is_paused and not is_repeated:
             return
-        self._paused_at_ms = None if self.is_paused else self._streams[name].paused_at_ms
+        if not is_repeated:
+            self._paused_at_ms = None if self.is_paused else stream.paused_at_ms
         paused_ms = max((u.end_ms - u.start_ms for u in taken[name].unheard if u.is_pause), default=0)
-        for other, stream in self._streams.items():
-            if other != name:
-                followed = stream.pause() if self.is_paused else stream.resume(paused_ms)
-                taken.setdefault(other, Taken()).extend(followed)
+        for other_name, other in self._streams.items():
+            if other is not stream:
+                followed = other.pause() if self.is_paused else other.resume(paused_ms)
+                taken.setdefault(other_name, Taken()).extend(followed)
 
     def _forget_streams(self) -> None:
         """Bound the state of a call with many reconnects."""

@@ -49,6 +49,8 @@ class Taken:
 
     spans: list[ClosedSpan] = field(default_factory=list)
     unheard: list[Unheard] = field(default_factory=list)
+    has_paused: bool = False
+    """Whether a `pause` was among the records."""
 
     def extend(self, other: "Taken") -> None:
         """Add what was closed after it."""
@@ -193,6 +195,7 @@ class Stream:
                 self._move_to(chunk, taken)
                 self._go_on(taken)
                 self._pause(taken)
+                taken.has_paused = True
             case Event.RESUME:
                 self._resume(chunk, taken)
             case Event.END:
