@@ -178,8 +178,15 @@ class Utterance(Contract):
 
 
 def label_or_reason(utterance: Mapping[str, Any]) -> str:
-    """The emotion of an utterance/1 record in one word; `abstained`, or the policy's reason, where it has none."""
+    """The emotion of an utterance/1 record in one word.
+
+    Returns:
+        The label; `abstained` where the model was not sure; else why there are no probabilities: the model's failure
+        (`too_short`, `inference_failed`, ...) or the policy's reason.
+    """
     emotion = utterance["emotion"]
     if emotion is None:
         return str(utterance["withheld"])
+    if emotion["label"] is None:
+        return str(emotion["reason"])
     return "abstained" if emotion["abstained"] else str(emotion["label"])

@@ -1,13 +1,13 @@
 """A partition's own clock, driven by the log alone, so that a replay ages calls exactly as the first reading did. Pure.
 
-The rule. Record timestamps come from many gateways whose clocks differ, stop over night, jump and use other units. The
-clock follows the newest timestamp: a record up to 10 s ahead of it moves it on, and the step counts as observed time,
-4 s at most (less than what closes a stalled stream). A record up to 60 s behind agrees and counts nothing. Any other
-record is odd. Odd records change nothing while one record in between agrees: a gateway whose clock is wrong neither
-stops the clock nor drives it. When no record agrees any more, it was the clock that was wrong: it moves to the odd
+The rule. Record timestamps come from many gateways whose clocks differ, stop over night, jump and use other units.
+The clock follows the newest timestamp: a record up to 10 s ahead of it moves it on, and the step counts as observed
+time, 4 s at most (less than what closes a stalled stream). A record up to 60 s behind counts nothing. Any other record
+is odd. Odd records change nothing while a record in between moves the clock on: a gateway whose clock is off neither
+stops the clock nor drives it. When nothing moves it on any more, it was the clock that was wrong: it moves to the odd
 records once they have lasted for 10 s of their own time if they are ahead, for 10 minutes if they are behind (a gateway
 that was cut off sends minutes of audio at once), or after 1,000 of them. A timestamp in seconds, microseconds or
-nanoseconds is read in that unit.
+nanoseconds is read in that unit. A gateway whose clock runs many times too fast, in steps of up to 10 s, is believed.
 """
 
 from typing import NamedTuple
@@ -43,8 +43,7 @@ class StreamTime(NamedTuple):
             return StreamTime(self.elapsed_ms, timestamp_ms)
         step_ms = timestamp_ms - self.newest_ms
         if -_BEHIND_MS <= step_ms <= _AHEAD_MS:
-            counted_ms = min(max(step_ms, 0), _STEP_MS)
-            return StreamTime(self.elapsed_ms + counted_ms, max(timestamp_ms, self.newest_ms))
+            return self if step_ms <= 0 else StreamTime(self.elapsed_ms + min(step_ms, _STEP_MS), timestamp_ms)
         return self._after_odd(timestamp_ms, is_ahead=step_ms > 0)
 
     def _after_odd(self, timestamp_ms: int, *, is_ahead: bool) -> "StreamTime":

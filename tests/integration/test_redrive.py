@@ -100,3 +100,21 @@ def test_every_record_can_be_sent_and_redriven(topics, capsys):
     ]
     assert main(["redrive", "--send"]) == 0
     assert "no dead-letter records" in capsys.readouterr().out
+
+
+def test_records_of_another_reason_stay(topics, capsys):
+    """Sending back one reason leaves the others listed, and the next run sends them."""
+    reasons = [Reason.EMPTY, Reason.NO_SCHEMA, Reason.EMPTY]
+    with closing(DeadLetterTopic(topics, "1.0")) as topic:
+        topic.send(
+            [
+                DeadLetter(Record(Position(topics.audio_topic, 0, n), b"call", bytes([n]), (), 1_000), reason, "")
+                for n, reason in enumerate(reasons)
+            ]
+        )
+    assert main(["redrive", "--send", "--reason", "empty"]) == 0
+    assert [value for _, value, _ in everything_on(topics, topics.audio_topic)] == [b"\x00", b"\x02"]
+    assert main(["redrive"]) == 0
+    assert "no_schema" in capsys.readouterr().out
+    assert main(["redrive", "--send"]) == 0
+    assert [value for _, value, _ in everything_on(topics, topics.audio_topic)] == [b"\x00", b"\x02", b"\x01", b"\x02"]

@@ -341,3 +341,17 @@ def test_a_restored_call_goes_on_paused():
     successor.last_offset = call.last_offset
     assert successor.is_paused
     assert take(successor, leg.media(both(SENTENCE, SENTENCE))) == []
+
+
+def test_a_pause_within_a_pause_releases_an_earlier_resume():
+    """A `resume` that another stream still holds back, for a lost record, was sent before the newer pause."""
+    call, one, other = new(), Leg(stream="0"), Leg(stream="1")
+    begin = [*one.media(quiet(0.2)), *other.media(quiet(0.2))]
+    first_pause = one.send("pause")
+    other.media(quiet(0.2))  # lost: what follows on this stream waits for it
+    resume = other.send("resume")
+    second_pause = one.send("pause")
+    closed = take(call, [*begin, first_pause, resume, second_pause, *other.media(SENTENCE, chunk_ms=100)])
+    closed += take(call, other.media(quiet(3), chunk_ms=100))
+    assert call.is_paused
+    assert closed == []

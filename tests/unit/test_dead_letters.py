@@ -162,3 +162,9 @@ def test_headers_of_another_program_are_no_dead_letter():
     assert DeadLetterHeaders.from_kafka([("dead_letter.reason", b"\xff"), ("dead_letter.topic", None)]) is None
     assert DeadLetterHeaders.from_kafka([]) is None
     assert dead_letters.whole(refused(), "1.0").headers
+
+
+def test_a_detail_that_is_no_text_can_be_sent():
+    """Half a surrogate pair, as JSON may hold, does not stop the dead-letter record."""
+    letter = DeadLetter(Record(Position("audio", 0, 0), b"call", b"", (), 1_000), Reason.BAD_HEADER, "x\ud800y")
+    assert DeadLetterHeaders.from_kafka(whole(letter, "1.0").headers).detail == "x?y"

@@ -89,3 +89,17 @@ def test_unknown_fields_are_ignored():
 def test_an_illegal_object_has_its_reason(reason, value, key):
     """Whatever breaks the contract is refused under its stable reason."""
     assert reason_of(value, key) is reason
+
+
+def test_a_name_of_the_producer_is_not_repeated():
+    """The name of an attribute may be a number, or no text at all: the detail does not have it."""
+    with pytest.raises(BadRecord) as caught:
+        read(rb'{"schema":"callmood.audio/1","attr.\ud800":null}')
+    assert caught.value.detail == "an attribute is neither text nor a number"
+
+
+def test_times_in_other_units_are_converted():
+    """A producer that stamps microseconds gives the same capture time as one that stamps milliseconds."""
+    for stamp in (1_700_000_000_000, 1_700_000_000_000_000):
+        record = Record(Position("audio", 0, 0), b"call-1", json.dumps(LEGAL).encode(), (), stamp)
+        assert decode(record, input_format="json", max_record_ms=5_000).capture_ms == 1_700_000_000_000

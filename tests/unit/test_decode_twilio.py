@@ -111,3 +111,12 @@ def test_a_role_that_does_not_exist_is_refused():
     with pytest.raises(BadRecord) as caught:
         read(media(), headers=(("role_inbound", b"caller"),))
     assert caught.value.reason is Reason.BAD_LAYOUT
+
+
+def test_a_custom_parameter_is_not_named():
+    """Its name is the caller's application's, and may be a number or no text at all."""
+    message = rb'{"event":"start","sequenceNumber":"1","streamSid":"MZ","start":{"customParameters":{"\ud800":null}}}'
+    record = Record(Position("audio", 0, 0), b"CA1", message, (), 1_000)
+    with pytest.raises(BadRecord) as caught:
+        decode(record, input_format="twilio", max_record_ms=5_000)
+    caught.value.detail.encode()

@@ -111,3 +111,11 @@ def test_a_fetch_from_the_middle_of_a_batch_skips_only_the_rest(monkeypatch):
     _, position, skipped = read(data, fetch_offset=2)
     assert position == 3
     assert [(one.first, one.next_offset) for one in skipped] == [(2, 3)]
+
+
+def test_an_offset_that_no_checksum_covers_is_not_trusted():
+    """After a damaged batch, one whose first offset is absurd moves the position by one, not for ever."""
+    data = damaged(batch(5, PLAIN, PLAIN)) + damaged(batch(1 << 60, PLAIN))
+    _, position, skipped = read(data, fetch_offset=5)
+    assert position <= 7
+    assert all(one.next_offset - one.first == 1 for one in skipped)

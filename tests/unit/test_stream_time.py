@@ -117,3 +117,10 @@ def test_what_was_kept_back_and_comes_at_once_is_not_time():
 def test_units_are_recognised(timestamp, expected):
     """Seconds, microseconds and nanoseconds of this century; anything else stays as it is."""
     assert in_ms(timestamp) == expected
+
+
+def test_a_gateway_whose_clock_stands_still_does_not_stop_the_clock():
+    """A record with the same timestamp again and again agrees with nothing that moves."""
+    stuck = [(at_ms, NOW) for at_ms in range(0, 600_000, 5_000)]
+    time = after(STARTED, *arrived(every(100, 600_000, NOW + HOUR), stuck))
+    assert time.elapsed_ms == pytest.approx(600_000, abs=15_000)

@@ -132,7 +132,7 @@ def _added(letter: DeadLetter, version: str, missing: Iterable[str] = ()) -> Dea
     }
     return DeadLetterHeaders(
         reason=letter.reason.value,
-        detail=letter.detail[:DETAIL_CHARACTERS],
+        detail=letter.detail.encode(errors="replace").decode()[:DETAIL_CHARACTERS],
         topic=record.position.topic,
         partition=str(record.position.partition),
         offset=str(record.position.offset),

@@ -252,6 +252,9 @@ class Skipped(NamedTuple):
     reason: str
 
 
+_MAX_BATCH_RECORDS: Final = 1 << 20
+
+
 class _OneBatch:
     """A batch as kafka-python's loop over batches expects it."""
 
@@ -283,8 +286,9 @@ class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafk
     def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
         damaged: str | None = None
         while (batch := records.next_batch()) is not None:
-            if damaged is not None:
-                self._skip(tp, batch.base_offset, damaged)
+            if damaged is not None:  # no checksum covers a batch's first offset
+                is_near = 0 < batch.base_offset - self.next_fetch_offset <= _MAX_BATCH_RECORDS
+                self._skip(tp, batch.base_offset if is_near else self.next_fetch_offset + 1, damaged)
             damaged = None
             self._is_in_batch = True
             try:

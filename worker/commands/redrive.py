@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -30,7 +30,11 @@ _UNKNOWN = "not sent: not written by a worker"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "--reason", type=Reason, choices=list(Reason), action="append", help="only records with this reason; repeatable"
+        "--reason",
+        type=Reason,
+        choices=list(Reason),
+        action="append",
+        help="only records with this reason; repeatable. The others stay to be listed and sent",
     )
     parser.add_argument("--send", action="store_true", help="send the records to their topics; default: only list them")
 
@@ -38,12 +42,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """List the records by reason, or send them back in order.
 
-    The group `<group>-redrive` remembers how far this command has read, so the next run continues there. A record whose
-    value was left out (too large for the topic, or of a paused call), or that Kafka refuses, is counted and not sent.
+    The group `<group>-redrive` remembers how far this command has sent, so the next run continues there: in each
+    partition, before the first record that `--reason` has left out. What was sent after that record is then sent again,
+    and the worker recognises the copies. A record whose value was left out (too large for the topic, or of a paused
+    call), or that Kafka refuses, is counted and not sent.
     """
     reasons = {reason.value for reason in arguments.reason or Reason}
     found: Counter[str] = Counter()
     sent: Counter[str] = Counter()
+    left: dict[KafkaPartition, int] = {}
     kafka = settings.load().kafka
     with (
         kafka_errors(kafka),
@@ -53,11 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         for record in _records(consumer):
             added = DeadLetterHeaders.from_kafka(record.headers)
+            if added and added.reason not in reasons:
+                left.setdefault(KafkaPartition(record.topic, record.partition), record.offset)
+                continue
             found[added.reason if added else _UNKNOWN] += 1
-            if added and arguments.send and added.reason in reasons:
+            if added and arguments.send:
                 sent[_send(producer, added, record)] += 1
         if arguments.send:
-            _remember(consumer)
+            _remember(consumer, left)
     _show(found, sent)
     return EXIT_OK
 
@@ -116,8 +126,9 @@ def _send(producer: KafkaProducer, added: DeadLetterHeaders, record: Any) -> str
     return added.reason
 
 
-def _remember(consumer: KafkaConsumer) -> None:
-    consumer.commit({p: OffsetAndMetadata(consumer.position(p), "", -1) for p in consumer.assignment()})
+def _remember(consumer: KafkaConsumer, left: Mapping[KafkaPartition, int]) -> None:
+    positions = {p: consumer.position(p) for p in consumer.assignment()} | left
+    consumer.commit({p: OffsetAndMetadata(position, "", -1) for p, position in positions.items()})
 
 
 def _show(found: Counter[str], sent: Counter[str]) -> None:

@@ -28,6 +28,7 @@ from callmood.schemas.audio import (
 from callmood.schemas.common import RATES_HZ, Encoding, Event, Notice, Role
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Record
+from callmood.worker.stream_time import in_ms
 
 Fields = Mapping[str, str]
 
@@ -173,7 +174,7 @@ def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record
         seq=int(seq),
         event=event,
         position=record.position,
-        capture_ms=record.timestamp_ms,
+        capture_ms=in_ms(record.timestamp_ms),
         media_ms=_decimal_ms(fields, "media_ms"),
         format=audio_format,
         audio=samples,

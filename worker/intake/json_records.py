@@ -5,7 +5,7 @@ Fields are the headers' names and values; numbers may be JSON numbers. The call 
 
 from typing import Any, Final
 
-from callmood.schemas.audio import MAX_CHANNELS
+from callmood.schemas.audio import ATTRIBUTE_PREFIX, MAX_CHANNELS
 from callmood.schemas.common import RATES_HZ
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.intake.fields import (
@@ -52,7 +52,8 @@ def named_call(record: Record) -> str | None:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise BadRecord(Reason.BAD_HEADER, f"{name} is neither text nor a number")
+        field = "an attribute" if name.startswith(ATTRIBUTE_PREFIX) else name  # its name is the producer's
+        raise BadRecord(Reason.BAD_HEADER, f"{field} is neither text nor a number")
     return value
 
 

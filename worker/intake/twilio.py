@@ -60,7 +60,7 @@ def _start(message: dict[str, Any], call: str) -> dict[str, str]:
     fields = {"event": Event.START.value, "seq": "0"}
     parameters = _object(start, "customParameters") if "customParameters" in start else {}
     for name in parameters:
-        fields["notice" if name == "notice" else ATTRIBUTE_PREFIX + name] = _text(parameters, name)
+        fields["notice" if name == "notice" else ATTRIBUTE_PREFIX + name] = _parameter(parameters[name])
     return fields
 
 
@@ -85,6 +85,12 @@ def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
     value = parent.get(name)
     if not isinstance(value, dict):
         raise BadRecord(Reason.BAD_PAYLOAD, f"{name} is not an object")
+    return value
+
+
+def _parameter(value: object) -> str:
+    if not isinstance(value, str):
+        raise BadRecord(Reason.BAD_PAYLOAD, "a custom parameter is not text")
     return value
 
 

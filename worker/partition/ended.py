@@ -59,9 +59,14 @@ class EndedCalls:
         """Newest record of any ended call; -1 if there is none."""
         return max((ended.last_offset for ended in self._calls.values()), default=-1)
 
-    def paused(self) -> set[str]:
-        """The calls that ended while they were paused."""
-        return {call_id for call_id, ended in self._calls.items() if ended.is_paused}
+    @property
+    def has_paused(self) -> bool:
+        """Whether one of the calls ended while it was paused."""
+        return any(ended.is_paused for ended in self._calls.values())
+
+    def is_paused(self, call_id: str) -> bool:
+        """Whether this call ended while it was paused."""
+        return call_id in self._calls and self._calls[call_id].is_paused
 
     def add(self, call_id: str, ended: Ended) -> None:
         """Remember a call that is over and fully committed."""

@@ -20,6 +20,7 @@ from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.ledger import Ledger
 from callmood.worker.records import Chunk, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
+from callmood.worker.stream_time import in_ms
 
 STALL_MS = 5_000
 """Observed time without a record after which open speech of a stream is closed, so as not to hold the watermark."""
@@ -125,7 +126,8 @@ class Partition:
             TooManyBadRecords: more unreadable records in a row than `max_consecutive_bad`.
         """
         self._time = self._time.after(record.timestamp_ms)
-        self._ledger.open(record.position.offset, capture_ms=record.timestamp_ms, mark_after=self._time)
+        captured_ms = in_ms(record.timestamp_ms)
+        self._ledger.open(record.position.offset, capture_ms=captured_ms, mark_after=self._time)
         try:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
@@ -191,8 +193,13 @@ class Partition:
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
         named = named_calls(record, input_format=self._settings.input.format)
-        paused = {live.call.id for live in self._calls.values() if live.call.is_paused} | self._ended.paused()
-        return bool(paused) if named is None else bool(paused & named)
+        if named is None:
+            return self._ended.has_paused or any(live.call.is_paused for live in self._calls.values())
+        return any(self._is_paused(call_id) for call_id in named)
+
+    def _is_paused(self, call_id: str) -> bool:
+        live = self._calls.get(call_id)
+        return (live is not None and live.call.is_paused) or self._ended.is_paused(call_id)
 
     def _age(self, now_ms: float) -> list[Utterance]:
         """Close what is open in stalled streams, and end idle calls."""

@@ -43,6 +43,10 @@ class ClosedSpan(NamedTuple):
     overlap_ms: int
 
 
+_MAX_SEQ_JUMP = 1_000_000
+"""Five hours of 20 ms records: a number farther ahead is damaged, and waiting for it would hold the watermark."""
+
+
 @dataclass(slots=True)
 class Taken:
     """What one record closed: spans in the order of their decision, and stretches without audio."""
@@ -95,10 +99,12 @@ class Stream:
             What it (and records that waited for it) brought, and whether it was a duplicate.
 
         Raises:
-            BadRecord: the format changed within the stream, or its numbers began again.
+            BadRecord: the format changed within the stream, or its numbers began again or are absurd.
         """
         if self._format and chunk.format not in (None, self._format):
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
+        if self.next_seq and chunk.seq - self.next_seq > _MAX_SEQ_JUMP:
+            raise BadRecord(Reason.BAD_HEADER, f"seq is more than {_MAX_SEQ_JUMP} ahead")
         pushed = self._order.push(chunk)
         if not pushed.duplicate:
             self._format = self._format or chunk.format
