@@ -19,7 +19,7 @@ class CallmoodError(Exception):
     """Base of the project's errors."""
 
     exit_code: ClassVar[int] = EXIT_AGAIN
-    """With which a process ends that this error ends."""
+    """Exit code of a process that stops because of this error."""
 
 
 class BadRecord(CallmoodError):  # noqa: N818 - a record is bad; the program is not in error
@@ -73,5 +73,5 @@ class InferenceLost(CallmoodError):  # noqa: N818 - as StoreUnavailable
 
 
 def exit_code(error: BaseException) -> int:
-    """The code with which a process or a command ends that this error ends."""
+    """Exit code of a process or command that stops because of this error."""
     return error.exit_code if isinstance(error, CallmoodError) else EXIT_AGAIN

@@ -12,7 +12,7 @@ RECORDS = Counter("callmood_records", "Kafka records read.", ["topic"])
 RECORD_BYTES = Counter("callmood_record_bytes", "Bytes of record values read.", ["topic"])
 RECORDS_SKIPPED = Counter(
     "callmood_records_skipped",
-    "Records that change nothing, by reason: duplicates, late records of ended calls.",
+    "Records ignored, by reason: duplicates, late records of ended calls.",
     ["why"],
 )
 RECORDS_LOST = Counter(
@@ -30,19 +30,24 @@ SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id is on two partitio
 REBALANCES = Counter("callmood_rebalances", "Rebalances that changed this worker's partitions.")
 COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
 STORE_ERRORS = Counter(
-    "callmood_store_errors", "Commits and restores that failed because the store was not available; they are repeated."
+    "callmood_store_errors", "Commits and restores that failed because the store was not available; they are retried."
 )
 LATENCY = Histogram(
     "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
 )
-COMMIT_SECONDS = Histogram("callmood_commit_seconds", "Duration of a commit round.", buckets=_LATENCY_S)
+COMMIT_SECONDS = Histogram(
+    "callmood_commit_seconds", "Duration of one commit, all partitions of the process together.", buckets=_LATENCY_S
+)
 VAD_FALLBACKS = Counter(
-    "callmood_vad_restarts", "Channels that resumed with a fresh VAD because their snapshot was of another build."
+    "callmood_vad_restarts",
+    "Channels that resumed with a fresh VAD because their stored VAD state came from another build.",
 )
 
 LIVE_CALLS = Gauge("callmood_live_calls", "Calls that have not ended.", multiprocess_mode="livesum")
 PARTITIONS = Gauge("callmood_partitions", "Partitions assigned.", multiprocess_mode="livesum")
-IN_FLIGHT = Gauge("callmood_in_flight_utterances", "Utterances that wait for the model.", multiprocess_mode="livesum")
+IN_FLIGHT = Gauge(
+    "callmood_in_flight_utterances", "Utterances sent to the model and not yet answered.", multiprocess_mode="livesum"
+)
 PAUSED = Gauge(
     "callmood_paused",
     "1 while reading is paused because the model or the store is slow.",

@@ -57,7 +57,7 @@ class KafkaSettings(_Group):
         60_000, description="longest time between two polls, ms; at least session_timeout_ms"
     )
     request_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(15_000, description="time limit of one request, ms")
-    max_poll_records: Positive = Field(2_000, description="most records per poll")
+    max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="security protocol"
     )
@@ -116,11 +116,13 @@ class RedisSettings(_Group):
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
     )
-    sentinel_master: str = Field("mymaster", description="service name in Sentinel")
+    sentinel_master: str = Field("mymaster", description="Sentinel master name")
     sentinel_username: str | None = Field(None, description="user name for Sentinel")
     sentinel_password: SecretStr | None = Field(None, description="password for Sentinel")
     cluster: bool = Field(False, description="the url is a node of a Redis Cluster")
-    prefix: str = Field("callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of every key, in braces")
+    prefix: str = Field(
+        "callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="key prefix, used as the hash tag {prefix}"
+    )
     timeout_s: PositiveFloat = Field(2.0, description="time limit of one command, s")
     call_ttl_s: Positive = Field(14_400, description="lifetime of a live call's keys after their last change, s")
     ended_ttl_s: Positive = Field(3_600, description="lifetime of a call's keys after its end, s")
@@ -148,13 +150,13 @@ class InputSettings(_Group):
 
     format: Literal["headers", "json", "twilio"] = Field("headers", description="format of the records")
     reorder_records: Annotated[int, Field(ge=0, le=256)] = Field(
-        16, description="most records held back while one is missing"
+        16, description="maximum number of records held back while one is missing"
     )
-    reorder_ms: Positive = Field(2_000, description="most audio held back while a record is missing, ms")
-    max_record_ms: Positive = Field(5_000, description="most audio in one record, ms")
+    reorder_ms: Positive = Field(2_000, description="maximum audio held back while a record is missing, ms")
+    max_record_ms: Positive = Field(5_000, description="maximum audio per record, ms")
     conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence, ms")
     max_consecutive_bad: Annotated[int, Field(ge=0)] = Field(
-        0, description="number of consecutive bad records on one partition that stops the worker, 0: none does"
+        0, description="consecutive bad records on one partition that stop the worker; 0: no limit"
     )
 
 
@@ -234,20 +236,20 @@ class ModelSettings(_Group):
     )
     recheck_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
-        description="in bf16 and int8: compute utterances again in fp32 whose best two emotions are closer than this; "
-        "default: 0.03 on a CPU, none on a GPU",
+        description="in bf16 and int8: recompute an utterance in fp32 if its two highest probabilities differ by less "
+        "than this; default: 0.03 on a CPU, none on a GPU",
     )
     packed: Literal["auto", "on", "off"] = Field(
-        "auto", description="compute without padding; auto: on a CPU; off: padded batches, the reference"
+        "auto", description="compute without padding; auto: on a CPU; off: padded batches"
     )
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="largest share of the GPU's memory for this process; below 1 for shared GPUs"
     )
     threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: chosen by torch")
-    batch_seconds: PositiveFloat = Field(60.0, description="most audio per batch, padding included, s")
+    batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, padding included, s")
     batch_ms: PositiveFloat = Field(
         500.0,
-        description="target for the longest run of a batch, ms, from earlier batches; keeps the delay low on a CPU",
+        description="target compute time of one batch, ms; the batch size follows from the time of earlier batches",
     )
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(
         20.0, description="longest time an utterance waits for others in its batch, ms"
@@ -271,7 +273,7 @@ class WorkerSettings(_Group):
         "redis", description="where results are committed; both: to Kafka, and from there copied to Redis"
     )
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
-    state_interval_ms: Positive = Field(2_000, description="most audio of a call between two saved states, ms")
+    state_interval_ms: Positive = Field(2_000, description="maximum audio of a call between two saved states, ms")
     drain_timeout_s: PositiveFloat = Field(20.0, description="time to drain after SIGTERM, s")
     health_host: str = Field("0.0.0.0", description="address of /livez, /readyz, /metrics")  # noqa: S104 - for probes
     health_port: Annotated[int, Field(ge=0, le=65535)] = Field(

@@ -110,7 +110,7 @@ def test_files_that_are_no_calls_say_why(sound, tmp_path):
         load(tmp_path / "text.wav", Shape())
     with pytest.raises(BadRecording, match="contains no audio"):
         load(sound(np.zeros((0, 1))), Shape())
-    with pytest.raises(BadRecording, match="has 3 channels, the layout 2: give --layout"):
+    with pytest.raises(BadRecording, match="has 3 channels, but the layout names 2: set --layout"):
         load(sound(ramp(800, 3)), Shape())
-    with pytest.raises(BadRecording, match="has 1 channels, the layout 2"):
+    with pytest.raises(BadRecording, match="has 1 channels, but the layout names 2"):
         load(sound(ramp(800)), Shape(layout=(Role.CUSTOMER, Role.AGENT)))

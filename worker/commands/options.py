@@ -13,7 +13,10 @@ def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> Non
         "files", metavar="FILE", type=Path, nargs=files, help="sound file of one call (WAV, FLAC, Ogg …)"
     )
     parser.add_argument(
-        "--layout", type=_layout, metavar="ROLE[,ROLE]", help="role of each channel; default: customer,agent"
+        "--layout",
+        type=_layout,
+        metavar="ROLE[,ROLE]",
+        help="role of each channel; default: customer,agent for stereo, customer for mono",
     )
     parser.add_argument(
         "--encoding",

@@ -101,7 +101,7 @@ def load(path: Path, shape: Shape) -> Recording:
         raise BadRecording(f"{path}: contains no audio")
     layout = shape.layout or (Role.CUSTOMER, Role.AGENT)[: samples.shape[1]]
     if len(layout) != samples.shape[1]:
-        raise BadRecording(f"{path}: has {samples.shape[1]} channels, the layout {len(layout)}: give --layout")
+        raise BadRecording(f"{path}: has {samples.shape[1]} channels, but the layout names {len(layout)}: set --layout")
     if rate_hz != shape.rate_hz:
         samples = soxr.resample(samples, rate_hz, shape.rate_hz)
     pcm = np.clip(np.round(samples * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)

@@ -86,7 +86,7 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
                 reporter.send("running", **loop.status()._asdict())
         reporter.send("draining")
         drained = loop.drain(time.monotonic() + settings.worker.drain_timeout_s)
-        log.info("drained" if drained else "drain ran out of time; the next owner repeats the rest")
+        log.info("drained" if drained else "drain timed out; the next owner repeats the rest")
 
 
 def projector(settings: Settings, name: str, reports: Connection) -> None:

@@ -250,7 +250,7 @@ class Supervisor:
         if self._stop_requests > 1:  # the process may have started after the second signal
             child.kill()
         if not child.wait(max(0.0, deadline_s - self._clock())):
-            log.error("killed after its deadline", name=name)
+            log.error("process killed: it did not stop in time", name=name)
             child.kill()
             child.wait(_KILL_AFTER_S)
 
