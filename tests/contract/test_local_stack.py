@@ -106,7 +106,7 @@ def test_a_signal_to_the_parent_ends_the_servers(local, tmp_path, number):
     wait_for_line(process, f"export {REDIS}=")
     assert len(traces(tmp_path)) == 3, "a directory and two servers"
     process.send_signal(number)
-    process.communicate(timeout=30)
+    process.communicate(timeout=50)
     assert gone(tmp_path), traces(tmp_path)
 
 
@@ -128,7 +128,7 @@ def test_kill_9_while_kafka_starts_leaves_nothing(local, tmp_path):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=50)
     assert gone(tmp_path), traces(tmp_path)
 
 
