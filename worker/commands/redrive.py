@@ -127,7 +127,7 @@ def _send(producer: KafkaProducer, added: DeadLetterHeaders, record: Any) -> str
 
 
 def _remember(consumer: KafkaConsumer, left: Mapping[KafkaPartition, int]) -> None:
-    positions = {p: consumer.position(p) for p in consumer.assignment()} | left
+    positions = {p: consumer.position(p) for p in consumer.assignment()} | dict(left)
     consumer.commit({p: OffsetAndMetadata(position, "", -1) for p, position in positions.items()})
 
 
