@@ -85,7 +85,7 @@ def a_producer_is_used_again() -> Iterator[None]:
         yield
 
 
-@planted(10, "kafka")
+@planted(32, "kafka")
 def the_name_is_not_taken_over() -> Iterator[None]:
     """A producer goes on under a name that its predecessor still uses: the older one is not fenced."""
 
@@ -175,7 +175,7 @@ def projected_position_is_stored_first() -> Iterator[None]:
         yield
 
 
-@planted(10, "both")
+@planted(14, "both")
 def idle_projections_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet topic is never noticed."""
 
