@@ -25,7 +25,7 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
             put(file)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:
+    except BaseException:  # clean up, then raise it again
         beside.unlink(missing_ok=True)
         raise
     beside.replace(path)

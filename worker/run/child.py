@@ -68,7 +68,7 @@ class SpawnedChild:
         self._process = _spawn.Process(name=task.name, target=task.target, args=args)
         try:
             self._process.start()
-        except BaseException:
+        except BaseException:  # clean up, then raise it again
             self._close_reports()
             raise
         finally:

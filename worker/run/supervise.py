@@ -130,7 +130,7 @@ class Supervisor:
     def __enter__(self) -> Self:
         try:
             self._start()
-        except BaseException:
+        except BaseException:  # clean up, then raise it again
             self._drain()
             raise
         return self
