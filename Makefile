@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.callmood-ready
+# Hundreds of processes start in a test run: compiled modules are kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 # One thread a process: tests and servers share the cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
@@ -71,7 +73,7 @@ slow: $(READY) ## the tests that take minutes without a server: simulated worlds
 	$(PYTEST) --numprocesses auto -m 'simulation or slow' tests/simulation tests/training tests/project
 
 integration: $(READY) ## the tests on a real Kafka and a real Redis
-	$(PYTEST) $(WAITING) --one-stack -m integration tests/integration $(wildcard tests/contract/test_local_stack*.py)
+	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
 faults: $(READY) ## short chaos runs: servers and workers are killed, and nothing may be lost
 	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack tests/chaos

@@ -38,6 +38,9 @@ POINTS: Final = {
 }
 """The points, and the output modes in which they are reached."""
 
+IN_THE_GAP: Final = "in_the_gap"
+"""A point that only a planted bug has: between its two steps, when it has utterances to lose."""
+
 _MOMENT_S = 0.02
 _AWAKE_S = 0.5
 _NOBODY = 0

@@ -15,6 +15,7 @@ from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Commit
 from callmood.worker.errors import Fenced
 from callmood.worker.run.ingest import Ingest
+from tests.chaos.armed import IN_THE_GAP, reach
 
 BUGS: dict[str, Callable[[], None]] = {}
 
@@ -34,12 +35,18 @@ def _replace(owner: type, method: str, replacement: Callable[..., Any]) -> None:
     setattr(owner, method, call)
 
 
+def _reach_gap(commits: list[Commit]) -> None:
+    if any(commit.utterances for commit in commits):
+        reach(IN_THE_GAP)
+
+
 @_bug
 def position_before_results() -> None:
     """The watermark is moved in Redis by a step of its own, before the results."""
 
     def commit(original: Any, self: Any, commits: list[Commit]) -> Any:
         moved = original(self, [Commit(c.source, c.watermark, c.time) for c in commits])
+        _reach_gap(commits)
         return moved if moved.fenced or moved.failure else original(self, commits)
 
     _replace(RedisStore, "commit", commit)
@@ -63,6 +70,7 @@ def offsets_before_results() -> None:
     def commit(original: Any, self: Any, commits: list[Commit]) -> Any:
         consumer = self._consumer._consumer
         consumer.commit({KafkaPartition(*c.source): OffsetAndMetadata(c.watermark, "", -1) for c in commits})
+        _reach_gap(commits)
         return original(self, commits)
 
     _replace(KafkaStore, "commit", commit)

@@ -54,13 +54,13 @@ class Run:
         return path
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: str) -> Self:
         """Read it back."""
-        return cls(**json.loads(path.read_text()))
+        return cls(**json.loads(Path(path).read_text()))
 
 
-def from_arguments(description: str) -> Run:
-    """The run that `--run FILE` names."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--run", type=Path, required=True, help="run.json of a chaos run")
-    return Run.load(parser.parse_args().run)
+def parser(description: str) -> argparse.ArgumentParser:
+    """Arguments of a program that belongs to a run: `run` is the one that `--run FILE` names."""
+    arguments = argparse.ArgumentParser(description=description)
+    arguments.add_argument("--run", type=Run.load, required=True, help="run.json of a chaos run")
+    return arguments

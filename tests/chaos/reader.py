@@ -17,7 +17,7 @@ from kafka.errors import KafkaError
 
 from callmood.redis_address import connect
 from callmood.schemas.keys import Keys
-from tests.chaos.config import Run, from_arguments
+from tests.chaos.config import Run, parser
 
 _LOOK_S = 0.2
 _CALLS_A_LOOK = 5
@@ -95,7 +95,7 @@ class Reader:
 
 def main() -> int:
     """Returns the exit code."""
-    Reader(from_arguments(__doc__)).read()
+    Reader(parser(__doc__).parse_args().run).read()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 import os
 import time
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from tests.chaos.confidential import told
@@ -20,11 +21,19 @@ class Report:
     def __init__(self, command: str) -> None:
         self.takeovers: Takeovers | None = None
         self._command = command
-        self._began_s = time.time()
+        self._marks = [("", time.monotonic())]
         self._rows: list[tuple[str, str]] = []
         self._verdict = ""
         self.broken: list[str] = []
         """What the run should have done and did not, besides what the verifier says."""
+
+    def mark(self, phase: str) -> None:
+        """A phase of the run has ended."""
+        self._marks.append((phase, time.monotonic()))
+
+    def _took(self) -> str:
+        phases = ", ".join(f"{phase} {end_s - begin_s:.0f}" for (_, begin_s), (phase, end_s) in pairwise(self._marks))
+        return f"{self._marks[-1][1] - self._marks[0][1]:.0f} s on {os.cpu_count()} cores ({phases})"
 
     def add(self, scene: "Scene", verdict: str, *, least_kills: int) -> None:
         """The run is over, and judged. A long one must have killed at each point, and been quick to take over."""
@@ -38,7 +47,7 @@ class Report:
             ("workers started again", f"{len(codes)}, exit codes {sorted(set(map(str, codes)))}"),
             *(self.takeovers.rows() if self.takeovers else []),
             *([("longest drain in an upgrade", f"{max(scene.drains_s):.1f} s")] if scene.drains_s else []),
-            ("took", f"{time.time() - self._began_s:.0f} s on {os.cpu_count()} cores"),
+            ("took", self._took()),
         ]
         self._verdict = verdict.rstrip()
         secrets = told([scene.fleet.logs(), *scene.fleet.metrics()], run.seed)

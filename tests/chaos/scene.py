@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests.chaos.armed import POINTS
+from tests.chaos.armed import IN_THE_GAP, POINTS
 from tests.chaos.config import Run
 from tests.chaos.fleet import Fleet
 from tests.chaos.servers import Servers
@@ -44,11 +44,11 @@ class Scene:
     def points(self) -> list[str]:
         """The points at which something can be killed in this run."""
         points = [name for name, modes in POINTS.items() if self.run.mode in modes.split()]
-        return [name for name in points if name in self.only] or points
+        return [name for name in (*points, IN_THE_GAP) if name in self.only] or points
 
     def chosen(self, kind: tuple[Fault, ...]) -> tuple[Fault, ...]:
         """Those of these faults that the run is about."""
-        names = self.only - POINTS.keys()
+        names = self.only - POINTS.keys() - {IN_THE_GAP}
         return tuple(fault for fault in kind if not names or fault.__name__ in names)
 
     def next_of(self, kind: str, names: list[str]) -> str:

@@ -1,8 +1,11 @@
 """`python -m tests.chaos.verify --run FILE`: everything is computed again from the seed, and held against the outputs.
 
-One line per property, with counts; exit code 1 if any property does not hold. `expected` says what little is shared
-with the worker; nothing of its commit path is.
+One line per property, with counts; exit code 1 if any property does not hold. With `--tamper` the outputs of a clean
+run are then falsified, and exit code 1 also means that the verifier missed it. `expected` names the little that is
+shared with the worker; nothing of its commit path is.
 """
+
+# ruff: noqa: T201 - a command prints
 
 import json
 import sys
@@ -12,10 +15,11 @@ from typing import Any
 
 from callmood.schemas import flat
 from tests.chaos import expected, look, recount
-from tests.chaos.config import Run, from_arguments
+from tests.chaos.config import Run, parser
 from tests.chaos.expected import Said
 from tests.chaos.findings import Findings
 from tests.chaos.look import Outputs
+from tests.chaos.tamper import tamper
 from tests.chaos.telephone import plans, ticker
 
 _ROUNDING = 2e-6  # of a probability: six digits are published, and another batch may differ in the seventh
@@ -33,14 +37,17 @@ class Verifier:
         self._bad: dict[tuple[int, int], Any] = {}
         self._said: dict[str, dict[str, Said]] = {}
 
-    def verify(self) -> None:
-        """All of it."""
+    def expect(self) -> None:
+        """Look at the audio, and compute what must come of it."""
         self._audio()
         for call_id, plan in self._plans.items():
             begins = self._begins[call_id]
             offsets_ms = {name: begin - begins["0"] for name, begin in begins.items()}
             self._said[call_id] = {said.id: said for said in expected.utterances(plan, offsets_ms)}
         expected.judge([said for call in self._said.values() for said in call.values()])
+
+    def compare(self) -> None:
+        """Hold the outputs against it."""
         outputs = {}
         if self._run.mode != "redis":
             outputs["kafka"] = look.in_kafka(self._run)
@@ -253,12 +260,26 @@ def _bad_steps(versions: list[dict[str, Any]], utterances: list[dict[str, Any]])
 
 def main() -> int:
     """Returns the exit code."""
-    run = from_arguments(__doc__)
-    verifier = Verifier(run)
-    verifier.verify()
-    run.file("verdict.json").write_text(json.dumps(verifier.findings.counts()))
-    print("\n".join(verifier.findings.lines()))  # noqa: T201 - a command prints
-    return 0 if verifier.findings.is_clean else 1
+    arguments = parser(__doc__)
+    arguments.add_argument("--tamper", action="store_true", help="falsify the outputs if they are right")
+    options = arguments.parse_args()
+    verifier = Verifier(options.run)
+    verifier.expect()
+    verifier.compare()
+    print("\n".join(verifier.findings.lines()))
+    if not verifier.findings.is_clean:
+        return 1
+    return 1 if options.tamper and _missed(options.run, verifier) else 0
+
+
+def _missed(run: Run, verifier: Verifier) -> list[str]:
+    falsified = tamper(run)
+    verifier.findings = Findings()
+    verifier.compare()
+    wrong = verifier.findings.counts()
+    missed = sorted(name for name in falsified if not wrong.get(name))
+    print(f"falsified: {len(falsified)} properties; not noticed: {', '.join(missed) or 'none'}")
+    return missed
 
 
 if __name__ == "__main__":

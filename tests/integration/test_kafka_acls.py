@@ -71,6 +71,9 @@ def login(strict_kafka, pipeline, monkeypatch):
     return become
 
 
+OUTPUTS = [pytest.param("redis", marks=pytest.mark.nightly), "both"]
+
+
 def prepare(login, output):
     """Topics and ACLs, as an administrator makes them; ends as the worker."""
     login("admin", output)
@@ -79,7 +82,7 @@ def prepare(login, output):
     return login("worker", output)
 
 
-@pytest.mark.parametrize("output", ["redis", "both"])
+@pytest.mark.parametrize("output", OUTPUTS)
 def test_a_worker_needs_no_more_than_the_list(login, pipeline, wait_until, output, capsys):
     """With exactly these ACLs, `check` finds everything and a worker takes a call from audio to its end in Redis."""
     changes = prepare(login, output)
@@ -103,7 +106,7 @@ def fill(admin, producer, prefix):
             producer.send(topic, b"anything", key=b"any", partition=0).get(timeout=30)
 
 
-@pytest.mark.parametrize("output", ["redis", "both"])
+@pytest.mark.parametrize("output", OUTPUTS)
 def test_every_line_of_the_list_is_needed(login, strict_kafka, pipeline, output, capsys):
     """Taken away one at a time, each ACL is missed by `check`, which says so in one line."""
     prepare(login, output)

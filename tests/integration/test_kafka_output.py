@@ -74,6 +74,7 @@ def _ended(pipeline, topic):
     return {call["call_id"] for call in _values(pipeline, topic) if call["end_reason"]}
 
 
+@pytest.mark.nightly  # chaos runs do it, too
 def test_ingest_is_killed_with_output_to_kafka(pipeline, outputs, recorded, wait_until):
     """With output=kafka, read_committed readers see every utterance once, although ingest is killed twice."""
     calls = {f"{name}-{uuid4().hex[:8]}": recording for name, recording in recorded.all().items()}

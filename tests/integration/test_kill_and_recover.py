@@ -22,6 +22,7 @@ def _assert_in_the_middle(pipeline, calls):
     assert any(pipeline.utterances(call_id) for call_id in calls)
 
 
+@pytest.mark.nightly  # chaos runs do it, too
 @pytest.mark.parametrize("seed", [1, 2])
 def test_ingest_is_killed_at_random_moments(pipeline, recorded, wait_until, seed):
     """An ingest process that is killed twice in the middle of calls loses and doubles nothing."""
@@ -42,6 +43,7 @@ def test_ingest_is_killed_at_random_moments(pipeline, recorded, wait_until, seed
     worker.stop()
 
 
+@pytest.mark.nightly  # chaos runs do it, too
 def test_whole_workers_are_killed(pipeline, recorded, wait_until):
     """Whatever part of a worker is killed, all of it ends, and the next worker completes the calls exactly."""
     moments = random.Random(3)

@@ -48,7 +48,7 @@ def traced(recorded, script):
     return script(sent._replace(headers=[*sent.headers, HEADER]) for sent in recorded.call("billing").records())
 
 
-@pytest.mark.parametrize("output", ["redis", "both"])
+@pytest.mark.parametrize("output", [pytest.param("redis", marks=pytest.mark.nightly), "both"])
 def test_a_trace_goes_from_the_audio_to_redis(pipeline, outputs, collector, traced, wait_until, output):
     """Each utterance of the contract has a span with its stages in the caller's trace, and none tells who called."""
     call_id = f"+49301234-{uuid4().hex[:8]}"

@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.nightly]  # chaos runs do all of it, too
 
 _QUICK = {"kafka__session_timeout_ms": "3000", "worker__commit_interval_ms": "100", "worker__state_interval_ms": "500"}
 _COPIES = 3  # of each example call, so that no partition stays without one

@@ -19,7 +19,6 @@ from callmood.worker.adapters.kafka_client import connection, kafka_errors, miss
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
 from callmood.worker.commands.topics import topics_of
-from callmood.worker.engine.infer import open_engine
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.settings import KafkaSettings, Settings
@@ -97,6 +96,8 @@ def model(configured: Settings) -> str:
         ConfigurationError: there is no such device.
         ModelError: the checkpoint cannot be used, or returns no probabilities.
     """
+    from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - takes seconds, which `check kafka` need not wait
+
     engine = open_engine(configured.model)
     tone = np.sin(2 * np.pi * 220 * np.arange(_RATE_HZ) / _RATE_HZ) * 8_000
     (heard,) = engine.predict([(Encoding.PCMU, _RATE_HZ, encode_pcmu(tone.astype(np.int16)))])
