@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from callmood.worker.settings import PREFIX, Settings
+from callmood.worker.settings import MOST, PREFIX, Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = f"""# Settings
@@ -16,7 +16,7 @@ _HEAD = f"""# Settings
 
 The worker reads its settings once, at start, from environment variables: `{PREFIX}` + group + `__` + name, in
 capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the worker exits with code 2 and an error that
-lists all of them.
+lists all of them. Integers without a limit here are at most {MOST}.
 """
 _LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "pattern": "like `{}`"}
 
@@ -54,7 +54,7 @@ def _values(setting: FieldInfo) -> str:
         text.format(getattr(constraint, name))
         for constraint in setting.metadata
         for name, text in _LIMITS.items()
-        if getattr(constraint, name, None) is not None
+        if getattr(constraint, name, None) not in (None, MOST)
     ]
     return ", ".join([_kind(setting.annotation), *limits])
 

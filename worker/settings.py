@@ -14,8 +14,12 @@ PREFIX = "CALLMOOD_"
 
 _MAY_BE_AT_WORK = frozenset((Role.AGENT, Role.MIXED, Role.UNKNOWN))
 
-Positive = Annotated[int, Field(gt=0)]
-PositiveFloat = Annotated[float, Field(gt=0)]
+MOST = 2**31 - 1
+"""Of a whole number: what Kafka's protocol and Redis's EXPIRE hold."""
+
+Positive = Annotated[int, Field(gt=0, le=MOST)]
+PositiveFloat = Annotated[float, Field(gt=0, le=MOST)]
+TopicName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 def _split(value: object) -> object:
@@ -23,22 +27,28 @@ def _split(value: object) -> object:
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class KafkaSettings(_Group):
     """Connection to Kafka and the names of the topics."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers as host:port, comma-separated")
-    group_id: str = Field("callmood", description="consumer group of the workers")
-    audio_topic: str = Field("callmood.audio", description="input topic (audio/1)")
-    dead_letter_topic: str = Field(
+    group_id: Annotated[str, Field(min_length=1)] = Field("callmood", description="consumer group of the workers")
+    audio_topic: TopicName = Field("callmood.audio", description="input topic (audio/1)")
+    dead_letter_topic: TopicName = Field(
         "callmood.dead-letter", description="topic for records that break the contract (dead_letter/1)"
     )
-    utterance_topic: str = Field("callmood.utterances", description="output=kafka: topic of utterances (utterance/1)")
-    call_topic: str = Field("callmood.calls", description="output=kafka: topic of call aggregates (call/1); compacted")
-    alert_topic: str = Field("callmood.alerts", description="output=kafka: topic of alerts (alert/1)")
-    state_topic: str = Field("callmood.states", description="output=kafka: topic of call states; must be compacted")
+    utterance_topic: TopicName = Field(
+        "callmood.utterances", description="output=kafka: topic of utterances (utterance/1)"
+    )
+    call_topic: TopicName = Field(
+        "callmood.calls", description="output=kafka: topic of call aggregates (call/1); compacted"
+    )
+    alert_topic: TopicName = Field("callmood.alerts", description="output=kafka: topic of alerts (alert/1)")
+    state_topic: TopicName = Field(
+        "callmood.states", description="output=kafka: topic of call states; must be compacted"
+    )
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="where to start in a partition without a stored position"
     )
@@ -56,7 +66,9 @@ class KafkaSettings(_Group):
     max_poll_interval_ms: Positive = Field(
         60_000, description="longest time between two polls, ms; at least session_timeout_ms"
     )
-    request_timeout_ms: Annotated[int, Field(ge=1_000)] = Field(15_000, description="time limit of one request, ms")
+    request_timeout_ms: Annotated[int, Field(ge=1_000, le=MOST)] = Field(
+        15_000, description="time limit of one request, ms"
+    )
     max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="security protocol"
@@ -154,8 +166,10 @@ class InputSettings(_Group):
     )
     reorder_ms: Positive = Field(2_000, description="maximum audio held back while a record is missing, ms")
     max_record_ms: Positive = Field(5_000, description="maximum audio per record, ms")
-    conceal_ms: Annotated[int, Field(ge=0)] = Field(300, description="longest gap that is filled with silence, ms")
-    max_consecutive_bad: Annotated[int, Field(ge=0)] = Field(
+    conceal_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        300, description="longest gap that is filled with silence, ms"
+    )
+    max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
         0, description="consecutive bad records on one partition that stop the worker; 0: no limit"
     )
 
@@ -172,7 +186,9 @@ class SegmentSettings(_Group):
     close_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.9, description="unvoiced share of the window that ends an utterance"
     )
-    padding_ms: Annotated[int, Field(ge=0)] = Field(140, description="audio kept before and after the voiced part, ms")
+    padding_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        140, description="audio kept before and after the voiced part, ms"
+    )
     min_utterance_ms: Positive = Field(250, description="shorter voiced spans are dropped, ms")
     max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
         15.0, description="longest utterance, s; longer speech is split"
@@ -245,7 +261,7 @@ class ModelSettings(_Group):
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0, description="largest share of the GPU's memory for this process; below 1 for shared GPUs"
     )
-    threads: Annotated[int, Field(ge=0)] = Field(0, description="CPU threads; 0: chosen by torch")
+    threads: Annotated[int, Field(ge=0, le=MOST)] = Field(0, description="CPU threads; 0: chosen by torch")
     batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, padding included, s")
     batch_ms: PositiveFloat = Field(
         500.0,

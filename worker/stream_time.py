@@ -6,8 +6,9 @@ time, 4 s at most (less than what closes a stalled stream). A record up to 60 s 
 is odd. Odd records change nothing while a record in between moves the clock on: a gateway whose clock is off neither
 stops the clock nor drives it. When nothing moves it on any more, it was the clock that was wrong: it moves to the odd
 records once they have lasted for 10 s of their own time if they are ahead, for 10 minutes if they are behind (a gateway
-that was cut off sends minutes of audio at once), or after 1,000 of them. A timestamp in seconds, microseconds or
-nanoseconds is read in that unit. A gateway whose clock runs many times too fast, in steps of up to 10 s, is believed.
+that was cut off sends minutes of audio at once), or after 1,000 of them. A record without a timestamp changes nothing.
+A timestamp in seconds, microseconds or nanoseconds is read in that unit. A gateway whose clock runs many times too
+fast, in steps of up to 10 s, is believed.
 """
 
 from typing import NamedTuple
@@ -38,6 +39,8 @@ class StreamTime(NamedTuple):
 
     def after(self, timestamp: int) -> "StreamTime":
         """The clock after a record with this timestamp (ms, or a unit that `in_ms` recognises)."""
+        if timestamp < 0:
+            return self
         timestamp_ms = in_ms(timestamp)
         if self.newest_ms == 0:
             return StreamTime(self.elapsed_ms, timestamp_ms)

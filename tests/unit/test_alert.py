@@ -280,6 +280,16 @@ def test_rules_are_data():
         '[a]\nmeasure = "negative_run"\nraise_at = 65\nclear_at = 2',
         '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 1\nwindow = 60',
         '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 1\ncooldown_s = 0',
+        '[a]\nmeasure = "negativity"\nraise_at = 6\nclear_at = 1',
+        '[a]\nmeasure = "negativity"\nraise_at = -4\nclear_at = -6',
+        '[a]\nmeasure = "negativity"\nraise_at = nan\nclear_at = 1',
+        '[a]\nmeasure = "negativity"\nraise_at = 2\nclear_at = 1\nmin_labels = 65',
+        '[a]\nmeasure = "silence"\nraise_at = 30\nclear_at = 0\ncooldown_s = inf',
+        '[a]\nmeasure = "silence"\nraise_at = inf\nclear_at = 0',
+        '[a]\nmeasure = "silence"\nraise_at = 1e300\nclear_at = 0',
+        '[a]\nmeasure = "silence"\nraise_at = 30\nclear_at = 0\nwindow_s = nan',
+        '[a]\nmeasure = "negative_run"\nraise_at = 3\nclear_at = -1',
+        '[a]\nmeasure = "interruptions"\nraise_at = 3\nclear_at = -1',
     ],
 )
 def test_a_rule_that_cannot_work_is_refused(text):

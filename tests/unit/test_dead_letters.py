@@ -168,3 +168,14 @@ def test_a_detail_that_is_no_text_can_be_sent():
     """Half a surrogate pair, as JSON may hold, does not stop the dead-letter record."""
     letter = DeadLetter(Record(Position("audio", 0, 0), b"call", b"", (), 1_000), Reason.BAD_HEADER, "x\ud800y")
     assert DeadLetterHeaders.from_kafka(whole(letter, "1.0").headers).detail == "x?y"
+
+
+def test_a_header_name_that_is_not_utf8_can_be_sent():
+    """Its odd bytes are written out, in the whole record and in the cut one."""
+    letter = refused(headers=[("x-\udcff", b"1"), ("a\\xff", b"2")])
+    for form in (whole, without_value, cut):
+        message = form(letter, "1.0")
+        assert [(name.encode(), value) for name, value in message.headers[:2]] == [
+            (b"x-\\xff", b"1"),
+            (b"a\\xff", b"2"),
+        ]

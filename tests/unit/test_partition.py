@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Store, Worker, analyse, in_time, log_of, quiet, voice
+from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Store, Worker, analyse, facts, in_time, log_of, quiet, voice
 
 from callmood.worker.commits import Commit
 from callmood.worker.errors import TooManyBadRecords
 from callmood.worker.settings import Settings
+from callmood.worker.speech.stream import Stream
 
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)
 
@@ -220,3 +221,34 @@ def test_the_state_is_saved_though_nothing_is_said():
         lags.append(worker.partition.position - worker.commit().watermark)
     assert max(lags) <= 24
     assert worker.partition.oldest_capture_ms >= EPOCH_MS + 57_000
+
+
+def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch):
+    """A fault of ours costs the record and says where it is; its call and the others go on, and nothing stays open."""
+    sent = in_time(Leg("good").media(SENTENCE, chunk_ms=200), Leg("odd").media(SENTENCE, chunk_ms=200))
+    log, take = log_of(sent), Stream.push
+
+    def fail_once(stream, chunk):
+        taken = take(stream, chunk)
+        if chunk.position.offset == 7:
+            raise ZeroDivisionError("what was said")
+        return taken
+
+    monkeypatch.setattr(Stream, "push", fail_once)
+    worker = Worker().read(log)
+    (letter,) = worker.partition._dead
+    assert (letter.record.position.offset, letter.reason) == (7, "worker_error")
+    assert letter.detail.startswith("ZeroDivisionError in test_partition.py, line ")
+    store = worker.commit()
+    monkeypatch.undo()
+    assert facts(store, "good") == facts(analyse(sent), "good")
+    assert store.calls["odd"]["status"] == "live"
+
+
+def test_the_clock_of_a_record_without_a_timestamp_is_the_partition_s():
+    """It is dead-lettered, and the age of the oldest audio stays what it was."""
+    good = Leg().media(quiet(0.4), chunk_ms=200)
+    first, second = log_of(good)
+    worker = Worker().read([first, replace(second, timestamp_ms=-1)])
+    assert worker.partition.oldest_capture_ms == first.timestamp_ms
+    assert worker.commit().dead == {1: "bad_header"}

@@ -53,6 +53,12 @@ def test_a_variable_sets_one_field_of_its_group(load):
         ({"KAFKA__GROUP": "x"}, "CALLMOOD_KAFKA__GROUP: unknown setting"),
         ({"KAFAK__GROUP_ID": "x"}, "unknown settings: CALLMOOD_KAFAK__GROUP_ID"),
         ({"SEGMENT__VAD_MODE": "4"}, "CALLMOOD_SEGMENT__VAD_MODE"),
+        ({"WORKER__STALL_S": "inf"}, "CALLMOOD_WORKER__STALL_S"),
+        ({"REDIS__TIMEOUT_S": "nan"}, "CALLMOOD_REDIS__TIMEOUT_S"),
+        ({"REDIS__CALL_TTL_S": "10000000000000000000"}, "CALLMOOD_REDIS__CALL_TTL_S"),
+        ({"KAFKA__SESSION_TIMEOUT_MS": "4000000000"}, "CALLMOOD_KAFKA__SESSION_TIMEOUT_MS"),
+        ({"KAFKA__AUDIO_TOPIC": "call audio"}, "CALLMOOD_KAFKA__AUDIO_TOPIC"),
+        ({"KAFKA__GROUP_ID": ""}, "CALLMOOD_KAFKA__GROUP_ID"),
         ({"KAFKA__DEAD_LETTER_TOPIC": "callmood.audio"}, "audio_topic and dead_letter_topic are both 'callmood.audio'"),
         ({"KAFKA__UTTERANCE_TOPIC": "callmood.audio"}, "audio_topic and utterance_topic are both 'callmood.audio'"),
         (

@@ -124,3 +124,9 @@ def test_a_gateway_whose_clock_stands_still_does_not_stop_the_clock():
     stuck = [(at_ms, NOW) for at_ms in range(0, 600_000, 5_000)]
     time = after(STARTED, *arrived(every(100, 600_000, NOW + HOUR), stuck))
     assert time.elapsed_ms == pytest.approx(600_000, abs=15_000)
+
+
+def test_a_record_without_a_timestamp_is_no_time():
+    """Neither the first record of a partition nor a later one moves the clock."""
+    assert StreamTime().after(-1) == StreamTime()
+    assert STARTED.after(-1) == STARTED

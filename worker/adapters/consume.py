@@ -135,7 +135,7 @@ class AudioConsumer:
                     r.key,
                     r.value,
                     tuple(r.headers or ()),
-                    max(r.timestamp, 0),
+                    r.timestamp,
                 )
                 for r in records
             ]

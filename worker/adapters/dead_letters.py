@@ -9,6 +9,7 @@ from kafka.producer.future import FutureRecordMetadata
 
 from callmood.schemas.dead_letter import DETAIL_CHARACTERS, DeadLetterHeaders, stored_headers
 from callmood.worker.adapters.kafka_client import connection, missing_topic
+from callmood.worker.adapters.kafka_workarounds import sendable
 from callmood.worker.commits import DeadLetter
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import KafkaSettings
@@ -97,7 +98,7 @@ def whole(letter: DeadLetter, version: str) -> Message:
     if record.key is None and record.value is None:
         return without_value(letter, version)
     added = _added(letter, version)
-    return Message(record.key, record.value, [*stored_headers(record.headers), *added.to_kafka()])
+    return Message(record.key, record.value, [*sendable(stored_headers(record.headers)), *added.to_kafka()])
 
 
 def without_value(letter: DeadLetter, version: str) -> Message:
@@ -105,13 +106,13 @@ def without_value(letter: DeadLetter, version: str) -> Message:
     record = letter.record
     added = _added(letter, version, ["value"])
     value = None if record.key is not None else b""
-    return Message(record.key, value, [*stored_headers(record.headers), *added.to_kafka()])
+    return Message(record.key, value, [*sendable(stored_headers(record.headers)), *added.to_kafka()])
 
 
 def cut(letter: DeadLetter, version: str) -> Message:
     """The record without its value, with the first bytes of its key, and with those headers that fit."""
     record = letter.record
-    headers, kept, room = stored_headers(record.headers), [], _CUT_HEADERS_BYTES
+    headers, kept, room = sendable(stored_headers(record.headers)), [], _CUT_HEADERS_BYTES
     for name, value in headers:
         room -= _size(name, value)
         if room < 0:
@@ -144,4 +145,4 @@ def _added(letter: DeadLetter, version: str, missing: Iterable[str] = ()) -> Dea
 
 
 def _size(name: str, value: bytes) -> int:
-    return len(name.encode()) + len(value)
+    return len(name.encode(errors="surrogateescape")) + len(value)

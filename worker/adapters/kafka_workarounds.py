@@ -68,7 +68,7 @@ def _with_last_bytes(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[A
 # kafka-python: `_read_msg` in kafka/record/default_records.py decodes header names strictly, and reports the batch as
 # corrupt. Names are bytes on the wire, and Go, Rust and C clients send any bytes. `poll` then fails at the same record
 # after every restart.
-# We: the batch is read again with names in which such bytes are written as `\xff`.
+# We: the batch is read again with names in which such bytes are lone surrogates, which no UTF-8 name contains.
 # Upstream: no upstream issue found.
 
 
@@ -77,8 +77,13 @@ class _LenientBytes(bytearray):
         found = super().__getitem__(index)
         return _LenientBytes(found) if isinstance(index, slice) else found
 
-    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+    def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
         return super().decode(encoding, errors)
+
+
+def sendable(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    r"""Headers that the client can send: bytes of names that are not UTF-8 are written as `\xff`."""
+    return [(name.encode(errors="surrogateescape").decode(errors="backslashreplace"), value) for name, value in headers]
 
 
 def _with_any_header_name(read: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ measure has fallen to `clear_at`, and never raises two alerts within `cooldown_s
 alerts of a call are the same live, replayed, and judged again from its stored utterances (`refold`).
 """
 
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -25,6 +26,7 @@ from callmood.worker.records import Result
 
 _MAX_REMEMBERED = 64
 _MIN_SILENCE_S = timeline.LONG_SILENCE_MS / 1000
+_MOST_S = 1e6
 
 
 class Measure(StrEnum):
@@ -40,19 +42,28 @@ class Measure(StrEnum):
     """Seconds in which nobody speaks. A silence is judged once no utterance can fill it; each is an episode."""
 
 
+_RANGES: Final = {
+    Measure.NEGATIVITY: (-scores.SCORE_MAX, scores.SCORE_MAX),
+    Measure.NEGATIVE_RUN: (0, _MAX_REMEMBERED),
+    Measure.INTERRUPTIONS: (0, math.inf),
+    Measure.SILENCE: (0, math.inf),
+}
+"""Least and greatest value of each measure."""
+
+
 class Rule(BaseModel):
     """One rule. `role` None is any role; `window_s` and `min_labels` apply to measures that have a window or labels."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(min_length=1, max_length=64)
     measure: Measure
-    raise_at: float
-    clear_at: float
+    raise_at: float = Field(ge=-_MOST_S, le=_MOST_S)
+    clear_at: float = Field(ge=-_MOST_S, le=_MOST_S)
     role: Role | None = None
-    window_s: float = Field(60.0, gt=0)
-    min_labels: int = Field(3, ge=1)
-    cooldown_s: float = Field(120.0, gt=0)
+    window_s: float = Field(60.0, gt=0, le=_MOST_S)
+    min_labels: int = Field(3, ge=1, le=_MAX_REMEMBERED)
+    cooldown_s: float = Field(120.0, gt=0, le=_MOST_S)
     severity: Severity = Severity.WARNING
 
     @model_validator(mode="after")
@@ -63,6 +74,11 @@ class Rule(BaseModel):
             raise ValueError(f"a silence is known from {_MIN_SILENCE_S:g} s on")
         if self.raise_at > _MAX_REMEMBERED and self.measure in (Measure.NEGATIVE_RUN, Measure.INTERRUPTIONS):
             raise ValueError(f"only {_MAX_REMEMBERED} labels and interruptions are remembered")
+        least, most = _RANGES[self.measure]
+        if self.raise_at > most:
+            raise ValueError(f"{self.measure} is at most {most:g}: a rule with raise_at {self.raise_at:g} never alerts")
+        if self.clear_at < least:
+            raise ValueError(f"{self.measure} is at least {least:g}: clear_at {self.clear_at:g} is never reached")
         return self
 
 

@@ -111,6 +111,26 @@ class Call:
             return Outcome(self._end(Event.END.value, all_taken, now_ms), is_duplicate=False)
         return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
 
+    def pause(self, offset: int, now_ms: float) -> tuple[list[Utterance], bool]:
+        """The record at this offset asks for a pause and is refused for something else: the call pauses all the same.
+
+        Returns:
+            The utterances that this closes, and whether the call settles the offset with its state.
+        """
+        self.last_offset = max(self.last_offset, offset)
+        if self.is_over or offset <= self._restored_offset:
+            return [], False
+        self._taken_offset = max(self._taken_offset, offset)
+        taken = {name: stream.pause() for name, stream in self._streams.items()}
+        if self._paused_at_ms is None:
+            self._paused_at_ms = max((s.time.call_position_ms for s in self._streams.values()), default=0)
+        self._unsettled[offset] = (_FORGOTTEN, 0)
+        return self._group(taken, now_ms), True
+
+    def refuse(self, offset: int) -> None:
+        """The record at this offset was taken in part and has failed: it is no record of the call any more."""
+        self._unsettled.pop(offset, None)
+
     def drop(self, chunk: Chunk) -> None:
         """Note a record that came after the call's end."""
         self.last_offset = max(self.last_offset, chunk.position.offset)

@@ -15,7 +15,7 @@ from rich.table import Table
 from callmood.schemas.dead_letter import DeadLetterHeaders, original_headers
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
-from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.adapters.kafka_workarounds import refusals_raised, sendable
 from callmood.worker.errors import EXIT_OK, Reason
 from callmood.worker.settings import KafkaSettings
 
@@ -116,7 +116,7 @@ def _send(producer: KafkaProducer, added: DeadLetterHeaders, record: Any) -> str
             added.topic,
             key=record.key,
             value=record.value,
-            headers=original_headers(record.headers),
+            headers=sendable(original_headers(record.headers)),
             timestamp_ms=timestamp_ms if timestamp_ms >= 0 else None,
         ).get(timeout=_SEND_S)  # one at a time: records of a call keep their order
     except (AuthorizationError, RetriableError):

@@ -5,14 +5,14 @@ Each record is read alone, so a worker that joins in the middle of a call unders
 
 from typing import Final
 
+from callmood.schemas.common import Event
 from callmood.worker.errors import BadRecord, ConfigurationError, Reason
 from callmood.worker.intake.fields import check_schema, chunk, is_known, key_text, text_of
-from callmood.worker.intake.json_records import decode_json, named_call
+from callmood.worker.intake.json_records import decode_json, named_call, named_event
 from callmood.worker.intake.twilio import decode_twilio
 from callmood.worker.records import Chunk, Record
 
-_NOT_UTF8: Final = "\\x"
-"""How the consumer begins a byte in a header's name that is not UTF-8."""
+_PAUSE: Final = Event.PAUSE.value
 
 
 def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | None:
@@ -30,7 +30,7 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
         BadRecord: the record breaks the contract; the detail has fields and lengths, never content.
         ConfigurationError: unknown input format.
     """
-    if any(_NOT_UTF8 in name for name, _ in record.headers):
+    if not all(_is_utf8(name) for name, _ in record.headers):
         raise BadRecord(Reason.BAD_HEADER, "the name of a header is not UTF-8")
     match input_format:
         case "headers":
@@ -51,6 +51,24 @@ def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:
     except BadRecord:
         return None
     return frozenset(named | ({in_value} if in_value else set())) or None
+
+
+def wants_pause(record: Record, *, input_format: str) -> bool:
+    """Whether a refused record asks for a pause, however wrong the rest of it is."""
+    if input_format == "json":
+        try:
+            event = named_event(record)
+        except BadRecord:
+            return False
+    else:
+        values = [value for name, value in record.headers if name == "event" and value is not None]
+        event = values[-1].decode(errors="replace") if values and input_format == "headers" else ""
+    return event.strip().lower() == _PAUSE
+
+
+def _is_utf8(name: str) -> bool:
+    """The consumer turns each byte of a name that is not UTF-8 into a lone surrogate."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _decode_headers(record: Record, *, max_record_ms: int) -> Chunk:

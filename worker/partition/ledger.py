@@ -47,7 +47,9 @@ class Ledger(Generic[Mark]):
         self._next_offset = max(self._next_offset, offset)
 
     def settle(self, offset: int) -> None:
-        """Nothing needs this record again."""
+        """Nothing needs this record again; settling it twice is harmless."""
+        if not self._open or offset < self._open[0].offset:
+            return
         self._settled.add(offset)
         while self._open and self._open[0].offset in self._settled:
             self._settled.discard(self._open.popleft().offset)

@@ -3,8 +3,10 @@
 What is published depends on the log and the model's answers alone. All code that decides it is in this file and below.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from traceback import extract_tb
 from typing import Any, NamedTuple
 
 from callmood.worker.call import aggregate
@@ -14,7 +16,7 @@ from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords
-from callmood.worker.intake.decode import named_calls
+from callmood.worker.intake.decode import named_calls, wants_pause
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.ledger import Ledger
@@ -99,6 +101,8 @@ class Partition:
         self._deadlines = Deadlines()
         self._skipped = {"late": 0, "duplicate": 0}
         self._dead: list[DeadLetter] = []
+        self._held: set[int] = set()
+        """Offsets of dead-letter records that are settled by the state of the call that they pause."""
         self._bad_in_a_row = 0
         self._collected: _Collected | None = None
         self._committed_watermark = restored.watermark
@@ -126,13 +130,12 @@ class Partition:
             TooManyBadRecords: more unreadable records in a row than `max_consecutive_bad`.
         """
         self._time = self._time.after(record.timestamp_ms)
-        captured_ms = in_ms(record.timestamp_ms)
+        captured_ms = self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
         self._ledger.open(record.position.offset, capture_ms=captured_ms, mark_after=self._time)
         try:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
-            self._reject(record, bad)
-            utterances = []
+            utterances = self._reject(record, bad, now_ms)
         return utterances + self._age(now_ms)
 
     def skip_to(self, offset: int) -> None:
@@ -151,7 +154,13 @@ class Partition:
             self._skipped["late"] += 1
             return []
         call = live.call if live else Call(chunk.call_id, self._settings, self._rules)
-        outcome = call.take(chunk, elapsed_ms=self._time.elapsed_ms, now_ms=now_ms)
+        try:
+            outcome = call.take(chunk, elapsed_ms=self._time.elapsed_ms, now_ms=now_ms)
+        except CallmoodError:
+            raise
+        except Exception as error:  # a fault of ours: it costs the record, and not the other calls of the partition
+            call.refuse(record.position.offset)
+            raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
         live = live or self._add(call)
         self._deadlines.pull(call.id, self._deadline_ms(call))
         if outcome.is_duplicate:
@@ -166,7 +175,7 @@ class Partition:
         except CallmoodError:
             raise
         except Exception as error:  # reading changes no state, so the record alone is to blame
-            raise BadRecord(Reason.WORKER_ERROR, type(error).__name__) from error
+            raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
 
     def _is_late(self, chunk: Chunk, live: _Live | None) -> bool:
         if live is None or not live.call.is_over:
@@ -175,10 +184,15 @@ class Partition:
         refuse_start(chunk)
         return True
 
-    def _reject(self, record: Record, bad: BadRecord) -> None:
-        if record.position.offset <= self._reported_offset:
-            self._ledger.settle(record.position.offset)
-            return
+    def _reject(self, record: Record, bad: BadRecord, now_ms: float) -> list[Utterance]:
+        offset = record.position.offset
+        utterances, is_held = self._pause_by(record, now_ms)
+        if offset <= self._reported_offset:
+            if not is_held:
+                self._ledger.settle(offset)
+            return utterances
+        if is_held:
+            self._held.add(offset)
         if self._may_be_paused(record):  # the audio may hold a card number
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
@@ -189,6 +203,21 @@ class Partition:
                 f"{self._bad_in_a_row} unreadable records in a row on {self.source.topic}/{self.source.partition}; "
                 f"the newest: {bad}. Check what the producers send, and input.format"
             )
+        return utterances
+
+    def _pause_by(self, record: Record, now_ms: float) -> tuple[list[Utterance], bool]:
+        """Pause the calls that a refused `pause` names; returns whether the state of one settles the offset."""
+        input_format = self._settings.input.format
+        if not wants_pause(record, input_format=input_format):
+            return [], False
+        utterances, is_held = [], False
+        for call_id in sorted(named_calls(record, input_format=input_format) or ()):
+            if (live := self._calls.get(call_id)) is not None:
+                closed, holds = live.call.pause(record.position.offset, now_ms)
+                utterances += closed
+                is_held = is_held or holds
+                live.changes += 1
+        return utterances, is_held
 
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
@@ -239,7 +268,7 @@ class Partition:
         calls = [one for one in carried if one is not None]
         dead = tuple(self._dead)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
-        settled += [dead_letter.record.position.offset for dead_letter in dead]
+        settled += [offset for offset in _offsets(dead) if offset not in self._held]
         watermark, time = self._ledger.watermark_after(settled)
         past = self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms)
         commit = Commit(
@@ -266,8 +295,11 @@ class Partition:
             raise ValueError("only the commit that was collected last can be confirmed")
         for one in collected.calls:
             self._confirm_call(one, collected.elapsed_ms)
-        for dead_letter in commit.dead_letters:
-            self._ledger.settle(dead_letter.record.position.offset)
+        for offset in _offsets(commit.dead_letters):
+            if offset in self._held:
+                self._held.discard(offset)
+            else:
+                self._ledger.settle(offset)
         del self._dead[: len(commit.dead_letters)]
         self._ended.forget(collected.past)
         self._committed_watermark = commit.watermark
@@ -325,6 +357,16 @@ class Partition:
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
     times = Times(item.decided_ms, item.known_ms, now_ms)
     return utterance_record(item.result, item.number, stamps, times)
+
+
+def _offsets(letters: Iterable[DeadLetter]) -> list[int]:
+    return [letter.record.position.offset for letter in letters]
+
+
+def _place_of(error: Exception) -> str:
+    """The kind of an error and where it was raised; its text may hold what the record holds."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _ended(call: Call) -> Ended:
