@@ -78,7 +78,7 @@ class Quality(Contract):
     """What to know before trusting the label."""
 
     missing_ms: Ms
-    """Part of the utterance that never arrived and was heard as silence."""
+    """Part of the utterance that never arrived and was concealed: the sound before it, repeated and faded."""
     overlap_ms: Ms
     """Part in which another channel spoke too."""
     cut: Literal["silence", "forced", "gap", "pause", "end"]

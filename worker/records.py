@@ -95,11 +95,15 @@ class Span:
     """A closed stretch of speech on one channel, as the segmenter found it.
 
     Samples count from the stream's start at the stream's own rate; `decided_sample` is where in the audio the close
-    became known. `audio` is the channel's own encoding, `missing_samples` of it are concealed silence.
+    became known. `audio` is the channel's own encoding; `missing_samples` of it were lost and are concealed. Between
+    `voiced_start_sample` and `voiced_end_sample` lies the speech itself: without the padding around it, and without
+    the time for which the detector prolongs speech.
     """
 
     start_sample: int
     end_sample: int
+    voiced_start_sample: int
+    voiced_end_sample: int
     decided_sample: int
     cut: Cut
     missing_samples: int

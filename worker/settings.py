@@ -167,7 +167,7 @@ class InputSettings(_Group):
     reorder_ms: Positive = Field(2_000, description="maximum audio held back while a record is missing, ms")
     max_record_ms: Positive = Field(5_000, description="maximum audio per record, ms")
     conceal_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        300, description="longest gap that is filled with silence, ms"
+        300, description="longest loss that is concealed; a longer one ends the utterance, ms"
     )
     max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
         0, description="consecutive bad records on one partition that stop the worker; 0: no limit"

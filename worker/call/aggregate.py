@@ -52,7 +52,7 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True):
     attributes: Mapping[str, str] = {}
     notice: Notice | None = None
     concealed_ms: int = 0
-    """Lost audio that was heard as silence inside utterances."""
+    """Lost audio that was concealed inside utterances."""
     roles: Mapping[Role, RoleFigures] = {}
     timeline: Timeline = Timeline()
 
@@ -97,7 +97,7 @@ def fold_pause(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
 def fold_gap(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
     """Add a stretch whose audio was lost, or was over before the worker joined; it is not silence.
 
-    A short gap that was heard as silence inside an utterance comes with that utterance, not here.
+    A short gap that was concealed inside an utterance comes with that utterance, not here.
     """
     return _changed(state, timeline=timeline.add_gap(state.timeline, start_ms, end_ms))
 

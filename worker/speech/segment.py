@@ -5,6 +5,11 @@ utterance, a longer one closes it; it runs from padding before its first voiced 
 the time that the decision to close took is no part of it. Speech longer than the limit is split at its quietest
 point and goes on as the next utterance. How the audio was chunked, when snapshots were taken and what the time was
 changes nothing.
+
+The detector follows the noise of the line. Frames that hold no sound of the line never reach it, or it would take them
+for a quieter room and the noise after them for speech: a frame with lost samples votes as the frame before it, and a
+frame of one constant value (digital silence, as gateways fill in for lost packets, mute and silence suppression) votes
+against speech.
 """
 
 from typing import NamedTuple
@@ -15,6 +20,7 @@ from callmood.schemas.common import Encoding
 from callmood.worker.g711 import Samples, to_s16
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
+from callmood.worker.speech import conceal
 from callmood.worker.speech.rules import Rules
 from callmood.worker.speech.vad import FRAME_MS, Vad
 
@@ -39,6 +45,8 @@ class SegmenterState(NamedTuple):
     floor: int
     keep_from: int
     vad: bytes
+    last_heard: int = -1
+    """Frame of the newest voice; earlier versions did not store it."""
 
 
 class Segmenter:
@@ -65,6 +73,7 @@ class Segmenter:
         self._start: int | None = None
         self._first_voiced = 0
         self._last_voiced = 0
+        self._last_heard = -1  # the newest frame with a voice: the detector votes for speech a while after it
         self._floor = 0  # no later span may begin below: the last one's end, or a discontinuity
         # Audio: native bytes from `_base` on, and the caller's position; behind `next_sample` while it refills.
         self._base = 0
@@ -95,7 +104,7 @@ class Segmenter:
         return spans
 
     def conceal(self, samples: int, first_sample: int | None = None) -> list[Span]:
-        """Bridge a short gap with silence; a span counts how much of it is in there.
+        """Bridge a short gap: the detector does not hear it; a span counts how much of it is in there.
 
         `first_sample` (by default right after the last audio) must be given while refilling after a restore.
         """
@@ -184,6 +193,7 @@ class Segmenter:
             floor=self._floor,
             keep_from=self.keep_from,
             vad=self._vad.dump(),
+            last_heard=self._last_heard,
         )
 
     @classmethod
@@ -201,6 +211,7 @@ class Segmenter:
         channel._start = snapshot.start
         channel._first_voiced = snapshot.first_voiced
         channel._last_voiced = snapshot.last_voiced
+        channel._last_heard = snapshot.last_heard
         channel._floor = snapshot.floor
         channel.restored_exactly = snapshot.version == channel._rules.version and bool(snapshot.vad)
         if channel.restored_exactly:
@@ -235,17 +246,31 @@ class Segmenter:
         """Judge all whole frames that are there."""
         length, spans = self._rules.frame_samples, []
         for frame in range(self._frame, self._known // length, _BLOCK_FRAMES):
-            count = min(_BLOCK_FRAMES, self._known // length - frame)
-            pcm = self._pcm(frame, frame + count).tobytes()
-            spans += self._judge([pcm[i : i + 2 * length] for i in range(0, len(pcm), 2 * length)])
+            end = min(frame + _BLOCK_FRAMES, self._known // length)
+            pcm = self._pcm(frame, end).tobytes()
+            frames = [pcm[i : i + 2 * length] for i in range(0, len(pcm), 2 * length)]
+            spans += self._judge(frames, self._lost(frame, end))
         return spans
 
-    def _judge(self, frames: list[bytes]) -> list[Span]:
+    def _lost(self, first_frame: int, end_frame: int) -> frozenset[int]:
+        """Which of these frames hold lost samples."""
+        length = self._rules.frame_samples
+        return frozenset(
+            frame
+            for first, end in self._concealed
+            if end > max(first, self._floor)
+            for frame in range(max(first_frame, first // length), min(end_frame, -(-end // length)))
+        )
+
+    def _judge(self, frames: list[bytes], lost: frozenset[int]) -> list[Span]:
         """The hot loop: votes into windows, windows into transitions."""
         rules, spans, votes = self._rules, [], 0
-        length, is_speech = rules.frame_samples, self._vad.is_speech
+        length, voiced = rules.frame_samples, bool(self._history & 1)
         for pcm in frames:
-            voiced = is_speech(pcm)
+            if self._frame not in lost:
+                voiced = self._is_speech(pcm)
+            elif self._last_heard == self._frame - 1:
+                self._last_heard = self._frame
             votes = votes << 1 | voiced
             self._window = window = (self._window << 1 | voiced) & rules.window_mask
             if voiced:
@@ -260,6 +285,15 @@ class Segmenter:
                 spans.append(self._split(self._start))
         self._history = (self._history << len(frames) | votes) & rules.history_mask
         return spans
+
+    def _is_speech(self, pcm: bytes) -> bool:
+        """The vote of a frame that came."""
+        if pcm == pcm[:2] * (len(pcm) // 2):
+            return False
+        voiced = self._vad.is_speech(pcm)
+        if voiced and self._vad.heard_voice:
+            self._last_heard = self._frame
+        return voiced
 
     def _open(self) -> None:
         votes = self._window & self._rules.open_mask
@@ -278,13 +312,15 @@ class Segmenter:
             return []
         end = (self._last_voiced + 1) * rules.frame_samples + rules.padding_samples
         self._floor = min(end, decided_sample)
-        return [self._span(start, self._floor, decided_sample, cut)]
+        heard_end = (self._last_heard + 1) * rules.frame_samples
+        return [self._span((start, self._floor), heard_end, decided_sample, cut)]
 
     def _split(self, start: int) -> Span:
         split = self._quietest(start)
+        span = self._span((start, split), split, self._frame * self._rules.frame_samples, Cut.FORCED)
         self._start = self._floor = split
         self._first_voiced = split // self._rules.frame_samples
-        return self._span(start, split, self._frame * self._rules.frame_samples, Cut.FORCED)
+        return span
 
     def _quietest(self, start: int) -> int:
         """Where to split: the frame border in the middle of the quietest 100 ms of the search range."""
@@ -304,9 +340,16 @@ class Segmenter:
     def _native(self, start: int, end: int) -> bytes:
         return bytes(self._audio[(start - self._base) * self._width : (end - self._base) * self._width])
 
-    def _span(self, start: int, end: int, decided_sample: int, cut: Cut) -> Span:
-        missing = sum(max(0, min(end, last) - max(start, first)) for first, last in self._concealed)
-        return Span(start, end, decided_sample, cut, missing, self._native(start, end))
+    def _span(self, bounds: tuple[int, int], heard_end: int, decided_sample: int, cut: Cut) -> Span:
+        start, end = bounds
+        length = self._rules.frame_samples
+        voiced_start = max(start, self._first_voiced * length)
+        voiced_end = min(end, max(heard_end, voiced_start + length))
+        clipped = [(max(start, first) - start, min(end, last) - start) for first, last in self._concealed]
+        lost = [(first, last) for first, last in clipped if first < last]
+        audio = conceal.fill(self._encoding, self._rules.rate_hz, self._native(start, end), lost)
+        missing = sum(last - first for first, last in lost)
+        return Span(start, end, voiced_start, voiced_end, decided_sample, cut, missing, audio)
 
     def _forget(self) -> None:
         keep = min(self.keep_from, self._frame * self._rules.frame_samples)

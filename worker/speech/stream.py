@@ -251,7 +251,7 @@ class Stream:
         self._gap(self.time.ahead_ms(chunk.media_ms), taken)
 
     def _gap(self, missing_ms: float, taken: Taken) -> None:
-        """Audio is missing: a short gap is concealed as silence, a longer one ends what is open."""
+        """Audio is missing: a short gap is concealed, a longer one ends what is open."""
         if not missing_ms:
             return
         first, start_ms = self.time.sample, self.time.call_position_ms

@@ -16,6 +16,8 @@ import webrtcvad
 FRAME_MS: Final = 20
 _KNOWN_RELEASE: Final = "2.0.14.post1"
 _STATE_BYTES: Final = 736
+_SPEECH_RUN_OFFSET: Final = 282
+"""Of `num_of_speech` in the structure: frames of speech in a row; 0 while the detector only prolongs speech."""
 _INITIALISED: Final = (42).to_bytes(4, sys.byteorder)  # `kInitCheck`, the last field of the structure
 _TEST_FRAMES: Final = 2000
 
@@ -35,16 +37,26 @@ class Vad:
         rate_hz: 8000, 16000 or 48000.
     """
 
-    __slots__ = ("_rate_hz", "_vad")
+    __slots__ = ("_rate_hz", "_speech_run", "_vad")
 
     def __init__(self, mode: int, rate_hz: int) -> None:
         self._vad = webrtcvad.Vad(mode)
         self._rate_hz = rate_hz
+        is_known = webrtcvad.__version__ == _KNOWN_RELEASE
+        self._speech_run = ctypes.c_int16.from_address(self._address() + _SPEECH_RUN_OFFSET) if is_known else None
 
     def is_speech(self, frame: bytes) -> bool:
         """Judge the next 20 ms of S16LE."""
         speech: bool = self._vad.is_speech(frame, self._rate_hz)
         return speech
+
+    @property
+    def heard_voice(self) -> bool:
+        """Whether the newest frame that was judged speech held a voice; false while speech is only prolonged.
+
+        The detector prolongs speech by up to 140 ms, so that a word's end is not cut. With an unknown release: true.
+        """
+        return self._speech_run is None or self._speech_run.value > 0
 
     def dump(self) -> bytes:
         """Everything the detector remembers, 736 bytes; nothing where the library is not the known release."""
