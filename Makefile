@@ -41,7 +41,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## several calls at once, live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
-test: light slow integration faults cluster ## every test, on a real Kafka and a real Redis
+test: light slow integration faults cluster ## the tests of every change, on a real Kafka and a real Redis
 
 SIDE_BY_SIDE = @$(MAKE) --no-print-directory --jobs --output-sync
 
@@ -76,7 +76,7 @@ integration: $(READY) ## the tests on a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
 faults: $(READY) ## short chaos runs: servers and workers are killed, and nothing may be lost
-	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack tests/chaos
+	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack -m 'not nightly' tests/chaos
 
 cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/cluster/apiserver/build makes
 	$(PYTEST) tests/cluster
@@ -89,6 +89,7 @@ nightly: $(READY) ## what takes a night: tests of threads and servers twenty tim
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
+	$(PYTEST) -m nightly tests/chaos
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999
