@@ -24,6 +24,9 @@ SEQ_PATTERN: Final = r"^[0-9]{1,15}$"
 DECIMAL_MS_PATTERN: Final = r"^[0-9]{1,9}(\.[0-9]{1,9})?$"
 NO_CONTROLS_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$"
 
+MAY_DISCARD: Final = frozenset((Event.GAP, Event.RESUME, Event.SILENCE))
+"""Events that may have `discarded_ms`."""
+
 DecimalMs = Annotated[str, Field(pattern=DECIMAL_MS_PATTERN)]
 
 
@@ -52,7 +55,7 @@ class AudioHeaders(BaseModel):
     schema_: Literal["callmood.audio/1"] = Field(alias="schema")
     """Name and version of this schema."""
     event: Event = Event.MEDIA
-    """`media` carries audio; `start`, `pause`, `resume`, `gap` and `end` have an empty value."""
+    """`media` carries audio; `start`, `pause`, `resume`, `gap`, `silence` and `end` have an empty value."""
     stream: Annotated[str, Field(pattern=STREAM_PATTERN)] = "0"
     """Media session inside the call: a reconnect is a new stream."""
     seq: Annotated[str, Field(pattern=SEQ_PATTERN)]
@@ -66,7 +69,7 @@ class AudioHeaders(BaseModel):
     layout: Annotated[str, Field(pattern=rf"^{ROLES_PATTERN}(,{ROLES_PATTERN}){{0,{MAX_CHANNELS - 1}}}$")] | None = None
     """Role of each interleaved channel, comma-separated. Required on `media`."""
     discarded_ms: DecimalMs | None = None
-    """Media time that will never come: more than 0 on `gap`, allowed on `resume`, 0 or absent elsewhere."""
+    """Media time that will never come: more than 0 on `gap`, allowed on `resume` and `silence`, else 0 or absent."""
     notice: Notice | None = None
     """Whether the caller was told that emotion is inferred."""
     traceparent: str | None = None
@@ -83,7 +86,7 @@ class AudioHeaders(BaseModel):
         discarded_ms = float(self.discarded_ms or 0)
         if self.event is Event.GAP and discarded_ms == 0:
             raise ValueError("gap needs discarded_ms")
-        if discarded_ms > 0 and self.event not in (Event.GAP, Event.RESUME):
+        if discarded_ms > 0 and self.event not in MAY_DISCARD:
             raise ValueError(f"discarded_ms has no meaning on {self.event}")
         return self
 

@@ -36,6 +36,7 @@ class Event(StrEnum):
     PAUSE = "pause"
     RESUME = "resume"
     GAP = "gap"
+    SILENCE = "silence"
     END = "end"
 
 

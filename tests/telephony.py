@@ -4,6 +4,7 @@ The worker here is the real `Partition`; its store is a value that changes with 
 hash, so that an answer depends on every byte that it hears.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -85,8 +86,13 @@ class Leg:
         return [self.send("media", audio[first : first + step]) for first in range(0, len(audio), step)]
 
     def skip(self, ms: float) -> None:
-        """Let media time pass without a record."""
+        """Let media time pass without a record: nothing was sent."""
         self.media_ms += ms
+
+    def lose(self, ms: float, record_ms: float = 200) -> None:
+        """Let media time pass whose records are lost."""
+        self.media_ms += ms
+        self.seq += math.ceil(ms / record_ms)
 
 
 @cache

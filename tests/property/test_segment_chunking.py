@@ -61,6 +61,10 @@ class Scenario:
                 return channel.feed(piece.first, self.audio[piece.first * width : piece.end * width])
             case "conceal":
                 return channel.conceal(piece.samples, piece.first)
+            case "silence":
+                spans = channel.silence(piece.samples, piece.first)
+                channel.move_on(piece.end)
+                return spans
             case "end":  # nothing is skipped: what follows is contiguous, but another utterance
                 return channel.close(Cut.END)
             case _:
@@ -133,7 +137,7 @@ def scenarios(draw):
     pieces = [Piece("gap", 0, first)] if first else []
     for _ in range(draw(st.integers(1, 6))):
         pieces.append(Piece("audio", first, draw(st.integers(1, 8 * rate_hz))))
-        kind = draw(st.sampled_from(("conceal", "gap", "pause", "end")))
+        kind = draw(st.sampled_from(("conceal", "silence", "gap", "pause", "end")))
         longest = {"conceal": 300 * rate_hz // 1000, "end": 0}.get(kind, 2 * rate_hz)
         pieces.append(Piece(kind, pieces[-1].end, draw(st.integers(0, longest))))
         first = pieces[-1].end
@@ -182,7 +186,7 @@ def test_spans_are_ordered_bounded_and_true(scenario):
             first = (lost.start - span.start_sample) * width
             audio[first : first + len(lost) * width] = _SILENCE[scenario.encoding] * len(lost)
         assert audio == scenario.audio[span.start_sample * width : span.end_sample * width]
-        cuts = [p for p in scenario.pieces if p.kind not in {"audio", "conceal"}]
+        cuts = [p for p in scenario.pieces if p.kind not in {"audio", "conceal", "silence"}]
         assert not any(p.first < span.end_sample and span.start_sample < p.end for p in cuts)
 
 

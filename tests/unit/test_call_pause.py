@@ -60,16 +60,27 @@ def test_a_reconnect_in_a_pause_begins_paused():
     assert store.calls["call-1"]["redacted_ms"] == 8_000
 
 
-def test_a_leg_that_is_silent_after_the_pause_misses_what_it_does_not_send():
-    """The pause of a leg is as long as that of the leg that ended it; the rest of its silence is a gap."""
+def test_a_leg_whose_records_after_the_pause_are_lost_misses_them():
+    """The pause of a leg is as long as that of the leg that ended it; what is lost after it is a gap."""
     one, two = Leg(stream="one"), Leg(stream="two")
     sent = in_time(one.media(quiet(1)), two.media(quiet(1)))
     sent.append(one.send("pause"))
     one.skip(2_000)
     sent += [one.send("resume"), *one.media(quiet(3))]
-    two.skip(5_000)
+    two.lose(5_000)
     call = analyse([*sent, *two.media(SENTENCE), one.send("end")]).calls["call-1"]
     assert (call["redacted_ms"], call["missing_ms"]) == (2_000, 3_000)
+
+
+def test_a_leg_that_sends_nothing_after_the_pause_misses_nothing():
+    """No number is missing: after the pause the leg was silent."""
+    one, two = Leg(stream="one"), Leg(stream="two")
+    sent = [*in_time(one.media(quiet(1)), two.media(quiet(1))), one.send("pause")]
+    one.skip(2_000)
+    sent += [one.send("resume"), *one.media(quiet(3))]
+    two.skip(5_000)
+    call = analyse([*sent, *two.media(SENTENCE), one.send("end")]).calls["call-1"]
+    assert (call["redacted_ms"], call["missing_ms"]) == (2_000, 0)
 
 
 def test_a_record_that_waited_through_the_pause_is_not_heard():

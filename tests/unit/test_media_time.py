@@ -2,12 +2,30 @@
 
 import pytest
 
-from callmood.worker.speech.media_time import MediaTime
+from callmood.schemas.common import Encoding, Event, Role
+from callmood.worker.records import AudioFormat, Chunk, Position
+from callmood.worker.speech.media_time import MediaTime, Step
+
+_NOW_MS = 1_700_000_000_000
 
 
-def begun(rate_hz=8000, media_ms=0.0, offset_ms=0):
+def chunk(media_ms=None, *, captured_ms=0.0, event=Event.MEDIA, samples=160):
+    """A record of 20 ms that was captured at this time of the test."""
+    audio = AudioFormat(Encoding.PCMU, 8000, (Role.CUSTOMER,)) if event is Event.MEDIA else None
+    position = Position("audio", 0, 0)
+    return Chunk(
+        "call", "0", 0, event, position, _NOW_MS + captured_ms, media_ms, audio, bytes(samples if audio else 0)
+    )
+
+
+def begun(rate_hz=8000, offset_ms=0, heard_ms=0):
+    """A position after this much audio, whose media time and capture time began at 0."""
     time = MediaTime(offset_ms)
-    time.begin(rate_hz, media_ms)
+    time.step_to(chunk(0.0, event=Event.START), 0)
+    time.begin(rate_hz)
+    if heard_ms:
+        time.advance(heard_ms * rate_hz // 1000 - rate_hz // 50)
+        time.advance(rate_hz // 50)
     return time
 
 
@@ -16,30 +34,74 @@ def test_before_the_first_audio_time_counts_in_milliseconds():
     time = MediaTime(100)
     assert time.skip(1_500) == 0
     assert time.call_position_ms == 1_600
-    time.begin(8000, None)
+    time.begin(8000)
     assert time.sample == 12_000
     assert time.call_position_ms == 1_600
 
 
-def test_the_first_audio_says_where_the_stream_was_joined():
-    """Joined late, the position is the media time of the first audio."""
-    assert begun(media_ms=2_000.5).sample == 16_004
-
-
-def test_the_first_audio_does_not_turn_time_back():
-    """Media time before what has passed already is not followed: the order of the records wins."""
-    time = MediaTime(0)
-    time.skip(5_000)
-    time.begin(8000, 0.0)
-    assert time.sample == 40_000
-
-
-@pytest.mark.parametrize(("media_ms", "ahead_ms"), [(1_020.0, 0.0), (1_020.1, 20.1), (990.0, 0.0), (None, 0.0)])
+@pytest.mark.parametrize(("media_ms", "ahead_ms"), [(1_020.0, 0.0), (1_020.1, 20.1), (990.0, 0.0)])
 def test_only_more_than_rounding_is_ahead(media_ms, ahead_ms):
-    """Up to 20 ms is rounding, behind is not followed, and no media time means right after the record before."""
-    time = begun()
-    time.sample = 8_000
-    assert time.ahead_ms(media_ms) == pytest.approx(ahead_ms)
+    """Up to 20 ms is rounding, and behind is not followed."""
+    assert begun(heard_ms=1_000).step_to(chunk(media_ms), 0) == (0, pytest.approx(ahead_ms))
+
+
+def test_a_jump_of_media_time_without_a_missing_number_is_silence():
+    """Nothing was sent, so nothing was lost."""
+    assert begun(heard_ms=1_000).step_to(chunk(9_000.0), 0) == Step(0, 8_000)
+
+
+def test_missing_numbers_are_lost_and_the_rest_of_a_jump_is_silence():
+    """What is lost is as long as the records that are missing."""
+    assert begun(heard_ms=1_000).step_to(chunk(9_000.0), 3) == Step(60, 7_940)
+    assert begun(heard_ms=1_000).step_to(chunk(1_020.0), 1) == Step(20, 0)
+    assert begun(heard_ms=1_000).step_to(chunk(1_020.0), 5) == Step(20, 0)
+
+
+def test_before_an_event_missing_records_are_as_long_as_the_newest():
+    """An event has no audio of its own to tell."""
+    assert begun(heard_ms=1_000).step_to(chunk(5_000.0, event=Event.END), 10) == Step(200, 3_800)
+
+
+@pytest.mark.parametrize(("captured_ms", "silent_ms"), [(1_000, 0), (1_100, 0), (1_101, 101), (9_000, 8_000), (500, 0)])
+def test_without_media_time_the_capture_time_tells_of_silence(captured_ms, silent_ms):
+    """A record that was captured more than 100 ms after the audio before it follows a silence."""
+    assert begun(heard_ms=1_000).step_to(chunk(captured_ms=captured_ms), 0) == Step(0, silent_ms)
+
+
+def test_without_media_time_lost_records_count_before_silence():
+    """Of 8 s, three records were lost and the rest was silent."""
+    assert begun(heard_ms=1_000).step_to(chunk(captured_ms=9_000), 3) == Step(60, 7_940)
+    assert begun(heard_ms=1_000).step_to(chunk(captured_ms=1_060), 3) == Step(60, 0)
+
+
+@pytest.mark.parametrize("event", [Event.END, Event.PAUSE, Event.RESUME])
+def test_an_event_without_media_time_is_where_it_was_captured(event):
+    """An `end` as in the contract's example says when the call ended."""
+    assert begun(heard_ms=1_000).step_to(chunk(event=event, captured_ms=1_040), 0) == Step(0, 40)
+
+
+def test_a_gap_without_media_time_begins_at_the_audio_before_it():
+    """It may be sent at its end, when its length is known."""
+    assert begun(heard_ms=1_000).step_to(chunk(event=Event.GAP, captured_ms=5_000), 0) == Step(0, 0)
+
+
+@pytest.mark.parametrize("captured_ms", [-_NOW_MS, -3_600_000, 10 * 3_600_000])
+def test_a_capture_clock_that_was_set_makes_no_silence(captured_ms):
+    """After a jump of the clock, silences are measured by the new time."""
+    time = begun(heard_ms=1_000)
+    assert time.step_to(chunk(captured_ms=captured_ms), 0) == Step(0, 0)
+    assert time.step_to(chunk(captured_ms=captured_ms + 2_000), 0) == Step(0, 2_000)
+
+
+def test_jitter_of_capture_times_makes_no_silence_again_and_again():
+    """Records that are stamped in batches move the position once, to the latest of a batch, and never again."""
+    time, moved = begun(), 0.0
+    for number in range(500):
+        step = time.step_to(chunk(captured_ms=number // 25 * 500 + 500 if number else 0), 0)
+        time.skip(step.silent_ms)
+        moved += step.silent_ms
+        time.advance(160)
+    assert moved <= 500
 
 
 def test_skipping_moves_by_whole_samples():
@@ -63,11 +125,13 @@ def test_samples_lie_on_the_time_line_of_the_call():
     assert time.call_position_ms == 30_000
 
 
-def test_a_saved_position_is_restored_as_of_an_earlier_sample():
-    """The successor stands where its first record to hear again begins."""
-    time = begun(media_ms=500, offset_ms=7)
-    restored = MediaTime.load(time.save(1_000))
-    assert (restored.sample, restored.rate_hz, restored.offset_ms) == (1_000, 8000, 7)
+def test_a_saved_position_is_restored():
+    """A successor goes on with the same steps."""
+    time = begun(heard_ms=500, offset_ms=7)
+    restored = MediaTime.load(time.save())
+    assert (restored.sample, restored.rate_hz, restored.offset_ms) == (4_000, 8000, 7)
+    for record in (chunk(captured_ms=900), chunk(5_000.0), chunk(event=Event.END, captured_ms=700)):
+        assert restored.step_to(record, 2) == time.step_to(record, 2)
     early = MediaTime(0)
     early.skip(250)
-    assert MediaTime.load(early.save(0)).call_position_ms == 250
+    assert MediaTime.load(early.save()).call_position_ms == 250

@@ -3,7 +3,7 @@
 from functools import partial
 
 import pytest
-from telephony import Leg, both, log_of, quiet, voice
+from telephony import EPOCH_MS, Leg, both, log_of, quiet, voice
 
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.intake import decode
@@ -90,10 +90,49 @@ def test_a_long_loss_cuts_and_is_no_silence():
     """More than can be concealed ends the sentence, and the time line says what was not heard."""
     leg = Leg()
     sent = leg.media(quiet(0.6) + voice(1))
-    leg.skip(5_000)
+    leg.lose(5_000)
     spans, unheard = push(new(), sent + leg.media(SENTENCE))
     assert spans == [(0, 460, 1_600, Cut.GAP, 0), (0, 7_060, 8_460, Cut.SILENCE, 0)]
     assert unheard == [Unheard(1_600, 6_600, is_pause=False)]
+
+
+@pytest.mark.parametrize("has_media_ms", [True, False])
+@pytest.mark.parametrize("silent_s", [0.4, 5, 900])
+def test_what_is_not_sent_is_silence(silent_s, has_media_ms):
+    """A leg with silence suppression sends nothing while nobody speaks; its sentences are where they were said."""
+    leg = Leg(has_media_ms=has_media_ms)
+    sent = leg.media(quiet(0.6) + voice(1))
+    leg.skip(silent_s * 1_000)
+    sent += [*leg.media(SENTENCE), leg.send("end")]
+    spans, unheard = push(new(), sent)
+    start_ms = round(1_600 + silent_s * 1_000)
+    ends_ms = [end for _, _, end, *_ in spans]
+    assert ends_ms[-1] == pytest.approx(start_ms + 1_860, abs=20)
+    if silent_s > 0.4:  # below, it is a pause within one utterance
+        assert spans[0] == (0, 460, 1_740, Cut.SILENCE, 0)
+        assert spans[1][:2] == (0, pytest.approx(start_ms + 460, abs=20))
+    assert unheard == []
+
+
+@pytest.mark.parametrize("is_sent", [True, False])
+def test_the_noise_after_a_silence_that_was_not_sent_is_no_speech(is_sent):
+    """The detector keeps what it knows of the line while nothing is sent."""
+    leg, stream = Leg(), new()
+    sent = leg.media(quiet(10))
+    for _ in range(30):
+        leg.skip(700)
+        sent += [leg.send("silence")] if is_sent else []
+        sent += leg.media(quiet(0.3), chunk_ms=20)
+    assert push(stream, [*sent, leg.send("end")]) == ([], [])
+
+
+def test_a_silence_record_says_how_long_nobody_spoke():
+    """A producer that knows states it, without media time and with one capture time for all records too."""
+    leg = Leg(has_media_ms=False)
+    sent = [*leg.media(SENTENCE), leg.send("silence", discarded_ms="4000"), *leg.media(SENTENCE)]
+    spans, unheard = push(new(), [item._replace(at_ms=EPOCH_MS) for item in sent])
+    assert [start for _, start, *_ in spans] == [460, 460 + 2_600 + 4_000]
+    assert unheard == []
 
 
 def test_a_gap_record_is_a_loss():
@@ -229,7 +268,7 @@ def test_audio_lost_before_the_end_is_a_gap():
     """The end says when it is; what did not come before it is missing, not silence."""
     leg, stream = Leg(), new()
     sent = leg.media(quiet(0.6) + voice(1))
-    leg.skip(3_000)
+    leg.lose(3_000)
     spans, unheard = push(stream, [*sent, leg.send("end")])
     assert [cut for *_, cut, _ in spans] == [Cut.END]
     assert unheard == [Unheard(1_600, 4_600, is_pause=False)]

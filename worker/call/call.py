@@ -21,7 +21,8 @@ from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
-from callmood.worker.speech.stream import ClosedSpan, Stream, Taken
+from callmood.worker.speech.stream import Stream
+from callmood.worker.speech.taken import ClosedSpan, Taken
 
 _MAX_OPEN_STREAMS = 64
 _FORGOTTEN = ""  # no name of a stream

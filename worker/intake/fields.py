@@ -20,6 +20,7 @@ from callmood.schemas.audio import (
     MAX_ATTRIBUTES,
     MAX_CALL_ID_CHARS,
     MAX_CHANNELS,
+    MAY_DISCARD,
     SEQ_PATTERN,
     STREAM_PATTERN,
     AudioHeaders,
@@ -244,7 +245,7 @@ def _discarded_ms(fields: Fields, event: Event) -> float:
     discarded_ms = _decimal_ms(fields, "discarded_ms") or 0.0
     if event is Event.GAP and not discarded_ms:
         raise BadRecord(Reason.BAD_HEADER, "gap without discarded_ms")
-    if discarded_ms and event not in (Event.GAP, Event.RESUME):
+    if discarded_ms and event not in MAY_DISCARD:
         raise BadRecord(Reason.BAD_HEADER, f"discarded_ms has no meaning on {event}")
     return discarded_ms
 

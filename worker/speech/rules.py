@@ -30,6 +30,8 @@ class Rules:
     close_votes: int
     """Voiced frames in the closing window that it may still hold to close."""
     window_mask: int
+    silent_samples: int
+    """Silence after which nothing is open and nothing can open."""
     history_frames: int
     history_mask: int
 
@@ -55,6 +57,8 @@ class Rules:
             close_mask=_ones(close_frames),
             close_votes=close_frames - _votes(settings.close_ratio, close_frames),
             window_mask=_ones(max(open_frames, close_frames)),
+            silent_samples=(max(open_frames, close_frames) + 2) * (rate_hz * FRAME_MS // 1000)
+            + round(settings.padding_ms * per_ms),
             history_frames=history_frames,
             history_mask=_ones(history_frames),
         )

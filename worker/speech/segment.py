@@ -80,6 +80,7 @@ class Segmenter:
         self._audio = bytearray()
         self._cursor = 0
         self._concealed: list[tuple[int, int]] = []
+        self._silent: list[tuple[int, int]] = []
 
     # -- audio in
 
@@ -112,6 +113,17 @@ class Segmenter:
         self._concealed.append((first, first + samples))
         return self.feed(first, self._silence * samples)
 
+    def silence(self, samples: int, first_sample: int) -> list[Span]:
+        """Nobody speaks, and nothing is sent; the detector is left alone. If it is long, `move_on` goes to its end."""
+        heard = min(samples, self._rules.silent_samples)
+        self._silent.append((first_sample, first_sample + heard))
+        return self.feed(first_sample, self._silence * heard)
+
+    def move_on(self, sample: int) -> None:
+        """After `silence`, which has closed what was open: continue at an absolute sample with the same detector."""
+        if sample > self._cursor:
+            self._move_to(sample)
+
     def close(self, cut: Cut) -> list[Span]:
         """End the open utterance here; what follows will not be joined to what was."""
         if self._refilling:
@@ -128,6 +140,12 @@ class Segmenter:
         Raises:
             ValueError: an utterance is open, or the sample lies in audio already decided.
         """
+        is_known = self._refilling and sample <= self.next_sample
+        self._move_to(sample)
+        if not is_known:
+            self._vad = self._fresh_vad()
+
+    def _move_to(self, sample: int) -> None:
         if self._refilling and sample <= self.next_sample:
             self._bridge(sample)
             return
@@ -139,7 +157,6 @@ class Segmenter:
         self._history = self._history << min(frame - self._frame, self._rules.history_frames)
         self._history &= self._rules.history_mask
         self._frame, self._floor, self._cursor, self._window = frame, sample, sample, 0
-        self._vad = self._fresh_vad()
         self._restart()
 
     def _bridge(self, sample: int) -> None:
@@ -241,6 +258,7 @@ class Segmenter:
         self._base = self._frame * self._rules.frame_samples
         self._audio = bytearray(self._silence * (self._floor - self._base))
         self._concealed.clear()
+        self._silent.clear()
 
     def _decide(self) -> list[Span]:
         """Judge all whole frames that are there."""
@@ -253,14 +271,16 @@ class Segmenter:
         return spans
 
     def _lost(self, first_frame: int, end_frame: int) -> frozenset[int]:
-        """Which of these frames hold lost samples."""
-        length = self._rules.frame_samples
-        return frozenset(
-            frame
-            for first, end in self._concealed
-            if end > max(first, self._floor)
-            for frame in range(max(first_frame, first // length), min(end_frame, -(-end // length)))
-        )
+        """Which of these frames hold lost samples, or are silent in part."""
+        length, lost = self._rules.frame_samples, set[int]()
+        for first, end in self._concealed:
+            if end > max(first, self._floor):
+                lost.update(range(max(first_frame, first // length), min(end_frame, -(-end // length))))
+        for first, end in self._silent:
+            if end > max(first, self._floor):
+                lost.update({first // length} if first % length else ())
+                lost.update({end // length} if end % length else ())
+        return frozenset(lost)
 
     def _judge(self, frames: list[bytes], lost: frozenset[int]) -> list[Span]:
         """The hot loop: votes into windows, windows into transitions."""
@@ -357,3 +377,4 @@ class Segmenter:
             del self._audio[: (keep - self._base) * self._width]
             self._base = keep
             self._concealed = [(first, last) for first, last in self._concealed if last > keep]
+            self._silent = [(first, last) for first, last in self._silent if last > keep]

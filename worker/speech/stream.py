@@ -6,60 +6,20 @@ it is a function of the records alone: chunk sizes, arrival times and restarts c
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.records import AudioFormat, Chunk, Cut, Position, Span, Unheard
+from callmood.worker.records import AudioFormat, Chunk, Cut, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.order import Ready, StreamOrder
 from callmood.worker.speech.segment import Segmenter
 from callmood.worker.speech.stream_state import StreamState
-
-
-class Heard(NamedTuple):
-    """A released record, until no span can need its audio any more.
-
-    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held that audio: a
-    successor that takes this record again must conceal the same again.
-    """
-
-    seq: int
-    position: Position
-    first_sample: int
-    end_sample: int
-    end_capture_ms: float
-    traceparent: str | None
-
-
-class ClosedSpan(NamedTuple):
-    """A span with its channel, and the longest time that another channel of the stream was voiced in it."""
-
-    channel: int
-    span: Span
-    overlap_ms: int
-
+from callmood.worker.speech.taken import ClosedSpan, Heard, Taken
 
 _MAX_SEQ_JUMP = 1_000_000
 """Five hours of 20 ms records: a number farther ahead is damaged, and waiting for it would hold the watermark."""
-
-
-@dataclass(slots=True)
-class Taken:
-    """What one record closed: spans in the order of their decision, and stretches without audio."""
-
-    spans: list[ClosedSpan] = field(default_factory=list)
-    unheard: list[Unheard] = field(default_factory=list)
-    has_paused: bool = False
-    """Whether a `pause` was among the records."""
-
-    def extend(self, other: "Taken") -> None:
-        """Add what was closed after it."""
-        self.spans += other.spans
-        self.unheard += other.unheard
 
 
 class Stream:
@@ -87,7 +47,7 @@ class Stream:
         self._pause_left_ms: int | None = None
         """Length of a pause that another stream has ended: this one goes on with its next record."""
         self._heard: deque[Heard] = deque()
-        self._heard_from = 0
+        self._heard_from = time.save()
         self._newest_capture_ms = 0
 
     # -- records in
@@ -161,22 +121,25 @@ class Stream:
             self.paused_at_ms = self.time.call_position_ms
         self._pause_left_ms = None
 
-    def _end_pause(self) -> list[Unheard]:
-        """The pause ends here, or ended earlier: what follows that end is missing, if it cannot be concealed."""
+    def _end_pause(self, lost_ms: float = 0.0) -> list[Unheard]:
+        """The pause ends here, or ended earlier: what was lost since that end is missing, if it cannot be concealed."""
         if self.paused_at_ms is None:
             return []
         start_ms, end_ms = self.paused_at_ms, self.time.call_position_ms
         resumed_ms = end_ms if self._pause_left_ms is None else min(start_ms + self._pause_left_ms, end_ms)
         self.paused_at_ms = None
         self._pause_left_ms = None
+        lost_ms = min(round(lost_ms), end_ms - resumed_ms)
         if end_ms - resumed_ms <= self._input.conceal_ms:
             return [Unheard(start_ms, end_ms, is_pause=True)]
-        return [Unheard(start_ms, resumed_ms, is_pause=True), Unheard(resumed_ms, end_ms, is_pause=False)]
+        if lost_ms <= self._input.conceal_ms:
+            return [Unheard(start_ms, resumed_ms, is_pause=True)]
+        return [Unheard(start_ms, resumed_ms, is_pause=True), Unheard(end_ms - lost_ms, end_ms, is_pause=False)]
 
-    def _go_on(self, taken: Taken) -> None:
+    def _go_on(self, lost_ms: float, taken: Taken) -> None:
         """The first record after another stream has ended the pause: the stream is heard again."""
         if self._pause_left_ms is not None:
-            taken.unheard += self._end_pause()
+            taken.unheard += self._end_pause(lost_ms)
             self._skip_to_position()
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
@@ -189,55 +152,56 @@ class Stream:
         if self.ended:
             return
         chunk = ready.chunk
-        self._heard_from = self.time.sample
+        self._heard_from = self.time.save()
         match chunk.event:
             case Event.MEDIA:
                 self._media(ready, taken)
             case Event.GAP:
-                self._move_to(chunk, taken)
-                self._go_on(taken)
+                self._go_on(self._move_to(ready, taken), taken)
                 self._gap(chunk.discarded_ms, taken)
+            case Event.SILENCE:
+                self._go_on(self._move_to(ready, taken), taken)
+                self._silence(chunk.discarded_ms, taken)
             case Event.PAUSE:
-                self._move_to(chunk, taken)
-                self._go_on(taken)
+                self._go_on(self._move_to(ready, taken), taken)
                 self._pause(taken)
                 taken.has_paused = True
             case Event.RESUME:
-                self._resume(chunk, taken)
+                self._resume(ready, taken)
             case Event.END:
                 taken.spans += self._close_channels(Cut.END)
-                self._move_to(chunk, taken)
+                self._move_to(ready, taken)
                 self.ended = True
             case Event.START:
-                self._move_to(chunk, taken)
-                self._go_on(taken)
+                self._go_on(self._move_to(ready, taken), taken)
         self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
         end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
-        is_concealed = self._heard_from < self.time.sample - chunk.samples
-        seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
-        self._heard.append(Heard(seq, chunk.position, self._heard_from, self.time.sample, end_ms, chunk.traceparent))
+        first_sample, end_sample = self._heard_from.sample, self.time.sample
+        seq = chunk.seq - ready.missing_seqs if first_sample < end_sample - chunk.samples else chunk.seq
+        self._heard.append(
+            Heard(seq, chunk.position, first_sample, end_sample, end_ms, chunk.traceparent, self._heard_from)
+        )
 
     def _media(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
         if not self._channels:
-            self._begin(chunk, taken)
-        elif chunk.media_ms is None:
-            self._gap(ready.missing_seqs * self.time.ms(chunk.samples), taken)
-        else:
-            self._move_to(chunk, taken)
-        self._go_on(taken)
+            self._begin(ready, taken)
+        self._go_on(self._move_to(ready, taken), taken)
         if self.paused_at_ms is None:
             first, channel_of = self.time.sample, self.format.channel
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
         self.time.advance(chunk.samples)
 
-    def _begin(self, chunk: Chunk, taken: Taken) -> None:
-        """The first audio: from here on the position counts samples."""
-        audio, start_ms = self.format, self.time.call_position_ms
-        self.time.begin(audio.rate_hz, chunk.media_ms)
+    def _begin(self, ready: Ready, taken: Taken) -> None:
+        """The first audio: from here on the position counts samples. What was before it, if joined late, is missing."""
+        self.time.begin(self.format.rate_hz)
+        is_first = not self._newest_capture_ms
+        if is_first and ready.chunk.media_ms is not None and self.paused_at_ms is None:
+            start_ms = self.time.call_position_ms
+            self.time.skip(self.time.step_to(ready.chunk, ready.chunk.seq).lost_ms)
+            if self.time.call_position_ms > start_ms:
+                taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
         self._open_channels()
-        if self.time.call_position_ms > start_ms and self.paused_at_ms is None:
-            taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
 
     def _open_channels(self) -> None:
         audio = self.format
@@ -246,9 +210,12 @@ class Stream:
 
     # -- media time
 
-    def _move_to(self, chunk: Chunk, taken: Taken) -> None:
-        """Go to the record's media time."""
-        self._gap(self.time.ahead_ms(chunk.media_ms), taken)
+    def _move_to(self, ready: Ready, taken: Taken) -> float:
+        """Go to where the record is; returns how much was lost before it, in ms."""
+        step = self.time.step_to(ready.chunk, ready.missing_seqs)
+        self._gap(step.lost_ms, taken)
+        self._silence(step.silent_ms, taken)
+        return step.lost_ms
 
     def _gap(self, missing_ms: float, taken: Taken) -> None:
         """Audio is missing: a short gap is concealed, a longer one ends what is open."""
@@ -265,11 +232,23 @@ class Stream:
             taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
             self._skip_to_position()
 
-    def _resume(self, chunk: Chunk, taken: Taken) -> None:
+    def _silence(self, silent_ms: float, taken: Taken) -> None:
+        """Nobody spoke, so nothing was sent."""
+        if not silent_ms:
+            return
+        first = self.time.sample
+        samples = self.time.skip(silent_ms)
+        if self.paused_at_ms is None:
+            taken.spans += self._closed(lambda _, channel: channel.silence(samples, first))
+            for channel in self._channels:
+                channel.move_on(self.time.sample)
+
+    def _resume(self, ready: Ready, taken: Taken) -> None:
+        chunk = ready.chunk
         if chunk.media_ms is None and chunk.discarded_ms:
             self._gap(chunk.discarded_ms, taken)
         else:
-            self._move_to(chunk, taken)
+            self._move_to(ready, taken)
         if self.paused_at_ms is not None:
             taken.unheard += self._end_pause()
             self._skip_to_position()
@@ -288,7 +267,7 @@ class Stream:
         return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != index), default=0)
 
     def _skip_to_position(self) -> None:
-        self._heard_from = self.time.sample
+        self._heard_from = self.time.save()
         for channel in self._channels:
             channel.skip_to(self.time.sample)
 
@@ -340,7 +319,7 @@ class Stream:
         """The state to go on from at `resume_seq`."""
         audio = self._format
         return StreamState(
-            time=self.time.save(self._heard[0].first_sample if self._heard else self.time.sample),
+            time=self._heard[0].time if self._heard else self.time.save(),
             seq=self.resume_seq,
             paused_at_ms=self.paused_at_ms,
             pause_left_ms=self._pause_left_ms,
