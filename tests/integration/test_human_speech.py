@@ -72,7 +72,8 @@ def test_utterances_cover_what_people_say(running, speech_folder, tmp_path):
     """Sent as PCMU at 20 dB SNR: at most 3 % of the speech is missed and 8 % of the silence marked."""
     random = np.random.default_rng(5)
     clean, spans = _conversation(speech_folder, random)
-    recording = Recording(tmp_path, _noisy(clean, spans, random), (Role.CUSTOMER, Role.AGENT), Shape())
+    noisy = _noisy(clean, spans, random)
+    recording = Recording(tmp_path, len(noisy), (Role.CUSTOMER, Role.AGENT), Shape(), lambda: [noisy])
     call_id = f"people-{uuid4().hex[:8]}"
     running.send({call_id: recording})
     running.assert_exact({call_id: recording})

@@ -1,5 +1,7 @@
 """A sound file as the records that telephony would send."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import soundfile
@@ -7,7 +9,7 @@ from telephony import SOURCE
 
 from callmood.schemas.common import Encoding, Notice, Role
 from callmood.worker import g711
-from callmood.worker.commands.recordings import BadRecording, Shape, load
+from callmood.worker.commands.recordings import BadRecording, Shape, load, load_legs
 from callmood.worker.intake import decode
 from callmood.worker.records import Position, Record
 
@@ -40,10 +42,57 @@ def read(recording, max_record_ms=5_000):
     ]
 
 
-def test_a_mono_file_is_a_customer_and_a_stereo_file_both_parties(sound):
+def samples(recording):
+    """All of it: int16 [samples, channels]."""
+    return np.concatenate(list(recording.opened()))
+
+
+def test_a_stereo_file_is_customer_and_agent(sound):
     """Without a layout the first channel is the customer, the second the agent."""
-    assert load(sound(ramp(800)), Shape()).layout == (Role.CUSTOMER,)
-    assert load(sound(ramp(800, 2)), Shape()).layout == (Role.CUSTOMER, Role.AGENT)
+    recording = load(sound(ramp(800, 2)), Shape())
+    assert (recording.layout, recording.notices) == ((Role.CUSTOMER, Role.AGENT), ())
+
+
+def test_a_mono_file_holds_both_parties_mixed(sound):
+    """Nobody on it gets an emotion by default, the user is told why, and a layout changes it."""
+    recording = load(sound(ramp(800)), Shape())
+    assert recording.layout == (Role.MIXED,)
+    assert ["mixed" in text and "--layout customer" in text for text in recording.notices] == [True]
+    assert load(sound(ramp(800)), Shape(layout=(Role.CUSTOMER,))).notices == ()
+
+
+def test_two_equal_channels_are_a_mono_recording(sound):
+    """They are read as one mixed channel, and the user is told; a layout is taken at its word."""
+    path = sound(np.hstack([ramp(800)] * 2), subtype="PCM_16")
+    recording = load(path, Shape())
+    assert (recording.layout, samples(recording).shape) == ((Role.MIXED,), (800, 1))
+    assert ["channels are equal" in text for text in recording.notices] == [True]
+    assert samples(load(path, Shape(layout=(Role.CUSTOMER, Role.AGENT)))).shape == (800, 2)
+
+
+def test_mono_files_are_the_legs_of_one_call(sound):
+    """Each is a channel; the shorter one is silent at its end; a file with two channels is refused."""
+    paths = [sound(ramp(12_000), name="a.wav", subtype="PCM_16"), sound(ramp(800), name="b.wav", subtype="PCM_16")]
+    recording = load_legs(paths, Shape(encoding=Encoding.S16LE))
+    assert (recording.layout, recording.samples) == ((Role.CUSTOMER, Role.AGENT), 12_000)
+    both = samples(recording)
+    assert np.array_equal(both[:, 0], samples(load(paths[0], Shape()))[:, 0])
+    assert np.array_equal(both[:800, 1], both[:800, 0])
+    assert not both[800:, 1].any()
+    with pytest.raises(BadRecording, match="has 2 channels, and a leg of a call has one"):
+        load_legs([paths[0], sound(ramp(8, 2))], Shape())
+    with pytest.raises(BadRecording, match="3 files are one call, but the layout names 2"):
+        load_legs([*paths, paths[0]], Shape())
+
+
+def test_the_length_of_the_blocks_of_a_file_changes_no_record(sound):
+    """Records are cut from whatever blocks the reader gives."""
+    recording = load(sound(ramp(5_000), subtype="PCM_16"), Shape(chunk_ms=100))
+    whole = samples(recording)
+    for length in (1, 799, 800, 801, 4_999):
+        parts = [whole[first : first + length] for first in range(0, len(whole), length)]
+        cut = replace(recording, opened=lambda parts=parts: parts)
+        assert list(cut.records()) == list(recording.records())
 
 
 def test_records_are_legal_numbered_and_timed(sound):
@@ -84,7 +133,8 @@ def test_another_rate_is_resampled(sound):
     t = np.arange(48_000) / 48_000
     recording = load(sound(0.5 * np.sin(2 * np.pi * 440 * t), 48_000, "studio.flac"), Shape(rate_hz=8000))
     assert recording.duration_ms == 1_000
-    spectrum = np.abs(np.fft.rfft(recording.pcm[:, 0]))
+    assert samples(recording).shape == (8_000, 1)
+    spectrum = np.abs(np.fft.rfft(samples(recording)[:, 0]))
     assert int(np.argmax(spectrum)) == 440
 
 
@@ -98,7 +148,7 @@ def test_what_the_caller_of_the_command_says_is_in_the_start(sound):
 def test_loud_samples_are_clipped_not_wrapped(sound):
     """What exceeds full scale stays at it."""
     recording = load(sound(np.array([1.5, -1.5, 1.0]), subtype="FLOAT"), Shape())
-    assert recording.pcm[:, 0].tolist() == [32_767, -32_768, 32_767]
+    assert samples(recording)[:, 0].tolist() == [32_767, -32_768, 32_767]
 
 
 def test_files_that_are_no_calls_say_why(sound, tmp_path):
@@ -112,5 +162,7 @@ def test_files_that_are_no_calls_say_why(sound, tmp_path):
         load(sound(np.zeros((0, 1))), Shape())
     with pytest.raises(BadRecording, match="has 3 channels, but the layout names 2: set --layout"):
         load(sound(ramp(800, 3)), Shape())
+    with pytest.raises(BadRecording, match="has 10 channels, and a call has at most 8"):
+        load(sound(ramp(80, 10)), Shape(layout=(Role.CUSTOMER,) * 10))
     with pytest.raises(BadRecording, match="has 1 channels, but the layout names 2"):
         load(sound(ramp(800)), Shape(layout=(Role.CUSTOMER, Role.AGENT)))

@@ -9,7 +9,8 @@ from callmood.worker.commands.replay import Call, _interleaved
 
 def call(call_id, duration_ms, chunk_ms):
     pcm = np.zeros((duration_ms * 8, 1), np.int16)
-    return Call(call_id, Recording(None, pcm, (Role.CUSTOMER,), Shape(chunk_ms=chunk_ms)))
+    shape = Shape(chunk_ms=chunk_ms)
+    return Call(call_id, Recording(None, len(pcm), (Role.CUSTOMER,), shape, lambda: [pcm]))
 
 
 def test_records_of_all_calls_are_sent_when_they_are_due():

@@ -16,7 +16,7 @@ from callmood.worker.call import policy
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
 from callmood.worker.commands import options
-from callmood.worker.commands.recordings import BadRecording, Recording, load
+from callmood.worker.commands.recordings import BadRecording, Recording
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.engine.infer import Engine, open_engine
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK
@@ -41,10 +41,9 @@ def run(arguments: argparse.Namespace) -> int:
     engine = open_engine(configured.model)
     code = EXIT_OK
     show = _show_table if arguments.format == "table" else _show_json
-    for path, call_id in zip(arguments.files, options.call_ids(arguments), strict=True):
+    for paths, call_id in zip(options.files_of_calls(arguments), options.call_ids(arguments), strict=True):
         try:
-            recording = load(path, options.shape(arguments))
-            results = analyze(recording, call_id, engine, configured)
+            results = analyze(options.read(paths, arguments), call_id, engine, configured)
         except BadRecording as error:
             print(f"callmood: {error}", file=sys.stderr)
             code = EXIT_CONFIGURATION

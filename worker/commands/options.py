@@ -1,22 +1,39 @@
 """Options that several commands share."""
 
 import argparse
+import shutil
+import sys
+import tempfile
 from pathlib import Path
 
 from callmood.schemas.common import RATES_HZ, Encoding, Notice, Role
-from callmood.worker.commands.recordings import Shape
+from callmood.worker.commands.recordings import Recording, Shape, load, load_legs
+from callmood.worker.commands.sound_files import RAW_ENCODINGS, Raw
+
+_spool = tempfile.TemporaryDirectory(prefix="callmood-")  # removed as the command ends
 
 
 def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> None:
     """The files, and how to make audio/1 records of them. All commands have the same defaults, so results compare."""
     parser.add_argument(
-        "files", metavar="FILE", type=Path, nargs=files, help="sound file of one call (WAV, FLAC, Ogg …)"
+        "files",
+        metavar="FILE",
+        type=_file,
+        nargs=files,
+        help="sound file of one call, in any format that ffmpeg reads; - is standard input",
+    )
+    parser.add_argument("--legs", action="store_true", help="the files are mono and one call, a channel each")
+    parser.add_argument(
+        "--raw",
+        type=_raw,
+        metavar="ENCODING[,HZ[,CHANNELS]]",
+        help=f"the files have no header: {', '.join(RAW_ENCODINGS)}; default: as Asterisk names them (.ulaw, .sln16 …)",
     )
     parser.add_argument(
         "--layout",
         type=_layout,
         metavar="ROLE[,ROLE]",
-        help="role of each channel; default: customer,agent for stereo, customer for mono",
+        help="role of each channel; default: customer,agent for stereo, mixed for mono",
     )
     parser.add_argument(
         "--encoding",
@@ -54,12 +71,30 @@ def shape(arguments: argparse.Namespace) -> Shape:
         chunk_ms=arguments.chunk_ms,
         notice=arguments.notice,
         attributes=dict(arguments.attr),
+        raw=arguments.raw,
     )
 
 
+def files_of_calls(arguments: argparse.Namespace) -> list[list[Path]]:
+    """The files of each call."""
+    return [arguments.files] if arguments.legs else [[path] for path in arguments.files]
+
+
+def read(paths: list[Path], arguments: argparse.Namespace) -> Recording:
+    """The call in these files; what is odd about them goes to standard error.
+
+    Raises:
+        BadRecording: a file cannot be used.
+    """
+    made = load_legs(paths, shape(arguments)) if arguments.legs else load(paths[0], shape(arguments))
+    for notice in made.notices:
+        print(f"callmood: {made.path}: {notice}", file=sys.stderr)
+    return made
+
+
 def call_ids(arguments: argparse.Namespace, *, suffix: str = "") -> list[str]:
-    """One call id per file."""
-    files: list[Path] = arguments.files
+    """One id per call."""
+    files = [paths[0] for paths in files_of_calls(arguments)]
     if arguments.call_id is None:
         return [
             f"{path.stem}{suffix}" if count == 0 else f"{path.stem}{suffix}-{count}" for path, count in _repeats(files)
@@ -72,6 +107,22 @@ def call_ids(arguments: argparse.Namespace, *, suffix: str = "") -> list[str]:
 def _repeats(files: list[Path]) -> list[tuple[Path, int]]:
     stems = [path.stem for path in files]
     return [(path, stems[:index].count(path.stem)) for index, path in enumerate(files)]
+
+
+def _file(text: str) -> Path:
+    if text != "-":
+        return Path(text)
+    path = Path(_spool.name) / "stdin"
+    with path.open("wb") as file:
+        shutil.copyfileobj(sys.stdin.buffer, file)  # it is read twice
+    return path
+
+
+def _raw(text: str) -> Raw:
+    encoding, *numbers = text.split(",")
+    if encoding not in RAW_ENCODINGS or len(numbers) > len(Raw._fields) - 1 or not all(map(str.isdigit, numbers)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not ENCODING[,HZ[,CHANNELS]] with {', '.join(RAW_ENCODINGS)}")
+    return Raw(encoding, *map(int, numbers))
 
 
 def _layout(text: str) -> tuple[Role, ...]:

@@ -15,7 +15,7 @@ from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.commands import options
-from callmood.worker.commands.recordings import Recording, Sent, load
+from callmood.worker.commands.recordings import Recording, Sent
 from callmood.worker.settings import KafkaSettings
 
 _FLUSH_S = 30
@@ -39,9 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Send all files at the same time, one call each, and print the call ids."""
     configured = settings.load()
     ids = options.call_ids(arguments, suffix=f"-{uuid.uuid4().hex[:6]}")
-    calls = [
-        Call(call_id, load(path, options.shape(arguments))) for call_id, path in zip(ids, arguments.files, strict=True)
-    ]
+    files = options.files_of_calls(arguments)
+    calls = [Call(call_id, options.read(paths, arguments)) for call_id, paths in zip(ids, files, strict=True)]
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with (
         kafka_errors(configured.kafka),

@@ -1,0 +1,231 @@
+"""Sound files, read as ffmpeg reads them (PyAV), block by block: a recording of hours takes little memory."""
+
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import av
+import numpy as np
+import soundfile
+import soxr
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+
+from callmood.worker.errors import ConfigurationError
+
+_FULL_SCALE: Final = 32768
+_TOLERANCE_S: Final = 0.25  # encoders pad the last frame, and headers round
+_UNFINISHED: Final = {0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}  # lengths of a WAV whose recorder did not end properly
+_BLOCK: Final = 65_536
+_RIFF_HEADER: Final = 12
+_CHUNK_HEADER: Final = 8
+_RAW: Final = {"pcmu": "mulaw", "pcma": "alaw", "s16le": "s16le", "s16be": "s16be", "g722": "g722"}
+
+
+class BadRecording(ConfigurationError):  # noqa: N818 - a file is bad; the program is not in error
+    """A file that cannot be used as a call; the message says why."""
+
+
+class Raw(NamedTuple):
+    """A file without a header: its encoding (a key of `RAW_ENCODINGS`), sample rate and number of channels."""
+
+    encoding: str
+    rate_hz: int = 8000
+    channels: int = 1
+
+
+RAW_ENCODINGS: Final = tuple(_RAW)
+_SLN_RATES_KHZ: Final = {"": 8, "12": 12, "16": 16, "24": 24, "32": 32, "44": 44.1, "48": 48, "96": 96, "192": 192}
+_RAW_SUFFIXES: Final[Mapping[str, Raw]] = {
+    **dict.fromkeys((".ulaw", ".ul", ".mu", ".pcm"), Raw("pcmu")),
+    **dict.fromkeys((".alaw", ".al"), Raw("pcma")),
+    ".g722": Raw("g722", 16_000),
+    **{f".sln{name}": Raw("s16le", round(khz * 1000)) for name, khz in _SLN_RATES_KHZ.items()},
+}
+"""Files without a header as Asterisk names them (its formats ulaw, alaw, pcm, g722, slin)."""
+
+
+class Probe(NamedTuple):
+    """All that is known of a file once it has been read.
+
+    `samples` counts at the rate that was asked for. `notices` say what a user should know of it: a header that is
+    wrong, damage, a second recording.
+    """
+
+    samples: int
+    channels: int
+    has_equal_channels: bool
+    notices: tuple[str, ...]
+
+
+def probe(path: Path, rate_hz: int, raw: Raw | None = None) -> Probe:
+    """Read a file to its end.
+
+    Raises:
+        BadRecording: it is missing, holds no sound or holds none that can be read.
+    """
+    reader = _Reader(path, rate_hz, raw)
+    samples, channels, are_equal = 0, 0, True
+    for block in reader.blocks():
+        samples, channels = samples + len(block), block.shape[1]
+        are_equal = are_equal and bool((block == block[:, :1]).all())
+    if not samples:
+        raise BadRecording(f"{path}: contains no audio")
+    return Probe(samples, channels, are_equal and channels > 1, reader.notices())
+
+
+def blocks(path: Path, rate_hz: int, raw: Raw | None = None) -> Iterator[NDArray[np.int16]]:
+    """The samples of a file, resampled: int16 [samples, channels] a block."""
+    return _Reader(path, rate_hz, raw).blocks()
+
+
+class _Reader:
+    """Reads one file, and notes what is odd about it."""
+
+    def __init__(self, path: Path, rate_hz: int, raw: Raw | None) -> None:
+        if not path.is_file():
+            raise BadRecording(f"{path}: not a readable sound file: {'no file' if path.exists() else 'no such file'}")
+        self._path = path
+        self._rate_hz = rate_hz
+        self._raw = raw or _RAW_SUFFIXES.get(path.suffix.lower())
+        self._declared_s: float | None = None
+        self._read_s = 0.0
+        self._damaged_s: list[float] = []
+        self._tracks = 1
+        self._notices: list[str] = []
+        self._options: dict[str, str] = {}
+        if self._raw is None:
+            self._look_at_riff()
+
+    def notices(self) -> tuple[str, ...]:
+        """What is odd, once all blocks are read."""
+        said = list(self._notices)
+        if self._damaged_s:
+            said.append(f"damaged at {self._damaged_s[0]:.1f} s and in {len(self._damaged_s)} places in all")
+        if self._tracks > 1:
+            said.append(f"has {self._tracks} audio tracks; only the first is read")
+        if self._declared_s is not None and abs(self._declared_s - self._read_s) > _TOLERANCE_S + 0.01 * self._read_s:
+            said.append(f"its header says {self._declared_s:.1f} s, and {self._read_s:.1f} s were read")
+        return tuple(said)
+
+    def blocks(self) -> Iterator[NDArray[np.int16]]:
+        """See `blocks`."""
+        resampler: soxr.ResampleStream | None = None
+        samples = np.zeros((0, 1), np.float32)
+        for samples, rate_hz in self._decoded():
+            self._read_s += len(samples) / rate_hz
+            if rate_hz == self._rate_hz:
+                yield _to_int16(samples)
+                continue
+            resampler = resampler or soxr.ResampleStream(rate_hz, self._rate_hz, samples.shape[1], dtype="float32")
+            yield _to_int16(resampler.resample_chunk(samples))
+        if resampler is not None:
+            yield _to_int16(resampler.resample_chunk(samples[:0], last=True))
+
+    def _decoded(self) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """Samples as they are in the file, float32 [samples, channels], and their rate."""
+        try:
+            container = self._open()
+        except (av.FFmpegError, ValueError, OSError) as error:
+            yield from self._by_libsndfile(_reason(error))
+            return
+        with closing(container):
+            if not container.streams.audio:
+                raise BadRecording(f"{self._path}: contains no audio track")
+            stream = container.streams.audio[0]
+            self._tracks = len(container.streams.audio)
+            if stream.duration and stream.time_base and self._raw is None and not self._options:
+                self._declared_s = float(stream.duration * stream.time_base)
+            to_float = AudioResampler(format="flt")  # interleaved: PyAV reads at most 8 planes of a frame
+            try:
+                for frame in self._frames(container, stream):
+                    for converted in to_float.resample(frame):
+                        samples = converted.to_ndarray().astype(np.float32, copy=False)
+                        yield samples.reshape(-1, converted.layout.nb_channels), converted.sample_rate
+            except (av.FFmpegError, ValueError, OSError) as error:
+                where = f"{self._path}: cannot be read from {self._read_s:.1f} s on"
+                raise BadRecording(f"{where}: {_reason(error)}") from error
+
+    def _by_libsndfile(self, reason: str) -> Iterator[tuple[NDArray[np.float32], int]]:
+        """The few formats that ffmpeg does not know, such as Dialogic's VOX."""
+        try:
+            with soundfile.SoundFile(self._path) as file:
+                for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+                    yield block, file.samplerate
+        except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a raw file
+            raise BadRecording(f"{self._path}: not a readable sound file: {reason}") from error
+
+    def _open(self) -> av.container.InputContainer:
+        options = dict(self._options)
+        if self._raw is None:
+            return av.open(str(self._path), options=options)
+        raw = self._raw
+        if raw.encoding != "g722":  # whose rate is part of the format
+            options["sample_rate"] = str(raw.rate_hz)
+        if raw.channels > 1:
+            options["ch_layout"] = f"{raw.channels}c"
+        return av.open(str(self._path), format=_RAW[raw.encoding], options=options)
+
+    def _frames(self, container: av.container.InputContainer, stream: av.AudioStream) -> Iterator[av.AudioFrame]:
+        """All frames; a packet that cannot be decoded is left out and noted."""
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                self._damaged_s.append(self._read_s)
+                continue
+            for frame in frames:
+                assert isinstance(frame, av.AudioFrame)
+                yield frame
+
+    def _look_at_riff(self) -> None:
+        """Compare the length that a WAV names with the file's."""
+        size = self._path.stat().st_size
+        with self._path.open("rb") as file:
+            header = file.read(_RIFF_HEADER)
+            if header[:4] != b"RIFF" or header[8:] != b"WAVE":
+                return
+            at, bytes_a_second = _RIFF_HEADER, 0
+            while len(chunk := file.read(_CHUNK_HEADER)) == _CHUNK_HEADER:
+                name, length = struct.unpack("<4sI", chunk)
+                at += _CHUNK_HEADER
+                if name == b"data":
+                    file.seek(at + length)
+                    self._look_at_data(length, at, size, bytes_a_second, file.read(_CHUNK_HEADER))
+                    return
+                if name == b"fmt ":
+                    (bytes_a_second,) = struct.unpack("<8xI", file.read(12))
+                at += length + length % 2
+                file.seek(at)
+
+    def _look_at_data(self, length: int, begin: int, size: int, bytes_a_second: int, after: bytes) -> None:
+        def seconds(count: int) -> str:
+            return f"{count / bytes_a_second:.1f} s" if bytes_a_second else f"{count} bytes"
+
+        if length in _UNFINISHED:
+            return  # the recorder did not end properly: ffmpeg reads to the end of the file
+        if begin + length > size:
+            self._notices.append(f"its header says {seconds(length)}, but the file ends after {seconds(size - begin)}")
+        elif after[:4] in (b"RIFF", b"RF64"):
+            self._notices.append(f"a second recording of {seconds(size - begin - length)} follows and is not read")
+        elif after and not _is_chunk(after, size - begin - length):
+            self._notices.append(
+                f"its header says {seconds(length)}, and it is read to its end: {seconds(size - begin)}"
+            )
+            self._options["ignore_length"] = "1"
+
+
+def _is_chunk(after: bytes, remaining: int) -> bool:
+    """Whether what follows the audio is another part of the file, such as LIST."""
+    name, length = after[:4], int.from_bytes(after[4:8], "little")
+    return len(after) < _CHUNK_HEADER or (name.isalnum() and _CHUNK_HEADER + length <= remaining + 1) or not any(after)
+
+
+def _to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
+    return np.clip(np.round(samples * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
