@@ -25,11 +25,24 @@ class TopicPartition(NamedTuple):
     partition: int
 
 
+class Origin(NamedTuple):
+    """Whose position in which log: ids that Kafka gives to the cluster and to the topic, and the consumer group.
+
+    What is empty is unknown, and is compared with nothing. `partitions` is the topic's present number, 0 if unknown.
+    """
+
+    cluster: str = ""
+    topic_id: str = ""
+    group: str = ""
+    partitions: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class CallUpdate:
     """A call whose state or results changed.
 
-    `state` is the blob to store, None to forget it. `summary` (call/1) is None when only the state changed.
+    `state` is the blob to store, None to forget it. `summary` (call/1) is None when only the state changed. `is_known`:
+    an earlier commit held a summary.
     """
 
     call_id: str
@@ -37,6 +50,7 @@ class CallUpdate:
     summary: Mapping[str, Any] | None = None
     risk: float = 0.0
     is_first: bool = False
+    is_known: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -50,7 +64,7 @@ class Commit:
 
     `utterances` are utterance/1 and `alerts` alert/1 records in order. `dead_letters` must be written before the rest,
     because the watermark passes them. `is_news` is False if the store already holds all of it: committing it
-    only shows whether the store still knows this owner.
+    only shows whether the store still knows this owner. `is_whole`: the states of all calls are in it.
     """
 
     source: TopicPartition
@@ -61,12 +75,19 @@ class Commit:
     calls: tuple[CallUpdate, ...] = ()
     dead_letters: tuple[DeadLetter, ...] = ()
     is_news: bool = True
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What the store holds of a partition; `watermark` is None if no worker has committed there yet."""
+    """What the store holds of a partition; `watermark` is None if no worker has committed there yet.
+
+    `has_lost_states`: the store has lost states of live calls. `first_partitions` is the number of partitions that the
+    topic had when the first position was stored, None if unknown: a partition with a higher number was added later.
+    """
 
     watermark: int | None
     time: StreamTime
     states: Mapping[str, bytes]
+    has_lost_states: bool = False
+    first_partitions: int | None = None

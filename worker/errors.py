@@ -51,7 +51,14 @@ class StoreUnavailable(CallmoodError):  # noqa: N818 - the outside is in error; 
 
 
 class Unsettled(StoreUnavailable):
-    """A partition cannot be taken over yet: a transaction of its dead owner is open. Try again, work on others."""
+    """A partition cannot be taken over yet: a transaction of its dead owner is open. Try again, work on others.
+
+    `retry_s` is the time until the next try is worth it.
+    """
+
+    def __init__(self, why: str, retry_s: float = 0.5) -> None:
+        super().__init__(why)
+        self.retry_s = retry_s
 
 
 class Fenced(CallmoodError):  # noqa: N818 - as StoreUnavailable

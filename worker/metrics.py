@@ -32,6 +32,11 @@ COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
 STORE_ERRORS = Counter(
     "callmood_store_errors", "Commits and restores that failed because the store was not available; they are retried."
 )
+STORE_LOST = Counter(
+    "callmood_store_lost",
+    "Keys of live calls that Redis has deleted: states (by partition), utterances and aggregates (by call).",
+    ["what"],
+)
 LATENCY = Histogram(
     "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
 )

@@ -9,7 +9,7 @@ from kafka.errors import KafkaTimeoutError
 
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_workarounds import Skipped
-from callmood.worker.commits import DeadLetter, TopicPartition
+from callmood.worker.commits import DeadLetter, Origin, TopicPartition
 from callmood.worker.errors import Fenced, StoreUnavailable
 from callmood.worker.records import Record
 from tests.simulation.scenario import SESSION_S
@@ -235,6 +235,9 @@ class SimConsumer:
         if self._world.broker.holds_offset(source):
             raise KafkaTimeoutError("simulated: a transaction holds a newer offset")
         return self._group.committed.get(source)
+
+    def origin(self, source: TopicPartition) -> Origin:
+        return Origin("simulated", source.topic, "group", len(self._group.logs))
 
     def position(self, source: TopicPartition) -> int:
         return self._positions[source]

@@ -41,7 +41,7 @@ class Life(_Process):
     def _store(self, slot: int) -> Store:
         world, settings = self._world, self._world.settings
         if settings.worker.output == "redis":
-            return RedisStore(Client(world, self), settings.redis, self.name)
+            return RedisStore(Client(world, self), settings.redis, self.name, self.consumer.origin)
         readers = (SimReader(world, self, sees_open=sees_open) for sees_open in (False, True))
         clients = Clients(SimProducer(world, self, f"slot-{slot}"), *readers)
         return KafkaStore(self.consumer, clients, settings.kafka, world.monotonic)
@@ -57,7 +57,7 @@ class ProjectorLife(_Process):
     def __init__(self, world, name: str, *, slot: int) -> None:
         super().__init__(f"{name}-projector-{slot}")
         self.consumer = SimConsumer(world, self, world.projector_group)
-        store = RedisStore(Client(world, self), world.settings.redis, self.name)
+        store = RedisStore(Client(world, self), world.settings.redis, self.name, self.consumer.origin)
         letters, clocks = SimDeadLetters(world, self), (world.clock, world.monotonic)
         self.loop = Projector(self.consumer, store, letters, world.settings.kafka, *clocks)
 

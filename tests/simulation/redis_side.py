@@ -84,8 +84,10 @@ class Server:
 
     def _hset(self, key: bytes, words: list[bytes]) -> int:
         self.touched.add(key)
-        self.keys.setdefault(key, {}).update(zip(words[::2], words[1::2], strict=True))
-        return 1
+        known = self.keys.setdefault(key, {})
+        before = len(known)
+        known.update(zip(words[::2], words[1::2], strict=True))
+        return len(known) - before
 
     def _hdel(self, key: bytes, words: list[bytes]) -> int:
         known = self.keys.get(key, {})

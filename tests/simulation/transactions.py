@@ -206,6 +206,9 @@ class SimReader:
     def assign(self, sources) -> None:
         self._at = {TopicPartition(*source): 0 for source in sources}
 
+    def seek(self, source, offset: int) -> None:
+        self._at[TopicPartition(*source)] = offset
+
     def seek_to_beginning(self, source) -> None:
         self._at[TopicPartition(*source)] = 0
 

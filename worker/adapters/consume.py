@@ -5,8 +5,9 @@ loop acts on it. A new partition stays paused until its state is restored and `s
 """
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
@@ -18,7 +19,7 @@ from kafka.errors import KafkaError
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.adapters.kafka_workarounds import Skipped
-from callmood.worker.commits import TopicPartition
+from callmood.worker.commits import Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced
 from callmood.worker.records import Position, Record
 from callmood.worker.settings import KafkaSettings
@@ -29,6 +30,8 @@ _ASSIGNORS = {
     "range": RangePartitionAssignor,
 }
 _FETCH_WAIT_MS = 50
+_METADATA_MS = 5_000
+"""Age of metadata at which it is asked for again: new partitions, and a topic that was created again, show there."""
 _END_MS = 1_000
 
 
@@ -84,12 +87,13 @@ class AudioConsumer:
 
     def __init__(self, settings: KafkaSettings, client_id: str, *, outputs: bool = False) -> None:
         self._settings = settings
+        self._group_id = f"{settings.group_id}-projector" if outputs else settings.group_id
         results = [settings.utterance_topic, settings.call_topic, settings.alert_topic]
         topics = results if outputs else [settings.audio_topic]
         self._consumer = KafkaConsumer(
             **connection(settings),
             client_id=client_id,
-            group_id=f"{settings.group_id}-projector" if outputs else settings.group_id,
+            group_id=self._group_id,
             group_instance_id=client_id if settings.membership == "static" else None,
             partition_assignment_strategy=[_ASSIGNORS[settings.assignor]],
             isolation_level="read_committed",
@@ -101,6 +105,7 @@ class AudioConsumer:
             max_poll_interval_ms=settings.max_poll_interval_ms,
             max_poll_records=settings.max_poll_records,
             fetch_max_wait_ms=_FETCH_WAIT_MS,
+            metadata_max_age_ms=_METADATA_MS,
             max_partition_fetch_bytes=4 << 20,
             receive_buffer_bytes=1 << 20,
         )
@@ -112,6 +117,8 @@ class AudioConsumer:
         self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
         self._skipped = kafka_workarounds.skip_unreadable_batches(self._consumer)
+        self._resets = kafka_workarounds.note_resets(self._consumer)
+        self._topic_ids = {topic: kafka_workarounds.topic_id(self._consumer, topic) for topic in topics}
         self.membership: ConsumerGroupMetadata | None = None
         """Our place in the group when it was last stable; None before, and once we are out."""
 
@@ -120,14 +127,17 @@ class AudioConsumer:
 
         Raises:
             Fenced: the group has taken this member's partitions away.
+            ConfigurationError: a topic was deleted and created again.
         """
         polled = kafka_workarounds.poll(self._consumer, timeout_ms)
+        self._refuse_new_topics()
         if self._listener.is_lost:
             self.membership = None
             raise Fenced(
                 "this worker was out of its consumer group for too long; its partitions have another owner now"
             )
         self.membership = kafka_workarounds.stable_membership(self._consumer) or self.membership
+        self._note_deleted(polled)
         return {
             TopicPartition(p.topic, p.partition): [
                 Record(
@@ -142,8 +152,33 @@ class AudioConsumer:
             for p, records in polled.items()
         }
 
+    def _refuse_new_topics(self) -> None:
+        for topic, known in self._topic_ids.items():
+            found = kafka_workarounds.topic_id(self._consumer, topic)
+            if known and found and found != known:
+                raise ConfigurationError(
+                    f"topic {topic!r} was deleted and created again while it was read: what was read before is "
+                    "committed, and the new topic has no position yet"
+                )
+            self._topic_ids[topic] = known or found
+
+    def _note_deleted(self, polled: Mapping[KafkaPartition, Sequence[Any]]) -> None:
+        """Where the client has gone on at the oldest record, the records before it are lost."""
+        for source, first in list(self._resets.items()):
+            partition = KafkaPartition(*source)
+            if partition not in self._consumer.assignment():
+                del self._resets[source]
+                continue
+            later = [record.offset for record in polled.get(partition, ()) if record.offset >= first]
+            now_at = later[0] if later else self._consumer.position(partition, timeout_ms=_END_MS)
+            if now_at is None:
+                continue
+            del self._resets[source]
+            if now_at > first:
+                self._skipped.append(Skipped(source, first, now_at, "deleted by retention", is_deleted=True))
+
     def take_skipped(self) -> list[Skipped]:
-        """What the client could not parse, and was skipped, since the last call."""
+        """What was skipped since the last call, because the client could not parse it or Kafka had deleted it."""
         skipped = list(self._skipped)
         self._skipped.clear()
         return skipped
@@ -163,6 +198,12 @@ class AudioConsumer:
         """The first record that retention has left."""
         partition = KafkaPartition(*source)
         return int(self._consumer.beginning_offsets([partition])[partition])
+
+    def origin(self, source: TopicPartition) -> Origin:
+        """Whose position of which log a stored position of this partition is."""
+        count = len(self._consumer.partitions_for_topic(source.topic) or ())
+        ids = kafka_workarounds.cluster_id(self._consumer), self._topic_ids.get(source.topic, "")
+        return Origin(*ids, self._group_id, count)
 
     @property
     def partitions(self) -> int:

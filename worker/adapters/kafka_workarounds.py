@@ -1,4 +1,4 @@
-"""Seven faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
+"""Nine faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
 
 Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
 its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
@@ -249,12 +249,16 @@ def stable_membership(consumer: KafkaConsumer) -> ConsumerGroupMetadata | None:
 
 
 class Skipped(NamedTuple):
-    """Offsets from `first` to before `next_offset` that the client could not parse, and why."""
+    """Offsets from `first` to before `next_offset` that are not read, and why: the client cannot parse them.
+
+    Or, with `is_deleted`, Kafka had deleted them.
+    """
 
     source: TopicPartition
     first: int
     next_offset: int
     reason: str
+    is_deleted: bool = False
 
 
 _MAX_BATCH_RECORDS: Final = 1 << 20
@@ -326,3 +330,46 @@ def _is_intact(batch: Any, error: Exception) -> bool:
     """Whether the batch's own offsets can be trusted."""
     has_wrong_checksum = isinstance(error, CorruptRecordError) and "crc" in str(error)
     return not has_wrong_checksum and batch.magic >= 2  # noqa: PLR2004 - Kafka's format version
+
+
+# -- 8. A reset of the position is silent
+#
+# kafka-python: where retention has deleted what a consumer reads next, the fetcher calls `request_offset_reset` of
+# kafka/consumer/subscription_state.py and goes on at the oldest record. With `auto_offset_reset="none"` it raises from
+# `poll`, but then also for each new partition of the group.
+# We: the position before the reset is noted.
+# Upstream: no upstream issue found.
+
+
+def note_resets(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
+    """Note the position from which this consumer was reset, for each partition; the caller clears it."""
+    noted: dict[TopicPartition, int] = {}
+    subscription = consumer._subscription  # noqa: SLF001 - there is no public way
+    reset = subscription.request_offset_reset
+
+    def note(partition: Any, *args: Any) -> None:
+        position = subscription.assignment[partition].position if partition in subscription.assignment else None
+        if position is not None:
+            noted.setdefault(TopicPartition(partition.topic, partition.partition), int(position.offset))
+        reset(partition, *args)
+
+    subscription.request_offset_reset = note
+    return noted
+
+
+# -- 9. The ids of the cluster and of topics are not public
+#
+# kafka-python: the consumer keeps them in its metadata (KIP-78, KIP-516), without a method that returns them.
+# We: they are read from there. They are empty before the first answer, and for topics of brokers before Kafka 2.8.
+# Upstream: no upstream issue found.
+
+
+def cluster_id(consumer: KafkaConsumer) -> str:
+    """Id of the cluster, empty if unknown."""
+    return str(consumer._cluster.cluster_id or "")  # noqa: SLF001 - there is no public way
+
+
+def topic_id(consumer: KafkaConsumer, topic: str) -> str:
+    """Id of the topic, empty if unknown."""
+    found = consumer._cluster.topic_id(topic)  # noqa: SLF001 - as above
+    return found.hex if found is not None and found.int else ""

@@ -1,7 +1,8 @@
 -- One partition's commit: results, call states and position together, or nothing.
 -- KEYS: position, states, utterances, alerts, live:by_update, live:by_risk, then two per call: hash, stream
 -- ARGV: expected token, new token, msgpack payload
--- Returns 'ok', or the token found: another owner has claimed the partition, or this server has lost writes.
+-- Returns 'ok', or {'ok', '1' if states of the partition are gone, number of calls whose utterances are gone, the calls
+-- whose aggregate is gone}; or the token found: another owner has claimed the partition, or this server has lost writes.
 local found = redis.call('HGET', KEYS[1], 'token')
 if found == ARGV[2] then return 'ok' end -- the answer of an earlier try was lost
 if found ~= ARGV[1] then return found or '' end
@@ -18,12 +19,24 @@ end
 
 local p = cmsgpack.unpack(ARGV[3])
 
+-- A server that evicts deletes whole keys. The owner writes states and aggregates again; `gone` stays until it has.
+local known = tonumber(redis.call('HGET', KEYS[1], 'states') or '0')
+local gone = redis.call('HGET', KEYS[1], 'gone') or '0'
+if known > 0 and redis.call('EXISTS', KEYS[2]) == 0 then gone, known = '1', 0 end
+local mute, unknown = 0, {}
+for i, call in ipairs(p.calls) do
+  if call.told and redis.call('EXISTS', KEYS[6 + 2 * i]) == 0 then mute = mute + 1 end
+  if call.known and not call.fields and redis.call('EXISTS', KEYS[5 + 2 * i]) == 0 then
+    unknown[#unknown + 1] = call.id
+  end
+end
+
 for i, call in ipairs(p.calls) do
   if call.first then redis.call('DEL', KEYS[6 + 2 * i]) end
   if call.state then
-    redis.call('HSET', KEYS[2], call.id, call.state)
+    known = known + redis.call('HSET', KEYS[2], call.id, call.state)
   else
-    redis.call('HDEL', KEYS[2], call.id)
+    known = known - redis.call('HDEL', KEYS[2], call.id)
   end
 end
 
@@ -67,6 +80,8 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[5], 10)) do
   end
 end
 
-redis.call('HSET', KEYS[1], 'token', ARGV[2], unpack(p.position))
+local left = p.whole and '0' or gone
+redis.call('HSET', KEYS[1], 'token', ARGV[2], 'states', known, 'gone', left, unpack(p.position))
 for i = 1, 6 do redis.call('EXPIRE', KEYS[i], p.state_ttl) end
+if left == '1' or mute > 0 or #unknown > 0 then return {'ok', left, mute, unpack(unknown)} end
 return 'ok'

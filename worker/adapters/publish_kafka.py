@@ -11,25 +11,31 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgpack
-from kafka import KafkaConsumer, KafkaProducer, OffsetAndMetadata
+import structlog
+from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.kafka_client import connection, missing_topic, other_count
-from callmood.worker.adapters.store import Committed
+from callmood.worker.adapters.store import Committed, not_ours
 from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 _CLOCK_KEY = b""
-"""Key of the state record that holds a partition's clock; all others have a call id."""
+"""Key of the state record that holds a partition's clock and position; all others have a call id."""
 _CLAIM_MS = 2_000
-_READ_S = 30.0
+_SLICE_S = 0.5
+"""So long a claim reads states at once: the loop works on its other partitions in between."""
 _STILL_S = 2.0
 """After this long without a record the states are not to be read now."""
+
+
+_FENCED = (ProducerFencedError, InvalidProducerEpochError)
+log = structlog.get_logger()
 
 
 class Clients(NamedTuple):
@@ -41,6 +47,25 @@ class Clients(NamedTuple):
     """Without a group; reads committed records only."""
     ends: KafkaConsumer
     """Asks where a topic ends, open transactions included."""
+
+
+class _Reading:
+    """The states of one partition, as far as they are read."""
+
+    def __init__(self, membership: ConsumerGroupMetadata | None, watermark: int | None, end: int, now_s: float) -> None:
+        self.membership = membership
+        self.watermark = watermark
+        self.end = end
+        self.next_offset = 0
+        self.moved_s = now_s
+        self.states: dict[bytes, bytes] = {}
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """The next record."""
+        if value is None:
+            self.states.pop(key, None)
+        else:
+            self.states[key] = value
 
 
 class KafkaStore:
@@ -67,6 +92,7 @@ class KafkaStore:
         self._settings = settings
         self._clock = clock
         self._producer, self._reader, self._ends = clients
+        self._readings: dict[TopicPartition, _Reading] = {}
         self._producer.init_transactions()
 
     def claim(self, source: TopicPartition) -> Restored:
@@ -75,33 +101,70 @@ class KafkaStore:
         First the committed offset: the broker waits with its answer while a transaction holds a newer one. Then the
         states, up to the end that the topic has now. In this order no state can be older than the offset. That end
         counts open transactions too: behind what a dead owner left open, its successor may have committed already.
+        Many states are read in slices, a slice a call; a new generation of the group begins again.
+
+        The states topic knows the position too. Where the group's offset is gone or was set back, that position
+        counts: from an older one, calls that have ended would be published again.
         """
+        reading = self._readings.pop(source, None)
         try:
-            watermark = self._consumer.committed(source, timeout_ms=_CLAIM_MS)
-            states = self._read_states(source)
+            if reading is None or reading.membership != self._consumer.membership:
+                reading = self._begin(source)
+            is_read = self._read_on(source, reading)
         except KafkaError as error:
             raise Unsettled(f"kafka: {error}") from error
-        clock = states.pop(_CLOCK_KEY, None)
-        elapsed = StreamTime(*msgpack.unpackb(clock)) if clock else StreamTime()
-        return Restored(watermark, elapsed, {key.decode(): state for key, state in states.items()})
+        if not is_read:
+            self._readings[source] = reading
+            raise Unsettled(f"states are read: {reading.next_offset} of {reading.end}", retry_s=0.0)
+        return self._restored(source, reading)
 
-    def _read_states(self, source: TopicPartition) -> dict[bytes, bytes]:
+    def _begin(self, source: TopicPartition) -> _Reading:
+        membership = self._consumer.membership
+        watermark = self._consumer.committed(source, timeout_ms=_CLAIM_MS)
+        partition = KafkaPartition(self._settings.state_topic, source.partition)
+        end = self._ends.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
+        return _Reading(membership, watermark, end, self._clock())
+
+    def _read_on(self, source: TopicPartition, reading: _Reading) -> bool:
+        """Read states for a while; returns whether all are read."""
         partition = KafkaPartition(self._settings.state_topic, source.partition)
         self._reader.assign([partition])
-        self._reader.seek_to_beginning(partition)
-        end = self._ends.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
-        states: dict[bytes, bytes] = {}
-        began_s = moved_s = self._clock()
-        while self._reader.position(partition, timeout_ms=_CLAIM_MS) < end:
+        if reading.next_offset:
+            self._reader.seek(partition, reading.next_offset)
+        else:
+            self._reader.seek_to_beginning(partition)
+        began_s = self._clock()
+        reading.moved_s = max(reading.moved_s, began_s)
+        while (at := self._reader.position(partition, timeout_ms=_CLAIM_MS)) < reading.end:
+            if self._clock() > began_s + _SLICE_S and at > reading.next_offset:
+                reading.next_offset = at
+                return False
             for record in self._reader.poll(timeout_ms=100).get(partition, ()):
-                moved_s = self._clock()
-                if record.value is None:
-                    states.pop(record.key, None)
-                else:
-                    states[record.key] = record.value
-            if self._clock() > min(began_s + _READ_S, moved_s + _STILL_S):
-                raise Unsettled("a transaction on the states is open, or they take too long to read")
-        return states
+                reading.moved_s = self._clock()
+                reading.take(record.key, record.value)
+            if self._clock() > reading.moved_s + _STILL_S:
+                raise Unsettled("a transaction on the states is open")
+        return True
+
+    def _restored(self, source: TopicPartition, reading: _Reading) -> Restored:
+        states, watermark = reading.states, reading.watermark
+        packed = states.pop(_CLOCK_KEY, None)
+        stored = msgpack.unpackb(packed) if packed else {}
+        ours = self._consumer.origin(source)._asdict()
+        for field, found in stored.get("origin", {}).items():
+            if found and ours[field] and found != ours[field]:
+                raise not_ours(source, field, found, "other output topics and CALLMOOD_KAFKA__STATE_TOPIC")
+        known = stored.get("watermark")
+        if known is not None and (watermark is None or watermark < known):
+            log.warning(
+                "the group's offset is gone or was set back; the position of the states counts",
+                partition=source.partition,
+                offset=watermark,
+                watermark=known,
+            )
+            watermark = known
+        elapsed = StreamTime(*stored["time"]) if stored else StreamTime()
+        return Restored(watermark, elapsed, {key.decode(): state for key, state in states.items()})
 
     def commit(self, commits: Sequence[Commit]) -> Committed:
         """See `Store`. Never asks to be repeated: after an error the process starts again from what Kafka holds.
@@ -117,7 +180,8 @@ class KafkaStore:
             records = (record for commit in commits for record in self._records(commit))
             kafka_workarounds.transact(self._producer, records, offsets, membership)
         except KafkaError as error:
-            raise Fenced(f"kafka transaction: {error}") from error
+            advice = ". Another worker may have the same CALLMOOD_WORKER__NAME" if isinstance(error, _FENCED) else ""
+            raise Fenced(f"kafka transaction: {error}{advice}") from error
         return Committed(tuple(commits))
 
     def _records(self, commit: Commit) -> Iterator[dict[str, Any]]:
@@ -135,8 +199,13 @@ class KafkaStore:
                 "key": call.call_id.encode(),
                 "value": call.state,
             }
-        clock = msgpack.packb(list(commit.time))
-        yield {"topic": topics.state_topic, "partition": partition, "key": _CLOCK_KEY, "value": clock}
+        yield {"topic": topics.state_topic, "partition": partition, "key": _CLOCK_KEY, "value": self._clock_of(commit)}
+
+    def _clock_of(self, commit: Commit) -> bytes:
+        cluster, topic_id, group, _ = self._consumer.origin(commit.source)
+        origin = {"cluster": cluster, "topic_id": topic_id, "group": group}
+        clock = {"time": list(commit.time), "watermark": commit.watermark, "origin": origin}
+        return bytes(msgpack.packb(clock))
 
     def close(self) -> None:
         """Close the clients; an open transaction is left to its successor or to time."""

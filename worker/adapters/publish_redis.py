@@ -8,7 +8,8 @@ finds its own new token, and changes nothing.
 
 import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -19,11 +20,14 @@ from callmood.schemas import flat
 from callmood.schemas.call import Call
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.redis_client import redis_errors
-from callmood.worker.adapters.store import Committed
-from callmood.worker.commits import CallUpdate, Commit, Restored, TopicPartition
+from callmood.worker.adapters.store import Committed, Gone, not_ours
+from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
+
+_REFUSED = 2
+"""Length of the answer to a claim of a position that is somebody else's."""
 
 
 class RedisStore:
@@ -31,11 +35,18 @@ class RedisStore:
 
     moves_group_offsets = False
 
-    def __init__(self, client: Any, settings: RedisSettings, owner: str) -> None:
+    def __init__(
+        self,
+        client: Any,
+        settings: RedisSettings,
+        owner: str,
+        origin_of: Callable[[TopicPartition], Origin] = lambda _: Origin(),
+    ) -> None:
         self._redis = client
         self._settings = settings
         self._keys = Keys(settings.prefix)
         self._owner = owner
+        self._origin_of = origin_of
         self._tokens: dict[TopicPartition, tuple[str, int]] = {}
         self._claim = client.register_script(files(__package__).joinpath("claim.lua").read_text())
         self._script = files(__package__).joinpath("publish.lua").read_text()
@@ -43,17 +54,30 @@ class RedisStore:
 
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`."""
-        claim = uuid.uuid4().hex
+        claim, (*origin, partitions) = uuid.uuid4().hex, self._origin_of(source)
         with redis_errors():
-            (watermark, *clock), states = self._claim(
-                keys=[self._keys.position(*source), self._keys.states(*source)],
-                args=[f"{claim}:0", self._owner, self._settings.state_ttl_s, *StreamTime._fields],
+            answer = self._claim(
+                keys=[self._keys.position(*source), self._keys.states(*source), self._keys.position(source.topic, 0)],
+                args=[
+                    f"{claim}:0",
+                    self._owner,
+                    self._settings.state_ttl_s,
+                    *origin,
+                    partitions or "",
+                    *StreamTime._fields,
+                ],
             )
+        if len(answer) == _REFUSED:
+            field, found = answer
+            raise not_ours(source, field.decode(), found.decode(), "another CALLMOOD_REDIS__PREFIX")
+        (watermark, *clock), states, gone, first_partitions = answer
         self._tokens[source] = (claim, 0)
         return Restored(
             None if watermark is None else int(watermark),
             StreamTime(*(int(value or 0) for value in clock)),
             {call_id.decode(): state for call_id, state in zip(states[::2], states[1::2], strict=True)},
+            has_lost_states=gone == b"1",
+            first_partitions=int(first_partitions) if first_partitions else None,
         )
 
     def commit(self, commits: Sequence[Commit]) -> Committed:
@@ -64,6 +88,7 @@ class RedisStore:
         """
         durable: list[Commit] = []
         fenced: list[TopicPartition] = []
+        gone: dict[TopicPartition, Gone] = {}
         failure: StoreUnavailable | None = None
         try:
             with redis_errors():
@@ -71,15 +96,19 @@ class RedisStore:
         except StoreUnavailable as error:
             return Committed((), failure=error)
         for commit, answer in zip(commits, answers, strict=True):
-            if answer == b"ok":
+            if answer == b"ok" or isinstance(answer, list):
                 claim, number = self._tokens[commit.source]
                 self._tokens[commit.source] = (claim, number + 1)
                 durable.append(commit)
+                if isinstance(answer, list):
+                    _, has_lost_states, silent, *summaries = answer
+                    calls = tuple(call_id.decode() for call_id in summaries)
+                    gone[commit.source] = Gone(has_lost_states == b"1", int(silent), calls)
             elif isinstance(answer, Exception):
                 failure = _unavailable(answer)
             else:
                 fenced.append(commit.source)
-        return Committed(tuple(durable), tuple(fenced), failure)
+        return Committed(tuple(durable), tuple(fenced), failure, gone)
 
     def _send(self, commits: Sequence[Commit]) -> list[Any]:
         """Run the script of each commit in one round trip; an answer may be the error of its script."""
@@ -115,9 +144,11 @@ class RedisStore:
         return names
 
     def _payload(self, commit: Commit) -> dict[str, Any]:
+        said = Counter(utterance["call_id"] for utterance in commit.utterances)
         indices = {call.call_id: index for index, call in enumerate(commit.calls, start=1)}
         return {
-            "calls": [self._call(call) for call in commit.calls],
+            "calls": [self._call(call, said[call.call_id]) for call in commit.calls],
+            "whole": commit.is_whole,
             "utterances": [
                 {
                     "call": indices[utterance["call_id"]],
@@ -140,8 +171,9 @@ class RedisStore:
             "state_ttl": str(self._settings.state_ttl_s),
         }
 
-    def _call(self, call: CallUpdate) -> dict[str, Any]:
-        packed: dict[str, Any] = {"id": call.call_id, "first": call.is_first}
+    def _call(self, call: CallUpdate, said: int) -> dict[str, Any]:
+        """A call for the script; `said` is the number of its utterances in this commit."""
+        packed: dict[str, Any] = {"id": call.call_id, "first": call.is_first, "known": call.is_known}
         if call.state is not None:
             packed["state"] = call.state
         if call.summary is not None:
@@ -151,6 +183,7 @@ class RedisStore:
                 "ttl": str(self._settings.ended_ttl_s if call.has_ended else self._settings.call_ttl_s),
                 "updated": str(call.summary["updated_at_ms"]),
                 "risk": repr(call.risk),
+                "told": call.is_known and call.summary["utterances"] > said,
             }
         return packed
 

@@ -1,10 +1,21 @@
 """Where results, call states and positions are committed together: in Redis or in Kafka."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from callmood.worker.commits import Commit, Restored, TopicPartition
-from callmood.worker.errors import StoreUnavailable
+from callmood.worker.errors import ConfigurationError, StoreUnavailable
+
+
+class Gone(NamedTuple):
+    """What a store has lost of a partition, although it has its position."""
+
+    has_lost_states: bool
+    """States of calls: the owner must store all of them again."""
+    silent_calls: int
+    """Live calls whose earlier utterances are gone; nobody has them any more."""
+    summaries: tuple[str, ...]
+    """Live calls whose aggregate is gone: the owner must publish it again."""
 
 
 class Committed(NamedTuple):
@@ -16,6 +27,29 @@ class Committed(NamedTuple):
     """Another owner has these partitions, or the store lost data of theirs: drop their work and claim them again."""
     failure: StoreUnavailable | None = None
     """Why the others must be repeated, exactly as they are."""
+    gone: Mapping[TopicPartition, Gone] = {}
+    """What the store has lost of partitions whose commits are durable."""
+
+
+def not_ours(source: TopicPartition, field: str, found: str, apart: str) -> ConfigurationError:
+    """The error of a stored position that is somebody else's.
+
+    Args:
+        source: the partition.
+        field: the field of `Origin` that differs.
+        found: what is stored.
+        apart: what keeps two deployments apart.
+    """
+    if field == "topic_id":
+        return ConfigurationError(
+            f"topic {source.topic!r} was deleted and created again: the stored position and call states are of the "
+            f"old topic (id {found}). Delete them (schemas/redis.md), or set {apart}"
+        )
+    whose = f"consumer group {found!r}" if field == "group" else f"another Kafka cluster ({found})"
+    return ConfigurationError(
+        f"the stored position of {source.topic}/{source.partition} is that of {whose}: two deployments must not share "
+        f"it. Set {apart} for one of them; after a move, delete the old position and states (schemas/redis.md)"
+    )
 
 
 class Store(Protocol):
@@ -29,6 +63,7 @@ class Store(Protocol):
 
         Raises:
             StoreUnavailable: no answer for now.
+            ConfigurationError: the position is another cluster's, another topic's or another group's.
         """
 
     def commit(self, commits: Sequence[Commit]) -> Committed:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import msgpack
 
 from callmood.schemas.common import Event
+from callmood.worker.commits import CallUpdate
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 
@@ -92,6 +93,11 @@ class EndedCalls:
     def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:
         """The calls that no replay reaches any more and whose late records have had their time."""
         return [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+
+    def states(self, *, without: Iterable[str]) -> list[CallUpdate]:
+        """The stored states of all ended calls but these."""
+        skipped = set(without)
+        return [CallUpdate(call_id, ended.pack()) for call_id, ended in self._calls.items() if call_id not in skipped]
 
     def forget(self, call_ids: Iterable[str]) -> None:
         """The store has deleted these calls."""

@@ -40,6 +40,8 @@ class _Live:
     changes: int = 0
     """How often something happened that the next commit must hold."""
     committed_changes: int = 0
+    must_publish: bool = False
+    """Whether the store has lost the call's summary."""
 
     @property
     def is_changed(self) -> bool:
@@ -66,10 +68,11 @@ class _Carried(NamedTuple):
         """The call's part of the commit."""
         call, due = self.live.call, self.due
         state = due.saved.blob if self.ended is None else self.ended.pack()
-        if not due.is_changed:
-            return CallUpdate(call.id, state)
+        is_known = not due.is_first
+        if not due.is_changed and not self.live.must_publish:
+            return CallUpdate(call.id, state, is_known=is_known)
         summary = call.fold.summary(stamps.policy, stamps.model)
-        return CallUpdate(call.id, state, summary, aggregate.risk(summary), is_first=due.is_first)
+        return CallUpdate(call.id, state, summary, aggregate.risk(summary), due.is_first, is_known)
 
 
 class _Collected(NamedTuple):
@@ -101,6 +104,7 @@ class Partition:
         self._deadlines = Deadlines()
         self._skipped = {"late": 0, "duplicate": 0}
         self._dead: list[DeadLetter] = []
+        self._stores_all = False
         self._held: set[int] = set()
         """Offsets of dead-letter records that are settled by the state of the call that they pause."""
         self._bad_in_a_row = 0
@@ -264,7 +268,8 @@ class Partition:
 
     def collect(self, stamps: Stamps, now_ms: float) -> Commit:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
-        carried = [_Carried.of(live) for live in self._calls.values() if live.is_changed or self._is_overdue(live)]
+        due = self._calls.values() if self._stores_all else filter(self._is_due, self._calls.values())
+        carried = [_Carried.of(live) for live in due]
         calls = [one for one in carried if one is not None]
         dead = tuple(self._dead)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
@@ -277,9 +282,14 @@ class Partition:
             time,
             utterances=tuple(_utterance(item, stamps, now_ms) for one in calls for item in one.due.results),
             alerts=tuple(alert for one in calls for alert in one.due.alerts),
-            calls=(*(one.update(stamps) for one in calls), *(CallUpdate(call_id, state=None) for call_id in past)),
+            calls=(
+                *(one.update(stamps) for one in calls),
+                *(CallUpdate(call_id, state=None) for call_id in past),
+                *(self._ended.states(without=past) if self._stores_all else ()),
+            ),
             dead_letters=dead,
-            is_news=bool(calls or past or dead) or watermark != self._committed_watermark,
+            is_news=bool(calls or past or dead or self._stores_all) or watermark != self._committed_watermark,
+            is_whole=self._stores_all,
         )
         self._collected = _Collected(commit, calls, past, self._time.elapsed_ms)
         return commit
@@ -302,12 +312,14 @@ class Partition:
                 self._ledger.settle(offset)
         del self._dead[: len(commit.dead_letters)]
         self._ended.forget(collected.past)
+        self._stores_all = self._stores_all and not commit.is_whole
         self._committed_watermark = commit.watermark
 
     def _confirm_call(self, carried: "_Carried", elapsed_ms: int) -> None:
         live, call = carried.live, carried.live.call
         call.confirm(carried.due)
         live.committed_changes = carried.changes
+        live.must_publish = False
         live.saved_at_ms = elapsed_ms
         for offset in carried.due.saved.settled_offsets:
             self._ledger.settle(offset)
@@ -315,6 +327,17 @@ class Partition:
             del self._calls[call.id]
             self._deadlines.drop(call.id)
             self._ended.add(call.id, carried.ended._replace(last_offset=call.last_offset))
+
+    def restore_store(self, summaries: Iterable[str], *, all_states: bool) -> None:
+        """The store has lost the summaries of these calls, or states: the next commit holds them again."""
+        self._stores_all = self._stores_all or all_states
+        for call_id in summaries:
+            if (live := self._calls.get(call_id)) is not None:
+                live.must_publish = True
+                live.changes += 1
+
+    def _is_due(self, live: _Live) -> bool:
+        return live.is_changed or self._is_overdue(live)
 
     def _is_overdue(self, live: _Live) -> bool:
         """Whether the call has held the watermark for so long that its state is saved without any result."""

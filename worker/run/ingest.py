@@ -11,6 +11,7 @@ clock, because the wall clock may be set back.
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -23,8 +24,15 @@ from callmood.worker.adapters.store import Store
 from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
-from callmood.worker.commits import Commit, DeadLetter, Restored, TopicPartition
-from callmood.worker.errors import Fenced, InferenceLost, StoreUnavailable, TooManyBadRecords, Unsettled
+from callmood.worker.commits import Commit, DeadLetter, TopicPartition
+from callmood.worker.errors import (
+    ConfigurationError,
+    Fenced,
+    InferenceLost,
+    StoreUnavailable,
+    TooManyBadRecords,
+    Unsettled,
+)
 from callmood.worker.inference.wire import Beat
 from callmood.worker.intake import decode
 from callmood.worker.logs import call_hash
@@ -32,9 +40,11 @@ from callmood.worker.partition.partition import Partition
 from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
 from callmood.worker.run import traces
 from callmood.worker.run.account import account
+from callmood.worker.run.losses import report_gone, report_skipped
 from callmood.worker.run.progress import Progress, Stage, Status
 from callmood.worker.run.reading import Reading
 from callmood.worker.run.split_calls import SplitCalls
+from callmood.worker.run.takeover import take_over
 from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
@@ -138,8 +148,13 @@ class Ingest:
             Fenced: a partition is another owner's, or the store lost writes: start again from what it holds.
             InferenceLost: the inference process is gone.
             TooManyBadRecords: a bad deployment of the producers.
+            ConfigurationError: the topic was created again, or a stored position is somebody else's.
         """
-        polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
+        try:
+            polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
+        except ConfigurationError:  # the topic was created again: what was read of the old one is not lost
+            self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)
+            raise
         self._follow_changes()
         for source, records in polled.items():
             self._take(source, records)
@@ -172,7 +187,8 @@ class Ingest:
         """Stop reading, wait for what is in flight, commit. Returns whether all is done by the deadline (monotonic)."""
         self._consumer.pause()
         while self._monotonic() < deadline_s:
-            self._consumer.poll(0)
+            with suppress(ConfigurationError):
+                self._consumer.poll(0)
             self._follow_changes()
             self._collect_answers()
             self._commit()
@@ -208,47 +224,29 @@ class Ingest:
         if not due:
             return
         source = min(due)
+        starts_latest = self._settings.kafka.start == "latest"
         try:
-            restored = self._store.claim(source)
+            restored, start = take_over(self._store, self._consumer, source, starts_latest=starts_latest)
         except Unsettled as error:
             log.info("partition not ready for takeover", partition=source.partition, why=str(error))
-            self._restoring[source] = self._monotonic() + _RETRY_S
+            self._restoring[source] = self._monotonic() + error.retry_s
             return
         except StoreUnavailable as error:
             self._store_failed(error)
             self._restoring = dict.fromkeys(self._restoring, self._monotonic() + _RETRY_S)
             return
         self._store_answered()
-        if restored.watermark is None:
-            restored = Restored(self._consumer.start_of(source), restored.time, restored.states)
-        assert restored.watermark is not None
-        self._report_lost(source, restored.watermark)
         self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
+        self._partitions[source].skip_to(start)
         self._confirm_s[source] = self._monotonic() + _CONFIRM_S
         metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
-        self._consumer.start(source, restored.watermark)
+        self._consumer.start(source, start)
         del self._restoring[source]
-        log.info("restored", partition=source.partition, watermark=restored.watermark, calls=len(restored.states))
-
-    def _report_lost(self, source: TopicPartition, watermark: int) -> None:
-        """Report records that retention has deleted before they were read: their calls go on with a gap."""
-        lost = self._consumer.oldest(source) - watermark
-        if lost > 0:
-            metrics.RECORDS_LOST.inc(lost)
-            log.error("records were deleted before they were read", partition=source.partition, lost=lost)
+        log.info("restored", partition=source.partition, watermark=start, calls=len(restored.states))
 
     def _report_skipped(self) -> None:
-        """Report records that the Kafka client could not parse: their calls go on with a gap."""
         for skipped in self._consumer.take_skipped():
-            lost = skipped.next_offset - skipped.first
-            metrics.RECORDS_LOST.inc(lost)
-            log.error(
-                "records that cannot be parsed were skipped",
-                partition=skipped.source.partition,
-                offset=skipped.first,
-                lost=lost,
-                error=skipped.reason,
-            )
+            report_skipped(skipped)
             if skipped.source in self._partitions:
                 self._partitions[skipped.source].skip_to(skipped.next_offset)
 
@@ -314,6 +312,9 @@ class Ingest:
             self._commit_failed(error)
             return
         self._account(committed.durable)
+        for source, gone in committed.gone.items():
+            report_gone(source, gone)
+            self._partitions[source].restore_store(gone.summaries, all_states=gone.has_lost_states)
         if committed.fenced:
             raise Fenced(f"{len(committed.fenced)} partitions are another owner's, or the store lost writes")
         if committed.failure is not None:

@@ -1,9 +1,11 @@
 """Connects the loops to Kafka, Redis and the model."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from callmood.worker.adapters.consume import AudioConsumer
@@ -20,6 +22,9 @@ from callmood.worker.run.ingest import Inference, Ingest, Outside
 from callmood.worker.run.projector import Projector
 from callmood.worker.settings import AlertSettings, Settings
 from callmood.worker.speech import vad
+
+_START_TIME = 19
+"""Index of the start time in what /proc/PID/stat holds after the name; see proc_pid_stat(5)."""
 
 
 def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
@@ -61,7 +66,10 @@ def open_projector(settings: Settings, name: str) -> Iterator[Projector]:
         consumer = AudioConsumer(settings.kafka, client_id=_slot(settings, name), outputs=True)
         stack.callback(consumer.close)
         yield Projector(
-            consumer, RedisStore(client, settings.redis, _owner(settings, name)), dead_letters, settings.kafka
+            consumer,
+            RedisStore(client, settings.redis, _owner(settings, name), consumer.origin),
+            dead_letters,
+            settings.kafka,
         )
 
 
@@ -74,15 +82,29 @@ def _owner(settings: Settings, name: str) -> str:
     return f"{settings.worker.name or os.uname().nodename}/{name}/{os.getpid()}"
 
 
+def supervisor_id() -> str:
+    """A name for the process that started this one, which no other process on any machine has.
+
+    Two workers without a name must not fence each other. In containers, host name and process id are often the same;
+    the boot of the machine, the namespace of process ids, and the time of the start are not.
+    """
+    parent = os.getppid()
+    facts = [str(parent)]
+    with suppress(OSError, IndexError):  # only Linux has these
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(str(Path("/proc/self/ns/pid").readlink()))
+        facts.append(Path(f"/proc/{parent}/stat").read_text().rpartition(")")[2].split()[_START_TIME])
+    return hashlib.sha256(" ".join(facts).encode()).hexdigest()[:12]
+
+
 def _open_store(settings: Settings, name: str, consumer: AudioConsumer, stack: ExitStack) -> Store:
     if settings.worker.output != "redis":
-        # two workers without a name on one host must not fence each other
-        slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{os.getppid()}"
+        slot = _slot(settings, name) if settings.worker.name else f"{_slot(settings, name)}-{supervisor_id()}"
         in_kafka = open_kafka_store(consumer, settings.kafka, slot)
         stack.callback(in_kafka.close)
         return in_kafka
     client = _open_redis(settings, stack)
-    return RedisStore(client, settings.redis, _owner(settings, name))
+    return RedisStore(client, settings.redis, _owner(settings, name), consumer.origin)
 
 
 @contextmanager

@@ -1,0 +1,60 @@
+"""Taking a partition over: fence the earlier owner, get what it left, and find where to read on."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.store import Store
+from callmood.worker.commits import Commit, Restored, TopicPartition
+from callmood.worker.errors import Fenced
+from callmood.worker.run import losses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class TakenOver(NamedTuple):
+    """What the earlier owner left, and where to read on: its watermark, or the oldest record that is left."""
+
+    restored: Restored
+    start: int
+
+
+def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, starts_latest: bool) -> TakenOver:
+    """Claim the partition.
+
+    Args:
+        store: where the position is.
+        consumer: of the partition.
+        source: the partition.
+        starts_latest: whether a partition without a position is read from its end on. Then the end is stored at once:
+            a successor that looked it up again would skip what came in between.
+
+    Raises:
+        StoreUnavailable: no answer for now; try again.
+        Fenced: another worker has claimed the partition in between.
+        ConfigurationError: the position is somebody else's.
+    """
+    restored = store.claim(source)
+    if restored.watermark is None:
+        was_added_later = restored.first_partitions is not None and source.partition >= restored.first_partitions
+        find: Callable[[TopicPartition], int] = consumer.oldest if was_added_later else consumer.start_of
+        restored = replace(restored, watermark=find(source))
+        if starts_latest:
+            _store_start(store, source, restored)
+    assert restored.watermark is not None
+    oldest = consumer.oldest(source)
+    if oldest > restored.watermark:
+        losses.report_deleted(source, oldest - restored.watermark)
+    if restored.has_lost_states:
+        losses.report_lost_states(source)
+    return TakenOver(restored, max(oldest, restored.watermark))
+
+
+def _store_start(store: Store, source: TopicPartition, restored: Restored) -> None:
+    assert restored.watermark is not None
+    committed = store.commit([Commit(source, restored.watermark, restored.time)])
+    if committed.fenced:
+        raise Fenced(f"{source.topic}/{source.partition} is another owner's")
+    if committed.failure is not None:
+        raise committed.failure
