@@ -43,7 +43,7 @@ _FIELDS: Final = {
     "kind": "class of the error",
     "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",
     "latency_ms": "from the capture of the last sample to the commit, in ms",
-    "lost": "number of records that were deleted or skipped",
+    "lost": "number of records that were deleted or skipped, or of keys that the store has lost",
     "name": "name of the process",
     "number": "number of the utterance in its call, from 1",
     "off_by": "largest difference of a probability in a trial, 0 to 1",
@@ -63,6 +63,7 @@ _FIELDS: Final = {
     "utterances": "number of utterances in the batch",
     "value": "the measured value that raised the alert",
     "watermark": "offset from which the partition is read",
+    "what": "kind of the keys: states, utterances or aggregates",
     "why": "why the partition cannot be taken over yet",
     "window_s": "period in which the ends of a process are counted, in s",
 }

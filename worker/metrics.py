@@ -35,7 +35,6 @@ STORE_ERRORS = Counter(
 STORE_LOST = Counter(
     "callmood_store_lost",
     "Keys of live calls that Redis has deleted: states (by partition), utterances and aggregates (by call).",
-    ["what"],
 )
 LATENCY = Histogram(
     "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S

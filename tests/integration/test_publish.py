@@ -1,6 +1,8 @@
 """The commit into a real Redis: claimed, fenced, repeated, rolled back; all of it or nothing."""
 
 import json
+from contextlib import closing
+from dataclasses import replace
 
 import pytest
 import redis
@@ -10,7 +12,7 @@ from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis
 from callmood.worker.adapters.store import Committed
-from callmood.worker.commits import CallUpdate, Commit, Restored
+from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicPartition
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
@@ -202,3 +204,96 @@ def test_a_server_that_does_not_answer_is_waited_for(open_store, redis_url):
     assert isinstance(committed.failure, StoreUnavailable)
     assert len(store.commit([state_only(4)]).durable) == 1
     assert open_store().claim(SOURCE).watermark == 4
+
+
+OURS = Origin("cluster", "topic", "group", 4)
+
+
+@pytest.fixture
+def store_of(redis_url, redis_prefix):
+    """Makes a worker's store with an origin."""
+    with closing(connect_redis(RedisSettings(url=redis_url, prefix=redis_prefix))) as client:
+        configured = RedisSettings(url=redis_url, prefix=redis_prefix)
+        yield lambda origin: RedisStore(client, configured, "worker", lambda _: origin)
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [
+        (OURS._replace(topic_id="new"), "deleted and created again"),
+        (OURS._replace(cluster="other"), "another Kafka cluster"),
+        (OURS._replace(group="canary"), "consumer group 'group'"),
+    ],
+)
+def test_a_position_of_somebody_else_is_refused_and_stays_theirs(store_of, origin, words):
+    """Who comes with another cluster, topic or group does not put the owner out."""
+    owner = store_of(OURS)
+    owner.claim(SOURCE)
+    owner.commit([state_only(7)])
+    with pytest.raises(ConfigurationError, match=words):
+        store_of(origin).claim(SOURCE)
+    assert len(owner.commit([state_only(8)]).durable) == 1
+    assert store_of(Origin()).claim(SOURCE).watermark == 8
+
+
+def test_partitions_know_how_many_there_were_at_first(store_of):
+    """What is added later has a higher number than that, and every owner gets the first number."""
+    other = TopicPartition(SOURCE.topic, 5)
+    assert store_of(OURS).claim(other).first_partitions is None
+    store_of(OURS).claim(SOURCE)
+    assert store_of(OURS._replace(partitions=6)).claim(SOURCE).first_partitions == 4
+    assert store_of(OURS._replace(partitions=6)).claim(other).first_partitions == 4
+
+
+def test_states_that_redis_has_deleted_are_noticed_by_the_next_commit(open_store, redis_client, keys):
+    """The owner is told until it has stored all of them again."""
+    store = open_store()
+    store.claim(SOURCE)
+    assert store.commit([state_only(1, "a")]).gone == {}
+    assert store.commit([state_only(2, "b")]).gone == {}
+    redis_client.delete(keys.states(*SOURCE))
+    assert store.commit([state_only(3, "b")]).gone[SOURCE].has_lost_states
+    assert store.commit([replace(state_only(4, "b"), calls=())]).gone[SOURCE].has_lost_states
+    whole = replace(state_only(5), calls=(CallUpdate("a", b"a"), CallUpdate("b", b"b")), is_whole=True)
+    assert store.commit([whole]).gone == {}
+    assert store.commit([replace(state_only(6), calls=(CallUpdate("a", None), CallUpdate("b", None)))]).gone == {}
+    assert store.commit([state_only(7, "c")]).gone == {}
+    restored = open_store().claim(SOURCE)
+    assert (set(restored.states), restored.has_lost_states) == ({"c"}, False)
+
+
+@pytest.mark.parametrize("is_noticed", [False, True])
+def test_states_that_redis_has_deleted_are_noticed_by_a_takeover(open_store, redis_client, keys, is_noticed):
+    """Also if the owner died before it had stored them again; the next takeover finds what is there."""
+    store = open_store()
+    store.claim(SOURCE)
+    store.commit([state_only(1, "a")])
+    redis_client.delete(keys.states(*SOURCE))
+    if is_noticed:
+        store.commit([state_only(2, "b")])
+    assert open_store().claim(SOURCE).has_lost_states
+    assert not open_store().claim(SOURCE).has_lost_states
+
+
+def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, keys):
+    """An aggregate is asked for again, missing utterances are counted, and a call that begins misses nothing."""
+    records, store = talk(sentences=4), open_store()
+    store.claim(SOURCE)
+    worker = Worker()
+    worker.read(records[: len(records) // 2])
+    worker.answer()
+    commit = worker.partition.collect(STAMPS, 0.0)
+    assert store.commit([commit]).gone == {}
+    worker.partition.confirm(commit)
+    redis_client.delete(keys.call("call-1"))
+    gone = store.commit([Commit(SOURCE, 2, StreamTime(), calls=(CallUpdate("call-1", b"s", is_known=True),))]).gone
+    assert gone[SOURCE].summaries == ("call-1",)
+    worker.partition.restore_store(gone[SOURCE].summaries, all_states=True)
+    commit = worker.partition.collect(STAMPS, 0.0)
+    assert store.commit([commit]).gone == {}
+    worker.partition.confirm(commit)
+    assert redis_client.exists(keys.call("call-1"))
+    redis_client.delete(keys.utterances_of("call-1"))
+    worker.read(records[len(records) // 2 :])
+    worker.answer()
+    assert store.commit([worker.partition.collect(STAMPS, 0.0)]).gone[SOURCE].silent_calls == 1

@@ -10,9 +10,9 @@ import pytest
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_workarounds import Skipped
-from callmood.worker.adapters.store import Committed
+from callmood.worker.adapters.store import Committed, Gone
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.errors import StoreUnavailable, TooManyBadRecords
+from callmood.worker.errors import ConfigurationError, StoreUnavailable, TooManyBadRecords
 from callmood.worker.records import Position, Record
 from callmood.worker.run import traces
 from callmood.worker.run.ingest import Ingest, Outside
@@ -167,3 +167,36 @@ def test_what_led_to_too_many_bad_records_is_committed_first(loop):
         deque((loop.ingest.turn() for _ in range(20)), maxlen=0)
     assert len(loop.sent) == 4
     assert [commit.watermark for commit in loop.store.committed if commit.source == source][-1] == 4
+
+
+def test_what_the_store_has_lost_is_stored_again(loop):
+    """The partition hears of it from the commit that met it."""
+    source, asked = loop.store.consumer.sources[0], []
+    for _ in range(10):
+        loop.ingest.turn()
+    partition = loop.ingest._partitions[source]
+    partition.restore_store = lambda summaries, *, all_states: asked.append((summaries, all_states))
+    commit = loop.store.commit
+
+    def lossy(commits):
+        return commit(commits)._replace(gone={source: Gone(True, 0, ("a",))} if not asked else {})
+
+    loop.store.commit = lossy
+    for _ in range(20):
+        loop.ingest.turn()
+    assert asked == [(("a",), True)]
+
+
+def test_what_was_read_of_a_topic_that_was_created_again_is_committed(loop):
+    """Only then does the worker stop, with a code for which no restart helps."""
+    for _ in range(3):
+        loop.ingest.turn()
+
+    def refuse(_timeout_ms):
+        raise ConfigurationError("created again")
+
+    committed, loop.store.consumer.poll = len(loop.store.committed), refuse
+    with pytest.raises(ConfigurationError):
+        loop.ingest.turn()
+    assert loop.sent
+    assert len(loop.store.committed) > committed

@@ -252,3 +252,31 @@ def test_the_clock_of_a_record_without_a_timestamp_is_the_partition_s():
     worker = Worker().read([first, replace(second, timestamp_ms=-1)])
     assert worker.partition.oldest_capture_ms == first.timestamp_ms
     assert worker.commit().dead == {1: "bad_header"}
+
+
+def test_all_states_are_stored_again_on_request():
+    """Live calls without anything new and ended calls are in the next commit, and only in that one."""
+    gone, quiet_call = Leg("ended"), Leg("quiet")
+    sent = [*gone.media(quiet(0.4)), gone.send("end"), *quiet_call.media(quiet(0.4))]
+    worker = Worker().read(log_of(sent))
+    worker.commit()
+    assert not worker.partition.collect(STAMPS, 0.0).is_news
+    worker.partition.restore_store([], all_states=True)
+    commit = worker.partition.collect(STAMPS, 0.0)
+    assert commit.is_news
+    assert commit.is_whole
+    states = {call.call_id: call.state for call in commit.calls}
+    assert states.keys() == {"ended", "quiet"}
+    assert states["ended"] == worker.store.states["ended"]
+    worker.store.apply(commit)
+    worker.partition.confirm(commit)
+    assert not worker.partition.collect(STAMPS, 0.0).is_news
+
+
+def test_an_aggregate_is_published_again_on_request():
+    """Though nothing of it has changed, and as that of a known call: its utterances stay."""
+    worker = Worker().read(log_of(Leg().media(SENTENCE)))
+    before = worker.commit().calls["call-1"]
+    worker.partition.restore_store(["call-1", "call-2"], all_states=False)
+    (call,) = worker.partition.collect(STAMPS, 0.0).calls
+    assert (call.summary, call.is_first, call.is_known) == (before, False, True)

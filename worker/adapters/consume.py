@@ -158,7 +158,8 @@ class AudioConsumer:
             if known and found and found != known:
                 raise ConfigurationError(
                     f"topic {topic!r} was deleted and created again while it was read: what was read before is "
-                    "committed, and the new topic has no position yet"
+                    "committed. Delete its stored position and call states (schemas/redis.md), or set another "
+                    "CALLMOOD_REDIS__PREFIX or, with results in Kafka, CALLMOOD_KAFKA__STATE_TOPIC"
                 )
             self._topic_ids[topic] = known or found
 

@@ -35,23 +35,19 @@ def report_skipped(skipped: Skipped) -> None:
 
 def report_lost_states(source: TopicPartition) -> None:
     """States of live calls that no owner has any more: these calls begin again."""
-    metrics.STORE_LOST.labels("states").inc()
+    metrics.STORE_LOST.inc()
     log.error("the store has lost the states of live calls; they begin again", partition=source.partition)
 
 
 def report_gone(source: TopicPartition, gone: Gone) -> None:
     """What the store has lost under its owner, who stores again what it has."""
-    for what, count in (
-        ("states", int(gone.has_lost_states)),
-        ("utterances", gone.silent_calls),
-        ("calls", len(gone.summaries)),
-    ):
-        if count:
-            metrics.STORE_LOST.labels(what).inc(count)
-    log.error(
-        "the store has lost keys of live calls; states and aggregates are stored again",
-        partition=source.partition,
-        has_lost_states=gone.has_lost_states,
-        calls_without_utterances=gone.silent_calls,
-        calls_without_aggregate=len(gone.summaries),
-    )
+    found = {"states": int(gone.has_lost_states), "utterances": gone.silent_calls, "aggregates": len(gone.summaries)}
+    for what, lost in found.items():
+        if lost:
+            metrics.STORE_LOST.inc(lost)
+            log.error(
+                "the store has lost keys of live calls; states and aggregates are stored again",
+                partition=source.partition,
+                what=what,
+                lost=lost,
+            )

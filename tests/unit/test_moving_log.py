@@ -1,0 +1,127 @@
+"""What the consumer notices of a log that moves under it: deleted records, and a topic that was created again."""
+
+import uuid
+from types import SimpleNamespace
+
+import pytest
+from kafka import TopicPartition as KafkaPartition
+
+from callmood.worker.adapters import kafka_workarounds
+from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.commits import TopicPartition
+from callmood.worker.errors import ConfigurationError
+
+SOURCE = TopicPartition("audio", 0)
+PARTITION = KafkaPartition(*SOURCE)
+
+
+class _Subscription:
+    """Where the client keeps positions; a reset forgets one."""
+
+    def __init__(self):
+        self.assignment = {PARTITION: SimpleNamespace(position=SimpleNamespace(offset=110))}
+
+    def request_offset_reset(self, partition, strategy=None):
+        assert strategy is None
+        self.assignment[partition].position = None
+
+
+class _Client:
+    """The client's consumer, as far as it is asked."""
+
+    def __init__(self):
+        self._subscription = _Subscription()
+        self._cluster = SimpleNamespace(cluster_id="c", topic_id=lambda _: self.id)
+        self.id, self.at = uuid.UUID(int=1), None
+
+    def assignment(self):
+        return set(self._subscription.assignment)
+
+    def position(self, partition, timeout_ms=None):
+        assert partition == PARTITION
+        assert timeout_ms
+        return self.at
+
+
+@pytest.fixture
+def client():
+    """The client's side."""
+    return _Client()
+
+
+@pytest.fixture
+def consumer(client):
+    """Ours, around it."""
+    consumer = AudioConsumer.__new__(AudioConsumer)
+    consumer._consumer, consumer._skipped = client, []
+    consumer._resets = kafka_workarounds.note_resets(client)
+    consumer._topic_ids = {"audio": kafka_workarounds.topic_id(client, "audio")}
+    return consumer
+
+
+def records(*offsets):
+    """Polled records at these offsets."""
+    return {PARTITION: [SimpleNamespace(offset=offset) for offset in offsets]}
+
+
+@pytest.mark.parametrize("polled", [records(1_400, 1_401), records(108, 109, 1_400)])
+def test_a_reset_counts_what_was_deleted_up_to_the_first_record_behind_it(client, consumer, polled):
+    """Records that were fetched before it may come in the same poll."""
+    client._subscription.request_offset_reset(PARTITION)
+    consumer._note_deleted(polled)
+    consumer._note_deleted(records(1_402))
+    assert consumer.take_skipped() == [Skipped(SOURCE, 110, 1_400, "deleted by retention", is_deleted=True)]
+    assert consumer.take_skipped() == []
+
+
+def test_a_reset_without_records_counts_up_to_the_new_position(client, consumer):
+    """All that there was is deleted; where the position is not known yet, the next poll tells."""
+    client._subscription.request_offset_reset(PARTITION)
+    consumer._note_deleted({})
+    assert consumer.take_skipped() == []
+    client.at = 150
+    consumer._note_deleted({})
+    assert [one.next_offset for one in consumer.take_skipped()] == [150]
+
+
+def test_a_reset_of_a_partition_that_has_no_position_is_a_start(client, consumer):
+    """A partition that was just assigned has read nothing yet."""
+    client._subscription.assignment[PARTITION].position = None
+    client._subscription.request_offset_reset(PARTITION)
+    consumer._note_deleted(records(5))
+    assert consumer.take_skipped() == []
+
+
+def test_a_partition_that_is_gone_is_not_asked_about(client, consumer):
+    """Its next owner counts from the stored position."""
+    client._subscription.request_offset_reset(PARTITION)
+    del client._subscription.assignment[PARTITION]
+    consumer._note_deleted({})
+    assert consumer._resets == {}
+
+
+def test_another_id_under_the_same_name_is_another_topic(client, consumer):
+    """It is refused; an id that is not known for a moment is nothing."""
+    consumer._refuse_new_topics()
+    client.id = None
+    consumer._refuse_new_topics()
+    client.id = uuid.UUID(int=0)
+    consumer._refuse_new_topics()
+    client.id = uuid.UUID(int=2)
+    with pytest.raises(ConfigurationError, match="'audio' was deleted and created again"):
+        consumer._refuse_new_topics()
+
+
+def test_an_id_that_is_learnt_later_is_kept(consumer):
+    """The first answer of the broker may lack it."""
+    consumer._topic_ids = {"audio": ""}
+    consumer._refuse_new_topics()
+    assert consumer._topic_ids == {"audio": uuid.UUID(int=1).hex}
+
+
+def test_an_origin_names_cluster_topic_group_and_partitions(client, consumer):
+    """A stored position of it can be told from that of any other."""
+    consumer._group_id = "g"
+    client.partitions_for_topic = lambda _: {0, 1}
+    assert consumer.origin(SOURCE) == ("c", uuid.UUID(int=1).hex, "g", 2)

@@ -1,0 +1,86 @@
+"""Taking a partition over: where to read on, and what is reported."""
+
+from types import SimpleNamespace
+
+import pytest
+from structlog.testing import capture_logs
+
+from callmood.worker import metrics
+from callmood.worker.adapters.store import Committed
+from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.errors import Fenced, StoreUnavailable
+from callmood.worker.run.takeover import take_over
+from callmood.worker.stream_time import StreamTime
+
+SOURCE = TopicPartition("audio", 3)
+
+
+class _Store:
+    def __init__(self, **restored):
+        self.restored = Restored(**{"watermark": None, "time": StreamTime(5), "states": {}} | restored)
+        self.commits, self.answer = [], None
+
+    def claim(self, _source):
+        return self.restored
+
+    def commit(self, commits):
+        self.commits += commits
+        return self.answer or Committed(tuple(commits))
+
+
+def take(store, *, latest=True, oldest=10):
+    """Take over a partition that ends at 50."""
+    consumer = SimpleNamespace(oldest=lambda _: oldest, start_of=lambda _: 50 if latest else oldest)
+    return take_over(store, consumer, SOURCE, starts_latest=latest)
+
+
+def test_a_start_at_the_end_is_stored_before_anything_is_read():
+    """A successor that looked the end up again would skip the records in between."""
+    store = _Store()
+    assert take(store).start == 50
+    assert [(commit.source, commit.watermark, commit.time) for commit in store.commits] == [(SOURCE, 50, StreamTime(5))]
+
+
+def test_a_start_at_the_oldest_record_is_not_stored():
+    """Looked up again, it is the same."""
+    store = _Store()
+    assert take(store, latest=False).start == 10
+    assert store.commits == []
+
+
+@pytest.mark.parametrize(("first_partitions", "start"), [(None, 50), (3, 10), (4, 50)])
+def test_a_partition_that_was_added_later_is_read_from_its_beginning(first_partitions, start):
+    """`latest` means the first start; calls of a new partition came after it."""
+    store = _Store(first_partitions=first_partitions)
+    assert take(store).start == start
+    assert store.commits[0].watermark == start
+
+
+def test_a_start_that_is_not_stored_is_no_start():
+    """Without an answer the takeover is tried again, and another owner ends it."""
+    store = _Store()
+    store.answer = Committed((), failure=StoreUnavailable("down"))
+    with pytest.raises(StoreUnavailable):
+        take(store)
+    store.answer = Committed((), fenced=(SOURCE,))
+    with pytest.raises(Fenced):
+        take(store)
+
+
+def test_records_deleted_before_the_takeover_are_counted_once():
+    """Reading goes on at the oldest record, so that the client does not find the gap again."""
+    lost = metrics.RECORDS_LOST._value.get()
+    with capture_logs() as lines:
+        taken = take(_Store(watermark=4))
+    assert (taken.restored.watermark, taken.start) == (4, 10)
+    assert metrics.RECORDS_LOST._value.get() - lost == 6
+    assert [(line["event"], line["lost"]) for line in lines] == [("records were deleted before they were read", 6)]
+
+
+def test_lost_states_are_reported():
+    """Their calls begin again, which nobody would understand otherwise."""
+    lost = metrics.STORE_LOST._value.get()
+    with capture_logs() as lines:
+        assert take(_Store(watermark=20, has_lost_states=True)).start == 20
+    assert metrics.STORE_LOST._value.get() - lost == 1
+    assert [line["log_level"] for line in lines] == ["error"]
