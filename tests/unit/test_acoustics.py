@@ -63,6 +63,45 @@ def test_clipping_is_a_share_of_the_samples():
     assert measure(_s16(_tone(400, amplitude=30_000)), 8000).clipping == 0.0
 
 
+def _spoken(seed, peak):
+    """Like speech: bursts whose samples are distributed as those of speech, with its low pitch."""
+    bursts = _noise(3, 1, seed=seed) * np.exp(_noise(3, 0.8, seed=seed + 1).repeat(400)[:24_000])
+    voiced = np.convolve(bursts, np.exp(-np.arange(60) / 12), "same")
+    return peak * voiced / np.abs(voiced).max()
+
+
+@pytest.mark.parametrize("attenuation_db", [3, 6, 12, 20])
+@pytest.mark.parametrize("codec", ["s16le", "pcmu"])
+def test_clipping_is_found_after_attenuation(attenuation_db, codec):
+    """What a gateway clipped and then made quieter is found within a tenth of its share."""
+    loud = np.clip(_spoken(1, 250_000), -32_767, 32_767)
+    true = float(np.mean(np.abs(loud) == 32_767))
+    pcm = _s16(loud / 10 ** (attenuation_db / 20))
+    pcm = PCMU_TO_S16[np.frombuffer(encode_pcmu(pcm), np.uint8)] if codec == "pcmu" else pcm
+    assert true > 0.02
+    assert measure(pcm, 8000).clipping == pytest.approx(true, rel=0.4)
+
+
+@pytest.mark.parametrize("amplitude", [700, 3_000, 10_000, 20_000, 31_000])
+def test_whole_audio_is_not_clipped(amplitude):
+    """Speech-like sound and tones have no flat tops, in any codec's steps and at any level."""
+    sounds = [_spoken(seed, amplitude) for seed in range(8)] + [_tone(hz, 2, amplitude) for hz in (60, 200, 425, 1004)]
+    for sound in sounds:
+        pcm = _s16(sound)
+        through_pcmu = PCMU_TO_S16[np.frombuffer(encode_pcmu(pcm), np.uint8)]
+        assert measure(pcm, 8000).clipping < 0.001
+        assert measure(through_pcmu, 8000).clipping < 0.001
+
+
+@pytest.mark.parametrize("offset", [0.02, 0.1, 0.3])
+def test_an_offset_is_no_sound(offset):
+    """A DC offset changes neither the level nor the signal-to-noise ratio."""
+    sound = np.concatenate([_noise(1, 30), _spoken(3, 9_000), _noise(1, 30)])
+    plain, shifted = (measure(_s16(sound + 32_768 * level), 8000) for level in (0.0, offset))
+    assert shifted.rms_dbfs == pytest.approx(plain.rms_dbfs, abs=0.1)
+    assert shifted.snr_db == pytest.approx(plain.snr_db, abs=0.5)
+
+
 @pytest.mark.parametrize(("cutoff_hz", "rate_hz"), [(3400, 8000), (3400, 16000), (3900, 16000), (7000, 16000)])
 def test_bandwidth_is_the_highest_frequency_heard(cutoff_hz, rate_hz):
     """Telephone audio reads its 3.4 kHz, also at a higher rate."""
@@ -86,9 +125,9 @@ def test_nothing_and_silence_have_figures():
 @pytest.mark.parametrize("samples", [1, 17, 159, 161, 256])
 def test_the_shortest_utterances_have_figures(samples):
     """An utterance shorter than a frame is measured as one."""
-    figures = measure(np.full(samples, 16384, np.int16), 8000)
-    assert figures.rms_dbfs == -6.0
-    assert figures.snr_db == -20.0
+    figures = measure((16384 * (-1.0) ** np.arange(samples)).astype(np.int16), 8000)
+    assert figures.rms_dbfs == (-6.0 if samples > 1 else -96.0)
+    assert figures.snr_db == (-20.0 if samples > 1 else 0.0)
 
 
 def test_figures_are_plain_and_repeatable():

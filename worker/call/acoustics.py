@@ -13,8 +13,11 @@ from callmood.worker.records import Acoustics
 _FULL_SCALE: Final = 32768.0
 _FLOOR_DBFS: Final = -96.0  # below one step of 16 bits
 _CLIPPED: Final = 32_000  # G.711 ends at 32124 (mu-law) and 32256 (A-law)
+_FLAT_FROM: Final = 650  # -34 dBFS: below, few quantisation steps are left, and flat tops mean nothing
+_FLAT_OVER_NEXT: Final = 4  # a sine in mu-law reaches its highest step 2.4 times as often as the next
 _FRAME_MS: Final = 20
 _MAX_SNR_DB: Final = 60.0
+_QUIETEST: Final = 25  # percentile of the frames' spread: their mean is the offset
 _QUIET, _LOUD = 10, 75  # percentiles of frame power taken for the pauses and for the speech
 _SPECTRUM_MS: Final = 32
 _MAX_SPECTRA: Final = 64  # spread over the utterance; more change little and cost time
@@ -25,11 +28,14 @@ _BAND_HZ: Final = 125
 def measure(pcm: npt.NDArray[np.int16], rate_hz: int, noise_dbfs: float | None = None) -> Acoustics:
     """Measure one utterance.
 
-    Level is the RMS of all samples; 0 dBFS is a full-scale square wave. The signal-to-noise ratio compares 20 ms frames
-    (an utterance holds pauses and padding): the power of the 75th percentile, less the noise, over the power of the
-    10th percentile, or over `noise_dbfs` where the channel's noise is known; within -20..60 dB. Clipping is the share
-    of samples at the end of what G.711 can carry. Bandwidth is the upper edge of the highest 125 Hz band within 40 dB
-    of the strongest in the mean spectrum.
+    The DC offset of cheap gateways counts nowhere: it is the mean of the quietest quarter of the 20 ms frames.
+
+    Level is the RMS of all samples; 0 dBFS is a full-scale square wave. The signal-to-noise ratio compares frames (an
+    utterance holds pauses and padding): the power of the 75th percentile, less the noise, over the power of the 10th
+    percentile, or over `noise_dbfs` where the channel's noise is known; within -20..60 dB. Clipping is the share of
+    samples at the end of what G.711 can carry, or in flat tops below it, where audio was clipped and then attenuated.
+    Resampling after the clipping removes flat tops, and then none is found. Bandwidth is the upper edge of the highest
+    125 Hz band within 40 dB of the strongest in the mean spectrum.
 
     Args:
         pcm: samples, shape [samples].
@@ -39,23 +45,51 @@ def measure(pcm: npt.NDArray[np.int16], rate_hz: int, noise_dbfs: float | None =
     if not pcm.size:
         return Acoustics(rms_dbfs=_FLOOR_DBFS, snr_db=0.0, clipping=0.0, bandwidth_hz=0)
     samples = pcm.astype(np.float32) / np.float32(_FULL_SCALE)
-    frame_power = _frame_power(samples, rate_hz * _FRAME_MS // 1000)
+    frame = rate_hz * _FRAME_MS // 1000
+    samples -= _offset(_framed(samples, frame))
+    frames = _framed(samples, frame)
+    frame_power = np.einsum("ij,ij->i", frames, frames) / frames.shape[1]
     power = float(np.dot(samples, samples)) / samples.size
-    peak = max(int(pcm.max()), -int(pcm.min()))
-    clipped = int(np.count_nonzero((pcm >= _CLIPPED) | (pcm <= -_CLIPPED))) if peak >= _CLIPPED else 0
     return Acoustics(
         rms_dbfs=round(_db(power), 1),
         snr_db=round(_snr_db(frame_power, noise_dbfs), 1),
-        clipping=round(clipped / pcm.size, 6),
+        clipping=round(_clipped(pcm) / pcm.size, 6),
         bandwidth_hz=_bandwidth_hz(samples, rate_hz),
     )
 
 
-def _frame_power(samples: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
+def _clipped(pcm: npt.NDArray[np.int16]) -> int:
+    """Number of samples at full scale; without any, of those in flat tops."""
+    highest, lowest = int(pcm.max()), int(pcm.min())
+    if max(highest, -lowest) >= _CLIPPED:
+        return int(np.count_nonzero((pcm >= _CLIPPED) | (pcm <= -_CLIPPED)))
+    return _flat(pcm, highest) + _flat(-pcm, -lowest) if highest - lowest >= 2 * _FLAT_FROM else 0
+
+
+def _flat(pcm: npt.NDArray[np.int16], highest: int) -> int:
+    """Samples in runs of three and more at the highest value, if they are far more than at the next lower one."""
+    at = pcm == highest
+    inner = at[:-2] & at[1:-1] & at[2:]
+    if not inner.any():
+        return 0
+    below = pcm[~at]
+    following = int(np.count_nonzero(below == below.max())) if below.size else 0
+    if np.count_nonzero(at) < _FLAT_OVER_NEXT * following:
+        return 0
+    runs = int(inner[0]) + int(np.count_nonzero(inner[1:] & ~inner[:-1]))
+    return int(np.count_nonzero(inner)) + 2 * runs
+
+
+def _framed(samples: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.float32]:
+    """Whole frames: [frames, length]; an utterance shorter than a frame is one."""
     whole = samples[: max(1, samples.size // length) * length]
-    frames = whole.reshape(-1, min(length, whole.size))
-    power: npt.NDArray[np.float32] = np.einsum("ij,ij->i", frames, frames) / frames.shape[1]
-    return power
+    return whole.reshape(-1, min(length, whole.size))
+
+
+def _offset(frames: npt.NDArray[np.float32]) -> np.float32:
+    spread = frames.var(axis=1)
+    offset: np.float32 = frames[spread <= np.percentile(spread, _QUIETEST)].mean()
+    return offset
 
 
 def _snr_db(frame_power: npt.NDArray[np.float32], noise_dbfs: float | None) -> float:
