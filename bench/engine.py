@@ -1,9 +1,8 @@
-"""`callmood bench engine`: the inference engine beside transformers' pipeline, same weights, same utterances, same run.
+"""Compare the inference engine with transformers' pipeline: same weights, same utterances, same run.
 
-Needs torch, transformers and numpy only, so that it runs in a bare CUDA image:
-`python -m callmood.bench.engine`. Weights are
-random, in the exact shape of a published checkpoint; the head is fitted so that labels differ and logits are whole
-units apart. The pipeline is given samples at 16 kHz; the engine decodes and resamples telephone audio itself.
+Needs torch, transformers and numpy only, so that `python -m callmood.bench.engine` runs in a CUDA image without other
+packages. Weights are random, in the exact shape of a published checkpoint; the head is fitted so that labels differ and
+logits are whole units apart. The pipeline gets samples at 16 kHz; the engine decodes and resamples telephone audio.
 """
 
 import argparse
@@ -205,12 +204,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--shape", choices=list(SHAPES), default="base", help="of the checkpoint")
-    parser.add_argument("--utterances", type=int, default=64, help="in each measurement of the rate")
-    parser.add_argument("--agreement", type=int, default=2000, help="utterances whose labels are compared")
-    parser.add_argument("--agreement-longest-s", type=float, default=LONGEST_S, help="cut them to this length")
-    parser.add_argument("--batch-seconds", type=float, default=60.0)
-    parser.add_argument("--threads", type=int, default=0)
+    parser.add_argument("--shape", choices=list(SHAPES), default="base", help="size of HuBERT; default: base")
+    parser.add_argument("--utterances", type=int, default=64, help="number of utterances per measurement; default: 64")
+    parser.add_argument(
+        "--agreement", type=int, default=2000, help="number of utterances whose labels are compared; default: 2000"
+    )
+    parser.add_argument(
+        "--agreement-longest-s", type=float, default=LONGEST_S, help="length to which these are cut, s; default: 15"
+    )
+    parser.add_argument("--batch-seconds", type=float, default=60.0, help="audio per batch, s; default: 60")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; default: torch decides")
     return parser
 
 

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib.metadata import version
 from types import ModuleType
 
@@ -12,8 +12,8 @@ from callmood.worker.errors import CallmoodError, exit_code
 
 _READER_GONE = 141  # the exit code that shells report for a program that SIGPIPE ended
 _COMMANDS = {
-    "worker": "read call audio from Kafka and publish emotions; settings: CALLMOOD_ variables",
-    "analyze": "run recorded calls through the worker's stages, without Kafka and Redis",
+    "worker": "read call audio from Kafka and publish emotions, until SIGTERM; CALLMOOD_ variables are the settings",
+    "analyze": "compute the results of recorded calls as a worker would, without Kafka and Redis",
     "replay": "send recorded calls to Kafka as a telephony system would",
     "check": "test Kafka, Redis and the model with the worker's settings, and report what is wrong",
     "topics": "create the Kafka topics that the settings name",
@@ -32,15 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: success. 2: input or settings are wrong. 75: Kafka or Redis does not answer, try again. Others: see the command.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="callmood", description="Voice emotion for call centres.")
-    parser.add_argument("--version", action="version", version=version("callmood"))
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = argv[0] if argv and argv[0] in _COMMANDS else None
-    for name, text in _COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
-        if name == chosen:  # only the chosen command pays for its imports
-            _module(name).add_arguments(command)
-    arguments = parser.parse_args(argv)
+    arguments = command_line(argv[:1]).parse_args(argv)
     try:
         code: int = _module(arguments.command).run(arguments)
         sys.stdout.flush()
@@ -51,6 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _READER_GONE
     return code
+
+
+def command_line(complete: Container[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The parser of all commands; only those in `complete` have their options, which need the command's libraries."""
+    parser = argparse.ArgumentParser(prog="callmood", description="Voice emotion for call centres.")
+    parser.add_argument("--version", action="version", version=version("callmood"))
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, text in _COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in complete:
+            _module(name).add_arguments(command)
+    return parser
 
 
 def _module(command: str) -> ModuleType:

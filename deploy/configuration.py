@@ -14,11 +14,26 @@ _HEAD = f"""# Settings
 
 <!-- written by `make docs` from worker/settings.py; do not edit -->
 
-The worker reads its settings once, at start, from environment variables: `{PREFIX}` + group + `__` + name, in
-capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the worker exits with code 2 and an error that
-lists all of them. Integers without a limit here are at most {MOST}.
+The worker and the [commands](commands.md) read these environment variables once, at start. A name is `{PREFIX}`, the
+group, `__` and the setting, in capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the process exits
+with code 2 and an error that names each such variable. In the Helm chart, `config.GROUP.SETTING` sets them
+([values](../helm/callmood/README.md)); the chart itself sets `{PREFIX}KAFKA__MEMBERSHIP`, `{PREFIX}MODEL__PATH`,
+`{PREFIX}MODEL__DEVICE`, `{PREFIX}LOG__FORMAT` and `{PREFIX}WORKER__NAME`.
+
+A number without an upper limit in the table is at most {MOST}.
 """
-_LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "pattern": "like `{}`"}
+_SEE = {
+    "redis": "[Keys](../schemas/redis.md), [users](../schemas/redis.md#access).",
+    "kafka": "[Rights](operations.md#rights-in-kafka), [static membership](operations.md#upgrade-and-rollback).",
+    "input": "[The contract](../schemas/README.md) describes the records.",
+    "alert": "[Format of the rules](aggregates.md#alerts).",
+    "policy": "[Compliance](compliance.md) explains the law.",
+    "model": "[Training](training.md) makes a model; [figures](../bench/RESULTS.md#engine) compare the types.",
+    "worker": "[Delivery](delivery.md#the-stores) compares the outputs; [capacity](operations.md#capacity).",
+    "log": "[Log events](logs.md).",
+    "trace": "[Traces](operations.md#traces).",
+}
+_LIMITS = {"gt": "> {}", "ge": "≥ {}", "lt": "< {}", "le": "≤ {}", "pattern": "matching `{}`"}
 
 
 def page() -> str:
@@ -30,7 +45,8 @@ def _section(group: str, field: FieldInfo) -> str:
     model = field.annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
-    lines = [f"## {group}", "", (model.__doc__ or "").strip(), "", "| variable | default | values | meaning |"]
+    about = " ".join(filter(None, [(model.__doc__ or "").strip(), _SEE.get(group)]))
+    lines = [f"## {group}", "", about, "", "| variable | default | values | meaning |"]
     lines.append("| --- | --- | --- | --- |")
     for name, setting in model.model_fields.items():
         variable = f"`{PREFIX}{group.upper()}__{name.upper()}`"
@@ -52,11 +68,17 @@ def _default(value: Any) -> str:
 def _values(setting: FieldInfo) -> str:
     limits = [
         text.format(getattr(constraint, name))
-        for constraint in setting.metadata
+        for constraint in [*setting.metadata, *_nested(setting.annotation)]
         for name, text in _LIMITS.items()
         if getattr(constraint, name, None) not in (None, MOST)
     ]
     return ", ".join([_kind(setting.annotation), *limits])
+
+
+def _nested(annotation: Any) -> list[Any]:
+    """The constraints inside `Annotated[…] | None`."""
+    fields = [part for option in get_args(annotation) for part in getattr(option, "__metadata__", ())]
+    return [constraint for field in fields for constraint in getattr(field, "metadata", [])]
 
 
 def _kind(annotation: Any) -> str:

@@ -17,10 +17,11 @@ _HEAD: Final = """# Logs
 The worker logs to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto` gives
 readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
 (`supervisor`, `ingest-0`, `inference`, `projector`). The event is one of the constants below; values are in the other
-fields.
+fields. [Operations](operations.md#alerts) says what to do about an error.
 
-There is one line per utterance and none per record. Logs never contain audio, payloads, phone numbers, credentials or
-call ids: `call` is a hash of the id. Lines with other events come from libraries and concern their connections.
+The worker writes one line per utterance, and one per dead-letter record; it writes none for other records. Logs never
+contain audio, payloads, phone numbers, credentials or call ids: `call` is a hash of the id. Lines with other events
+come from libraries and are about their connections.
 
 | event | level | fields |
 | --- | --- | --- |
@@ -31,29 +32,30 @@ _FIELDS: Final = {
     "call": "hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
     "confidence": "probability of the label, 0 to 1",
-    "deaths": "unexpected ends of a process within `window_s` at which the worker stops",
     "detail": "what is wrong with the record, without its content",
     "device": "device that runs the model",
     "dtype": "number format of the model's products: fp32, bf16, int8 or int8+bf16",
     "end_ms": "end of the utterance, in ms on the call's time line",
     "error": "what is wrong, and what to do",
     "exception": "the exception, with its traceback",
-    "exit_code": "exit code of the process; -9 is SIGKILL",
+    "exit_code": "exit code of the process; negative: the signal that ended it, such as -9 for SIGKILL",
+    "exits": "number of unexpected exits of a process within `window_s` at which the worker stops",
     "health_port": "port of /livez, /readyz and /metrics",
     "kind": "class of the error",
     "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",
     "latency_ms": "from the capture of the last sample to the commit, in ms",
     "lost": "number of records that were deleted or skipped, or of keys that the store has lost",
+    "max_error": "largest error of a probability in a trial at start, 0 to 1",
     "name": "name of the process",
     "number": "number of the utterance in its call, from 1",
-    "off_by": "largest difference of a probability in a trial, 0 to 1",
     "offset": "offset of the record, or the one at which reading waits",
-    "other": "the other partition",
+    "other_partition": "the second partition with the same call id",
     "packed": "whether the engine computes without padding",
     "partition": "partition of the audio topic",
     "pid": "process id",
-    "policy": "the settings of the group `policy`",
-    "reason": "dead-letter record: a reason in schemas/README.md; call ended: `end`, `idle` or `no_audio`",
+    "policy": "values of the settings in the group `policy`",
+    "reason": "dead-letter record: a reason in schemas/README.md; call ended: `end`, `idle` or `no_audio`; takeover: "
+    "why the partition is not ready",
     "revoked": "number of partitions that this process gave up",
     "role": "role of the speaker",
     "rule": "name of the alert rule",
@@ -64,8 +66,7 @@ _FIELDS: Final = {
     "value": "the measured value that raised the alert",
     "watermark": "offset from which the partition is read",
     "what": "kind of the keys: states, utterances or aggregates",
-    "why": "why the partition cannot be taken over yet",
-    "window_s": "period in which the ends of a process are counted, in s",
+    "window_s": "period in which the exits of a process are counted, in s",
 }
 
 
@@ -97,7 +98,7 @@ def lines(tree: ast.AST) -> Iterator[Line]:
     """The log lines that a module can write.
 
     Raises:
-        NotConstantError: an event is built at run time, so that nobody could search for it.
+        NotConstantError: an event is built at run time, so that operators could not search for it.
     """
     for call in calls(tree):
         assert isinstance(call.func, ast.Attribute)

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy import chart, configuration, decisions_page, logs_page, metrics_page, training_options
+from deploy import chart, commands_page, configuration, decisions_page, logs_page, metrics_page, training_options
 
 PAGES: Mapping[Path, Callable[[], str]] = {
     configuration.PAGE: configuration.page,
     training_options.PAGE: training_options.page,
     metrics_page.PAGE: metrics_page.page,
+    commands_page.PAGE: commands_page.page,
     logs_page.PAGE: logs_page.page,
     decisions_page.PAGE: decisions_page.page,
     chart.SCHEMA: lambda: json.dumps(chart.schema(), indent=2) + "\n",

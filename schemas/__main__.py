@@ -1,12 +1,12 @@
 """`python -m callmood.schemas [--check]`: write (or check) everything that is derived from the models.
 
-Derived are schemas/json/*.schema.json, the table of call fields in schemas/redis.md and those of reasons in
-schemas/README.md.
+Derived are schemas/json/*.schema.json, the table of call fields in schemas/redis.md, and the tables of headers and
+reasons in schemas/README.md.
 """
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from pathlib import Path
 from types import NoneType
@@ -16,9 +16,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from callmood.schemas.alert import Alert
-from callmood.schemas.audio import AudioHeaders
+from callmood.schemas.audio import AUDIO_SCHEMA, MAX_CHANNELS, AudioHeaders
 from callmood.schemas.call import Call
-from callmood.schemas.common import AbstainReason, DeadLetterReason, WithheldReason
+from callmood.schemas.common import RATES_HZ, AbstainReason, DeadLetterReason, Role, WithheldReason
 from callmood.schemas.dead_letter import DeadLetterHeaders
 from callmood.schemas.flat import ATTRIBUTE_PREFIX
 from callmood.schemas.utterance import Utterance
@@ -37,8 +37,18 @@ _REASONS: Final[dict[str, type[AbstainReason | WithheldReason | DeadLetterReason
     "withheld": WithheldReason,
     "dead_letter.reason": DeadLetterReason,
 }
-_BEGIN: Final = "<!-- python -m schemas: begin -->\n"
-_END: Final = "<!-- python -m schemas: end -->\n"
+_BEGIN: Final = "<!-- python -m callmood.schemas: {} -->\n"
+_END: Final = "<!-- end -->\n"
+_VALUES: Final = {
+    "schema_": f"`{AUDIO_SCHEMA}`",
+    "stream": "text",
+    "seq": "integer",
+    "media_ms": "decimal",
+    "rate": " · ".join(f"`{rate_hz}`" for rate_hz in RATES_HZ),
+    "layout": f"1 to {MAX_CHANNELS} of {', '.join(f'`{role.value}`' for role in Role)}, comma-separated",
+    "discarded_ms": "decimal",
+    "traceparent": "text",
+}
 _HEAD: Final = "| field | type | meaning |\n| --- | --- | --- |\n"
 
 
@@ -61,19 +71,37 @@ def json_schema(name: str) -> dict[str, Any]:
 
 
 def derived() -> dict[Path, str]:
-    """Every derived file and what it should hold."""
+    """Every derived file, with its content."""
     files = {
         FOLDER / "json" / f"{name}.schema.json": json.dumps(json_schema(name), indent=2, ensure_ascii=False) + "\n"
         for name in MODELS
     }
     rows = "".join(f"| `{name}` | {kind} | {meaning} |\n" for name, kind, meaning in flat_fields(Call))
-    texts = {"redis.md": _HEAD + rows, "README.md": _reasons()}
-    return files | {FOLDER / name: _between_marks(FOLDER / name, text) for name, text in texts.items()}
+    tables = {"redis.md": {"fields": _HEAD + rows}, "README.md": {"headers": _headers(), "reasons": _reasons()}}
+    return files | {FOLDER / name: _filled(FOLDER / name, texts) for name, texts in tables.items()}
 
 
-def _between_marks(path: Path, text: str) -> str:
-    before, _, rest = path.read_text(encoding="utf-8").partition(_BEGIN)
-    return before + _BEGIN + text + _END + rest.partition(_END)[2]
+def _filled(path: Path, texts: Mapping[str, str]) -> str:
+    """The page with each text between its marks."""
+    page = path.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        begin = _BEGIN.format(name)
+        before, _, rest = page.partition(begin)
+        page = before + begin + text + _END + rest.partition(_END)[2]
+    return page
+
+
+def _headers() -> str:
+    """The table of the headers of audio/1."""
+    rows = []
+    for name, field in AudioHeaders.model_fields.items():
+        kind = _plain(field.annotation)
+        values = _kind(kind) if isinstance(kind, type) and issubclass(kind, Enum) else _VALUES[name]
+        default = "" if field.is_required() or field.default is None else f"; default: `{field.default}`"
+        meaning = " ".join((field.description or "").split()) + (" Required." if field.is_required() else "")
+        rows.append(f"| `{field.alias or name}` | {values}{default} | {meaning} |\n")
+    attribute = f"| `{ATTRIBUTE_PREFIX}<name>` | text | Attribute of the call, for example the queue. |\n"
+    return f"| header | values | meaning |\n| --- | --- | --- |\n{''.join(rows)}{attribute}"
 
 
 def _reasons() -> str:

@@ -1,4 +1,4 @@
-"""alert/1: a rule over a call's aggregate came true. One alert per episode."""
+"""alert/1: the condition of a rule became true in a call. One alert per episode."""
 
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
@@ -33,23 +33,23 @@ class Alert(Contract):
     severity: Severity = Severity.WARNING
     """How urgent it is."""
     role: Role | None = None
-    """The role it speaks of; null for the call as a whole."""
+    """The role that the rule watches; null for all roles."""
     episode: Annotated[int, Field(strict=True, ge=1)]
-    """1, 2, 3, … of this rule in this call."""
+    """1, 2, 3, …: number of the alert among those of this rule in this call."""
     value: Number
-    """What was measured; the unit is the rule's."""
+    """Measured value, in the unit of the rule's measure."""
     threshold: Number
-    """What the rule allows."""
+    """Value at which the rule raises an alert (`raise_at`)."""
     since_ms: Ms
     """Media time at which the episode began."""
     raised_ms: Ms
-    """Media time at which the rule came true for good."""
+    """Media time at which the value reached the threshold."""
     raised_at_ms: EpochMs
-    """Capture time of the audio that made it true."""
+    """Capture time of the audio at `raised_ms`, ms since 1970-01-01 UTC."""
     utterance_id: Annotated[str, Field(max_length=512)] | None = None
-    """The utterance that made it true."""
+    """The utterance that raised the alert; null for a silence."""
     message: Text
-    """One sentence for people."""
+    """Text for a person."""
 
     @model_validator(mode="after")
     def _begins_before_it_is_raised(self) -> Self:

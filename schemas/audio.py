@@ -1,8 +1,8 @@
-"""audio/1: one record of call audio on Kafka. Key: the call id. Value: raw samples, interleaved. This: its headers.
+"""audio/1: one record of call audio on Kafka. This model describes its headers.
 
-The record's timestamp is the capture time of its first sample. Send 20 ms to 1 s a record (100-200 ms is best), both
-legs of a call under one key. The worker reads records with `worker.decode`, which is written for speed; that it accepts
-exactly what this model accepts is tested.
+The key is the call id, the value is raw, interleaved samples, and the timestamp is the capture time of the first
+sample. Send 20 ms to 1 s of audio per record (100 to 200 ms is best), and both legs of a call with one key. The worker
+reads records with `worker.intake.decode`, which is written for speed; a test compares it with this model.
 """
 
 from typing import Annotated, Any, Final, Literal, Self
@@ -57,23 +57,23 @@ class AudioHeaders(BaseModel):
     event: Event = Event.MEDIA
     """`media` carries audio; `start`, `pause`, `resume`, `gap`, `silence` and `end` have an empty value."""
     stream: Annotated[str, Field(pattern=STREAM_PATTERN)] = "0"
-    """Media session inside the call: a reconnect is a new stream."""
+    """Id of the media session in the call; a reconnect is a new stream. 1 to 64 characters of `A-Za-z0-9._~/+=-`."""
     seq: Annotated[str, Field(pattern=SEQ_PATTERN)]
-    """0, 1, 2, … per stream, one per record of any event."""
+    """0, 1, 2, …: number of the record in its stream, events included."""
     media_ms: DecimalMs | None = None
-    """Media time of the first sample, ms from the stream's start; absent: right after the record before."""
+    """Media time of the first sample, ms from the stream's start; absent: computed from the timestamp."""
     encoding: Encoding | None = None
-    """Of every sample of the value. Required on `media`."""
+    """Encoding of the samples. Required on `media`."""
     rate: Literal["8000", "16000", "48000"] | None = None
     """Samples per second of one channel. Required on `media`."""
     layout: Annotated[str, Field(pattern=rf"^{ROLES_PATTERN}(,{ROLES_PATTERN}){{0,{MAX_CHANNELS - 1}}}$")] | None = None
     """Role of each interleaved channel, comma-separated. Required on `media`."""
     discarded_ms: DecimalMs | None = None
-    """Media time that will never come: more than 0 on `gap`, allowed on `resume` and `silence`, else 0 or absent."""
+    """Length of audio that never comes, ms: above 0 on `gap`, optional on `resume` and `silence`, else 0 or absent."""
     notice: Notice | None = None
     """Whether the caller was told that emotion is inferred."""
     traceparent: str | None = None
-    """W3C trace context; a malformed one is ignored."""
+    """W3C trace context; ignored if malformed."""
 
     @model_validator(mode="after")
     def _media_says_its_format(self) -> Self:

@@ -31,7 +31,7 @@ Attributes = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(m
 
 
 class Status(StrEnum):
-    """Life cycle: one `live` phase, then `completed` or `failed`, for good."""
+    """Life cycle: `live`, then `completed` or `failed`, which never changes."""
 
     LIVE = "live"
     COMPLETED = "completed"
@@ -39,7 +39,7 @@ class Status(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why a call is over. `no_audio` is the only failed one: not one readable media record arrived."""
+    """Why a call ended. `no_audio`: no readable media record arrived, so the call has failed."""
 
     END = "end"
     IDLE = "idle"
@@ -47,7 +47,7 @@ class EndReason(StrEnum):
 
 
 class Direction(StrEnum):
-    """Where the scores of a call are going."""
+    """Direction of the scores of a call."""
 
     IMPROVING = "improving"
     STEADY = "steady"
@@ -58,95 +58,95 @@ class Loudness(Contract):
     """Level of a role's speech in dBFS (0 is full scale)."""
 
     mean_dbfs: Number
-    """Mean power of the role's speech, weighted by duration."""
+    """Mean power of the role's speech, weighted by duration, dBFS (0 is full scale)."""
     max_dbfs: Number
-    """Level of the loudest utterance."""
+    """Level of the role's loudest utterance, dBFS."""
 
 
 class Interruptions(Contract):
-    """What this role, as the interrupter, did."""
+    """Interruptions by this role."""
 
     count: Count
-    """How often the role began to speak while another spoke."""
+    """How often the role interrupted another speaker."""
     total_ms: Ms
-    """How long both then spoke at once."""
+    """Time for which both spoke during these interruptions, ms."""
 
 
 class LabelCounts(Contract):
-    """Utterances per label; abstained ones are not among them."""
+    """Utterances per label, without abstained ones."""
 
     anger: Count
-    """Labelled anger."""
+    """Utterances labelled anger."""
     happiness: Count
-    """Labelled happiness."""
+    """Utterances labelled happiness."""
     neutral: Count
-    """Labelled neutral."""
+    """Utterances labelled neutral."""
     sadness: Count
-    """Labelled sadness."""
+    """Utterances labelled sadness."""
 
 
 class LabelDurations(Contract):
-    """Speech per label in ms; abstained utterances are not among it."""
+    """Speech per label in ms, without abstained utterances."""
 
     anger: Ms
-    """Labelled anger."""
+    """Speech labelled anger, ms."""
     happiness: Ms
-    """Labelled happiness."""
+    """Speech labelled happiness, ms."""
     neutral: Ms
-    """Labelled neutral."""
+    """Speech labelled neutral, ms."""
     sadness: Ms
-    """Labelled sadness."""
+    """Speech labelled sadness, ms."""
 
 
 class QuarterScores(Contract):
-    """Score of each quarter of the call so far; null where the quarter holds no labelled speech."""
+    """Score of each quarter of the call so far; null for a quarter without a labelled utterance."""
 
     q1: Score | None = None
-    """Quarter 1; null where it holds no labelled speech."""
+    """Score of quarter 1, -5 to +5; null without a labelled utterance in it."""
     q2: Score | None = None
-    """Quarter 2; null where it holds no labelled speech."""
+    """Score of quarter 2, -5 to +5; null without a labelled utterance in it."""
     q3: Score | None = None
-    """Quarter 3; null where it holds no labelled speech."""
+    """Score of quarter 3, -5 to +5; null without a labelled utterance in it."""
     q4: Score | None = None
-    """Quarter 4; null where it holds no labelled speech."""
+    """Score of quarter 4, -5 to +5; null without a labelled utterance in it."""
 
 
 class Trend(Contract):
-    """Where the scores are going: `slope_per_min` in score points per minute of call."""
+    """Trend of the scores over the call."""
 
     direction: Direction
-    """In a word."""
+    """Direction of the trend."""
     slope_per_min: Number
-    """Score points per minute of call."""
+    """Slope of the trend, score points per minute of call."""
 
 
 class Streak(Contract):
-    """The run of equal labels at the end of the call so far."""
+    """The newest labelled utterances with the same label."""
 
     label: Emotion
-    """The label that repeats."""
+    """Label of the newest labelled utterances."""
     count: Annotated[int, Field(strict=True, ge=1)]
-    """How many utterances in a row."""
+    """Number of these utterances in a row with this label."""
 
 
 class LastLabel(Contract):
     """The newest labelled utterance."""
 
     label: Emotion
-    """Its label."""
+    """Label of the newest labelled utterance."""
     probabilities: Probabilities
-    """Its probabilities."""
+    """Probabilities of the newest labelled utterance."""
     end_ms: Ms
-    """Its end on the call's time line."""
+    """End of the newest labelled utterance on the call's time line, ms."""
 
 
 class RoleEmotion(Contract):
-    """Emotion of one role, over the utterances that the policy let the model hear."""
+    """Emotion of one role, over the utterances that the model analysed."""
 
     utterances: Count
-    """Utterances the model heard: labelled ones plus abstained ones."""
+    """Utterances that the model analysed: labelled ones plus abstained ones."""
     abstained: Count
-    """Utterances for which the label does not stand, failed inferences included."""
+    """Analysed utterances without a label to act on: low confidence, or inference failed."""
     counts: LabelCounts
     """Utterances per label."""
     durations_ms: LabelDurations
@@ -158,9 +158,9 @@ class RoleEmotion(Contract):
     overall_score: Score | None = None
     """Mean of the quarters that have a score."""
     trend: Trend | None = None
-    """Where the scores are going; null while too little is known."""
+    """Trend of the scores; null before the fourth label."""
     streak: Streak | None = None
-    """The run of equal labels at the end; null before the first label."""
+    """Repetition of the newest label; null before the first label."""
     last: LastLabel | None = None
     """The newest labelled utterance; null before the first."""
 
@@ -173,65 +173,65 @@ class RoleEmotion(Contract):
 
 
 class RoleSummary(Contract):
-    """Dynamics of one role, and its emotion where the policy allows it."""
+    """Talk time, loudness, interruptions and, if the policy allows it, emotion of one role."""
 
     utterances: Count
     """Utterances of the role."""
     talk_ms: Ms
-    """Sum of the durations of the role's utterances."""
+    """Sum of the durations of the role's utterances, ms."""
     talk_share: Share
     """Share of `talk_ms` in the sum of all roles' `talk_ms`."""
     loudness: Loudness | None = None
     """Level of the role's speech; null before its first utterance."""
     interruptions: Interruptions
-    """What the role, as the interrupter, did."""
+    """Interruptions by the role."""
     emotion: RoleEmotion | None = None
     """Null where the policy withholds it."""
 
 
 class Call(Contract):
-    """One call so far (`status` live) or for good (completed or failed)."""
+    """The aggregate of one call: so far while `status` is `live`, final when it is `completed` or `failed`."""
 
     schema_: Literal["callmood.call/1"] = Field(CALL_SCHEMA, alias="schema")
     """Name and version of this schema."""
     call_id: CallId
     """Id of the call: the Kafka key of its audio."""
     version: Annotated[int, Field(strict=True, ge=1)]
-    """Grows with every change of this call; changes that are published together count each."""
+    """Grows with every change of this aggregate; one commit can contain several changes."""
     status: Status
-    """Life cycle of the call."""
+    """Whether the call is live, completed, or failed (no readable audio)."""
     end_reason: EndReason | None = None
-    """Why the call is over; null while it is live."""
+    """Why the call ended; null while it is live."""
     started_at_ms: EpochMs
     """Capture time of media time 0, ms since 1970-01-01 UTC."""
     updated_at_ms: EpochMs
     """Capture time of the newest audio or event that this aggregate covers, ms since 1970-01-01 UTC."""
     duration_ms: Ms
-    """Length of the call so far."""
+    """Length of the call so far, ms."""
     utterances: Count
     """Utterances of all roles."""
     missing_ms: Ms
-    """Audio that never arrived."""
+    """Audio that never arrived, ms."""
     redacted_ms: Ms
-    """Paused by the producer: neither heard nor counted as silence."""
+    """Time for which the producer paused the call, ms; not counted as silence."""
     talk_ms: Ms
-    """Time in which at least one channel speaks."""
+    """Time in which at least one channel speaks, ms."""
     non_talk_ms: Ms
-    """Time in which nobody speaks; pauses of the recording and lost audio are not part of it."""
+    """Time without speech, ms; without pauses and lost audio."""
     longest_silence_ms: Ms
-    """Longest stretch of `non_talk_ms` without a break."""
+    """Longest unbroken part of `non_talk_ms`, ms."""
     overlap_ms: Ms
-    """Time in which at least two channels speak."""
+    """Time in which at least two channels speak, ms."""
     roles: dict[Role, RoleSummary]
     """Figures of each role that has spoken."""
     attributes: Attributes = Field(default_factory=dict)
     """`attr.*` of the producer's records, without the prefix."""
     notice: Notice | None = None
-    """Whether the caller was told; null: not said."""
+    """Whether the caller was told that emotion is inferred; null if the producer did not send it."""
     policy: PolicyStamp
     """The policy under which this record was made."""
     model: ModelStamp | None = None
-    """Null until a model has heard an utterance of this call."""
+    """Null until the model has analysed an utterance of this call."""
 
     @model_validator(mode="after")
     def _status_and_reason_agree(self) -> Self:

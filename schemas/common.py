@@ -1,4 +1,4 @@
-"""Words that schemas share: roles, encodings, events, emotions, reasons. Imports nothing: the engine uses them too."""
+"""Values that schemas share: roles, encodings, events, emotions, reasons. The engine uses them too."""
 
 from enum import StrEnum
 from typing import Final, Self
@@ -57,7 +57,7 @@ class Emotion(StrEnum):
 
 
 class _Explained(StrEnum):
-    """Values that are published, and a sentence on each for schemas/README.md."""
+    """Published values, each with a sentence for schemas/README.md."""
 
     meaning: str
 
@@ -70,17 +70,17 @@ class _Explained(StrEnum):
 
 
 class AbstainReason(_Explained):
-    """Why the label of an utterance that the policy lets the model hear does not stand."""
+    """Why an utterance that the model analysed has no label to act on."""
 
     LOW_CONFIDENCE = "low_confidence", "The calibrated confidence is below the model's threshold."
-    TOO_SHORT = "too_short", "The utterance is shorter than the model can hear."
-    NOT_FINITE = "not_finite", "The model's answer has NaN or infinity: a broken checkpoint or device."
-    INFERENCE_FAILED = "inference_failed", "The model raised an error, which is in the worker's log."
-    OUT_OF_MEMORY = "out_of_memory", "The utterance did not fit into the device's memory, even alone."
+    TOO_SHORT = "too_short", "The utterance is too short for the model."
+    NOT_FINITE = "not_finite", "The model returned NaN or infinity: the checkpoint or the device is broken."
+    INFERENCE_FAILED = "inference_failed", "The model raised an error, which the worker has logged."
+    OUT_OF_MEMORY = "out_of_memory", "The utterance did not fit into the device's memory, even in a batch of its own."
 
 
 class WithheldReason(_Explained):
-    """Why the policy keeps an utterance from the model."""
+    """Why the policy withholds an utterance from the model."""
 
     ROLE_CUSTOMER = "policy:role_customer", "`customer` is not among the roles whose emotion may be inferred."
     ROLE_AGENT = "policy:role_agent", "`agent` is not among the roles whose emotion may be inferred."
@@ -91,15 +91,15 @@ class WithheldReason(_Explained):
 
 
 class DeadLetterReason(_Explained):
-    """Why a record was dead-lettered. Stable: operators filter and alert on these."""
+    """Why a record is on the dead-letter topic. Values never change, because operators filter and alert on them."""
 
     NO_KEY = "no_key", "The record has no call id: its key is empty."
     NO_SCHEMA = "no_schema", "The header `schema` is missing."
     WRONG_SCHEMA = "wrong_schema", "The header `schema` is not `callmood.audio/1`."
     BAD_HEADER = "bad_header", "A header is missing, malformed or has a value that is not allowed."
-    BAD_PAYLOAD = "bad_payload", "The value is not what the input format or the event requires."
-    UNKNOWN_ENCODING = "unknown_encoding", "The encoding is not one of those in the contract."
-    UNSUPPORTED_RATE = "unsupported_rate", "The rate is not one of those in the contract."
+    BAD_PAYLOAD = "bad_payload", "The value does not fit the input format or the event."
+    UNKNOWN_ENCODING = "unknown_encoding", "The contract does not have this encoding."
+    UNSUPPORTED_RATE = "unsupported_rate", "The contract does not have this sample rate."
     BAD_LAYOUT = "bad_layout", "The layout is not a list of 1 to 8 known roles."
     EMPTY = "empty", "The record has no value, or a media record has no audio."
     TRUNCATED = "truncated", "The bytes are not a whole number of samples of all channels."
@@ -107,11 +107,14 @@ class DeadLetterReason(_Explained):
         "too_long",
         "The record has more bytes than are allowed, or more audio than `CALLMOOD_INPUT__MAX_RECORD_MS`.",
     )
-    FORMAT_CHANGED = "format_changed", "Encoding, rate or layout changed within a stream."
-    SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream."
-    CALL_ENDED = "call_ended", "A call with this id has just ended, and the record would start it again."
-    WORKER_ERROR = "worker_error", "The worker failed on this record: a fault of the worker, to be reported."
-    NOT_OURS = "not_ours", "A record on an output topic was not written by a worker."
+    FORMAT_CHANGED = (
+        "format_changed",
+        "Encoding, rate or layout changed within a stream: a new format needs a new `stream`.",
+    )
+    SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream: a reconnect needs a new `stream`."
+    CALL_ENDED = "call_ended", "The record starts a call whose id belongs to a call that has just ended: use a new id."
+    WORKER_ERROR = "worker_error", "The worker failed on this record because of a bug in the worker: please report it."
+    NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."
 
 
 EMOTIONS: Final = tuple(Emotion)

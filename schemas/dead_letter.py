@@ -55,19 +55,19 @@ class DeadLetterHeaders(BaseModel):
     schema_: Literal["callmood.dead_letter/1"] = Field(DEAD_LETTER_SCHEMA, alias="dead_letter.schema")
     """Name and version of this schema."""
     reason: DeadLetterReason = Field(alias="dead_letter.reason")
-    """Why the record was refused, for example `truncated` (see README.md)."""
+    """Why the record was rejected, for example `truncated` (see README.md)."""
     detail: Annotated[str, Field(max_length=DETAIL_CHARACTERS)] = Field(alias="dead_letter.detail")
-    """For people: names and lengths, never audio, numbers of callers or payload."""
+    """Explanation for a person: names and lengths, never audio, phone numbers or payload."""
     topic: Annotated[str, Field(min_length=1, max_length=249)] = Field(alias="dead_letter.topic")
     """Topic of the original record."""
     partition: Decimal = Field(alias="dead_letter.partition")
-    """Its partition."""
+    """Partition of the original record."""
     offset: Decimal = Field(alias="dead_letter.offset")
-    """Its offset."""
+    """Offset of the original record."""
     timestamp_ms: Annotated[str, Field(pattern=r"^-?[0-9]{1,19}$")] = Field(alias="dead_letter.timestamp_ms")
-    """Timestamp of the original record; -1 where it had none."""
+    """Timestamp of the original record; -1 if it had none."""
     worker: Annotated[str, Field(min_length=1, max_length=64)] = Field(alias="dead_letter.worker")
-    """Version of the worker that refused it."""
+    """Version of the worker that rejected the record."""
     incomplete: Annotated[str, Field(pattern=r"^(value|key|headers)(,(value|key|headers))*$")] | None = Field(
         None, alias="dead_letter.incomplete"
     )

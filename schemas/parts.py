@@ -63,7 +63,7 @@ class Probabilities(Contract):
 
 
 class ModelStamp(Contract):
-    """The model that gave the emotion."""
+    """The model that computed the emotion."""
 
     id: Text
     """Name of the model."""

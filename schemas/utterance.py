@@ -31,7 +31,7 @@ Stage = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 
 
 class EmotionResult(Contract):
-    """The model's calibrated answer. `label` is the likeliest emotion even where the model abstains."""
+    """The model's calibrated answer. `label` is the most probable emotion, even if the model abstains."""
 
     label: Emotion | None = None
     """Null only when inference failed."""
@@ -40,9 +40,9 @@ class EmotionResult(Contract):
     confidence: Share | None = None
     """Probability of `label`."""
     abstained: Flag
-    """True: do not act on the label; it stays out of every aggregate."""
+    """True: do not act on the label. It is in no aggregate."""
     reason: AbstainReason | None = None
-    """Why the model abstains: `low_confidence`, or why inference failed (see README.md); null when the label stands."""
+    """Why the model abstains: `low_confidence`, or why inference failed (README.md); null if it does not abstain."""
 
     @model_validator(mode="after")
     def _parts_agree(self) -> Self:
@@ -67,53 +67,53 @@ class AcousticsResult(Contract):
     rms_dbfs: Number
     """Level in dBFS; 0 is full scale."""
     snr_db: Number
-    """Speech over background noise."""
+    """Ratio of speech to background noise, dB."""
     clipping: Share
     """Share of clipped samples."""
     bandwidth_hz: Count
-    """Highest frequency with energy."""
+    """Highest frequency with energy, Hz."""
 
 
 class Quality(Contract):
-    """What to know before trusting the label."""
+    """Facts that limit how reliable the label is."""
 
     missing_ms: Ms
-    """Part of the utterance that never arrived and was concealed: the sound before it, repeated and faded."""
+    """Part of the utterance that never arrived, ms; the worker fills it with the sound before it, faded."""
     overlap_ms: Ms
-    """Part in which another channel spoke too."""
+    """Part in which another channel spoke too, ms."""
     cut: Literal["silence", "forced", "gap", "pause", "end"]
-    """Why the utterance ended where it did; `forced` is the length limit."""
+    """Why the utterance ended; `forced`: it reached the length limit."""
 
 
 class LatencyMs(Contract):
-    """Wall-clock stages in ms. Not part of the deterministic result: a replay has other figures."""
+    """Wall-clock time by stage, ms. The only part of an utterance that differs in a replay."""
 
     # A file has no wall clock: offline, stages are left out.
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     decide: Stage | None = None
-    """Capture of the utterance's last sample to its close: waiting for the pause in speech, and transport."""
+    """From the capture of the last sample to the end of the utterance: transport, and waiting for silence."""
     queue: Stage | None = None
-    """Waiting for a batch; null when the model did not hear it."""
+    """Waiting for a batch; null if the model did not analyse the utterance."""
     inference: Stage | None = None
-    """The batch on the device; null when the model did not hear it."""
+    """Computing the batch; null if the model did not analyse the utterance."""
     publish: Stage | None = None
-    """Result known to commit begun."""
+    """From the model's answer to the start of the commit."""
     total: Stage | None = None
-    """Capture of the last sample to commit begun."""
+    """From the capture of the last sample to the start of the commit."""
 
 
 class Source(Contract):
-    """The Kafka records the utterance came from."""
+    """The Kafka records with the utterance's audio."""
 
     topic: Annotated[str, Field(min_length=1, max_length=249)]
     """Audio topic."""
     partition: Count
     """Its partition."""
     first_offset: Count
-    """Record that holds the first sample."""
+    """Offset of the record with the first sample."""
     last_offset: Count
-    """Record that holds the last sample."""
+    """Offset of the record with the last sample."""
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
@@ -132,17 +132,17 @@ class Utterance(Contract):
     call_id: CallId
     """Id of the call: the Kafka key of its audio."""
     number: Annotated[int, Field(strict=True, ge=1)]
-    """1, 2, 3, … in the call: the order in which utterances were decided, and the id in the call's Redis stream."""
+    """1, 2, 3, … in the call: the order in which utterances closed, and the id in the call's Redis stream."""
     stream: Text
     """Media session inside the call."""
     channel: Annotated[int, Field(strict=True, ge=0, le=7)]
     """Index of the channel in the stream."""
     role: Role
-    """Who speaks on the channel."""
+    """Role of the speaker."""
     start_ms: Ms
-    """On the call's time line."""
+    """Start on the call's time line, ms."""
     end_ms: Ms
-    """On the call's time line."""
+    """End on the call's time line, ms."""
     emotion: EmotionResult | None = None
     """Null where the policy withholds it."""
     withheld: WithheldReason | None = None
@@ -150,7 +150,7 @@ class Utterance(Contract):
     acoustics: AcousticsResult
     """Measured sound of the utterance."""
     quality: Quality
-    """What to know before trusting the label."""
+    """Facts that limit how reliable the label is."""
     model: ModelStamp | None = None
     """Null exactly when the policy withheld the utterance from the model."""
     policy: PolicyStamp
@@ -158,7 +158,7 @@ class Utterance(Contract):
     latency_ms: LatencyMs = LatencyMs()
     """Wall-clock time by stage."""
     source: Source | None = None
-    """The Kafka records the utterance came from; null when it came from a file."""
+    """The Kafka records with the utterance's audio; null for a file."""
     traceparent: Traceparent | None = None
     """W3C trace context of the last record."""
 

@@ -1,10 +1,11 @@
-"""The `callmood-train` command."""
+"""Train, evaluate and publish models for callmood."""
 
 import argparse
 import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from callmood.training import commands
 from callmood.training.corpora import CORPORA
@@ -12,10 +13,17 @@ from callmood.training.protocols import PROTOCOLS
 from callmood.worker.errors import CallmoodError
 from callmood.worker.model.checkpoints import DEMO_FOLDER
 
+_BUNDLE_OUT: Final = "folder of the bundle to write"
+_DEVICE: Final = "where to compute; default: auto, a GPU if there is one"
+_DEVICES: Final = ("auto", "cpu", "cuda")
+_MANIFEST: Final = "manifest, written by `prepare` or `synthesize`"
+_PARTIAL: Final = "accept an incomplete IEMOCAP"
+_ROBUSTNESS: Final = "also evaluate over telephone lines"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code is 2 if a configuration, a corpus or a program is wrong or missing."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         options.run(options)
@@ -25,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """The parser of all commands."""
     parser = argparse.ArgumentParser(prog="callmood-train", description=__doc__)
     added = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -34,34 +43,59 @@ def _parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run, set=[])
         return made
 
-    _train(command("train", commands.train, "Train, calibrate, judge and export a model on a manifest with splits."))
-    _row(command("row", commands.row_command, "Run every fold of a configuration, and show the published figure."))
-    command("rows", commands.rows, "List the shipped configurations and their published figures.")
-    _prepare(command("prepare", commands.prepare_command, "Make a manifest of a corpus, or of a list of your own."))
-
-    judging = command("evaluate", commands.evaluate, "Judge any model that the worker loads, over telephone lines too.")
-    judging.add_argument("model", help="a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny")
-    judging.add_argument("manifest", type=Path)
-    judging.add_argument("out", type=Path, help="folder for summary.json and report.html")
-    judging.add_argument("--batch-size", type=_at_least(1), default=8)
-    judging.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-
-    exporting = command("export", commands.export, "Make a bundle of a run's folder.")
-    exporting.add_argument(
-        "run_folder", type=Path, metavar="RUN", help="folder of a fold, as `row` and `train` leave it"
+    _train(
+        command(
+            "train",
+            commands.train,
+            "Train a model on a manifest with splits, calibrate it, evaluate it, and write a bundle.",
+        )
     )
-    exporting.add_argument("out", type=Path, help="where the bundle goes")
+    _row(
+        command(
+            "row",
+            commands.row_command,
+            "Train and evaluate every fold of a configuration, and compare with the published figure.",
+        )
+    )
+    command("rows", commands.rows, "List the shipped configurations and their published figures.")
+    _prepare(
+        command("prepare", commands.prepare_command, "Write a manifest of a corpus, or of your own list of utterances.")
+    )
 
-    pushing = command("push", commands.push, "Upload a bundle to the hub; prints what the worker loads it by.")
-    pushing.add_argument("bundle", type=Path)
-    pushing.add_argument("repository", metavar="OWNER/NAME")
-    pushing.add_argument("--private", action="store_true")
+    evaluating = command(
+        "evaluate",
+        commands.evaluate,
+        "Evaluate any model that the worker can load, on clean audio and over telephone lines.",
+    )
+    evaluating.add_argument("model", help="a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny")
+    evaluating.add_argument("manifest", type=Path, help=_MANIFEST)
+    evaluating.add_argument("out", type=Path, help="folder for summary.json and report.html")
+    evaluating.add_argument("--batch-size", type=_at_least(1), default=8, help="utterances in a batch; default: 8")
+    evaluating.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
+    _bundles(command)
+    _synthetic(command)
+    return parser
+
+
+def _bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
+    exporting = command("export", commands.export, "Write a bundle from a run's folder.")
+    exporting.add_argument("run_folder", type=Path, metavar="RUN", help="folder of a fold, written by `row` or `train`")
+    exporting.add_argument("out", type=Path, help=_BUNDLE_OUT)
+
+    pushing = command(
+        "push", commands.push, "Upload a bundle to the Hugging Face hub; prints the value for CALLMOOD_MODEL__PATH."
+    )
+    pushing.add_argument("bundle", type=Path, help="folder of the bundle")
+    pushing.add_argument("repository", metavar="OWNER/NAME", help="repository on the hub")
+    pushing.add_argument("--private", action="store_true", help="make the repository private")
 
     writing = command(
-        "to-transformers", commands.to_transformers, "Write a bundle with SUPERB's head in transformers' layout."
+        "to-transformers",
+        commands.to_transformers,
+        "Write a bundle with SUPERB's head as a folder that transformers loads.",
     )
-    writing.add_argument("bundle", type=Path)
-    writing.add_argument("out", type=Path)
+    writing.add_argument("bundle", type=Path, help="folder of the bundle")
+    writing.add_argument("out", type=Path, help="folder to write")
 
     converting = command(
         "convert", commands.convert_command, "Convert pickled checkpoints of other projects to safetensors."
@@ -71,9 +105,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     converting.add_argument("target", type=Path, help="folder that does not exist yet")
     converting.add_argument("--encoder", type=Path, help="config.json of the encoder, if it is not wav2vec 2.0 base")
-
-    _synthetic(command)
-    return parser
 
 
 def _at_least(lowest: int) -> Callable[[str], int]:
@@ -88,10 +119,10 @@ def _at_least(lowest: int) -> Callable[[str], int]:
 
 def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a file, or the name of a shipped configuration")
-    parser.add_argument("manifest", type=Path)
-    parser.add_argument("out", type=Path, help="where the bundle goes")
-    parser.add_argument("--work", type=Path, help="where the run goes (default: OUT.run)")
-    parser.add_argument("--robustness", action="store_true", help="judge over telephone lines, too")
+    parser.add_argument("manifest", type=Path, help=_MANIFEST)
+    parser.add_argument("out", type=Path, help=_BUNDLE_OUT)
+    parser.add_argument("--work", type=Path, help="folder of the run; default: OUT.run")
+    parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)
     _running(parser)
 
 
@@ -102,32 +133,40 @@ def _row(parser: argparse.ArgumentParser) -> None:
         type=Path,
         action="append",
         required=True,
-        help="a corpus as distributed, or a manifest; several times for several",
+        help="folder of a corpus as distributed, or a manifest; repeatable",
     )
-    parser.add_argument("--corpus", choices=CORPORA, default="iemocap", help="what a folder holds (default: iemocap)")
+    parser.add_argument("--corpus", choices=CORPORA, default="iemocap", help="corpus in the folder; default: iemocap")
     parser.add_argument(
-        "--protocol", action="append", choices=PROTOCOLS, default=[], help="default: those with a published figure"
+        "--protocol",
+        action="append",
+        choices=PROTOCOLS,
+        default=[],
+        help="how to split; repeatable; default: protocols with a published figure",
     )
-    parser.add_argument("--encoder", metavar="FOLDER", help="the pre-trained encoder, instead of the hub's")
-    parser.add_argument("--partial", action="store_true", help="accept an IEMOCAP that is not whole")
-    parser.add_argument("--robustness", action="store_true", help="judge over telephone lines, too")
-    parser.add_argument("--work", type=Path, help="where the runs go (default: runs/NAME)")
+    parser.add_argument("--encoder", metavar="FOLDER", help="folder of the pre-trained encoder, instead of a download")
+    parser.add_argument("--partial", action="store_true", help=_PARTIAL)
+    parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)
+    parser.add_argument("--work", type=Path, help="folder of the runs; default: runs/NAME")
     _running(parser)
 
 
 def _prepare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("corpus", choices=CORPORA)
-    parser.add_argument("source", type=Path, help="the corpus as distributed; for `own`, a CSV or JSON-lines file")
-    parser.add_argument("out", type=Path, help="folder for the manifest, and for audio that had to be converted")
+    parser.add_argument("corpus", choices=CORPORA, help="name of the corpus, or own for your own list")
+    parser.add_argument(
+        "source", type=Path, help="folder of the corpus as distributed; for `own`, a CSV or JSON-lines file"
+    )
+    parser.add_argument("out", type=Path, help="folder for the manifest and for converted audio")
     parser.add_argument(
         "--split",
         choices=["speakers"],
-        help="deal speakers without a split out to train, valid, test (always with `own`)",
+        help="assign speakers without a split to train, valid or test; own always does this",
     )
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of --split")
-    parser.add_argument("--partial", action="store_true", help="accept an IEMOCAP that is not whole")
+    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of --split; default: 0")
+    parser.add_argument("--partial", action="store_true", help=_PARTIAL)
     parser.add_argument(
-        "--speakers-of-2021", action="store_true", help="read IEMOCAP's speakers as the paper's code did"
+        "--speakers-of-2021",
+        action="store_true",
+        help="read IEMOCAP's speakers as the authors' code of 2021 did, which is wrong for 65 utterances",
     )
 
 
@@ -135,29 +174,48 @@ def _synthetic(command: Callable[..., argparse.ArgumentParser]) -> None:
     demo = command(
         "demo-tiny",
         commands.demo_tiny,
-        "Rebuild the bundled demo model: synthesize, train, calibrate, evaluate, export.",
+        "Build the bundled demo model again: synthesize, train, calibrate, evaluate, export.",
     )
-    demo.add_argument("--work", type=Path, default=Path("build/demo-tiny"), help="where the corpus and the run go")
-    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, help="where the bundle goes")
+    demo.add_argument(
+        "--work",
+        type=Path,
+        default=Path("build/demo-tiny"),
+        help="folder of the corpus and the run; default: build/demo-tiny",
+    )
+    demo.add_argument("--out", type=Path, default=DEMO_FOLDER, help=_BUNDLE_OUT)
     _running(demo)
 
-    corpus = command("synthesize", commands.synthesize_command, "Make the synthetic corpus.")
-    corpus.add_argument("out", type=Path)
-    corpus.add_argument("--config", type=Path, default=commands.DEMO_CONFIG)
+    corpus = command("synthesize", commands.synthesize_command, "Generate the synthetic corpus with espeak-ng.")
+    corpus.add_argument("out", type=Path, help="folder of the corpus")
+    corpus.add_argument(
+        "--config", type=Path, default=commands.DEMO_CONFIG, help="file with a table [corpus]; default: demo_tiny"
+    )
     _settable(corpus)
 
-    example = command("synth-calls", commands.synth_calls, "Speak the scripts (*.toml) of a folder as two-party calls.")
-    example.add_argument("folder", type=Path, nargs="?", default=Path("examples/calls"))
+    example = command(
+        "synth-calls",
+        commands.synth_calls,
+        "Generate two-party calls from the scripts (*.toml) in a folder with espeak-ng.",
+    )
+    example.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=Path("examples/calls"),
+        help="folder with the scripts; default: examples/calls",
+    )
 
 
 def _running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
     _settable(parser)
 
 
 def _settable(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--set", action="append", metavar="PART.KEY=VALUE", help="override the configuration")
+    parser.add_argument(
+        "--set", action="append", metavar="PART.KEY=VALUE", help="change a value of the configuration; repeatable"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Files that survive a kill: each is written beside its place and moved there."""
+"""Files that survive a kill: each is written under a temporary name, then renamed."""
 
 import os
 import pickle
@@ -14,7 +14,7 @@ CHECKPOINT: Final = "checkpoint.pt"
 
 
 def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
-    """Write a file by `put`; after a crash at any instant, the path holds the old file or the new one.
+    """Write a file by `put`; after a crash at any time, the path has the old or the new content.
 
     What a full disk leaves behind is deleted.
     """
@@ -55,5 +55,5 @@ def load(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise ConfigurationError(f"{path}: cannot be resumed from: {error}") from error
+        raise ConfigurationError(f"{path}: cannot resume from this checkpoint: {error}") from error
     return state

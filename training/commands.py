@@ -32,7 +32,7 @@ DEMO_CONFIG = config.CONFIGS / "demo_tiny.toml"
 
 
 def demo_tiny(options: argparse.Namespace) -> None:
-    """Corpus, training, bundle: the demo model."""
+    """Build the demo model: corpus, training, bundle."""
     settings = config.load(DEMO_CONFIG, options.set)
     path = synthesize.synthesize(options.work, synthetic(settings))
     command = command_of(options, "demo-tiny")
@@ -41,7 +41,7 @@ def demo_tiny(options: argparse.Namespace) -> None:
 
 
 def train(options: argparse.Namespace) -> None:
-    """A manifest with splits to a bundle."""
+    """Train on a manifest with splits; write a bundle."""
     settings = config.load(config.find(options.config), options.set)
     command = command_of(options, "train", Path(options.config).name, options.manifest.name, options.out.name)
     work = options.work or options.out.with_name(options.out.name + ".run")
@@ -65,7 +65,7 @@ def row_command(options: argparse.Namespace) -> None:
 
 
 def rows(options: argparse.Namespace) -> None:  # noqa: ARG001 - every command takes its options
-    """Every shipped configuration, with its published figures."""
+    """Print every shipped configuration, with its published figures."""
     for path in sorted(config.CONFIGS.rglob("*.toml")):
         published = config.load(path).row.published
         figures = ", ".join(f"{protocol} {accuracy:.2f}" for protocol, accuracy in published.items())
@@ -73,7 +73,7 @@ def rows(options: argparse.Namespace) -> None:  # noqa: ARG001 - every command t
 
 
 def prepare_command(options: argparse.Namespace) -> None:
-    """A corpus, or a list of your own, to a manifest."""
+    """Write the manifest of a corpus or of your own list."""
     split = options.split or ("speakers" if options.corpus == own_corpus.CORPUS.name else "")
     how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed)
     path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
@@ -82,29 +82,29 @@ def prepare_command(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Any model that the worker loads, on a manifest: its test split, or all of it where there are no splits."""
+    """Evaluate a model on the test split of a manifest, or on all of a manifest without splits."""
     model = load(options.model)
     items = absolute(manifest.read_any(options.manifest), options.manifest)
     tested = [item for item in items if item.split in ("test", "")]
     if not tested:
-        raise ConfigurationError(f"{options.manifest}: no items to test on")
+        raise ConfigurationError(f"{options.manifest}: no items to evaluate")
     model.to(device_and_share(options.device)[0])
     conditions = runs.over_lines(model, runs.Clips().of(tested), batch_size=options.batch_size)
     labels = np.array([EMOTIONS.index(item.label) for item in tested])
     calibration = dataclasses.asdict(model.calibration)
-    judged = row.Judged(tested, conditions["clean"], labels, conditions=conditions, **calibration)
+    evaluated = row.EvaluatedFold(tested, conditions["clean"], labels, conditions=conditions, **calibration)
     claim = row.Claim(f"{model.info.id} {model.info.version}", "test", f"utterances of {options.manifest.name}")
-    summary = row.written(row.summarise(claim, ["test"], [judged]), options.out)
+    summary = row.written(row.summarise(claim, ["test"], [evaluated]), options.out)
     sys.stdout.write(row.line(summary) + "\n")
 
 
 def export(options: argparse.Namespace) -> None:
-    """A run to a bundle."""
+    """Write the bundle of a run."""
     _export(options.run_folder, options.out, {})
 
 
 def push(options: argparse.Namespace) -> None:
-    """A bundle to the hub."""
+    """Upload a bundle to the hub."""
     sys.stdout.write(publish.push(options.bundle, options.repository, private=options.private) + "\n")
 
 
@@ -115,13 +115,13 @@ def to_transformers(options: argparse.Namespace) -> None:
 
 
 def synthesize_command(options: argparse.Namespace) -> None:
-    """The synthetic corpus alone."""
+    """Generate the synthetic corpus."""
     path = synthesize.synthesize(options.out, synthetic(config.load(config.find(str(options.config)), options.set)))
     sys.stdout.write(f"{path}\n")
 
 
 def synth_calls(options: argparse.Namespace) -> None:
-    """The example calls."""
+    """Generate the example calls."""
     from callmood.training.synthetic import calls  # noqa: PLC0415 - needs soundfile, which training images may lack
 
     for path in calls.make_all(options.folder):
@@ -129,7 +129,7 @@ def synth_calls(options: argparse.Namespace) -> None:
 
 
 def convert_command(options: argparse.Namespace) -> None:
-    """Checkpoints of others to safetensors."""
+    """Convert checkpoints of other projects to safetensors."""
     encoder = read_json(options.encoder) if options.encoder else None
     info = convert(options.source, options.target, encoder)
     sys.stdout.write(json.dumps({"folder": str(options.target), "id": info.id, "digest": info.digest}, indent=2) + "\n")
@@ -147,17 +147,17 @@ def synthetic(settings: Config) -> CorpusConfig:
 
 
 def command_of(options: argparse.Namespace, *words: str) -> str:
-    """The command as a card shows it: without the folders of the machine it ran on."""
+    """The command line for the model card, without folders of this machine."""
     return shlex.join(["callmood-train", *words, *(word for value in options.set for word in ("--set", value))])
 
 
 def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> None:
-    """A manifest with splits to a judged run."""
+    """Train and evaluate on a manifest with splits."""
     items = absolute(manifest.read(path), path)
     fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
     model, _ = runs.run(settings, fold, clips, folder, options)
     if device_and_share(options.device)[1].rank == 0:
-        outcome = runs.judge(model, settings, fold, clips, options)
+        outcome = runs.predict_splits(model, settings, fold, clips, options)
         runs.save(outcome, folder)
         claim = row.Claim(settings.model.id, "given", PROTOCOLS["given"].summary)
         row.written(row.summarise(claim, ["test"], [row.calibrated(outcome, settings.calibration.wanted_risk)]), folder)

@@ -45,16 +45,18 @@ class Config:
 
 
 def find(name: str) -> Path:
-    """A configuration by path, or by the name of a shipped one: `PF-hbt-large`.
+    """The file of a configuration, given its path or the name of a shipped one, such as `PF-hbt-large`.
 
     Raises:
-        ConfigurationError: there is none of that name; the message lists the shipped ones.
+        ConfigurationError: neither exists; the message lists the shipped configurations.
     """
     if Path(name).is_file():
         return Path(name)
     shipped = {path.stem: path for path in sorted(CONFIGS.rglob("*.toml"))}
     if name not in shipped:
-        raise ConfigurationError(f"no configuration at {name}; shipped are {', '.join(shipped)}")
+        raise ConfigurationError(
+            f"no file {name}, and no shipped configuration of this name. Shipped: {', '.join(shipped)}"
+        )
     return shipped[name]
 
 
@@ -125,7 +127,7 @@ def _part(where: str, kind: type, values: Any) -> Any:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a TOML value is of a type; a bool is an int to Python, never to us."""
+    """Whether a TOML value has a type. A bool is not accepted as an int, although Python has it so."""
     if isinstance(value, bool) or hint is bool:
         return isinstance(value, bool) and hint is bool
     if hint is float:
@@ -140,7 +142,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def bare(hint: Any) -> Any:
-    """The type of an optional one."""
+    """The type T of an optional T."""
     return get_args(hint)[0] if isinstance(hint, types.UnionType) else hint
 
 

@@ -1,4 +1,4 @@
-"""Figures of merit of a classifier: accuracies, confusion, calibration. Logits and labels in, plain numbers out."""
+"""Metrics of a classifier: accuracies, confusion, calibration. Logits and labels in, plain numbers out."""
 
 from typing import Any
 
@@ -90,9 +90,7 @@ def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_belo
         ConfigurationError: a logit is not finite.
     """
     if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
-        raise ConfigurationError(
-            f"the model answers {broken} of {len(labels)} utterances with numbers that are not finite"
-        )
+        raise ConfigurationError(f"the model's logits of {broken} of {len(labels)} utterances are not finite")
     raw, calibrated = softmax(logits), softmax(logits, temperature)
     counts = confusion(labels, logits.argmax(axis=1))
     given = calibrated.max(axis=1) >= abstain_below

@@ -1,4 +1,4 @@
-"""Protocols: how a corpus is split to train, validate and test, as published figures are. Items in, folds out.
+"""Protocols: how published work splits a corpus into train, valid and test. Items in, folds out.
 
 A speaker in two splits is an error, unless the protocol allows it.
 """
@@ -68,7 +68,7 @@ def folds(name: str, items: Sequence[Item], seed: int) -> list[Fold]:
 
 
 def by_speaker(items: Sequence[Item], seed: int) -> list[Item]:
-    """Deal speakers out to train, valid and test, about 80, 10 and 10 % of the utterances.
+    """Assign speakers to train, valid and test, about 80, 10 and 10 % of the utterances.
 
     A speaker with a split keeps it, for all their utterances. The others fill the splits that no item states; what is
     left trains. Speakers of more than a tenth of the utterances train, as long as enough others are there.
@@ -83,7 +83,7 @@ def by_speaker(items: Sequence[Item], seed: int) -> list[Item]:
     counts = Counter(item.person for item in items)
     free = sorted(counts.keys() - split_of.keys())
     if len(free) < len(missing):
-        raise ConfigurationError(f"{len(free)} speakers cannot be dealt out to {', '.join(missing)}")
+        raise ConfigurationError(f"{len(free)} speakers are too few for {', '.join(missing)}")
     order = [free[i] for i in np.random.default_rng(seed).permutation(len(free))]
     room = (1 - _TRAIN - _VALID) * len(items)
     order.sort(key=lambda person: counts[person] <= room)  # stable: the largest are dealt out last

@@ -1,4 +1,4 @@
-"""Every error of the worker and its end: dead-letter, pause, retry, or stop the process with an exit code."""
+"""The worker's errors. Each leads to a dead-letter record, a pause, a retry, or a stop with an exit code."""
 
 from typing import ClassVar, Final
 
@@ -8,9 +8,9 @@ EXIT_OK: Final = 0
 EXIT_CONFIGURATION: Final = 2
 """Settings, topics, credentials or the model are wrong: a restart does not help."""
 EXIT_GIVE_UP: Final = 70
-"""Record after record is bad: a restart does not help."""
+"""More bad records in a row than the limit: a restart does not help."""
 EXIT_AGAIN: Final = 75
-"""Start again and recover: fenced, no answer from Kafka or Redis, inference lost, or a bug."""
+"""A restart helps: fenced, no answer from Kafka or Redis, inference process lost, or a bug."""
 
 Reason = DeadLetterReason
 
@@ -23,9 +23,9 @@ class CallmoodError(Exception):
 
 
 class BadRecord(CallmoodError):  # noqa: N818 - a record is bad; the program is not in error
-    """One record breaks the contract: it is dead-lettered, its call goes on with a gap.
+    """One record breaks the contract: it goes to the dead-letter topic, and its call continues with a gap.
 
-    `detail` is for operators and holds no audio, numbers or payload.
+    `detail` is for operators. It contains no audio, phone numbers or payload.
     """
 
     def __init__(self, reason: Reason, detail: str) -> None:
@@ -35,25 +35,25 @@ class BadRecord(CallmoodError):  # noqa: N818 - a record is bad; the program is 
 
 
 class ConfigurationError(CallmoodError):
-    """Settings or input cannot work; the message says what to change. A process stops before it starts."""
+    """A setting, credential, topic or input is wrong; the message says what to change. The process stops."""
 
     exit_code = EXIT_CONFIGURATION
 
 
 class TooManyBadRecords(CallmoodError):  # noqa: N818 - as BadRecord
-    """Record after record is bad: a bad deployment, not bad data. The process stops."""
+    """More bad records in a row than `input.max_consecutive_bad`: the process stops."""
 
     exit_code = EXIT_GIVE_UP
 
 
 class StoreUnavailable(CallmoodError):  # noqa: N818 - the outside is in error; to be retried
-    """The store does not answer, or refuses for now: keep the commit, pause, retry."""
+    """Redis or Kafka does not accept a commit now: pause reading and repeat the same commit."""
 
 
 class Unsettled(StoreUnavailable):
-    """A partition cannot be taken over yet: a transaction of its dead owner is open. Try again, work on others.
+    """A partition cannot be taken over yet, because a transaction of its earlier owner is open.
 
-    `retry_s` is the time until the next try is worth it.
+    `retry_s` is the time until the next try.
     """
 
     def __init__(self, why: str, retry_s: float = 0.5) -> None:
@@ -62,11 +62,11 @@ class Unsettled(StoreUnavailable):
 
 
 class Fenced(CallmoodError):  # noqa: N818 - as StoreUnavailable
-    """Another owner holds the partition, or the store lost writes: drop the state and restore."""
+    """Another worker owns the partition, or the store lost writes: drop the state and restore."""
 
 
 class ModelError(CallmoodError):
-    """A checkpoint cannot be used as it is; the message says what to do."""
+    """The model cannot be loaded or computed as configured; the message says why."""
 
     exit_code = EXIT_CONFIGURATION
 
@@ -76,7 +76,7 @@ class KafkaUnavailable(CallmoodError):  # noqa: N818 - as StoreUnavailable
 
 
 class InferenceLost(CallmoodError):  # noqa: N818 - as StoreUnavailable
-    """The inference process is gone: the worker stops."""
+    """The inference process does not respond: the ingest process stops."""
 
 
 def exit_code(error: BaseException) -> int:

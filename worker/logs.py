@@ -1,6 +1,6 @@
-"""Logs: JSON lines in production, readable ones on a terminal. One canonical line per utterance, none per record.
+"""Logs: JSON lines in production, readable text on a terminal. One line per utterance and per dead-letter record.
 
-Never logged: audio, payloads, telephone numbers. Call ids may be numbers, so a log line has a hash of them.
+Logs never contain audio, payloads or phone numbers. A call id can be a phone number, so a line has a hash of it.
 """
 
 import hashlib
@@ -50,5 +50,5 @@ def configure(settings: LogSettings, *, process: str) -> None:
 
 
 def call_hash(call_id: str) -> str:
-    """A hash of a call id, for logs: ids may be telephone numbers. The same call has the same hash."""
+    """A hash of a call id, for logs, because ids can be phone numbers. The same call always has the same hash."""
     return hashlib.blake2b(call_id.encode(), digest_size=6).hexdigest()

@@ -1,36 +1,42 @@
-"""Every metric of the worker, in one list. All names start with `callmood_`; labels are few and bounded.
+"""Every metric of the worker, in one list. All names start with `callmood_`; labels have few values.
 
-Several processes write them: prometheus_client's multiprocess mode (files under PROMETHEUS_MULTIPROC_DIR, set by the
-supervisor before it starts the others) adds them up.
+Several processes write them. prometheus_client's multiprocess mode adds them up: its files are in the folder
+PROMETHEUS_MULTIPROC_DIR, which the supervisor sets before it starts the other processes.
 """
 
 from prometheus_client import Counter, Gauge, Histogram
 
 _LATENCY_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 
-RECORDS = Counter("callmood_records", "Kafka records read.", ["topic"])
-RECORD_BYTES = Counter("callmood_record_bytes", "Bytes of record values read.", ["topic"])
+RECORDS = Counter("callmood_records", "Records of the audio topic that the worker has read.", ["topic"])
+RECORD_BYTES = Counter("callmood_record_bytes", "Size of the values of these records, in bytes.", ["topic"])
 RECORDS_SKIPPED = Counter(
     "callmood_records_skipped",
-    "Records ignored, by reason: duplicates, late records of ended calls.",
-    ["why"],
+    "Records that the worker ignored: duplicates, and late records of ended calls.",
+    ["reason"],
 )
 RECORDS_LOST = Counter(
-    "callmood_records_lost", "Records that were deleted before they were read, or that the Kafka client cannot parse."
+    "callmood_records_lost",
+    "Records that Kafka deleted before the worker read them, or that the Kafka client cannot parse.",
 )
-DEAD_LETTERS = Counter("callmood_dead_letters", "Records sent to the dead-letter topic, by reason code.", ["reason"])
+DEAD_LETTERS = Counter(
+    "callmood_dead_letter_records", "Records that the worker wrote to the dead-letter topic, by reason.", ["reason"]
+)
 UTTERANCES = Counter(
     "callmood_utterances",
-    "Utterances committed, by role and by label, or by the reason for having none.",
+    "Utterances committed, by role and label; without a label, by the reason instead.",
     ["role", "label"],
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
-CALLS_ENDED = Counter("callmood_calls_ended", "Calls that ended, by reason.", ["reason"])
-SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id is on two partitions of this worker.")
-REBALANCES = Counter("callmood_rebalances", "Rebalances that changed this worker's partitions.")
-COMMITS = Counter("callmood_commits", "Atomic commits, one per partition.")
+CALLS_ENDED = Counter("callmood_calls_ended", "Calls that ended, by reason: `end`, `idle` or `no_audio`.", ["reason"])
+SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id appeared on two partitions of this worker.")
+REBALANCES = Counter(
+    "callmood_rebalances", "Rebalances of the consumer group that changed the partitions of an ingest process."
+)
+COMMITS = Counter("callmood_commits", "Commits; one for each partition whose results were stored.")
 STORE_ERRORS = Counter(
-    "callmood_store_errors", "Commits and restores that failed because the store was not available; they are retried."
+    "callmood_store_errors",
+    "Commits and restores that failed because Redis or Kafka was not available; the worker repeats them.",
 )
 STORE_LOST = Counter(
     "callmood_store_lost",
@@ -40,53 +46,65 @@ LATENCY = Histogram(
     "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S
 )
 COMMIT_SECONDS = Histogram(
-    "callmood_commit_seconds", "Duration of one commit, all partitions of the process together.", buckets=_LATENCY_S
+    "callmood_commit_seconds",
+    "Duration of one round of commits, all partitions of an ingest process together.",
+    buckets=_LATENCY_S,
 )
 VAD_FALLBACKS = Counter(
     "callmood_vad_restarts",
-    "Channels that resumed with a fresh VAD because their stored VAD state came from another build.",
+    "Channels that continued with a new voice detector, because another version of it wrote the stored state.",
 )
 
-LIVE_CALLS = Gauge("callmood_live_calls", "Calls that have not ended.", multiprocess_mode="livesum")
-PARTITIONS = Gauge("callmood_partitions", "Partitions assigned.", multiprocess_mode="livesum")
+LIVE_CALLS = Gauge(
+    "callmood_live_calls", "Calls that have not ended, or whose end is not committed yet.", multiprocess_mode="livesum"
+)
+PARTITIONS = Gauge(
+    "callmood_partitions",
+    "Partitions of the audio topic that are assigned to this worker.",
+    multiprocess_mode="livesum",
+)
 IN_FLIGHT = Gauge(
-    "callmood_in_flight_utterances", "Utterances sent to the model and not yet answered.", multiprocess_mode="livesum"
+    "callmood_in_flight_utterances", "Utterances sent to the model and not answered yet.", multiprocess_mode="livesum"
 )
 PAUSED = Gauge(
     "callmood_paused",
-    "1 while reading is paused because the model or the store is slow.",
+    "1 while an ingest process has paused reading, because too many utterances are in flight or the store is not "
+    "available.",
     multiprocess_mode="livemax",
 )
 OPEN_RECORDS = Gauge(
     "callmood_watermark_lag_records",
-    "Records read that a new owner would have to read again.",
+    "Records that a new owner of a partition would have to read again; the largest number of any partition.",
     multiprocess_mode="livemax",
 )
 AUDIO_AGE = Gauge(
     "callmood_oldest_unprocessed_audio_seconds",
-    "Age of the oldest audio that was read and is not yet in a stored result or state.",
+    "Age of the oldest audio that the worker has read and not yet stored as a result or state.",
     multiprocess_mode="livemax",
 )
 RECORD_LAG = Gauge(
-    "callmood_unread_records", "Records on the assigned partitions that are not read yet.", multiprocess_mode="livesum"
+    "callmood_unread_records",
+    "Records on the assigned partitions that the worker has not read yet.",
+    multiprocess_mode="livesum",
 )
 HELD_PARTITIONS = Gauge(
     "callmood_held_partitions",
-    "Partitions that an open transaction of a producer holds back.",
+    "Partitions that cannot be read further because a producer has an open transaction there.",
     multiprocess_mode="livesum",
 )
 PROJECTION_LAG = Gauge(
     "callmood_unprojected_records",
-    "Records on the output topics that are not yet in Redis.",
+    "With output=both: records on the output topics that are not in Redis yet.",
     multiprocess_mode="livesum",
 )
 BATCH_PADDING = Gauge(
     "callmood_batch_padding_share",
-    "Share of padding in recent batches; 0 if batches are packed.",
+    "Share of padding in recent batches, 0 to 1; 0 if batches are packed.",
     multiprocess_mode="livemax",
 )
 RECHECKED = Gauge(
     "callmood_rechecked_share",
-    "Share of recent utterances computed again in float32 because rounding might have decided their label.",
+    "Share of recent utterances, 0 to 1, that the model computed again in float32 because rounding could have "
+    "changed their label.",
     multiprocess_mode="livemax",
 )

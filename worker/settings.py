@@ -1,4 +1,4 @@
-"""Settings, read once from the environment (`CALLMOOD_`, nested by `__`). Every field says its unit."""
+"""Settings, read once from the environment: `CALLMOOD_`, group, `__`, name. Descriptions give the units."""
 
 import os
 from pathlib import Path
@@ -58,31 +58,33 @@ class KafkaSettings(_Group):
     )
     membership: Literal["dynamic", "static"] = Field(
         "dynamic",
-        description="static: a worker keeps its partitions during a restart; needs stable host names, no autoscaling",
+        description="static: a worker keeps its partitions during a restart; needs fixed worker names, no autoscaling",
     )
     session_timeout_ms: Positive = Field(
         15_000, description="time without a heartbeat after which other workers take over, ms"
     )
     max_poll_interval_ms: Positive = Field(
-        60_000, description="longest time between two polls, ms; at least session_timeout_ms"
+        60_000, description="longest time between two polls of a group member, ms; at least session_timeout_ms"
     )
     request_timeout_ms: Annotated[int, Field(ge=1_000, le=MOST)] = Field(
-        15_000, description="time limit of one request, ms"
+        15_000, description="time limit of one request to Kafka, ms"
     )
     max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="security protocol"
+        "PLAINTEXT", description="encryption and login: SSL encrypts, SASL logs in with a user name or a token"
     )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="SASL mechanism"
+        None, description="login mechanism; required with SASL_PLAINTEXT and SASL_SSL"
     )
-    sasl_username: str | None = Field(None, description="SASL user name")
-    sasl_password: SecretStr | None = Field(None, description="SASL password")
+    sasl_username: str | None = Field(None, description="user name for PLAIN and SCRAM")
+    sasl_password: SecretStr | None = Field(None, description="password for PLAIN and SCRAM")
     sasl_password_file: Path | None = Field(
-        None, description="file with the SASL password, read at every login; instead of sasl_password"
+        None, description="file with the password, read at every login; use it instead of sasl_password"
     )
-    sasl_token_file: Path | None = Field(None, description="OAUTHBEARER: file with the token, read at every login")
-    ssl_ca_file: Path | None = Field(None, description="PEM file of trusted CA certificates")
+    sasl_token_file: Path | None = Field(None, description="file with the token for OAUTHBEARER, read at every login")
+    ssl_ca_file: Path | None = Field(
+        None, description="PEM file of trusted CA certificates; default: those of the system"
+    )
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate")
     ssl_key_file: Path | None = Field(None, description="PEM client key")
 
@@ -119,8 +121,12 @@ class KafkaSettings(_Group):
 class RedisSettings(_Group):
     """Connection to Redis (or Valkey), and lifetimes of results."""
 
-    url: SecretStr = Field(SecretStr("redis://127.0.0.1:6379/0"), description="redis:// or rediss:// URL")
-    username: str | None = Field(None, description="user name, with password_file; otherwise it is in the url")
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="address: redis:// or, with TLS, rediss://"
+    )
+    username: str | None = Field(
+        None, description="user name for password_file; without password_file, set it in the url"
+    )
     password_file: Path | None = Field(None, description="file with the password, read for every connection")
     ssl_ca_file: Path | None = Field(None, description="PEM file of trusted CA certificates, with rediss://")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate, with rediss://")
@@ -128,13 +134,11 @@ class RedisSettings(_Group):
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
     )
-    sentinel_master: str = Field("mymaster", description="Sentinel master name")
-    sentinel_username: str | None = Field(None, description="user name for Sentinel")
-    sentinel_password: SecretStr | None = Field(None, description="password for Sentinel")
-    cluster: bool = Field(False, description="the url is a node of a Redis Cluster")
-    prefix: str = Field(
-        "callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="key prefix, used as the hash tag {prefix}"
-    )
+    sentinel_master: str = Field("mymaster", description="name of the master at the Sentinels")
+    sentinel_username: str | None = Field(None, description="user name for the Sentinels")
+    sentinel_password: SecretStr | None = Field(None, description="password for the Sentinels")
+    cluster: bool = Field(False, description="true: the url is the address of a node of a Redis Cluster")
+    prefix: str = Field("callmood", pattern=r"^[A-Za-z0-9_.-]+$", description="prefix of all keys, in braces: {prefix}")
     timeout_s: PositiveFloat = Field(2.0, description="time limit of one command, s")
     call_ttl_s: Positive = Field(14_400, description="lifetime of a live call's keys after their last change, s")
     ended_ttl_s: Positive = Field(3_600, description="lifetime of a call's keys after its end, s")
@@ -142,7 +146,8 @@ class RedisSettings(_Group):
         604_800, description="lifetime of positions and call states after their last change, s"
     )
     firehose_length: Positive = Field(
-        100_000, description="approximate number of entries in the streams of all utterances and of all alerts"
+        100_000,
+        description="approximate maximum number of entries in the stream of all utterances, and in that of all alerts",
     )
 
     @model_validator(mode="after")
@@ -167,17 +172,21 @@ class InputSettings(_Group):
     reorder_ms: Positive = Field(2_000, description="maximum audio held back while a record is missing, ms")
     max_record_ms: Positive = Field(5_000, description="maximum audio per record, ms")
     conceal_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        300, description="longest loss that is concealed; a longer one ends the utterance, ms"
+        300,
+        description="longest loss of audio that the worker conceals with the sound before it, ms; a longer one ends "
+        "the utterance",
     )
     max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="consecutive bad records on one partition that stop the worker; 0: no limit"
+        0, description="more consecutive bad records than this on one partition stop the worker; 0: no limit"
     )
 
 
 class SegmentSettings(_Group):
-    """How speech is split into utterances. All times are media time."""
+    """How speech is split into utterances. All times are media time, that is, positions in the audio."""
 
-    vad_mode: Literal[0, 1, 2, 3] = Field(2, description="WebRTC VAD aggressiveness")
+    vad_mode: Literal[0, 1, 2, 3] = Field(
+        2, description="aggressiveness of the WebRTC voice detector (VAD): 3 accepts the least audio as speech"
+    )
     open_window_ms: Positive = Field(200, description="window in which the start of speech is detected, ms")
     open_ratio: Annotated[float, Field(gt=0, le=1)] = Field(
         0.6, description="voiced share of the window that starts an utterance"
@@ -189,12 +198,15 @@ class SegmentSettings(_Group):
     padding_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
         140, description="audio kept before and after the voiced part, ms"
     )
-    min_utterance_ms: Positive = Field(250, description="shorter voiced spans are dropped, ms")
+    min_utterance_ms: Positive = Field(
+        250, description="utterances whose voiced part is shorter than this are dropped, ms"
+    )
     max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
         15.0, description="longest utterance, s; longer speech is split"
     )
     split_search_s: PositiveFloat = Field(
-        3.0, description="longer speech is split at the quietest point of these last seconds"
+        3.0,
+        description="part at the end of a longest utterance in which the quietest point is searched for the split, s",
     )
 
 
@@ -202,10 +214,10 @@ class CallSettings(_Group):
     """End of a call."""
 
     idle_s: Positive = Field(
-        600, description="time without a record after which a call has ended, s of record timestamps"
+        600, description="time without a record after which the worker ends a call, s, by record timestamps"
     )
     ended_memory_s: Positive = Field(
-        600, description="time for which late records of an ended call are recognised, s of record timestamps"
+        600, description="time after a call's end for which its late records are dropped, s, by record timestamps"
     )
 
 
@@ -216,13 +228,15 @@ class AlertSettings(_Group):
 
 
 class PolicySettings(_Group):
-    """Whose emotion may be inferred (EU AI Act, Art. 5(1)(f)): customers, by default."""
+    """Roles whose emotion the worker infers: customers, by default (EU AI Act, Art. 5(1)(f))."""
 
     emotion_roles: Annotated[tuple[Role, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (Role.CUSTOMER,), description="roles whose speech the model analyses, comma-separated"
+        (Role.CUSTOMER,), description="roles whose speech the model analyses"
     )
     legal_basis: Annotated[str, Field(max_length=1024)] | None = Field(
-        None, description="written reason; required if emotion_roles has `agent`, `mixed` or `unknown`"
+        None,
+        description="written reason for inferring emotions of other roles; required if "
+        " emotion_roles has `agent`, `mixed` or `unknown`",
     )
     require_notice: bool = Field(False, description="infer emotion only for calls with `notice=given`")
 
@@ -247,8 +261,9 @@ class ModelSettings(_Group):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     dtype: Literal["auto", "fp32", "bf16", "int8", "int8+bf16"] = Field(
         "auto",
-        description="auto: bf16 on a GPU, and for large models on a CPU that is found faster with it; else fp32. "
-        "int8: on a CPU, the transformer layers only; int8+bf16: the rest in bf16",
+        description="number format of the computation. auto: bf16 on a GPU, and for a large model on a CPU that is "
+        "faster in bf16; otherwise fp32. int8 (CPU only): transformer layers in int8, the rest in fp32. int8+bf16: "
+        "the rest in bf16",
     )
     recheck_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
@@ -256,57 +271,70 @@ class ModelSettings(_Group):
         "than this; default: 0.03 on a CPU, none on a GPU",
     )
     packed: Literal["auto", "on", "off"] = Field(
-        "auto", description="compute without padding; auto: on a CPU; off: padded batches"
+        "auto",
+        description="on: compute without padding; off: padded batches; auto: on for a CPU if the model "
+        "supports it, otherwise off",
     )
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
-        1.0, description="largest share of the GPU's memory for this process; below 1 for shared GPUs"
+        1.0,
+        description="largest share of the GPU's memory that this worker uses; below 1 if several workers share a GPU",
     )
-    threads: Annotated[int, Field(ge=0, le=MOST)] = Field(0, description="CPU threads; 0: chosen by torch")
-    batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, padding included, s")
+    threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
+        0, description="CPU threads of the inference process; 0: torch decides"
+    )
+    batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, including padding, s")
     batch_ms: PositiveFloat = Field(
         500.0,
-        description="target compute time of one batch, ms; the batch size follows from the time of earlier batches",
+        description="longest expected compute time of one batch, ms; estimated from earlier batches",
     )
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(
         20.0, description="longest time an utterance waits for others in its batch, ms"
     )
-    max_in_flight: Positive = Field(512, description="number of utterances in flight at which reading pauses")
+    max_in_flight: Positive = Field(
+        512, description="number of utterances at the model at which the ingest process pauses reading"
+    )
 
 
 class WorkerSettings(_Group):
-    """Processes, time budgets and ports."""
+    """Processes, time limits and ports."""
 
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.-]+$",
-        description="name of this worker, the same after a restart; default: the host name",
+        description="name of this worker, different from that of other workers; with static membership, the same "
+        "after a restart; default: the host name",
     )
 
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="ingest processes, one consumer each; more than the number of cores does not help"
+        1, description="number of ingest processes, with one Kafka consumer each; at most the number of CPU cores"
     )
     output: Literal["redis", "kafka", "both"] = Field(
-        "redis", description="where results are committed; both: to Kafka, and from there copied to Redis"
+        "redis", description="where the worker stores results; both: in Kafka, from where it copies them to Redis"
     )
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
-    state_interval_ms: Positive = Field(2_000, description="maximum audio of a call between two saved states, ms")
-    drain_timeout_s: PositiveFloat = Field(20.0, description="time to drain after SIGTERM, s")
+    state_interval_ms: Positive = Field(
+        2_000,
+        description="longest time between two stored states of a call without new results, ms, by record timestamps",
+    )
+    drain_timeout_s: PositiveFloat = Field(20.0, description="time to finish work after SIGTERM, s")
     health_host: str = Field("0.0.0.0", description="address of /livez, /readyz, /metrics")  # noqa: S104 - for probes
     health_port: Annotated[int, Field(ge=0, le=65535)] = Field(
         8080, description="port of /livez, /readyz, /metrics; 0: a free port"
     )
-    stall_s: PositiveFloat = Field(60.0, description="no progress for this long makes /livez fail")
+    stall_s: PositiveFloat = Field(60.0, description="time without progress after which /livez fails, s")
 
 
 class LogSettings(_Group):
     """Logs."""
 
-    level: Literal["debug", "info", "warning", "error"] = Field("info", description="minimum level")
-    format: Literal["auto", "json", "console"] = Field("auto", description="auto: console on a terminal, else JSON")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
+    format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, JSON elsewhere"
+    )
 
 
 class TraceSettings(_Group):
-    """Traces."""
+    """Traces of utterances, sent to OpenTelemetry."""
 
     endpoint: str | None = Field(
         None,
@@ -351,12 +379,14 @@ def load() -> Settings:
         for name in os.environ
         if name.upper().startswith(PREFIX) and name[len(PREFIX) :].upper().partition("__")[0] not in groups
     ]
-    if unknown:
-        raise ConfigurationError(f"unknown settings: {', '.join(sorted(unknown))}")
+    problems = [f"{name}: unknown setting" for name in sorted(unknown)]
     try:
-        return Settings()
+        settings = Settings()
     except (ValidationError, SettingsError) as error:
-        raise ConfigurationError(_in_words(error)) from error
+        raise ConfigurationError("; ".join([*problems, _in_words(error)])) from error
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    return settings
 
 
 def _in_words(error: ValidationError | SettingsError) -> str:

@@ -30,7 +30,14 @@ myst_heading_anchors = 4
 
 _CONTENTS = {
     "Start": ["docs/tutorial", "examples/calls/README", "docs/aggregates", "docs/architecture", "docs/delivery"],
-    "Run": ["docs/operations", "helm/callmood/README", "docs/configuration", "docs/metrics", "docs/logs"],
+    "Run": [
+        "docs/operations",
+        "helm/callmood/README",
+        "docs/configuration",
+        "docs/commands",
+        "docs/metrics",
+        "docs/logs",
+    ],
     "Build on it": ["schemas/README", "schemas/redis"],
     "Train": ["docs/training", "docs/training-options", "worker/model/bundled/demo-tiny/README"],
     "Evaluate": ["docs/security", "docs/compliance", "bench/RESULTS", "docs/decisions/README"],

@@ -195,7 +195,7 @@ class Fleet:
         """Every takeover of a partition of the audio topic, in order."""
         return [
             Restored(at_s, number, line["partition"], line["watermark"])
-            for at_s, number, line in self.lines("restored")
+            for at_s, number, line in self.lines("partition restored")
         ]
 
     def owners(self) -> dict[int, int]:

@@ -176,7 +176,7 @@ def test_too_many_bad_records_stop_the_worker(pipeline, produce, recorded, lette
     pipeline.assert_exact({"good": recording})
     produce(pipeline, b"bad", [Sent(0.0, 0.0, [], b"?")] * 6)
     assert worker.exit_code() == 70
-    (line,) = (line for line in worker.lines("stopping") if line["kind"] == "TooManyBadRecords")
-    assert "6 unreadable records in a row" in line["error"]
+    (line,) = (line for line in worker.lines("stopping on an error") if line["kind"] == "TooManyBadRecords")
+    assert "6 bad records in a row" in line["error"]
     assert "input.format" in line["error"]
     assert len(letters(pipeline, b"bad", 6)) == 6

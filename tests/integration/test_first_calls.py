@@ -57,4 +57,4 @@ def test_every_command_of_the_tutorial_does_what_it_says(clone):
     for expected in ("kafka: ok", "redis: ok", "model: ok", "utterances:my-first"):
         assert expected in said, said
     assert re.search(r"^my-first completed \d+$", said, re.MULTILINE), said
-    assert "worker ended" in (clone / "worker.log").read_text()
+    assert "worker stopped" in (clone / "worker.log").read_text()

@@ -154,7 +154,7 @@ def test_the_image_works_as_a_pod_of_the_chart(image, start, pipeline, recorded,
     finally:
         process.kill()
         process.wait()
-    assert wait_until(lambda: "worker ended" in (tmp_path / "log").read_text())
+    assert wait_until(lambda: "worker stopped" in (tmp_path / "log").read_text())
 
 
 def test_the_root_of_the_image_is_read_only(start, tmp_path):

@@ -114,7 +114,7 @@ def test_two_workers_on_one_host_do_not_fence_each_other(pipeline, outputs, reco
     assert wait_until(lambda: _ended(pipeline, outputs["kafka__call_topic"]) >= calls.keys(), poll_s=0.5)
     _assert_exact(pipeline, calls, outputs)
     for worker in workers:
-        assert worker.lines("a process has ended") == []
+        assert worker.lines("process exited") == []
         worker.stop()
 
 

@@ -39,7 +39,7 @@ def test_ingest_is_killed_at_random_moments(pipeline, recorded, wait_until, seed
             _assert_in_the_middle(pipeline, calls)
             assert wait_until(lambda gone=victim: gone not in pipeline.ingest_pids())
     pipeline.assert_exact(calls)
-    assert [line["exit_code"] for line in worker.lines("a process has ended")] == [-signal.SIGKILL] * len(_PHASES_MS)
+    assert [line["exit_code"] for line in worker.lines("process exited")] == [-signal.SIGKILL] * len(_PHASES_MS)
     worker.stop()
 
 

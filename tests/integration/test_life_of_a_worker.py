@@ -48,7 +48,7 @@ def test_a_model_that_hangs_ends_the_worker(pipeline, recorded):
     began_s = time.monotonic()
     assert worker.exit_code() == 75
     assert time.monotonic() - began_s < 15
-    assert worker.lines("the model's thread hangs; ending the worker"), worker.log
+    assert worker.lines("model thread hangs; stopping the worker"), worker.log
     pipeline.start_worker().wait_ready()
     pipeline.assert_exact(calls)
 
@@ -80,7 +80,7 @@ def test_probes_tell_the_truth_while_redis_sleeps(pipeline, recorded, own_redis,
             assert worker.probe("livez") == (200, "alive\n")
         assert wait_until(is_ready, 30)
     pipeline.assert_exact(calls)
-    assert not worker.lines("a process has ended")
+    assert not worker.lines("process exited")
     worker.stop()
 
 

@@ -90,8 +90,8 @@ def test_coverage_and_risk_count_only_the_labels_that_are_given():
 
 @pytest.mark.parametrize("broken", [np.nan, np.inf])
 def test_logits_that_are_not_finite_are_refused(broken: float):
-    """A model that answers with NaN is not judged: the most probable of four NaN is no class."""
+    """A model that answers with NaN is not evaluated: the most probable of four NaN is no class."""
     logits = np.zeros((3, 4))
     logits[1, 2] = broken
-    with pytest.raises(ConfigurationError, match="answers 1 of 3 utterances"):
+    with pytest.raises(ConfigurationError, match="logits of 1 of 3 utterances"):
         evaluate.evaluate(logits, np.array([0, 1, 2]), temperature=1.0, abstain_below=0.0)

@@ -86,7 +86,7 @@ def test_the_speakers_of_2021_are_wrong_for_65_utterances(tree: Path, items: lis
 def test_a_release_that_is_not_whole_is_refused_by_session(tmp_path: Path):
     """Missing utterances are an error with the counts by session, unless the corpus is declared partial."""
     tree = iemocap_tree.write(tmp_path / "tree", iemocap_tree.small(1))
-    with pytest.raises(ConfigurationError, match=r"5531 .* here are 40 .*session 01: 8 of 1085"):
+    with pytest.raises(ConfigurationError, match=r"5531 .* this folder has 40 .*session 01: 8 of 1085"):
         prepared(tree, tmp_path / "out")
     assert len(prepared(tree, tmp_path / "out", prepare.Options(partial=True))) == 40
 

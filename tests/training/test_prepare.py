@@ -131,7 +131,7 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
         ("path,label,speaker\n", "no utterance can be used; it lists none"),
         ("path,label,speaker\nnone.wav,sad,s\n", "1 dropped: audio missing"),
         ("id,path,label,speaker\nx,a.wav,sad,s\nx,a.wav,sad,s\n", "two utterances have the id x"),
-        ("path,label,speaker\na.wav,sad,s\n", "1 speakers cannot be dealt out to train, valid, test"),
+        ("path,label,speaker\na.wav,sad,s\n", "1 speakers are too few for train, valid, test"),
         ("path,label,speaker\na.wav,sad,s\na.wav,sad,t\n", "row 2: a.wav is of speaker s in an earlier row"),
         ("path,label,speaker\na,b.wav,sad,s\n", "row 1: more fields than columns; put quotes"),
         (

@@ -69,7 +69,7 @@ def test_a_weighted_sum_that_transformers_counts_otherwise_is_refused(tmp_path: 
         model.encoder.encoder.layer_norm.weight.mul_(5)
     save_bundle(model, tmp_path / "bundle", Release("ours", "1", "test"), storage=torch.float32)
     assert main(["to-transformers", str(tmp_path / "bundle"), str(tmp_path / "out")]) == 2
-    assert "answers otherwise: a logit differs by" in capsys.readouterr().err
+    assert "computes other logits: one differs by" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

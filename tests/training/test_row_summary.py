@@ -7,12 +7,12 @@ from callmood.schemas.common import EMOTIONS
 from callmood.training import config
 from callmood.training.manifest import Item
 from callmood.training.results import row
-from callmood.training.results.row import Judged
+from callmood.training.results.row import EvaluatedFold
 
 SETTINGS = config.load(config.find("PF-hbt-large"))
 
 
-def fold(accuracy: float, count: int = 40) -> Judged:
+def fold(accuracy: float, count: int = 40) -> EvaluatedFold:
     """A test split on which that share is right; of two speakers."""
     labels = np.arange(count) % 4
     predicted = np.where(np.arange(count) < round(accuracy * count), labels, (labels + 1) % 4)
@@ -20,7 +20,7 @@ def fold(accuracy: float, count: int = 40) -> Judged:
         Item(str(i), "", "iemocap", f"s{i % 2}", "en", EMOTIONS[labels[i]], "test", 1.0 + i / 5, gender="FM"[i % 2])
         for i in range(count)
     ]
-    return Judged(items, 3.0 * np.eye(4)[predicted], labels, 1.0, 0.0, {})
+    return EvaluatedFold(items, 3.0 * np.eye(4)[predicted], labels, 1.0, 0.0, {})
 
 
 def summary(*accuracies: float, protocol: str = "sd_random") -> dict:

@@ -276,7 +276,7 @@ def test_a_fold_is_exported_and_the_worker_answers_as_the_trainer(finished: Path
 def test_what_was_not_judged_is_not_exported(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """A run without an outcome makes no bundle."""
     assert main(["export", str(finished), str(tmp_path / "bundle")]) == 2
-    assert "only what was judged is exported" in capsys.readouterr().err
+    assert "only an evaluated run can be exported" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 
 

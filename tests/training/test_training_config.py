@@ -160,7 +160,7 @@ def test_an_override_reaches_into_a_table():
 
 def test_a_name_that_is_not_shipped_lists_those_that_are():
     """The error about an unknown row lists the shipped ones."""
-    with pytest.raises(ConfigurationError, match=r"PF-huge; shipped are .*PF-hbt-large"):
+    with pytest.raises(ConfigurationError, match=r"PF-huge, and no shipped .*PF-hbt-large"):
         config.find("PF-huge")
 
 

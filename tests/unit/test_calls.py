@@ -329,7 +329,7 @@ def test_a_pause_that_came_late_is_settled_with_what_came_before_it():
 
 def test_a_state_of_another_version_is_refused():
     """A downgrade stops with a reason instead of guessing."""
-    with pytest.raises(ConfigurationError, match="version 99"):
+    with pytest.raises(ConfigurationError, match="format 99"):
         Call.restore("call-1", msgpack.packb({"v": 99}), Settings(), DEFAULT_RULES)
 
 

@@ -49,8 +49,8 @@ def test_a_bad_one_says_503_and_why():
     with serving(is_ready=Answer(is_ok=False, text="redis does not answer")) as server:
         assert get(server, "/readyz")[:2] == (503, "redis does not answer\n")
         assert get(server, "/livez")[0] == 200
-    with serving(is_alive=Answer(is_ok=False, text="the model's thread hangs")) as server:
-        assert get(server, "/livez")[:2] == (503, "the model's thread hangs\n")
+    with serving(is_alive=Answer(is_ok=False, text="the model thread hangs")) as server:
+        assert get(server, "/livez")[:2] == (503, "the model thread hangs\n")
 
 
 def test_other_paths_do_not_exist():

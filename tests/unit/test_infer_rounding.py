@@ -132,7 +132,7 @@ def unroundable(model, tmp_path):
 @needs_int8
 def test_a_model_that_int8_cannot_hold_is_refused(unroundable):
     """The engine does not begin, and the error is the reason and what to do."""
-    with pytest.raises(ModelError, match=r"^in int8 .* off by 0\.\d+; set model.dtype to fp32"):
+    with pytest.raises(ModelError, match=r"^in int8 .* wrong by up to 0\.\d+: set model.dtype to fp32"):
         open_engine(ModelSettings(path=unroundable, device="cpu", dtype="int8"))
 
 
@@ -151,13 +151,13 @@ def test_a_type_that_nobody_chose_gives_way_to_float32(model, tmp_path, monkeypa
     monkeypatch.setattr(
         PackedModel, "__call__", lambda self, *batch: call(self, *batch) + wrong * (self._dtype == torch.bfloat16)
     )
-    with pytest.raises(ModelError, match=r"^in bf16 .* off by 0\.\d+; set model.dtype to fp32"):
+    with pytest.raises(ModelError, match=r"^in bf16 .* wrong by up to 0\.\d+: set model.dtype to fp32"):
         open_engine(ModelSettings(path=str(tmp_path), device="cpu", dtype="bf16"))
     engine = open_engine(ModelSettings(path=str(tmp_path), device="cpu"))
     assert engine.plan.dtype == "fp32"
     [record] = caplog.records
-    assert (record.message, record.dtype) == ("computing in fp32: another type is too imprecise", "bf16")
-    assert record.off_by > 0.2
+    assert (record.message, record.dtype) == ("computing in fp32: the faster type is too imprecise", "bf16")
+    assert record.max_error > 0.2
     [found], [expected] = engine.predict([sound(8_000)]), Engine(model).predict([sound(8_000)])
     assert found.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
 

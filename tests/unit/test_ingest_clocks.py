@@ -276,5 +276,5 @@ def test_one_call_on_two_partitions_gets_all_its_answers():
     assert len(ids[SOURCES[0]]) > 5
     assert ids[SOURCES[0]] == ids[SOURCES[1]]
     assert all(commits[-1].watermark > 100 for commits in by_partition.values())
-    split = [line for line in lines if line["event"] == "one call is on two partitions"]
-    assert [(line["partition"], line["other"]) for line in split] == [(1, 0)]
+    split = [line for line in lines if line["event"] == "call is on two partitions"]
+    assert [(line["partition"], line["other_partition"]) for line in split] == [(1, 0)]

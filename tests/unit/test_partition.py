@@ -88,7 +88,7 @@ def test_too_many_unreadable_records_in_a_row_stop_the_worker():
     worker.read(log_of([bad(item) for item in rest[:20]]))
     worker.read(log_of([good], first_offset=100))
     worker.read(log_of([bad(item) for item in rest[:20]], first_offset=200))
-    with pytest.raises(TooManyBadRecords, match="21 unreadable records in a row on audio/0"):
+    with pytest.raises(TooManyBadRecords, match="21 bad records in a row on audio/0"):
         worker.read(log_of([bad(rest[0])], first_offset=300))
 
 

@@ -103,9 +103,8 @@ def test_a_held_partition_is_logged_once_and_its_end_too(consumer, look):
     assert len(consumer.asked) == 5
     where = {"topic": "audio", "partition": 0}
     assert lines == [
-        where
-        | {"event": "an open transaction of a producer holds back a partition", "log_level": "warning", "offset": 5},
-        where | {"event": "the producer's transaction has ended", "log_level": "info"},
+        where | {"event": "open transaction of a producer holds back a partition", "log_level": "warning", "offset": 5},
+        where | {"event": "open transaction of a producer has ended", "log_level": "info"},
     ]
 
 

@@ -325,7 +325,7 @@ def test_livez_fails_while_the_model_hangs(fleet):
     """The probe names it, in case the worker itself cannot."""
     with supervisor_of(fleet) as supervisor:
         fleet.hangs = True
-        assert supervisor.is_alive() == (False, "the model's thread hangs")
+        assert supervisor.is_alive() == (False, "the model thread hangs")
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ def refuse_other_counts(sessions: Sequence[str]) -> None:
             f"session {session}: {count} of {UTTERANCES[session]}" for session, count in wrong.items()
         )
         raise ConfigurationError(
-            f"IEMOCAP has {sum(UTTERANCES.values())} utterances of the four classes, here are {sum(counts.values())}"
-            f" ({sessions_text}); --partial accepts that"
+            f"IEMOCAP has {sum(UTTERANCES.values())} utterances of the four classes, this folder has "
+            f"{sum(counts.values())} ({sessions_text}); accept that with --partial"
         )
 
 

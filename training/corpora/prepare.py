@@ -41,7 +41,7 @@ class Options:
     Attributes:
         partial: accept an IEMOCAP that is not whole.
         speakers_of_2021: IEMOCAP's speakers as the authors' code had them.
-        split: `speakers`: deal speakers without a split out to train, valid and test.
+        split: `speakers`: assign speakers without a split to train, valid and test.
         seed: of that draw.
     """
 

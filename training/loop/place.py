@@ -53,7 +53,7 @@ class Place:
         self._show = show
         self._path = folder / checkpoint.CHECKPOINT if folder else None
         if self._path and self._path.exists() and not resume:
-            raise ConfigurationError(f"{folder} holds a run already: --resume continues it")
+            raise ConfigurationError(f"{folder} contains a run: continue it with --resume, or choose another folder")
         self._writer: Any = None
         self._written = 0
 
@@ -68,7 +68,8 @@ class Place:
         state = checkpoint.load(self._path)
         if state.pop("fingerprint") != self._fingerprint:
             raise ConfigurationError(
-                f"{self._path} is of another configuration, other data, another world size or another callmood"
+                f"{self._path} belongs to another configuration, other data, another world size or "
+                "another version of callmood"
             )
         return state
 

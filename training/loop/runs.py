@@ -1,4 +1,4 @@
-"""One run: a model of a configuration, trained and judged on one fold, in a folder from which it can be resumed."""
+"""One run: a model of a configuration, trained and evaluated on one fold, in a folder from which it can be resumed."""
 
 import dataclasses
 import hashlib
@@ -39,7 +39,7 @@ class Options:
     Attributes:
         device: `auto`, `cpu` or `cuda`.
         resume: continue a run that the folder holds.
-        robustness: judge over telephone lines, too.
+        robustness: evaluate over telephone lines, too.
         command: the command line, for the card.
     """
 
@@ -117,7 +117,7 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
     return model, epochs
 
 
-def judge(model: nn.Module, settings: Config, fold: Fold, clips: Clips, options: Options) -> Outcome:
+def predict_splits(model: nn.Module, settings: Config, fold: Fold, clips: Clips, options: Options) -> Outcome:
     """Logits of validation and test; and of test after each of the lines of a robustness table, if asked."""
     items = {split: [item for item in fold.items if item.split == split] for split in ("valid", "test")}
     forward = as_trained(model, settings)

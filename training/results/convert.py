@@ -60,7 +60,7 @@ def _hugging_face(source: Path, target: Path) -> None:
     pickles = sorted(file for file in source.iterdir() if file.suffix in PICKLES)
     if len(pickles) != 1:
         found = ", ".join(file.name for file in pickles) or "none"
-        raise ModelError(f"{source}: needed is one file of weights ({', '.join(PICKLES)}); found: {found}")
+        raise ModelError(f"{source}: expected one file of weights ({', '.join(PICKLES)}); found: {found}")
     tensors = _unpickled(pickles[0])
     target.mkdir(parents=True)
     save_file({name: tensor.contiguous().clone() for name, tensor in tensors.items()}, target / WEIGHTS)
@@ -86,7 +86,7 @@ def _speechbrain(source: Path, target: Path, encoder: Mapping[str, Any]) -> None
         raise ModelError(f"{source}: {error}") from error
     wrong = sorted({*keys.missing_keys, *keys.unexpected_keys} - {"encoder.masked_spec_embed"})
     if wrong:
-        raise ModelError(f"{source}: tensors missing or not known: {', '.join(wrong)}; is it another encoder?")
+        raise ModelError(f"{source}: tensors are missing or unknown: {', '.join(wrong)}; is it another encoder?")
     release = Release(source.name, "speechbrain", "converted")
     save_bundle(model, target, release, storage=torch.float32)
 
@@ -97,7 +97,7 @@ def _only(path: Path, ending: str) -> torch.Tensor:
     named = [name for name in tensors if name.endswith(ending)]
     if len(tensors) != 1 or not named or tensors[named[0]].shape[0] != len(EMOTIONS):
         raise ModelError(
-            f"{path}: needed is one matrix of {len(EMOTIONS)} rows; found: {', '.join(tensors) or 'nothing'}"
+            f"{path}: expected one matrix of {len(EMOTIONS)} rows; found: {', '.join(tensors) or 'nothing'}"
         )
     return tensors[named[0]]
 

@@ -1,4 +1,4 @@
-"""Export a trained model as a bundle: calibrated, judged as the worker runs it, with report and card."""
+"""Export a trained model as a bundle: calibrated, evaluated with the worker's engine, with report and card."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ class Provenance:
 def export(
     model: EmotionModel, settings: Config, clips: Mapping[str, Sequence[Clip]], provenance: Provenance, folder: Path
 ) -> dict[str, Any]:
-    """Calibrate on `valid`, write the bundle, judge what was written on `test`, write the report and the card.
+    """Calibrate on `valid`, write the bundle, evaluate it on `test`, write the report and the card.
 
     Returns:
         The report.
@@ -107,7 +107,7 @@ def _versions() -> dict[str, str]:
 
 
 def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, Any]:
-    """Export the best weights of a run that has been judged, from its folder.
+    """Export the best weights of an evaluated run, from its folder.
 
     Returns:
         The report.
@@ -116,7 +116,7 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
         ConfigurationError: the folder holds no such run, or one whose model the worker does not serve.
     """
     if not (run / runs.OUTCOME).is_file():
-        raise ConfigurationError(f"{run}: no run that has been judged; only what was judged is exported")
+        raise ConfigurationError(f"{run}: no evaluated run in this folder: only an evaluated run can be exported")
     facts = json.loads((run / runs.RUN).read_text(encoding="utf-8"))
     if facts["encoder"] is None:
         raise ConfigurationError(f"{run}: a baseline without an encoder; the worker does not serve it")

@@ -21,7 +21,7 @@ _TOLERANCE: Final = 0.01  # of a logit; transformers knows no eps but 1e-7, whic
 
 
 def push(bundle: Path, repository: str, *, private: bool) -> str:
-    """Upload a bundle that loads and has been judged.
+    """Upload a bundle that can be loaded and has been evaluated.
 
     Returns:
         The value of `CALLMOOD_MODEL__PATH` that loads it.
@@ -31,7 +31,7 @@ def push(bundle: Path, repository: str, *, private: bool) -> str:
         ModelError: the bundle cannot be loaded, or its content is not what its digest says.
     """
     if missing := [name for name in (REPORT, CARD) if not (bundle / name).is_file()]:
-        raise ConfigurationError(f"{bundle}: no {' and no '.join(missing)}: only what was judged is published")
+        raise ConfigurationError(f"{bundle}: no {' and no '.join(missing)}: only an evaluated bundle can be published")
     load(bundle)
     api = HfApi()
     try:
@@ -50,7 +50,7 @@ def to_transformers(bundle: Path, folder: Path) -> None:
     SUPERB checkpoints do, and transformers 5 counts it before.
 
     Raises:
-        ConfigurationError: transformers has no class for this head, or the installed version answers otherwise.
+        ConfigurationError: transformers has no class for this head, or the installed version computes other logits.
         ModelError: the bundle cannot be loaded.
     """
     model = load(bundle)
@@ -84,7 +84,7 @@ def to_transformers(bundle: Path, folder: Path) -> None:
 
 
 def _refuse_other_answers(model: EmotionModel, folder: Path) -> None:
-    """Compare the logits for one second of noise; a folder that answers otherwise is deleted."""
+    """Compare the logits for one second of noise; a folder that computes other logits is deleted."""
     theirs = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval()
     prepare = transformers.AutoFeatureExtractor.from_pretrained(folder)
     waveform = torch.randn(1, RATE_HZ, generator=torch.Generator().manual_seed(0)) / 10
@@ -95,6 +95,6 @@ def _refuse_other_answers(model: EmotionModel, folder: Path) -> None:
     if not difference <= _TOLERANCE:
         shutil.rmtree(folder)
         raise ConfigurationError(
-            f"transformers {transformers.__version__} answers otherwise: a logit differs by {difference:.2g}; "
-            "it weighs the layers of a large-type encoder in another way, so nothing was written"
+            f"transformers {transformers.__version__} computes other logits: one differs by {difference:.2g}. "
+            "It weighs the layers of a large-type encoder differently, so nothing was written"
         )

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Claim:
-    """What is judged, and the published accuracy in percent with the band, in points, within which it is reproduced."""
+    """A published accuracy, percent, and the band, in points, within which a row counts as reproduced."""
 
     model: str
     protocol: str
@@ -54,7 +54,7 @@ class Claim:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class Judged:
+class EvaluatedFold:
     """One fold's test split, calibrated on its validation split."""
 
     items: Sequence[Item]
@@ -76,7 +76,7 @@ def run_row(
     Raises:
         ConfigurationError: something does not fit.
     """
-    clips, judged = Clips(), []
+    clips, evaluated = Clips(), []
     _, share = device_and_share(options.device)
     made = protocols.folds(protocol, items, settings.train.seed)
     for number, fold in enumerate(made, start=1):
@@ -90,9 +90,9 @@ def run_row(
             model, _ = runs.run(settings, fold, clips, place, options)
             if share.rank:
                 continue
-            outcome = runs.judge(model, settings, fold, clips, options)
+            outcome = runs.predict_splits(model, settings, fold, clips, options)
             runs.save(outcome, place)
-        judged.append(calibrated(outcome, settings.calibration.wanted_risk))
+        evaluated.append(calibrated(outcome, settings.calibration.wanted_risk))
     if share.rank:
         return None
     claim = Claim(
@@ -102,7 +102,7 @@ def run_row(
         settings.row.published.get(protocol),
         settings.row.band,
     )
-    return written(summarise(claim, [fold.name for fold in made], judged), folder / protocol)
+    return written(summarise(claim, [fold.name for fold in made], evaluated), folder / protocol)
 
 
 def written(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -127,7 +127,7 @@ def wanted_protocols(settings: Config, chosen: Sequence[str]) -> list[str]:
     return found
 
 
-def summarise(claim: Claim, names: Sequence[str], judged: Sequence[Judged]) -> dict[str, Any]:
+def summarise(claim: Claim, names: Sequence[str], evaluated: Sequence[EvaluatedFold]) -> dict[str, Any]:
     """Figures by fold and of all test utterances together, each as its own fold's model answered."""
     folds = [
         {
@@ -135,13 +135,13 @@ def summarise(claim: Claim, names: Sequence[str], judged: Sequence[Judged]) -> d
             **evaluate(one.logits, one.labels, temperature=one.temperature, abstain_below=one.abstain_below),
             "temperature": round(one.temperature, 4),
         }
-        for name, one in zip(names, judged, strict=True)
+        for name, one in zip(names, evaluated, strict=True)
     ]
     accuracies = np.array([100 * fold["wa"] for fold in folds])
-    labels = np.concatenate([one.labels for one in judged])
-    predicted = np.concatenate([one.logits.argmax(axis=1) for one in judged])
-    items = [item for one in judged for item in one.items]
-    calibrated = np.concatenate([softmax(one.logits, one.temperature) for one in judged])
+    labels = np.concatenate([one.labels for one in evaluated])
+    predicted = np.concatenate([one.logits.argmax(axis=1) for one in evaluated])
+    items = [item for one in evaluated for item in one.items]
+    calibrated = np.concatenate([softmax(one.logits, one.temperature) for one in evaluated])
     pooled = np.log(np.maximum(calibrated, 1e-12))
     return {
         "model": claim.model,
@@ -162,7 +162,7 @@ def summarise(claim: Claim, names: Sequence[str], judged: Sequence[Judged]) -> d
             "risk_coverage": _thinned(risk_coverage(calibrated, labels)),
         },
         "slices": slices(items, labels, predicted),
-        "robustness": _robustness(judged, labels),
+        "robustness": _robustness(evaluated, labels),
         "labels": list(EMOTIONS),
     }
 
@@ -180,12 +180,12 @@ def _seeded(settings: Config, fold: Fold) -> Config:
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=fold.seed))
 
 
-def calibrated(outcome: Outcome, wanted_risk: float) -> Judged:
+def calibrated(outcome: Outcome, wanted_risk: float) -> EvaluatedFold:
     """The test split with temperature and threshold fitted on validation."""
     logits, labels = outcome.logits["valid"], outcome.labels["valid"]
     temperature = calibrate.fit_temperature(logits, labels)
     threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted_risk)
-    return Judged(
+    return EvaluatedFold(
         outcome.items["test"],
         outcome.logits["test"],
         outcome.labels["test"],
@@ -209,11 +209,11 @@ def _mean_ece(folds: Sequence[Mapping[str, Any]]) -> float:
     return round(float(np.average([fold["ece_uncalibrated"] for fold in folds], weights=weights)), 4)
 
 
-def _robustness(judged: Sequence[Judged], labels: Labels) -> dict[str, dict[str, float]]:
+def _robustness(evaluated: Sequence[EvaluatedFold], labels: Labels) -> dict[str, dict[str, float]]:
     """WA, UA and macro-F1 by line; empty unless asked for."""
     found = {}
-    for name in judged[0].conditions:
-        predicted = np.concatenate([one.conditions[name].argmax(axis=1) for one in judged])
+    for name in evaluated[0].conditions:
+        predicted = np.concatenate([one.conditions[name].argmax(axis=1) for one in evaluated])
         counts = confusion(labels, predicted)
         figures = {"wa": weighted_accuracy, "ua": unweighted_accuracy, "macro_f1": macro_f1}
         found[name] = {key: round(figure(counts), 4) for key, figure in figures.items()}

@@ -1,4 +1,4 @@
-"""Kafka in: records of the assigned partitions, assignment changes, pause and resume.
+"""Reads Kafka: records of the assigned partitions, changes of the assignment, pause and resume.
 
 Rebalance listeners run on the client's own thread and must not call it: they only note what changed, and the poll
 loop acts on it. A new partition stays paused until its state is restored and `start` has found its position.
@@ -44,7 +44,7 @@ class Changes:
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Records changes. A lost membership ends the process: a stale member might claim partitions of another owner."""
+    """Records changes. A lost membership stops the process, which could otherwise claim partitions of another."""
 
     def __init__(self, consumer: KafkaConsumer) -> None:
         self._consumer = consumer
@@ -179,7 +179,7 @@ class AudioConsumer:
                 self._skipped.append(Skipped(source, first, now_at, "deleted by retention", is_deleted=True))
 
     def take_skipped(self) -> list[Skipped]:
-        """What was skipped since the last call, because the client could not parse it or Kafka had deleted it."""
+        """The records skipped since the last call: the client could not parse them, or Kafka had deleted them."""
         skipped = list(self._skipped)
         self._skipped.clear()
         return skipped
@@ -189,14 +189,14 @@ class AudioConsumer:
         return self._listener.take()
 
     def start_of(self, source: TopicPartition) -> int:
-        """Where a partition begins for which the store has no position."""
+        """The offset at which to start a partition without a stored position (`kafka.start`)."""
         if self._settings.start == "earliest":
             return self.oldest(source)
         partition = KafkaPartition(*source)
         return int(self._consumer.end_offsets([partition])[partition])
 
     def oldest(self, source: TopicPartition) -> int:
-        """The first record that retention has left."""
+        """Offset of the oldest record that retention has not deleted."""
         partition = KafkaPartition(*source)
         return int(self._consumer.beginning_offsets([partition])[partition])
 
@@ -221,7 +221,7 @@ class AudioConsumer:
         return int(self._consumer.position(KafkaPartition(*source)))
 
     def start(self, source: TopicPartition, offset: int) -> None:
-        """The partition is restored: read from this offset on.
+        """Start to read a restored partition at this offset.
 
         Raises:
             ConfigurationError: the topic ends before it.
@@ -239,7 +239,7 @@ class AudioConsumer:
             self._consumer.resume(partition)
 
     def pause(self) -> None:
-        """Read nothing for now, but stay in the group."""
+        """Stop reading, but stay in the group."""
         self._paused = True
         self._consumer.pause(*self._consumer.assignment())
 
@@ -249,7 +249,7 @@ class AudioConsumer:
         self._consumer.resume(*(KafkaPartition(*source) for source in sources))
 
     def show_progress(self, watermarks: Mapping[TopicPartition, int]) -> None:
-        """Commit watermarks to the group, for lag displays only: the truth is in the store."""
+        """Commit watermarks to the group, for lag monitors only: the worker reads its position from the store."""
         offsets = {KafkaPartition(*source): OffsetAndMetadata(offset, "", -1) for source, offset in watermarks.items()}
         self._consumer.commit_async(offsets)
 
@@ -260,7 +260,7 @@ class AudioConsumer:
         return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
 
     def stable_end(self, source: TopicPartition) -> int | None:
-        """Where committed records end, as the broker says now; None without an answer.
+        """The offset after the last committed record, asked from the broker now; None without an answer.
 
         From there on, records wait for an open transaction of their producer, or there are none.
         """

@@ -1,4 +1,4 @@
-"""The producer to the dead-letter topic. Any record that Kafka can hold can be sent: what does not fit is left out."""
+"""The producer to the dead-letter topic. Parts of a record that are too large for the topic are left out."""
 
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -30,7 +30,7 @@ class Message(NamedTuple):
 
 
 class DeadLetterTopic:
-    """The producer to the dead-letter topic. After a crash a record may be there twice; its source position is its id.
+    """The producer to the dead-letter topic. After a crash, a record can be there twice; its source position is its id.
 
     Raises:
         ConfigurationError: the topic does not exist.
@@ -55,7 +55,7 @@ class DeadLetterTopic:
         """Send the records and wait until Kafka has them; what is too large for the topic is left out.
 
         Raises:
-            StoreUnavailable: Kafka may not have some; send all again.
+            StoreUnavailable: Kafka did not confirm all records; send all again.
         """
         left = list(refused)
         try:

@@ -80,19 +80,22 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def missing_topic(topic: str, settings: KafkaSettings) -> ConfigurationError:
-    """The error of a topic that Kafka does not have, or does not show to this user."""
+    """The error for a topic that Kafka does not have, or does not show to this user."""
     names = [
         name for name in KafkaSettings.model_fields if name.endswith("_topic") and getattr(settings, name) == topic
     ]
     variables = " or ".join(f"CALLMOOD_KAFKA__{name.upper()}" for name in names)
     return ConfigurationError(
-        f"topic {topic!r} does not exist on {settings.bootstrap_servers}, or this user may not see it: create it with "
-        f"`callmood topics`, see `callmood acls`, or set {variables}"
+        f"topic {topic!r} does not exist on {settings.bootstrap_servers}, or this user is not allowed to see it: "
+        f"create it with `callmood topics`, see `callmood acls`, or set {variables}"
     )
 
 
 def other_count(topic: str, found: int, wanted: int, settings: KafkaSettings) -> ConfigurationError:
-    """The error of an output topic whose partitions do not match: a partition's results go to that of its number."""
+    """The error for an output topic with another number of partitions than the audio topic.
+
+    Results of audio partition N go to output partition N.
+    """
     return ConfigurationError(
         f"topic {topic!r} has {found} partitions and {settings.audio_topic!r} has {wanted}: they must have the same "
         "number of partitions"

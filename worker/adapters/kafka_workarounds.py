@@ -188,7 +188,7 @@ def _time_limit() -> Iterator[None]:
 
 
 def _end_process() -> None:
-    log.error("kafka transaction hangs; ending the process")
+    log.error("kafka transaction hangs; stopping the process")
     os._exit(EXIT_AGAIN)
 
 

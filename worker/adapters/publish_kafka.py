@@ -39,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Clients(NamedTuple):
-    """What the store talks through, and closes."""
+    """The store's Kafka clients, which it closes."""
 
     producer: KafkaProducer
     """With the transactional id of this process."""
@@ -174,14 +174,14 @@ class KafkaStore:
         """
         membership = self._consumer.membership
         if membership is None:
-            raise Fenced("no stable membership in the consumer group")
+            raise Fenced("this process is not a stable member of the consumer group")
         offsets = {KafkaPartition(*commit.source): OffsetAndMetadata(commit.watermark, "", -1) for commit in commits}
         try:
             records = (record for commit in commits for record in self._records(commit))
             kafka_workarounds.transact(self._producer, records, offsets, membership)
         except KafkaError as error:
             advice = ". Another worker may have the same CALLMOOD_WORKER__NAME" if isinstance(error, _FENCED) else ""
-            raise Fenced(f"kafka transaction: {error}{advice}") from error
+            raise Fenced(f"the Kafka transaction failed: {error}{advice}") from error
         return Committed(tuple(commits))
 
     def _records(self, commit: Commit) -> Iterator[dict[str, Any]]:

@@ -137,7 +137,7 @@ def redis_errors() -> Iterator[None]:
 def refuse_eviction(client: Any) -> None:
     """Refuse a server that deletes keys when its memory is full: it would delete positions and call states.
 
-    A user who may not run INFO is not checked.
+    The check is skipped if the user is not allowed to run INFO.
 
     Raises:
         ConfigurationError: the server evicts.

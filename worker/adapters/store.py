@@ -19,7 +19,7 @@ class Gone(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What became of the commits of one round. Commits in neither list are not known to be durable: repeat them."""
+    """The outcome of one round of commits. A commit in neither list may not be durable: repeat it."""
 
     durable: tuple[Commit, ...]
     """The store has them."""
@@ -59,7 +59,7 @@ class Store(Protocol):
     """Whether a commit moves the consumer group's offsets too; else they are moved afterwards, for display."""
 
     def claim(self, source: TopicPartition) -> Restored:
-        """Take a partition over, fence its earlier owner, and get what it left.
+        """Take over a partition: fence its earlier owner and return its stored states and position.
 
         Raises:
             StoreUnavailable: no answer for now.

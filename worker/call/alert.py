@@ -2,7 +2,7 @@
 
 A rule reads one measure of the call. It raises one alert when the measure reaches `raise_at`, stays quiet until the
 measure has fallen to `clear_at`, and never raises two alerts within `cooldown_s`. All times are media time, so the
-alerts of a call are the same live, replayed, and judged again from its stored utterances (`refold`).
+alerts of a call are the same live, replayed, and evaluated again from its stored utterances (`refold`).
 """
 
 import math
@@ -30,7 +30,7 @@ _MOST_S = 1e6
 
 
 class Measure(StrEnum):
-    """What a rule reads; more is worse for each."""
+    """What a rule measures; for each measure, a higher value is worse."""
 
     NEGATIVITY = "negativity"
     """Mean of the role's labels in the window, weighted by duration: 5 all negative, 0 balanced, -5 all positive."""
@@ -39,7 +39,7 @@ class Measure(StrEnum):
     INTERRUPTIONS = "interruptions"
     """Interruptions by the role in the window."""
     SILENCE = "silence"
-    """Seconds in which nobody speaks. A silence is judged once no utterance can fill it; each is an episode."""
+    """Seconds without speech. A silence is evaluated once no utterance can fill it; each is an episode."""
 
 
 _RANGES: Final = {
@@ -71,9 +71,9 @@ class Rule(BaseModel):
         if self.clear_at >= self.raise_at:
             raise ValueError("clear_at must be below raise_at")
         if self.measure is Measure.SILENCE and self.raise_at < _MIN_SILENCE_S:
-            raise ValueError(f"a silence is known from {_MIN_SILENCE_S:g} s on")
+            raise ValueError(f"raise_at of a silence must be at least {_MIN_SILENCE_S:g} s")
         if self.raise_at > _MAX_REMEMBERED and self.measure in (Measure.NEGATIVE_RUN, Measure.INTERRUPTIONS):
-            raise ValueError(f"only {_MAX_REMEMBERED} labels and interruptions are remembered")
+            raise ValueError(f"raise_at of {self.measure.value} must be at most {_MAX_REMEMBERED}")
         least, most = _RANGES[self.measure]
         if self.raise_at > most:
             raise ValueError(f"{self.measure} is at most {most:g}: a rule with raise_at {self.raise_at:g} never alerts")
@@ -113,7 +113,7 @@ class _Reading(NamedTuple):
 
 
 class Episode(msgspec.Struct, frozen=True, array_like=True):
-    """Where a rule is in a call."""
+    """State of one rule in one call."""
 
     number: int = 0
     """How often it was raised."""
@@ -143,7 +143,7 @@ class Interrupted(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Memory(msgspec.Struct, frozen=True, array_like=True):
-    """What the rules remember of a call, bounded for calls without end."""
+    """What the rules need of a call's past; its size is bounded."""
 
     labels: Mapping[Role, tuple[Label, ...]] = {}
     interruptions: tuple[Interrupted, ...] = ()
@@ -168,7 +168,7 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
 def evaluate(
     rules: Sequence[Rule], memory: Memory, call: Aggregate, result: Result | None = None
 ) -> tuple[Memory, list[dict[str, Any]]]:
-    """Judge a call after each fold.
+    """Evaluate the rules after each fold.
 
     Args:
         rules: what to look for.
@@ -187,14 +187,14 @@ def evaluate(
             continue
         for reading in _READ[rule.measure](rule, memory, call.timeline):
             before = memory.episodes.get(rule.name, Episode())
-            episode = _judge(rule, before, reading)
+            episode = _next_episode(rule, before, reading)
             memory = replace(memory, episodes={**memory.episodes, rule.name: episode})
             if episode.number > before.number:
                 alerts.append(_alert(rule, reading, episode.number, call, result))
     return memory, alerts
 
 
-def _judge(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
+def _next_episode(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
     """The rule's episode after a reading; it has the next number if that raised an alert."""
     if episode.is_running and reading.value <= rule.clear_at:
         episode = replace(episode, is_running=False)
@@ -202,7 +202,7 @@ def _judge(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
         return episode
     return Episode(
         number=episode.number + 1,
-        is_running=rule.measure is not Measure.SILENCE,  # a silence is over when it is judged: each is an episode
+        is_running=rule.measure is not Measure.SILENCE,  # a silence is over when it is evaluated: each is an episode
         not_before_ms=reading.at_ms + round(rule.cooldown_s * 1000),
         since_ms=reading.since_ms,
     )
@@ -277,7 +277,7 @@ _MESSAGES: Final = {
     Measure.NEGATIVITY: "{who} negative: {value:.1f} of 5 over the last {window_s:g} s",
     Measure.NEGATIVE_RUN: "{who} negative {value:.0f} times in a row",
     Measure.INTERRUPTIONS: "{value:.0f} interruptions by {who} in the last {window_s:g} s",
-    Measure.SILENCE: "Nobody spoke for {value:.0f} s",
+    Measure.SILENCE: "no speech for {value:.0f} s",
 }
 
 

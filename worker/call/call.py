@@ -88,7 +88,7 @@ class Call:
         """Take one record; `now_ms` only feeds the latency figures.
 
         Raises:
-            BadRecord: the record does not fit its call, which goes on as if it had not come.
+            BadRecord: the record does not fit its call, which continues without it.
         """
         self.last_offset = max(self.last_offset, chunk.position.offset)
         self._taken_offset = max(self._taken_offset, chunk.position.offset)
@@ -166,7 +166,7 @@ class Call:
 
     @property
     def fresh_detectors(self) -> int:
-        """Channels that could not be restored exactly and go on with a fresh detector."""
+        """Number of channels that could not be restored exactly and continue with a new voice detector."""
         return sum(stream.fresh_detectors for stream in self._streams.values())
 
     @property
@@ -329,7 +329,7 @@ class Call:
         )
 
     def confirm(self, due: Due) -> None:
-        """The store holds this: forget it."""
+        """Drop what the store now has."""
         del self._released[: len(due.results)]
         del self._alerts[: len(due.alerts)]
         for offset in due.saved.settled_offsets:
@@ -338,7 +338,7 @@ class Call:
 
     @property
     def has_unsettled(self) -> bool:
-        """Whether a successor would have to read records of the call again."""
+        """Whether a new owner would have to read records of the call again."""
         return bool(self._unsettled)
 
     def _save(self) -> Saved | None:
@@ -367,7 +367,7 @@ class Call:
 
     @classmethod
     def restore(cls, call_id: str, blob: bytes, settings: Settings, rules: Sequence[Rule]) -> "Call":
-        """The call as it was stored; its records from each stream's `seq` on follow.
+        """The call in its stored state; its records from each stream's `seq` on must follow.
 
         Raises:
             ConfigurationError: another version of the worker wrote the state.
@@ -395,6 +395,6 @@ class Call:
 
 
 def _covers(checkpoint: Checkpoint, offset: int, stream: str, seq: int) -> bool:
-    """Whether a successor with this checkpoint does without the record."""
+    """Whether a new owner with this checkpoint does not need the record."""
     state = checkpoint.streams.get(stream)
     return seq < state.seq if state else offset <= checkpoint.taken_offset  # newer ones are of streams still to come

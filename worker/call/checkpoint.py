@@ -48,7 +48,10 @@ class Stored(NamedTuple):
         """
         state = msgpack.unpackb(blob)
         if state["v"] != STATE_VERSION:
-            raise ConfigurationError(f"call state version {state['v']}, this build reads {STATE_VERSION}")
+            raise ConfigurationError(
+                f"a stored call state has format {state['v']}, this version of callmood reads {STATE_VERSION}: roll "
+                "back, let all calls end, then upgrade (docs/operations.md)"
+            )
         checkpoint, fold, last_offset = state["call"]
         streams, *facts = checkpoint
         restored = {name: StreamState.unpack(stream) for name, stream in streams.items()}

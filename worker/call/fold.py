@@ -66,7 +66,7 @@ class Fold:
         self._alerts += raised
 
     def take_alerts(self) -> list[dict[str, Any]]:
-        """The alerts raised since the last time this was asked."""
+        """The alerts raised since the last call."""
         alerts, self._alerts = self._alerts, []
         return alerts
 
@@ -79,6 +79,6 @@ class Fold:
         return msgspec.msgpack.encode(_Saved(self._aggregate, self._memory, self.number))
 
     def load(self, saved: bytes) -> None:
-        """Go on from what was saved."""
+        """The fold that `save` returned these bytes for."""
         state = _DECODER.decode(saved)
         self._aggregate, self._memory, self.number = state.aggregate, state.memory, state.number

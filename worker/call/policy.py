@@ -11,9 +11,9 @@ from callmood.worker.settings import PolicySettings
 
 
 def withheld(role: Role, notice: Notice | None, settings: PolicySettings) -> WithheldReason | None:
-    """Why the model must not hear an utterance of this role, or None if it is allowed to.
+    """Why the policy withholds an utterance of this role from the model; None if it does not.
 
-    The role is judged first, so a role that is never heard has the same reason with and without notice.
+    The role is checked before the notice, so a role without emotion has the same reason with and without notice.
     """
     if role not in settings.emotion_roles:
         return WithheldReason(f"policy:role_{role.value}")

@@ -24,7 +24,7 @@ class Refolded(NamedTuple):
 def refold(
     call: Mapping[str, Any], utterances: Iterable[Mapping[str, Any]], rules: Sequence[alert.Rule] = alert.DEFAULT_RULES
 ) -> Refolded:
-    """Fold the utterances of a call in the order of their `number`, and judge it after each.
+    """Fold the utterances of a call in the order of their `number`, and evaluate the rules after each.
 
     Args:
         call: its call/1, for what utterances do not tell: id, start, attributes, notice and end.

@@ -31,7 +31,9 @@ _RATE_HZ: Final = 8_000
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("what", nargs="*", choices=[[], *CHECKS], help="what to test; default: all")
+    parser.add_argument(
+        "what", nargs="*", metavar="WHAT", choices=[[], *CHECKS], help="kafka, redis or model; default: all"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -121,7 +123,7 @@ def _refuse_other_counts(wanted: KafkaSettings, partitions: Mapping[str, int]) -
 def _refuse_wrong_cleanup(configured: Settings) -> None:
     """The states topic must be compacted; audio, results and dead-letter records must not be.
 
-    A user or a broker that does not show a topic's configuration is not checked.
+    The check is skipped if the broker or the user's rights hide the topic's configuration.
     """
     wanted = configured.kafka
     topics = [topic for topic in topics_of(configured) if topic != wanted.call_topic]

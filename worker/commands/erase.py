@@ -1,4 +1,4 @@
-"""`callmood erase`: delete an ended call from Redis and Kafka, and print a receipt: what was found, what is left.
+"""`callmood erase`: delete an ended call from Redis and Kafka, and print a receipt of what was found and what remains.
 
 Redis: everything of the call. Kafka: a tombstone behind the call's aggregates. The other topics (audio, utterances,
 alerts, dead-letter records) forget by retention alone, and the receipt counts what is left. What workers remember of an
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the receipt, as JSON; exit code 1 if something is left that only retention removes."""
+    """Print the receipt, as JSON; exit code 1 if something remains that only retention removes."""
     lines = erase(settings.load(), arguments.call_id)
     left = sum(line.left for line in lines)
     receipt = {
@@ -55,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class CallIsLiveError(ConfigurationError):
-    """A worker still holds the call and would write it again."""
+    """The call is live, so a worker would write it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,9 @@ def _records(wanted: KafkaSettings, topics: list[str], call_id: str) -> Mapping[
             polled = consumer.poll(timeout_ms=_POLL_MS)
             idle = 0 if polled else idle + 1
             if idle > _IDLE_POLLS:
-                raise KafkaUnavailable("the topics cannot be read to their end: a transaction may be open, try again")
+                raise KafkaUnavailable(
+                    "the topics cannot be read to their end: a transaction may be open. Try again later"
+                )
             for source, records in polled.items():
                 for record in records:
                     if record.key == call_id.encode():

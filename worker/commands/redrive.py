@@ -34,7 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Reason,
         choices=list(Reason),
         action="append",
-        help="only records with this reason; repeatable. The others stay to be listed and sent",
+        metavar="REASON",
+        help="only records with this reason (schemas/README.md lists them); repeatable. Other records stay on the list",
     )
     parser.add_argument("--send", action="store_true", help="send the records to their topics; default: only list them")
 

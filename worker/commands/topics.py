@@ -19,11 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--partitions",
         type=int,
         required=True,
-        help="partitions of the audio topic: the most workers you will ever run",
+        help="partitions of the audio topic and the output topics: the most ingest processes you will ever run",
     )
     parser.add_argument("--replication-factor", type=int, default=-1, help="default: that of the brokers")
     parser.add_argument(
-        "--retention-ms", type=int, help="retention of the audio topic; the worker needs minutes, not days"
+        "--retention-ms", type=int, help="retention of the audio topic, ms; the worker needs minutes, not days"
     )
 
 

@@ -1,4 +1,4 @@
-"""The engine: prepare, run, finish. Call audio in, calibrated probabilities out; a bad utterance harms only itself."""
+"""The engine: call audio in, calibrated probabilities out. A bad utterance does not affect others in its batch."""
 
 import copy
 import logging
@@ -60,9 +60,11 @@ def open_engine(settings: "ModelSettings") -> "Engine":
         return engine
     if settings.dtype != "auto":
         raise ModelError(
-            f"in {chosen.dtype} this model's probabilities are off by {error:.2f}; set model.dtype to fp32"
+            f"in {chosen.dtype} this model's probabilities are wrong by up to {error:.2f}: set model.dtype to fp32"
         )
-    _log.warning("computing in fp32: another type is too imprecise", extra={"dtype": chosen.dtype, "off_by": error})
+    _log.warning(
+        "computing in fp32: the faster type is too imprecise", extra={"dtype": chosen.dtype, "max_error": error}
+    )
     return Engine(model, replace(chosen, dtype="fp32"), batch_seconds=settings.batch_seconds)
 
 

@@ -171,7 +171,7 @@ class _Server:
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
             self._rechecked_before = engine.rechecked
-            log.info("the model is warm", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
+            log.info("model ready", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
             self._next_beat_s = 0.0
         while self._running and self._running[0].future.done():
             done = self._running.popleft()

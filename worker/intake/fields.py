@@ -85,7 +85,7 @@ def check_schema(fields: Fields) -> None:
     """
     schema = fields.get("schema")
     if schema is None:
-        raise BadRecord(Reason.NO_SCHEMA, "no schema")
+        raise BadRecord(Reason.NO_SCHEMA, "the header schema is missing")
     if schema != AUDIO_SCHEMA:
         raise BadRecord(Reason.WRONG_SCHEMA, f"schema is not {AUDIO_SCHEMA}")
 
@@ -126,9 +126,9 @@ def load_object(value: bytes | None, *, max_bytes: int) -> dict[str, Any]:
         BadRecord: EMPTY, TOO_LONG (before parsing) or BAD_PAYLOAD.
     """
     if not value:
-        raise BadRecord(Reason.EMPTY, "no value")
+        raise BadRecord(Reason.EMPTY, "the record has no value")
     if len(value) > max_bytes:
-        raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes; at most {max_bytes} are legal")
+        raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes; at most {max_bytes} are allowed")
     try:
         body = json.loads(value.decode(), parse_int=str, parse_float=str)
     except (ValueError, RecursionError):
@@ -165,7 +165,7 @@ def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record
         raise BadRecord(Reason.BAD_HEADER, "the record has no timestamp")
     seq = _matching(fields, "seq", SEQ)
     if seq is None:
-        raise BadRecord(Reason.BAD_HEADER, "no seq")
+        raise BadRecord(Reason.BAD_HEADER, "seq is missing")
     wire = _wire(fields.get("encoding"), fields.get("rate"), fields.get("layout"))
     audio_format, samples = _media(wire, value, max_record_ms) if event is Event.MEDIA else (None, b"")
     traceparent = fields.get("traceparent")
@@ -192,7 +192,7 @@ def _media(wire: tuple[Encoding, AudioFormat] | None, value: bytes, max_record_m
     encoding, audio_format = wire
     frame_bytes = audio_format.frame_bytes
     if not value:
-        raise BadRecord(Reason.EMPTY, "media without audio")
+        raise BadRecord(Reason.EMPTY, "the media record has no audio")
     if len(value) * 1000 > max_record_ms * audio_format.rate_hz * frame_bytes:
         raise BadRecord(Reason.TOO_LONG, f"{len(value)} bytes are more than {max_record_ms} ms of audio")
     if len(value) % frame_bytes:
@@ -244,7 +244,7 @@ def _decimal_ms(fields: Fields, name: str) -> float | None:
 def _discarded_ms(fields: Fields, event: Event) -> float:
     discarded_ms = _decimal_ms(fields, "discarded_ms") or 0.0
     if event is Event.GAP and not discarded_ms:
-        raise BadRecord(Reason.BAD_HEADER, "gap without discarded_ms")
+        raise BadRecord(Reason.BAD_HEADER, "gap needs discarded_ms")
     if discarded_ms and event not in MAY_DISCARD:
         raise BadRecord(Reason.BAD_HEADER, f"discarded_ms has no meaning on {event}")
     return discarded_ms

@@ -69,7 +69,7 @@ def _media(record: Record, media: dict[str, Any]) -> dict[str, str]:
     if track not in _TRACKS:
         raise BadRecord(Reason.BAD_PAYLOAD, f"track is not one of {', '.join(_TRACKS)}")
     if not SEQ.fullmatch(number) or int(number) == 0:
-        raise BadRecord(Reason.BAD_PAYLOAD, "chunk is not 1, 2, 3, …")
+        raise BadRecord(Reason.BAD_PAYLOAD, "chunk is not a positive whole number")
     return {
         "event": Event.MEDIA.value,
         "stream": track,

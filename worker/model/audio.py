@@ -56,7 +56,7 @@ def prepare(sounds: Sequence[Sound], device: torch.device | str = "cpu") -> tupl
 def resampled(samples: int, rate_hz: int) -> int:
     """Samples at 16 kHz that `samples` samples at `rate_hz` become."""
     if rate_hz <= 0:
-        raise ValueError(f"rate {rate_hz} Hz")
+        raise ValueError(f"the sample rate is {rate_hz} Hz: it must be positive")
     return -(-samples * RATE_HZ // rate_hz)
 
 

@@ -169,7 +169,7 @@ def _weights(folder: Path) -> Path:
             f"{folder}: {', '.join(pickles)} can run code when loaded and is refused; "
             f"convert it once with `callmood-train convert {folder} TARGET`"
         )
-    raise ModelError(f"{folder}: no {WEIGHTS}")
+    raise ModelError(f"{folder}: file {WEIGHTS} is missing")
 
 
 def _digest(config: Mapping[str, Any], weights: Path) -> str:
@@ -258,7 +258,7 @@ def label_order(folder: Path, labels: list[str]) -> list[int]:
     """For each of `EMOTIONS`, its index among the checkpoint's classes."""
     known = [_NAMES.get(str(label).lower()) for label in labels]
     if len(known) != len(EMOTIONS) or set(known) != set(EMOTIONS):
-        raise ModelError(f"{folder}: classes are {', '.join(map(str, labels))}; needed are {', '.join(EMOTIONS)}")
+        raise ModelError(f"{folder}: classes are {', '.join(map(str, labels))}; they must be {', '.join(EMOTIONS)}")
     return [known.index(emotion) for emotion in EMOTIONS]
 
 

@@ -215,14 +215,14 @@ def load(path: str | Path) -> EmotionModel:
     tensors = {name: tensor.float() for name, tensor in checkpoint.tensors.items()}
     broken = sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all())
     if broken:
-        raise ModelError(f"{path}: not finite: {', '.join(broken)}")
+        raise ModelError(f"{path}: weights are not finite: {', '.join(broken)}")
     try:
         keys = model.load_state_dict(tensors, strict=False, assign=True)
     except RuntimeError as error:
         raise ModelError(f"{path}: {error}") from error
     wrong = sorted({*keys.missing_keys, *keys.unexpected_keys} - _OPTIONAL)
     if wrong:
-        raise ModelError(f"{path}: tensors missing or not known: {', '.join(wrong)}")
+        raise ModelError(f"{path}: tensors are missing or unknown: {', '.join(wrong)}")
     if "encoder.masked_spec_embed" in keys.missing_keys:
         model.encoder.masked_spec_embed = nn.Parameter(torch.rand(model.encoder.config.hidden_size))
     model.info, model.calibration = checkpoint.info, checkpoint.calibration
@@ -257,7 +257,7 @@ def _encoder(values: Mapping[str, Any]) -> Any:
         config._attn_implementation = "eager" if kind == "wavlm" else "sdpa"  # noqa: SLF001 - no public name
         return model_class(config)
     except (TypeError, ValueError) as error:
-        raise ModelError(f"the encoder's configuration makes no encoder: {error}") from error
+        raise ModelError(f"the encoder's configuration is not valid: {error}") from error
 
 
 def first_of(value: Any) -> Any:

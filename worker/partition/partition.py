@@ -131,7 +131,7 @@ class Partition:
         """Take the next record; returns the utterances for the model. `now_ms` only feeds latency figures.
 
         Raises:
-            TooManyBadRecords: more unreadable records in a row than `max_consecutive_bad`.
+            TooManyBadRecords: more bad records in a row than `max_consecutive_bad`.
         """
         self._time = self._time.after(record.timestamp_ms)
         captured_ms = self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
@@ -204,8 +204,8 @@ class Partition:
         limit = self._settings.input.max_consecutive_bad
         if limit and self._bad_in_a_row > limit:
             raise TooManyBadRecords(
-                f"{self._bad_in_a_row} unreadable records in a row on {self.source.topic}/{self.source.partition}; "
-                f"the newest: {bad}. Check what the producers send, and input.format"
+                f"{self._bad_in_a_row} bad records in a row on {self.source.topic}/{self.source.partition}; "
+                f"the newest: {bad}. Check what the producers send, and CALLMOOD_INPUT__FORMAT"
             )
         return utterances
 
@@ -295,7 +295,7 @@ class Partition:
         return commit
 
     def confirm(self, commit: Commit) -> None:
-        """The store holds the commit that was collected last: forget what it carried.
+        """Drop what the commit carried that was collected last, because the store has it now.
 
         Raises:
             ValueError: another commit was collected since.

@@ -1,4 +1,4 @@
-"""Counts and logs what a commit has made visible: one line per utterance."""
+"""Metrics and log lines of durable commits: one line per utterance."""
 
 import structlog
 
@@ -43,12 +43,12 @@ def account(commit: Commit) -> None:
 
 def account_dead_letters(commit: Commit) -> None:
     """Count and log the dead-letter records of a commit."""
-    for letter in commit.dead_letters:
-        metrics.DEAD_LETTERS.labels(letter.reason.value).inc()
+    for dead_letter in commit.dead_letters:
+        metrics.DEAD_LETTERS.labels(dead_letter.reason.value).inc()
         log.warning(
             "dead-letter record",
-            reason=letter.reason.value,
-            detail=letter.detail,
+            reason=dead_letter.reason.value,
+            detail=dead_letter.detail,
             partition=commit.source.partition,
-            offset=letter.record.position.offset,
+            offset=dead_letter.record.position.offset,
         )

@@ -2,8 +2,8 @@
 
 poll -> take (decode, order, segment) -> submit | collect results -> aggregate -> commit (results + states + watermark).
 
-It never waits for the model: too much in flight pauses the partitions, and polling goes on. It is crash-only:
-anything unexpected ends the process, and the next one recovers as it would after a kill.
+It never waits for the model: too much in flight pauses the partitions, and polling continues. It is crash-only:
+an unexpected error ends the process, and the next process recovers as after a kill.
 
 Two clocks: the wall clock feeds latencies and the age of audio; everything that is due at a time goes by the monotonic
 clock, because the wall clock may be set back.
@@ -70,7 +70,7 @@ class Inference(Protocol):
         """The keys and answers since the last call; never waits."""
 
     def healthy(self, now_s: float) -> bool:
-        """Whether the inference thread itself has shown life lately."""
+        """Whether the inference process beats and its model thread makes progress."""
 
 
 class Outside(NamedTuple):
@@ -145,10 +145,10 @@ class Ingest:
         """One turn of the loop.
 
         Raises:
-            Fenced: a partition is another owner's, or the store lost writes: start again from what it holds.
-            InferenceLost: the inference process is gone.
-            TooManyBadRecords: a bad deployment of the producers.
-            ConfigurationError: the topic was created again, or a stored position is somebody else's.
+            Fenced: another worker owns a partition, or the store lost writes: start again from its content.
+            InferenceLost: the inference process does not respond.
+            TooManyBadRecords: more bad records in a row than the limit.
+            ConfigurationError: the topic was created again, or a stored position belongs to another deployment.
         """
         try:
             polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
@@ -167,7 +167,7 @@ class Ingest:
         if self._monotonic() >= self._next_measure_s:
             self._measure()
         if not self._inference.healthy(self._monotonic()):
-            raise InferenceLost("the inference process shows no life")
+            raise InferenceLost("the inference process does not respond")
 
     def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         partition = self._partitions.get(source)
@@ -180,7 +180,9 @@ class Ingest:
             for record in records:
                 self._submit(source, partition.take(record, now_ms))
         except TooManyBadRecords:
-            self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)  # so that what led to it can be seen
+            self.drain(
+                self._monotonic() + self._settings.worker.drain_timeout_s
+            )  # commit what led to it, for diagnosis
             raise
 
     def drain(self, deadline_s: float) -> bool:
@@ -219,7 +221,7 @@ class Ingest:
         self._confirm_s.pop(source, None)
 
     def _restore_one(self) -> None:
-        """Take a newly assigned partition over: fence the old owner, read what it left, go to its watermark."""
+        """Take over a newly assigned partition: fence the old owner, load its states, go to its watermark."""
         due = [source for source, due_s in self._restoring.items() if due_s <= self._monotonic()]
         if not due:
             return
@@ -228,7 +230,7 @@ class Ingest:
         try:
             restored, start = take_over(self._store, self._consumer, source, starts_latest=starts_latest)
         except Unsettled as error:
-            log.info("partition not ready for takeover", partition=source.partition, why=str(error))
+            log.info("partition not ready for takeover", partition=source.partition, reason=str(error))
             self._restoring[source] = self._monotonic() + error.retry_s
             return
         except StoreUnavailable as error:
@@ -242,7 +244,7 @@ class Ingest:
         metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
         self._consumer.start(source, start)
         del self._restoring[source]
-        log.info("restored", partition=source.partition, watermark=start, calls=len(restored.states))
+        log.info("partition restored", partition=source.partition, watermark=start, calls=len(restored.states))
 
     def _report_skipped(self) -> None:
         for skipped in self._consumer.take_skipped():
@@ -261,10 +263,10 @@ class Ingest:
             if other is not None:
                 metrics.SPLIT_CALLS.inc()
                 log.warning(
-                    "one call is on two partitions",
+                    "call is on two partitions",
                     call=call_hash(utterance.call_id),
                     partition=source.partition,
-                    other=other.partition,
+                    other_partition=other.partition,
                 )
 
     def _collect_answers(self) -> None:
@@ -278,7 +280,7 @@ class Ingest:
         self._progress.note(Stage.INFERENCE, self._monotonic(), has_work=has_work, has_moved=bool(answers))
 
     def _throttle(self) -> None:
-        """Too much in flight, or a store that does not answer, pauses reading; membership goes on."""
+        """Pause reading while too much is in flight or the store does not answer; the group membership continues."""
         limit = self._settings.model.max_in_flight
         is_full = len(self._waiting) > (limit // 2 if self._is_paused else limit - 1)
         should_pause = is_full or not self._is_store_healthy
@@ -316,7 +318,7 @@ class Ingest:
             report_gone(source, gone)
             self._partitions[source].restore_store(gone.summaries, all_states=gone.has_lost_states)
         if committed.fenced:
-            raise Fenced(f"{len(committed.fenced)} partitions are another owner's, or the store lost writes")
+            raise Fenced(f"another worker owns {len(committed.fenced)} partitions, or the store lost writes")
         if committed.failure is not None:
             self._commit_failed(committed.failure)
             return
@@ -328,7 +330,7 @@ class Ingest:
         self._next_commit_s = self._monotonic() + _RETRY_S
 
     def _account(self, durable: Sequence[Commit]) -> None:
-        """These commits are in the store: they are not repeated."""
+        """Confirm, count and log commits that are in the store."""
         if not durable:
             return
         durable_s = self._clock()
@@ -348,7 +350,7 @@ class Ingest:
         self._progress.note(Stage.COMMITS, ended_s, has_work=True, has_moved=True)
 
     def _collect(self, partition: Partition, now_s: float) -> Commit | None:
-        """What is due; every few seconds without anything new, or the loss of an idle partition goes unnoticed."""
+        """The partition's commit; None if nothing is due. Idle partitions commit, too, to notice a new owner."""
         stamps = self._stamps._replace(model=self._inference.model)
         commit = partition.collect(stamps, now_s * 1000)
         return commit if commit.is_news or self._monotonic() >= self._confirm_s[partition.source] else None
@@ -361,7 +363,7 @@ class Ingest:
 
     def _store_answered(self) -> None:
         if not self._is_store_healthy:
-            log.info("store is back")
+            log.info("store available again")
         self._is_store_healthy = True
 
     # -- facts
@@ -390,6 +392,6 @@ class Ingest:
             metrics.RECHECKED.set(self._inference.beat.rechecked)
 
     def status(self) -> Status:
-        """The figures for the supervisor."""
+        """What the supervisor needs for its probes."""
         stuck_s, stuck_at = self._progress.longest(self._monotonic())
         return Status(len(self._partitions), len(self._restoring), self._is_store_healthy, stuck_s, stuck_at)

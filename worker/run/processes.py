@@ -42,7 +42,7 @@ class _Stop:
 
 
 class _Reporter:
-    """Sends reports about once a second; a supervisor that is gone ends the process."""
+    """Sends reports about once a second; the process exits if the supervisor no longer runs."""
 
     def __init__(self, reports: Connection) -> None:
         self._reports = reports
@@ -107,7 +107,7 @@ def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) 
 
 
 def inference(settings: Settings, address: str) -> None:
-    """The inference process: loads the model, warms up, answers until SIGTERM or until its parent is gone."""
+    """The inference process: loads the model, warms up, answers until SIGTERM or the end of its parent."""
     from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
     logs.configure(settings.log, process="inference")
@@ -123,9 +123,9 @@ def _ended_by(work: Callable[[], None]) -> int:
         if code == EXIT_CONFIGURATION:
             log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
         else:
-            log.error("stopping", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the message is enough
+            log.error("stopping on an error", error=str(error), kind=type(error).__name__)  # noqa: TRY400 - the message is enough
         return code
     except Exception:  # the process ends, and the next one recovers as after a kill
-        log.exception("stopping")
+        log.exception("stopping on an error")
         return EXIT_AGAIN
     return EXIT_OK

@@ -1,7 +1,8 @@
 """Kafka outputs into Redis: with `output=both`, the commit is in Kafka and Redis is a projection of it.
 
-The position of each output partition lives in Redis and changes in one script with the data, so Redis holds what the
-topics held up to there: after a crash, a takeover or a failover that lost writes, projecting goes on from there.
+The position of each output partition is stored in Redis and changes in one script with the data, so Redis has what the
+topics had up to that position. After a crash, a takeover or a failover that lost writes, the projection continues at
+that position.
 """
 
 import json
@@ -95,14 +96,14 @@ class Projector:
             self._measure()
 
     def _write(self) -> None:
-        """Claim and commit; a Redis that does not answer pauses reading."""
+        """Claim and commit; reading pauses while Redis does not answer."""
         try:
             self._claim()
             self._commit()
         except StoreUnavailable as error:
             metrics.STORE_ERRORS.inc()
             if not self._is_paused:
-                log.warning("store unavailable; projecting is paused", error=str(error))
+                log.warning("store unavailable; projection is paused", error=str(error))
                 self._consumer.pause()
             self._is_paused = True
             return
@@ -128,7 +129,7 @@ class Projector:
             self._claiming.discard(source)
 
     def _done(self, commit: Commit) -> None:
-        """Redis holds this commit."""
+        """Note the position of a commit that Redis has."""
         self._sources[commit.source] = Commit(commit.source, commit.watermark, commit.time)
         self._confirm_s[commit.source] = self._monotonic() + _CONFIRM_S
 
@@ -136,7 +137,7 @@ class Projector:
         if not self._pending:
             return
         began_s = self._clock()
-        self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
+        self._dead_letters.send([one for commit in self._pending for one in commit.dead_letters])
         committed = self._store.commit(self._pending)
         durable_s = self._clock()
         durable = {commit.source: commit for commit in committed.durable}
@@ -147,30 +148,30 @@ class Projector:
             account_dead_letters(commit)
             traces.projected(commit, began_s, durable_s)
         if committed.fenced:
-            raise Fenced(f"{len(committed.fenced)} projected partitions are another owner's, or Redis lost writes")
+            raise Fenced(f"another worker projects {len(committed.fenced)} partitions, or Redis lost writes")
         if committed.failure is not None:
             raise committed.failure
 
     def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:
         watermark = self._consumer.position(source)  # control records have offsets too
         time = StreamTime(0, max((record.timestamp_ms for record in records), default=0))
-        values, letters = self._read(source, records)
+        values, refused = self._read(source, records)
         if source.topic == self._alert_topic:
-            return Commit(source, watermark, time, alerts=values, dead_letters=letters)
+            return Commit(source, watermark, time, alerts=values, dead_letters=refused)
         if source.topic == self._utterance_topic:
             first = {value["call_id"] for value in values if value["number"] == 1}
             calls = tuple(CallUpdate(call_id, None, is_first=call_id in first) for call_id in _call_ids(values))
-            return Commit(source, watermark, time, utterances=values, calls=calls, dead_letters=letters)
+            return Commit(source, watermark, time, utterances=values, calls=calls, dead_letters=refused)
         newest = {value["call_id"]: value for value in values}
         calls = tuple(CallUpdate(call_id, None, value, aggregate.risk(value)) for call_id, value in newest.items())
-        return Commit(source, watermark, time, calls=calls, dead_letters=letters)
+        return Commit(source, watermark, time, calls=calls, dead_letters=refused)
 
     def _read(
         self, source: TopicPartition, records: Sequence[Record]
     ) -> tuple[tuple[Mapping[str, Any], ...], tuple[DeadLetter, ...]]:
-        """The values of the records, and the records that no worker can have written."""
+        """The values of the records, and dead-letter records for those that no worker can have written."""
         contract = self._contracts[source.topic]
-        values, letters = [], []
+        values, refused = [], []
         for record in records:
             if record.value is None:  # a call that was erased
                 continue
@@ -180,8 +181,8 @@ class Projector:
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
                 where = ".".join(str(part) for part in first["loc"])
-                letters.append(DeadLetter(record, Reason.NOT_OURS, f"no {contract.__name__}: {where} {first['type']}"))
-        return tuple(values), tuple(letters)
+                refused.append(DeadLetter(record, Reason.NOT_OURS, f"no {contract.__name__}: {where} {first['type']}"))
+        return tuple(values), tuple(refused)
 
     def _measure(self) -> None:
         """Set the gauges, and note whether there is something to read."""
@@ -194,7 +195,7 @@ class Projector:
         metrics.HELD_PARTITIONS.set(reading.held)
 
     def status(self) -> Status:
-        """The figures for the supervisor."""
+        """What the supervisor needs for its probes."""
         stuck_s, stuck_at = self._progress.longest(self._monotonic())
         return Status(len(self._sources), len(self._claiming), not self._is_paused, stuck_s, stuck_at)
 

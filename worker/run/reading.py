@@ -66,12 +66,12 @@ class Reading:
         return sum(stand.is_held for stand in self._stands.values())
 
     def look(self, sources: Iterable[TopicPartition], now_s: float, *, is_paused: bool) -> None:
-        """Note where each partition stands; asks the broker about one of them at most.
+        """Note the position of each partition; asks the broker about one of them at most.
 
         Args:
             sources: the partitions that are read.
             now_s: monotonic.
-            is_paused: nothing is read on purpose.
+            is_paused: the loop has paused reading.
         """
         lags = {source: self._consumer.lag(source) or 0 for source in sources}
         before, self._stands = self._stands, {source: self._stand(source, now_s) for source in lags}
@@ -92,7 +92,7 @@ class Reading:
         if before is not None and before.position == position:
             return before
         if before is not None and before.is_held:
-            log.info("the producer's transaction has ended", topic=source.topic, partition=source.partition)
+            log.info("open transaction of a producer has ended", topic=source.topic, partition=source.partition)
         return _Stand(position, now_s)
 
     def _ask(self, waiting: list[TopicPartition], now_s: float) -> None:
@@ -105,7 +105,7 @@ class Reading:
         is_held = end is not None and end <= stand.position
         if is_held and not stand.is_held:
             log.warning(
-                "an open transaction of a producer holds back a partition",
+                "open transaction of a producer holds back a partition",
                 topic=source.topic,
                 partition=source.partition,
                 offset=stand.position,

@@ -23,8 +23,8 @@ from callmood.worker.settings import Settings
 
 _WATCH_S = 0.2
 _RESTART_S = 1.0
-_MAX_DEATHS = 3
-_DEATHS_WINDOW_S = 60.0
+_MAX_EXITS = 3
+_EXITS_WINDOW_S = 60.0
 _KILL_AFTER_S = 5.0
 _REPORTS_LATE_S = 10.0
 
@@ -62,7 +62,7 @@ class WatchedChild:
         self._task = task
         self._spawn = spawn
         self._clock = clock
-        self._deaths: deque[float] = deque(maxlen=_MAX_DEATHS)
+        self._exits_s: deque[float] = deque(maxlen=_MAX_EXITS)
         self._heard_s = clock()
 
     def start(self) -> None:
@@ -78,13 +78,13 @@ class WatchedChild:
             self._heard_s = self._clock()
 
     def plan_restart(self) -> bool:
-        """The process has ended: set the time of its restart. Returns False when it has ended too often lately."""
+        """Set the time of the restart of a process that exited; False if it exited too often within the window."""
         now_s = self._clock()
         self.child = None
         self.report = Report("restarting", {})
         self.restart_at_s = now_s + _RESTART_S
-        self._deaths.append(now_s)
-        return len(self._deaths) < _MAX_DEATHS or now_s - self._deaths[0] >= _DEATHS_WINDOW_S
+        self._exits_s.append(now_s)
+        return len(self._exits_s) < _MAX_EXITS or now_s - self._exits_s[0] >= _EXITS_WINDOW_S
 
     @property
     def silent_s(self) -> float:
@@ -93,7 +93,7 @@ class WatchedChild:
 
 
 class Supervisor:
-    """The worker as the outside sees it: one process tree, one exit code.
+    """The whole worker: one process tree, one exit code.
 
     Building it starts nothing; entering it starts all processes; leaving it drains them, also when a start has failed.
 
@@ -139,7 +139,7 @@ class Supervisor:
         self._drain()
 
     def run(self) -> int:
-        """Watch until a signal asks for the end or going on is impossible; returns the exit code."""
+        """Watch until a signal asks the worker to stop or it cannot continue; returns the exit code."""
         while not self._stop_requests:
             code = self.turn()
             if code is not None:
@@ -161,10 +161,10 @@ class Supervisor:
         self._beats.collect()
         code = self._inference.exit_code
         if code is not None:
-            log.error("the inference process has ended", exit_code=code)
+            log.error("inference process exited", exit_code=code)
             return code if code == EXIT_CONFIGURATION else EXIT_AGAIN
         if self._beats.model is not None and not self._beats.healthy(self._clock()):
-            log.error("the model's thread hangs; ending the worker", stall_s=self._settings.worker.stall_s)
+            log.error("model thread hangs; stopping the worker", stall_s=self._settings.worker.stall_s)
             self._inference.kill()  # SIGTERM does not interrupt a hung driver call
             self._inference.wait(_KILL_AFTER_S)
             return EXIT_AGAIN
@@ -219,17 +219,17 @@ class Supervisor:
         code = child.exit_code
         if code is None:
             return None
-        log.error("a process has ended", name=watched.name, exit_code=code)
+        log.error("process exited", name=watched.name, exit_code=code)
         health.forget_process(child.pid)
         if code in (EXIT_CONFIGURATION, EXIT_GIVE_UP):
             return code
         if watched.plan_restart():
             return None
-        log.error("a process ends too often", name=watched.name, deaths=_MAX_DEATHS, window_s=_DEATHS_WINDOW_S)
+        log.error("process exits too often", name=watched.name, exits=_MAX_EXITS, window_s=_EXITS_WINDOW_S)
         return EXIT_AGAIN
 
     def _drain(self) -> None:
-        """Ingest first, while the model still answers; then the rest. One budget for all."""
+        """Stop the ingest processes first, while the model still answers; then the rest. All share one deadline."""
         self._is_draining = True
         has_model = self._inference is not None and self._inference.exit_code is None
         answers_s = self._settings.worker.drain_timeout_s if has_model else 0.0
@@ -245,7 +245,7 @@ class Supervisor:
         self._resources.close()
 
     def _end(self, name: str, child: Child, deadline_s: float) -> None:
-        """SIGTERM, and after the deadline or a second signal SIGKILL."""
+        """Send SIGTERM; after the deadline or a second signal, SIGKILL."""
         child.terminate()
         if self._stop_requests > 1:  # the process may have started after the second signal
             child.kill()
@@ -257,10 +257,10 @@ class Supervisor:
     # -- probes: called by the threads of the health endpoint
 
     def is_alive(self) -> Answer:
-        """False when waiting longer would not help: Kubernetes should start the worker again."""
+        """The answer of /livez: false only if waiting longer would not help, and a restart would."""
         limit_s = self._settings.worker.stall_s
         if self._beats is not None and not self._beats.healthy(self._clock()):
-            return Answer(is_ok=False, text="the model's thread hangs")
+            return Answer(is_ok=False, text="the model thread hangs")
         for watched in self._watched:
             report, silent_s = watched.report, watched.silent_s
             if report.state == "running" and silent_s > limit_s:
@@ -271,7 +271,7 @@ class Supervisor:
         return Answer(is_ok=True, text="alive")
 
     def is_ready(self) -> Answer:
-        """True when the model is warm, the group joined, every partition restored and the store answering."""
+        """The answer of /readyz: model warm, group joined, every partition restored, store available."""
         if self._is_draining or self._stop_requests:
             return Answer(is_ok=False, text="draining")
         if not self._is_started:
@@ -287,7 +287,7 @@ class Supervisor:
 
 
 def _missing(report: Report, silent_s: float) -> str | None:
-    """What keeps an ingest process from being ready."""
+    """Why an ingest process is not ready; None if it is."""
     if report.state != "running" or silent_s > _REPORTS_LATE_S:
         return f"{report.state}, last report {silent_s:.0f} s ago"
     if not report.facts["is_store_healthy"]:
@@ -305,7 +305,7 @@ def run(settings: Settings) -> int:
         return _run(settings)
     finally:
         shutil.rmtree(metrics_dir, ignore_errors=True)
-        log.info("worker ended")
+        log.info("worker stopped")
 
 
 def _run(settings: Settings) -> int:

@@ -116,7 +116,10 @@ def open_ingest(settings: Settings, name: str, inference: Inference) -> Iterator
         KafkaUnavailable: no broker answers.
     """
     if not vad.self_test():
-        raise ConfigurationError("the WebRTC VAD cannot be snapshotted here: install webrtcvad-wheels as pinned")
+        raise ConfigurationError(
+            "the state of the WebRTC VAD cannot be saved here: install the version of webrtcvad-wheels that callmood "
+            "requires"
+        )
     rules = alert_rules(settings.alert)
     with ExitStack() as stack, kafka_errors(settings.kafka):
         with refusals_raised():

@@ -1,6 +1,6 @@
 """Speech of one channel -> utterances. Pure: the spans are a function of the samples alone.
 
-20 ms frames are cut at absolute sample indices and judged by the voice detector. A short window of votes opens an
+20 ms frames are cut at absolute sample indices and classified by the voice detector. A short window of votes opens an
 utterance, a longer one closes it; it runs from padding before its first voiced frame to padding after its last, so
 the time that the decision to close took is no part of it. Speech longer than the limit is split at its quietest
 point and goes on as the next utterance. How the audio was chunked, when snapshots were taken and what the time was
