@@ -157,7 +157,7 @@ class KafkaStore:
         known = stored.get("watermark")
         if known is not None and (watermark is None or watermark < known):
             log.warning(
-                "the group's offset is gone or was set back; the position of the states counts",
+                "consumer group offset is missing or was set back; using the position on the states topic",
                 partition=source.partition,
                 offset=watermark,
                 watermark=known,

@@ -1,4 +1,4 @@
-"""Counts and logs what the worker has lost without a fault of its records: deleted, unreadable, evicted."""
+"""Counts and logs losses: records that Kafka deleted or that cannot be parsed, and keys that Redis evicted."""
 
 import structlog
 
@@ -11,13 +11,13 @@ log = structlog.get_logger()
 
 
 def report_deleted(source: TopicPartition, lost: int) -> None:
-    """Records that Kafka has deleted before they were read: their calls go on with a gap."""
+    """Report records that Kafka deleted before the worker read them: their calls continue with a gap."""
     metrics.RECORDS_LOST.inc(lost)
     log.error("records were deleted before they were read", topic=source.topic, partition=source.partition, lost=lost)
 
 
 def report_skipped(skipped: Skipped) -> None:
-    """Records that were not read: their calls go on with a gap."""
+    """Report records that were not read: their calls continue with a gap."""
     lost = skipped.next_offset - skipped.first
     if skipped.is_deleted:
         report_deleted(skipped.source, lost)
@@ -34,19 +34,19 @@ def report_skipped(skipped: Skipped) -> None:
 
 
 def report_lost_states(source: TopicPartition) -> None:
-    """States of live calls that no owner has any more: these calls begin again."""
+    """Report states of live calls that are lost: these calls start again."""
     metrics.STORE_LOST.inc()
-    log.error("the store has lost the states of live calls; they begin again", partition=source.partition)
+    log.error("store lost the states of live calls; the calls start again", partition=source.partition)
 
 
 def report_gone(source: TopicPartition, gone: Gone) -> None:
-    """What the store has lost under its owner, who stores again what it has."""
+    """Report keys that the store lost while this worker owned the partition; the worker stores them again."""
     found = {"states": int(gone.has_lost_states), "utterances": gone.silent_calls, "aggregates": len(gone.summaries)}
     for what, lost in found.items():
         if lost:
             metrics.STORE_LOST.inc(lost)
             log.error(
-                "the store has lost keys of live calls; states and aggregates are stored again",
+                "store lost keys of live calls; states and aggregates are stored again",
                 partition=source.partition,
                 what=what,
                 lost=lost,
