@@ -63,6 +63,21 @@ class Loudness(Contract):
     """Level of the role's loudest utterance, dBFS."""
 
 
+class Stretches(Contract):
+    """Unbroken stretches of a kind that last at least `threshold_ms`."""
+
+    threshold_ms: Ms
+    """Shorter ones are not counted."""
+    count: Count
+    """How many there are."""
+    total_ms: Ms
+    """Their sum."""
+    mean_ms: Ms
+    """Their mean, rounded; 0 if there is none."""
+    longest_ms: Ms
+    """The longest of them; 0 if there is none."""
+
+
 class Interruptions(Contract):
     """Interruptions by this role."""
 
@@ -178,7 +193,7 @@ class RoleSummary(Contract):
     utterances: Count
     """Utterances of the role."""
     talk_ms: Ms
-    """Sum of the durations of the role's utterances, ms."""
+    """Sum of the voiced times of the role's utterances, ms."""
     talk_share: Share
     """Share of `talk_ms` in the sum of all roles' `talk_ms`."""
     loudness: Loudness | None = None
@@ -222,6 +237,12 @@ class Call(Contract):
     """Longest unbroken part of `non_talk_ms`, ms."""
     overlap_ms: Ms
     """Time in which at least two channels speak, ms."""
+    hold_ms: Ms = 0
+    """Time on hold, as the producer states it, ms; not part of `non_talk_ms`."""
+    silences: Stretches | None = None
+    """Stretches of `non_talk_ms` of 3 s and more; null in records of earlier versions."""
+    overlaps: Stretches | None = None
+    """Stretches of `overlap_ms` of 500 ms and more; null in records of earlier versions."""
     roles: dict[Role, RoleSummary]
     """Figures of each role that has spoken."""
     attributes: Attributes = Field(default_factory=dict)

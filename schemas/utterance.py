@@ -143,6 +143,10 @@ class Utterance(Contract):
     """Start on the call's time line, ms."""
     end_ms: Ms
     """End on the call's time line, ms."""
+    voiced_start_ms: Ms | None = None
+    """Where the speech itself begins, after the padding, ms; the call's figures count from here. Null: not known."""
+    voiced_end_ms: Ms | None = None
+    """Where the speech itself ends, before the padding, ms; the call's figures count to here. Null: not known."""
     emotion: EmotionResult | None = None
     """Null where the policy withholds it."""
     withheld: WithheldReason | None = None
@@ -166,6 +170,11 @@ class Utterance(Contract):
     def _times_in_order(self) -> Self:
         if self.start_ms >= self.end_ms:
             raise ValueError("end_ms must be after start_ms")
+        if (self.voiced_start_ms is None) != (self.voiced_end_ms is None):
+            raise ValueError("voiced_start_ms and voiced_end_ms are null together")
+        voice = (self.voiced_start_ms or 0, self.voiced_end_ms or 0)
+        if self.voiced_end_ms is not None and not self.start_ms <= voice[0] < voice[1] <= self.end_ms:
+            raise ValueError("the voice must be inside the utterance")
         return self
 
     @model_validator(mode="after")

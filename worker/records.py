@@ -152,6 +152,9 @@ class Utterance:
     last: Position
     withheld: str | None
     traceparent: str | None = None
+    voiced_start_ms: int | None = None
+    voiced_end_ms: int | None = None
+    """None in records of earlier versions."""
 
     @property
     def wants_emotion(self) -> bool:
@@ -159,9 +162,16 @@ class Utterance:
         return self.withheld is None
 
     @property
+    def voice_ms(self) -> tuple[int, int]:
+        """From when to when somebody speaks: without the padding, where it is known."""
+        start_ms = self.start_ms if self.voiced_start_ms is None else self.voiced_start_ms
+        return start_ms, self.end_ms if self.voiced_end_ms is None else self.voiced_end_ms
+
+    @property
     def duration_ms(self) -> int:
-        """Length of the utterance."""
-        return self.end_ms - self.start_ms
+        """How long somebody speaks."""
+        start_ms, end_ms = self.voice_ms
+        return end_ms - start_ms
 
 
 @dataclass(frozen=True, slots=True)

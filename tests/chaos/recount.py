@@ -8,6 +8,7 @@ import numpy as np
 
 _NEVER_INTERRUPTS = {"ivr", "mixed"}
 _INTERRUPTION_MS = 500
+_SILENCE_MS = 3_000
 _ROUNDING = 1e-5
 _Utterances = Sequence[dict[str, Any]]
 
@@ -36,14 +37,31 @@ def whole(utterances: _Utterances, breaks: Sequence[tuple[str, int, int]], end_m
     for _, start_ms, stop_ms in breaks:
         unheard[start_ms:stop_ms] = True
     quiet = (speech == 0) & ~unheard
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], quiet.astype(np.int8), [0]])))
+    silences_ms, overlaps_ms = _lengths(quiet), _lengths(speech > 1)
     return figures | {
         "duration_ms": end_ms,
         "non_talk_ms": int(quiet.sum()),
-        "longest_silence_ms": int(max(edges[1::2] - edges[::2], default=0)),
+        "longest_silence_ms": max(silences_ms, default=0),
+        **_stretches("silences", silences_ms, _SILENCE_MS),
+        **_stretches("overlaps", overlaps_ms, _INTERRUPTION_MS),
         "redacted_ms": sum(stop - start for kind, start, stop in breaks if kind == "pause"),
         "missing_ms": sum(stop - start for kind, start, stop in breaks if kind == "gap"),
         **_interruptions(utterances),
+    }
+
+
+def _lengths(is_on: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[int]:
+    """How long each unbroken stretch is."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], is_on.astype(np.int8), [0]])))
+    return [int(length) for length in edges[1::2] - edges[::2]]
+
+
+def _stretches(name: str, lengths_ms: list[int], threshold_ms: int) -> dict[str, int]:
+    counted = [ms for ms in lengths_ms if ms >= threshold_ms]
+    return {
+        f"{name}.count": len(counted),
+        f"{name}.total_ms": sum(counted),
+        f"{name}.longest_ms": max(counted, default=0),
     }
 
 
@@ -64,19 +82,19 @@ def _emotion(utterances: _Utterances) -> dict[str, Any]:
     if labelled:
         newest = labelled[-1]["emotion"]["label"]
         run = next((n for n, u in enumerate(reversed(labelled)) if u["emotion"]["label"] != newest), len(labelled))
-        figures |= {"streak.label": newest, "streak.count": run, "last.end_ms": labelled[-1]["end_ms"]}
+        figures |= {"streak.label": newest, "streak.count": run, "last.end_ms": labelled[-1]["voiced_end_ms"]}
     return figures
 
 
 def _interruptions(utterances: _Utterances) -> dict[str, Any]:
     figures = {f"roles.{u['role']}.interruptions.{name}": 0 for u in utterances for name in ("count", "total_ms")}
     turns: list[list[Any]] = []
-    for u in sorted(utterances, key=lambda u: (u["stream"], u["channel"], u["start_ms"])):
+    for u in sorted(utterances, key=lambda u: (u["stream"], u["channel"], u["voiced_start_ms"])):
         channel = (u["stream"], u["channel"])
-        if turns and turns[-1][0] == channel and turns[-1][3] == u["start_ms"]:
-            turns[-1][3] = u["end_ms"]
+        if turns and turns[-1][0] == channel and turns[-1][3] == u["voiced_start_ms"]:
+            turns[-1][3] = u["voiced_end_ms"]
         else:
-            turns.append([channel, u["role"], u["start_ms"], u["end_ms"]])
+            turns.append([channel, u["role"], u["voiced_start_ms"], u["voiced_end_ms"]])
     for one, other in combinations(turns, 2):
         first, later = (one, other) if one[2] < other[2] else (other, one)
         both_ms = min(first[3], later[3]) - later[2]
@@ -89,14 +107,14 @@ def _interruptions(utterances: _Utterances) -> dict[str, Any]:
 
 def _speech(utterances: _Utterances, end_ms: int = 0) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """How many channels speak, per millisecond."""
-    speech = np.zeros(max([end_ms, *(u["end_ms"] for u in utterances)]), dtype=np.int64)
+    speech = np.zeros(max([end_ms, *(u["voiced_end_ms"] for u in utterances)]), dtype=np.int64)
     for u in utterances:
-        speech[u["start_ms"] : u["end_ms"]] += 1
+        speech[u["voiced_start_ms"] : u["voiced_end_ms"]] += 1
     return speech
 
 
 def _ms(utterance: dict[str, Any]) -> int:
-    return int(utterance["end_ms"] - utterance["start_ms"])
+    return int(utterance["voiced_end_ms"] - utterance["voiced_start_ms"])
 
 
 def differences(call: dict[str, Any], figures: dict[str, Any]) -> list[str]:

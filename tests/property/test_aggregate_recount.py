@@ -41,12 +41,20 @@ def _fold(said, line=None):
     return line
 
 
-def _longest_run(quiet):
-    longest = run = 0
-    for value in quiet:
-        run = run + 1 if value else 0
-        longest = max(longest, run)
-    return longest
+def _runs(values):
+    """Lengths of the unbroken runs."""
+    runs = [0]
+    for value in values:
+        if value:
+            runs[-1] += 1
+        elif runs[-1]:
+            runs.append(0)
+    return runs
+
+
+def _counted(runs, threshold_ms):
+    long = [run for run in runs if run >= threshold_ms]
+    return len(long), sum(long), max(long, default=0)
 
 
 def _recount(said, length_ms):
@@ -59,7 +67,9 @@ def _recount(said, length_ms):
         "talk_ms": int((at_once > 0).sum()),
         "overlap_ms": int((at_once > 1).sum()),
         "non_talk_ms": int((at_once == 0).sum()),
-        "longest_silence_ms": _longest_run(at_once == 0),
+        "longest_silence_ms": max(_runs(at_once == 0)),
+        "silences": _counted(_runs(at_once == 0), timeline.SILENCE_MS),
+        "overlaps": _counted(_runs(at_once > 1), timeline.INTERRUPTION_MS),
     }
 
 
@@ -89,7 +99,10 @@ def _recount_interruptions(said):
 
 def _figures(line):
     figures = timeline.figures(line)
-    return {name: getattr(figures, name) for name in ("talk_ms", "overlap_ms", "non_talk_ms", "longest_silence_ms")}
+    names = ("talk_ms", "overlap_ms", "non_talk_ms", "longest_silence_ms")
+    episodes = {name: getattr(figures, name) for name in ("silences", "overlaps")}
+    counted = {name: (one.count, one.total_ms, one.longest_ms) for name, one in episodes.items()}
+    return {name: getattr(figures, name) for name in names} | counted
 
 
 def _interruptions(line):
@@ -133,7 +146,11 @@ def test_a_stretch_without_audio_is_no_silence(call, start_ms, length_ms):
     """A pause or gap takes its time out of the silence only: talk and overlap stay, and all time is accounted for."""
     said, _ = call
     end_ms = start_ms + length_ms
-    for add, name in ((timeline.add_pause, "redacted_ms"), (timeline.add_gap, "missing_ms")):
+    for add, name in (
+        (timeline.add_pause, "redacted_ms"),
+        (timeline.add_gap, "missing_ms"),
+        (timeline.add_hold, "hold_ms"),
+    ):
         without, with_it = (
             _fold(said, timeline.Timeline(10**6)),
             add(_fold(said, timeline.Timeline(10**6)), start_ms, end_ms),

@@ -80,18 +80,24 @@ def describe(state: Aggregate, *, attributes: Mapping[str, str], notice: Notice 
 def fold(state: Aggregate, result: Result) -> Aggregate:
     """Add an utterance of any role."""
     utterance = result.utterance
+    start_ms, end_ms = utterance.voice_ms
     role, speaker = utterance.role, f"{utterance.stream}/{utterance.channel}"
     return _changed(
         state,
         concealed_ms=state.concealed_ms + utterance.missing_ms,
         roles={**state.roles, role: _fold_role(state.roles.get(role, RoleFigures()), result)},
-        timeline=timeline.add_speech(state.timeline, role, speaker, utterance.start_ms, utterance.end_ms),
+        timeline=timeline.add_speech(state.timeline, role, speaker, start_ms, end_ms),
     )
 
 
 def fold_pause(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
     """Add a stretch that the producer paused; it is not silence."""
     return _changed(state, timeline=timeline.add_pause(state.timeline, start_ms, end_ms))
+
+
+def fold_hold(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
+    """Add a stretch for which the producer had put the call on hold; it is not silence."""
+    return _changed(state, timeline=timeline.add_hold(state.timeline, start_ms, end_ms))
 
 
 def fold_gap(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
@@ -133,6 +139,9 @@ def summary(state: Aggregate, *, policy: Mapping[str, Any], model: ModelInfo | N
         "non_talk_ms": figures.non_talk_ms,
         "longest_silence_ms": figures.longest_silence_ms,
         "overlap_ms": figures.overlap_ms,
+        "hold_ms": figures.hold_ms,
+        "silences": timeline.summary(figures.silences, timeline.SILENCE_MS),
+        "overlaps": timeline.summary(figures.overlaps, timeline.INTERRUPTION_MS),
         "roles": _roles(state, figures.at_ms),
         "attributes": dict(state.attributes),
         "notice": state.notice and state.notice.value,
@@ -170,7 +179,7 @@ def _fold_role(role: RoleFigures, result: Result) -> RoleFigures:
     utterance, prediction = result.utterance, result.prediction
     level_dbfs, heard = float(utterance.acoustics.rms_dbfs), role.scores
     if prediction is not None:
-        heard = scores.add(heard or Scores(), utterance.start_ms, utterance.end_ms, prediction)
+        heard = scores.add(heard or Scores(), *utterance.voice_ms, prediction)
     return RoleFigures(
         utterances=role.utterances + 1,
         talk_ms=role.talk_ms + utterance.duration_ms,

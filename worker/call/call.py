@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from callmood.schemas.common import Event, Notice
-from callmood.worker import g711
-from callmood.worker.call import acoustics, policy
+from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
+from callmood.worker.call.utterance import utterance_of
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
 from callmood.worker.settings import Settings
@@ -237,7 +237,7 @@ class Call:
         unheard: list[Unheard] = []
         for name, brought in taken.items():
             stream = self._streams[name]
-            utterances.extend(self._utterance(name, stream, closed) for closed in brought.spans)
+            utterances.extend(self._utterance(name, closed) for closed in brought.spans)
             unheard.extend(brought.unheard)
             if name in let_go:
                 stream.let_go()
@@ -252,33 +252,10 @@ class Call:
             self._groups.append(group)
         return [u for u in utterances if u.wants_emotion]
 
-    def _utterance(self, name: str, stream: Stream, closed: ClosedSpan) -> Utterance:
-        span, audio = closed.span, stream.format
-        sources = stream.sources(span)
-        last = sources[-1]
-        role = audio.layout[closed.channel]
-        pcm = g711.to_s16(audio.encoding, span.audio)
-        return Utterance(
-            id=f"{self.id}:{name}:{closed.channel}:{span.start_sample}",
-            call_id=self.id,
-            stream=name,
-            channel=closed.channel,
-            role=role,
-            start_ms=stream.time.call_ms(span.start_sample),
-            end_ms=stream.time.call_ms(span.end_sample),
-            capture_end_ms=round(last.end_capture_ms - (last.end_sample - span.end_sample) * 1000 / audio.rate_hz),
-            encoding=audio.encoding,
-            rate_hz=audio.rate_hz,
-            audio=span.audio,
-            cut=span.cut,
-            missing_ms=round(span.missing_samples * 1000 / audio.rate_hz),
-            overlap_ms=closed.overlap_ms,
-            acoustics=acoustics.measure(pcm, audio.rate_hz),
-            first=min(source.position for source in sources),
-            last=max(source.position for source in sources),
-            withheld=policy.withheld(role, self._notice, self._settings.policy),
-            traceparent=last.traceparent,
-        )
+    def _utterance(self, name: str, closed: ClosedSpan) -> Utterance:
+        stream = self._streams[name]
+        withheld = policy.withheld(stream.format.layout[closed.channel], self._notice, self._settings.policy)
+        return utterance_of(self.id, name, stream, closed, withheld)
 
     # -- answers in
 

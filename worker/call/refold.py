@@ -69,6 +69,8 @@ def result_of(record: Mapping[str, Any]) -> Result:
             first=_NOWHERE,
             last=_NOWHERE,
             withheld=record["withheld"],
+            voiced_start_ms=record.get("voiced_start_ms"),
+            voiced_end_ms=record.get("voiced_end_ms"),
         ),
         _prediction(record["emotion"]),
     )

@@ -38,6 +38,8 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         "role": utterance.role.value,
         "start_ms": utterance.start_ms,
         "end_ms": utterance.end_ms,
+        "voiced_start_ms": utterance.voiced_start_ms,
+        "voiced_end_ms": utterance.voiced_end_ms,
         "emotion": _emotion(prediction) if prediction else None,
         "withheld": utterance.withheld,
         "acoustics": {

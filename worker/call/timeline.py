@@ -24,9 +24,14 @@ INTERRUPTION_MS: Final = 500
 LONG_SILENCE_MS: Final = 5_000
 """Closed silences from this length on are remembered for rules."""
 
+SILENCE_MS: Final = 3_000
+"""Shorter silences are part of talking to each other; `silences` counts the others, as Contact Lens does."""
+
 _PAUSE: Final = "pause"
 _GAP: Final = "gap"
-_NO_AUDIO: Final = (_PAUSE, _GAP)
+_HOLD: Final = "hold"
+_NO_AUDIO: Final = (_PAUSE, _GAP, _HOLD)
+_SPEECH: Final = "speech"
 _UNINTERRUPTED: Final = (*_NO_AUDIO, Role.IVR.value, Role.MIXED.value)
 _MAX_OPEN_TURNS: Final = 96
 _MAX_SILENCES: Final = 8
@@ -57,6 +62,15 @@ class Interruptions(msgspec.Struct, frozen=True, array_like=True):
     total_ms: int = 0
 
 
+class Episodes(msgspec.Struct, frozen=True, array_like=True):
+    """Unbroken stretches of one kind that reached their threshold, and since when the present one lasts."""
+
+    count: int = 0
+    total_ms: int = 0
+    longest_ms: int = 0
+    since_ms: int | None = None
+
+
 class Figures(msgspec.Struct, frozen=True, array_like=True):
     """What the time line up to `at_ms` adds up to."""
 
@@ -69,6 +83,9 @@ class Figures(msgspec.Struct, frozen=True, array_like=True):
     longest_silence_ms: int = 0
     quiet_since_ms: int | None = None
     """Since when nobody has spoken there; None if somebody does, or if there is no audio."""
+    hold_ms: int = 0
+    silences: Episodes = Episodes()
+    overlaps: Episodes = Episodes()
 
 
 class Timeline(msgspec.Struct, frozen=True, array_like=True):
@@ -96,6 +113,11 @@ def add_pause(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
     return _add(timeline, Turn(start_ms, end_ms, _PAUSE, ""))
 
 
+def add_hold(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
+    """Add a stretch of hold: music and announcements are not silence, and neither is their absence."""
+    return _add(timeline, Turn(start_ms, end_ms, _HOLD, ""))
+
+
 def add_gap(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
     """Add a stretch whose audio was lost: neither speech nor silence."""
     return _add(timeline, Turn(start_ms, end_ms, _GAP, ""))
@@ -114,7 +136,22 @@ def finish(timeline: Timeline, end_ms: int) -> Timeline:
 def figures(timeline: Timeline) -> Figures:
     """The figures up to the end of the time line so far, its open part included."""
     total, _ = _sweep(timeline.closed, timeline.turns, timeline.end_ms)
-    return total
+    return replace(
+        total,
+        silences=_ended(total.silences, total.at_ms, SILENCE_MS),
+        overlaps=_ended(total.overlaps, total.at_ms, INTERRUPTION_MS),
+    )
+
+
+def summary(episodes: Episodes, threshold_ms: int) -> dict[str, int]:
+    """`silences` or `overlaps` of call/1, from `figures`."""
+    return {
+        "threshold_ms": threshold_ms,
+        "count": episodes.count,
+        "total_ms": episodes.total_ms,
+        "mean_ms": round(episodes.total_ms / episodes.count) if episodes.count else 0,
+        "longest_ms": episodes.longest_ms,
+    }
 
 
 def interruptions(timeline: Timeline) -> Mapping[str, Interruptions]:
@@ -165,27 +202,22 @@ def _sweep(figures: Figures, turns: Sequence[Turn], until_ms: int) -> tuple[Figu
             changes.append((max(turn.start_ms, figures.at_ms), 1, turn.kind))
             changes.append((min(turn.end_ms, until_ms), -1, turn.kind))
     ended = []
-    speakers = paused = missing = 0
+    active = dict.fromkeys((*_NO_AUDIO, _SPEECH), 0)
     for at_ms, change, kind in sorted(changes):
         if at_ms > figures.at_ms:
             before = figures
-            figures = _passed(before, at_ms, speakers=speakers, paused=paused, missing=missing)
+            figures = _passed(before, at_ms, active)
             if before.quiet_since_ms is not None and figures.quiet_since_ms is None:
                 ended.append(Silence(before.quiet_since_ms, before.at_ms))
-        if kind == _PAUSE:
-            paused += change
-        elif kind == _GAP:
-            missing += change
-        else:
-            speakers += change
+        active[kind if kind in _NO_AUDIO else _SPEECH] += change
     return figures, ended
 
 
-def _passed(figures: Figures, until_ms: int, *, speakers: int, paused: int, missing: int) -> Figures:
-    """The figures at `until_ms`; nothing starts or ends on the way there."""
-    span_ms = until_ms - figures.at_ms
+def _passed(figures: Figures, until_ms: int, active: Mapping[str, int]) -> Figures:
+    """The figures at `until_ms`; nothing starts or ends on the way there. `active`: how many turns of each kind."""
+    span_ms, speakers = until_ms - figures.at_ms, active[_SPEECH]
     quiet_since_ms = None
-    if not (speakers or paused or missing):
+    if not any(active.values()):
         quiet_since_ms = figures.at_ms if figures.quiet_since_ms is None else figures.quiet_since_ms
     quiet_ms = 0 if quiet_since_ms is None else until_ms - quiet_since_ms
     return Figures(
@@ -193,11 +225,30 @@ def _passed(figures: Figures, until_ms: int, *, speakers: int, paused: int, miss
         talk_ms=figures.talk_ms + (span_ms if speakers else 0),
         overlap_ms=figures.overlap_ms + (span_ms if speakers > 1 else 0),
         non_talk_ms=figures.non_talk_ms + (0 if quiet_since_ms is None else span_ms),
-        redacted_ms=figures.redacted_ms + (span_ms if paused else 0),
-        missing_ms=figures.missing_ms + (span_ms if missing else 0),
+        redacted_ms=figures.redacted_ms + (span_ms if active[_PAUSE] else 0),
+        missing_ms=figures.missing_ms + (span_ms if active[_GAP] else 0),
         longest_silence_ms=max(figures.longest_silence_ms, quiet_ms),
         quiet_since_ms=quiet_since_ms,
+        hold_ms=figures.hold_ms + (span_ms if active[_HOLD] else 0),
+        silences=_went_on(figures.silences, figures.at_ms, SILENCE_MS, goes_on=not any(active.values())),
+        overlaps=_went_on(figures.overlaps, figures.at_ms, INTERRUPTION_MS, goes_on=speakers > 1),
     )
+
+
+def _went_on(episodes: Episodes, from_ms: int, threshold_ms: int, *, goes_on: bool) -> Episodes:
+    """From this time on there is an episode, or there is none."""
+    if not goes_on:
+        return _ended(episodes, from_ms, threshold_ms)
+    return replace(episodes, since_ms=from_ms) if episodes.since_ms is None else episodes
+
+
+def _ended(episodes: Episodes, at_ms: int, threshold_ms: int) -> Episodes:
+    if episodes.since_ms is None:
+        return episodes
+    length_ms = at_ms - episodes.since_ms
+    if length_ms < threshold_ms:
+        return replace(episodes, since_ms=None)
+    return Episodes(episodes.count + 1, episodes.total_ms + length_ms, max(episodes.longest_ms, length_ms))
 
 
 def _remember(known: tuple[Silence, ...], ended: Sequence[Silence]) -> tuple[Silence, ...]:
