@@ -1,5 +1,6 @@
 """The names of all keys in Redis. `schemas/redis.md` says what each holds and how long it lives."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,6 +54,10 @@ class Keys:
     def states(self, topic: str, partition: int) -> str:
         """Hash: the states of a partition's calls."""
         return self.named(f"states:{topic}:{partition}")
+
+    def erased(self, call_id: str) -> str:
+        """Hash: when a call was erased, for who copies results from Kafka; the name does not show the call id."""
+        return self.named(f"erased:{hashlib.sha256(call_id.encode()).hexdigest()[:32]}")
 
     @property
     def check(self) -> str:

@@ -1,7 +1,7 @@
 """What one commit holds, and what a store returns to the next owner of a partition. Values only."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from callmood.worker.errors import Reason
@@ -64,7 +64,9 @@ class Commit:
 
     `utterances` are utterance/1 and `alerts` alert/1 records in order. `dead_letters` must be written before the rest,
     because the watermark passes them. `is_news` is False if the store already holds all of it: committing it
-    only shows whether the store still knows this owner. `is_whole`: the states of all calls are in it.
+    only shows whether the store still knows this owner. `is_whole`: the states of all calls are in it. A commit that is
+    copied from Kafka has the timestamp of each call's newest record in `logged_ms`, and in `erased` when calls were
+    erased.
     """
 
     source: TopicPartition
@@ -76,6 +78,8 @@ class Commit:
     dead_letters: tuple[DeadLetter, ...] = ()
     is_news: bool = True
     is_whole: bool = False
+    logged_ms: Mapping[str, int] = field(default_factory=dict)
+    erased: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

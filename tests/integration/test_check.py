@@ -4,17 +4,20 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
+import msgpack
 import pytest
 import redis
-from kafka import KafkaAdminClient, KafkaConsumer, codec
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from callmood import schemas
 from callmood.__main__ import main
 from callmood.schemas.keys import Keys
+from callmood.worker.adapters.publish_kafka import CLOCK_KEY
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -84,6 +87,7 @@ def test_topics_get_their_partitions_and_cleanup_policy(set_up, stack, capsys):
         }
     assert described == {f"{name}-audio": 3, f"{name}-dead": 1, f"{name}-calls": 3, f"{name}-states": 3}
     assert "compact" in str(configs[f"{name}-states"])
+    assert "33554432" in str(configs[f"{name}-states"])
     assert "600000" in str(configs[f"{name}-audio"])
     capsys.readouterr()
 
@@ -168,6 +172,47 @@ def test_a_topic_that_would_lose_records_is_refused(set_up, stack, capsys, kind,
     assert code == 2
     assert f"'{name}-{kind}' has cleanup.policy={policy}" in said["kafka"]
     assert says in said["kafka"]
+
+
+def test_states_in_large_segments_are_named(set_up, stack, capsys):
+    """Kafka compacts no newest segment: with a gigabyte of old states a takeover takes minutes."""
+    name = set_up(worker__output="kafka")
+    stack.create_topic(f"{name}-states", 1, {"cleanup.policy": "compact"})
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    capsys.readouterr()
+    code, said = check(capsys, "kafka")
+    assert code == 0
+    assert "segment.bytes=1073741824" in said["kafka"]
+
+
+FOREIGN = {"topic_id": "created again", "group": "consumer group 'other'"}
+
+
+def test_a_position_of_somebody_else_in_redis_is_named(set_up, capsys, redis_client, redis_prefix):
+    """A topic that was created again, and a second deployment with another group: before any worker starts."""
+    name = set_up()
+    main(["topics", "--partitions", "2", "--replication-factor", "1"])
+    capsys.readouterr()
+    for field, words in FOREIGN.items():
+        assert check(capsys, "kafka")[0] == 0
+        redis_client.hset(Keys(redis_prefix).position(f"{name}-audio", 1), field, "other")
+        code, said = check(capsys, "kafka")
+        assert (code, words in said["kafka"]) == (2, True)
+        redis_client.delete(Keys(redis_prefix).position(f"{name}-audio", 1))
+
+
+def test_a_position_of_somebody_else_in_kafka_is_named(set_up, stack, capsys):
+    """The newest position of the states topic counts."""
+    name = set_up(worker__output="kafka")
+    main(["topics", "--partitions", "2", "--replication-factor", "1"])
+    capsys.readouterr()
+    assert check(capsys, "kafka")[0] == 0
+    with closing(KafkaProducer(bootstrap_servers=stack.bootstrap_servers)) as producer:
+        for field, words in FOREIGN.items():
+            clock = msgpack.packb({"time": [0] * 5, "watermark": 1, "origin": {field: "other"}})
+            producer.send(f"{name}-states", key=CLOCK_KEY, value=clock, partition=1).get(10)
+            code, said = check(capsys, "kafka")
+            assert (code, words in said["kafka"]) == (2, True)
 
 
 def test_a_missing_codec_is_named(set_up, capsys, monkeypatch):

@@ -297,3 +297,22 @@ def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, ke
     worker.read(records[len(records) // 2 :])
     worker.answer()
     assert store.commit([worker.partition.collect(STAMPS, 0.0)]).gone[SOURCE].silent_calls == 1
+
+
+def test_an_erased_call_does_not_come_back(open_store, redis_client, keys):
+    """What is copied from Kafka and was written before the call was erased is dropped; a new call of its id is not."""
+    store = open_store()
+    commit = work(store.claim(SOURCE), talk())
+    copied = replace(commit, logged_ms={"call-1": 1_000}, calls=tuple(replace(c, state=None) for c in commit.calls))
+    store.commit([copied])
+    assert redis_client.xlen(keys.utterances) == 2
+    store.erase("call-1", 1_000)
+    for name in (keys.call("call-1"), keys.utterances_of("call-1"), keys.utterances):
+        assert not redis_client.exists(name) or redis_client.xlen(name) == 0
+    store.commit([copied])
+    assert redis_client.exists(keys.call("call-1"), keys.utterances_of("call-1")) == 0
+    assert redis_client.xlen(keys.utterances) == 0
+    assert redis_client.zcard(keys.live_by("risk")) == 0
+    assert "call-1" not in " ".join(redis_client.keys(keys.named("*")))
+    store.commit([replace(copied, logged_ms={"call-1": 1_001})])
+    assert redis_client.exists(keys.call("call-1"), keys.utterances_of("call-1")) == 2

@@ -31,7 +31,14 @@ for i, call in ipairs(p.calls) do
   end
 end
 
+-- A call that was erased after its record was written stays erased, also when all of Kafka is copied again.
+local function was_erased(one)
+  local at = one.logged and redis.call('HGET', one.erased, 'at')
+  return at and tonumber(one.logged) <= tonumber(at)
+end
+
 for i, call in ipairs(p.calls) do
+  call.gone = was_erased(call)
   if call.first then redis.call('DEL', KEYS[6 + 2 * i]) end
   if call.state then
     known = known + redis.call('HSET', KEYS[2], call.id, call.state)
@@ -42,16 +49,18 @@ end
 
 for _, utterance in ipairs(p.utterances) do
   local stream = KEYS[6 + 2 * utterance.call]
-  -- The number is taken where a call goes on in another partition, because the topic has got more of them.
-  if redis.pcall('XADD', stream, utterance.number .. '-0', unpack(utterance.fields)).err then
-    redis.call('XADD', stream, '*', unpack(utterance.fields))
+  if not p.calls[utterance.call].gone then
+    -- The number is taken where a call goes on in another partition, because the topic has got more of them.
+    if redis.pcall('XADD', stream, utterance.number .. '-0', unpack(utterance.fields)).err then
+      redis.call('XADD', stream, '*', unpack(utterance.fields))
+    end
+    redis.call('EXPIRE', stream, p.call_ttl)
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', p.length, '*', unpack(utterance.fields))
   end
-  redis.call('EXPIRE', stream, p.call_ttl)
-  redis.call('XADD', KEYS[3], 'MAXLEN', '~', p.length, '*', unpack(utterance.fields))
 end
 
 for i, call in ipairs(p.calls) do
-  if call.fields then
+  if call.fields and not call.gone then
     local hash, stream = KEYS[5 + 2 * i], KEYS[6 + 2 * i]
     redis.call('DEL', hash)
     redis.call('HSET', hash, unpack(call.fields))
@@ -68,7 +77,9 @@ for i, call in ipairs(p.calls) do
 end
 
 for _, alert in ipairs(p.alerts) do
-  redis.call('XADD', KEYS[4], 'MAXLEN', '~', p.length, '*', unpack(alert))
+  if not was_erased(alert) then
+    redis.call('XADD', KEYS[4], 'MAXLEN', '~', p.length, '*', unpack(alert.fields))
+  end
 end
 
 -- Calls whose producer vanished leave the live sets after their hash: each commit looks at a few. Their scores tell

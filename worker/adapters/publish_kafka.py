@@ -25,7 +25,7 @@ from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
-_CLOCK_KEY = b""
+CLOCK_KEY = b""
 """Key of the state record that holds a partition's clock and position; all others have a call id."""
 _CLAIM_MS = 2_000
 _SLICE_S = 0.5
@@ -148,7 +148,7 @@ class KafkaStore:
 
     def _restored(self, source: TopicPartition, reading: _Reading) -> Restored:
         states, watermark = reading.states, reading.watermark
-        packed = states.pop(_CLOCK_KEY, None)
+        packed = states.pop(CLOCK_KEY, None)
         stored = msgpack.unpackb(packed) if packed else {}
         ours = self._consumer.origin(source)._asdict()
         for field, found in stored.get("origin", {}).items():
@@ -199,7 +199,7 @@ class KafkaStore:
                 "key": call.call_id.encode(),
                 "value": call.state,
             }
-        yield {"topic": topics.state_topic, "partition": partition, "key": _CLOCK_KEY, "value": self._clock_of(commit)}
+        yield {"topic": topics.state_topic, "partition": partition, "key": CLOCK_KEY, "value": self._clock_of(commit)}
 
     def _clock_of(self, commit: Commit) -> bytes:
         cluster, topic_id, group, _ = self._consumer.origin(commit.source)

@@ -20,6 +20,7 @@ from callmood.schemas import flat
 from callmood.schemas.call import Call
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.redis_client import redis_errors
+from callmood.worker.adapters.redis_entries import delete_entries
 from callmood.worker.adapters.store import Committed, Gone, not_ours
 from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable
@@ -147,7 +148,9 @@ class RedisStore:
         said = Counter(utterance["call_id"] for utterance in commit.utterances)
         indices = {call.call_id: index for index, call in enumerate(commit.calls, start=1)}
         return {
-            "calls": [self._call(call, said[call.call_id]) for call in commit.calls],
+            "calls": [
+                self._call(call, said[call.call_id]) | self._logged(commit, call.call_id) for call in commit.calls
+            ],
             "whole": commit.is_whole,
             "utterances": [
                 {
@@ -157,7 +160,7 @@ class RedisStore:
                 }
                 for utterance in commit.utterances
             ],
-            "alerts": [_entry(alert) for alert in commit.alerts],
+            "alerts": [{"fields": _entry(alert), **self._logged(commit, alert["call_id"])} for alert in commit.alerts],
             "position": _flat_list(
                 {
                     "watermark": commit.watermark,
@@ -170,6 +173,27 @@ class RedisStore:
             "call_ttl": str(self._settings.call_ttl_s),
             "state_ttl": str(self._settings.state_ttl_s),
         }
+
+    def _logged(self, commit: Commit, call_id: str) -> dict[str, str]:
+        """For a commit that is copied from Kafka: what tells whether the call has been erased since."""
+        at_ms = commit.logged_ms.get(call_id)
+        return {} if at_ms is None else {"logged": str(at_ms), "erased": self._keys.erased(call_id)}
+
+    def erase(self, call_id: str, at_ms: int) -> None:
+        """Remove an erased call, and keep for as long as a state what was written before this time from coming back.
+
+        Raises:
+            StoreUnavailable: no answer for now; erase it again.
+        """
+        keys, mark = self._keys, self._keys.erased(call_id)
+        with redis_errors():
+            self._redis.hset(mark, "at", str(at_ms))
+            self._redis.expire(mark, self._settings.state_ttl_s)
+            self._redis.delete(keys.call(call_id), keys.utterances_of(call_id))
+            for name in (keys.live_by("update"), keys.live_by("risk")):
+                self._redis.zrem(name, call_id)
+            for name in (keys.utterances, keys.alerts):
+                delete_entries(self._redis, name, call_id)
 
     def _call(self, call: CallUpdate, said: int) -> dict[str, Any]:
         """A call for the script; `said` is the number of its utterances in this commit."""

@@ -18,7 +18,8 @@ from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, other_count
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
-from callmood.worker.commands.topics import topics_of
+from callmood.worker.commands.stored_positions import refuse_foreign_positions
+from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, STATE_CONFIG, topics_of
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.settings import KafkaSettings, Settings
@@ -60,8 +61,9 @@ def kafka(configured: Settings) -> str:
     with kafka_errors(wanted), refusals_raised():
         with closing(KafkaConsumer(**connection(wanted))) as consumer:
             partitions = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics_of(configured)}
-        _refuse_other_counts(wanted, partitions)
-        _refuse_wrong_cleanup(configured)
+            _refuse_other_counts(wanted, partitions)
+            refuse_foreign_positions(configured, consumer)
+        advice = _refuse_wrong_cleanup(configured)
         _refuse_missing_codecs()
         _read(wanted, wanted.group_id, [wanted.audio_topic] + ([] if output == "redis" else [wanted.state_topic]))
         if output == "both":
@@ -69,7 +71,7 @@ def kafka(configured: Settings) -> str:
             _read(wanted, f"{wanted.group_id}-projector", results)
         if output != "redis":
             _write_and_abort(wanted, [topic for topic in partitions if topic != wanted.audio_topic])
-    return f"{partitions[wanted.audio_topic]} partitions of {wanted.audio_topic}, group {wanted.group_id}"
+    return f"{partitions[wanted.audio_topic]} partitions of {wanted.audio_topic}, group {wanted.group_id}{advice}"
 
 
 def redis(configured: Settings) -> str:
@@ -120,10 +122,12 @@ def _refuse_other_counts(wanted: KafkaSettings, partitions: Mapping[str, int]) -
             raise other_count(topic, count, partitions[wanted.audio_topic], wanted)
 
 
-def _refuse_wrong_cleanup(configured: Settings) -> None:
+def _refuse_wrong_cleanup(configured: Settings) -> str:
     """The states topic must be compacted; audio, results and dead-letter records must not be.
 
     The check is skipped if the broker or the user's rights hide the topic's configuration.
+
+    Returns what could be better: a states topic with large segments.
     """
     wanted = configured.kafka
     topics = [topic for topic in topics_of(configured) if topic != wanted.call_topic]
@@ -132,7 +136,7 @@ def _refuse_wrong_cleanup(configured: Settings) -> None:
             resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in topics]
             described = admin.describe_configs(resources, config_filter="all").get("topic", {})
     except (AuthorizationError, UnsupportedVersionError):
-        return
+        return ""
     for topic in topics:
         policy = described.get(topic, {}).get("cleanup.policy", {}).get("value")
         if policy is None:
@@ -147,6 +151,13 @@ def _refuse_wrong_cleanup(configured: Settings) -> None:
                 f"topic {topic!r} has cleanup.policy={policy}, and Kafka would delete or refuse records: "
                 "set cleanup.policy=delete"
             )
+    segment_bytes = int(described.get(wanted.state_topic, {}).get("segment.bytes", {}).get("value") or 0)
+    if segment_bytes <= LARGEST_SEGMENT_BYTES:
+        return ""
+    return (
+        f"; {wanted.state_topic} has segment.bytes={segment_bytes}, and a takeover reads the newest segment whole: set "
+        f"{STATE_CONFIG['segment.bytes']}"
+    )
 
 
 def _refuse_missing_codecs() -> None:

@@ -23,6 +23,7 @@ from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors
+from callmood.worker.adapters.redis_entries import delete_entries, entries_of
 from callmood.worker.errors import EXIT_OK, ConfigurationError, KafkaUnavailable
 from callmood.worker.partition.ended import is_ended
 from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
@@ -99,28 +100,14 @@ def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Li
         removed = int(client.zrem(name, call_id))
         yield Line(name, removed, int(client.zscore(name, call_id) is not None))
     for name in (keys.utterances, keys.alerts):
-        entries = list(_entries(client, name, call_id))
-        for start in range(0, len(entries), _PAGE):
-            client.xdel(name, *entries[start : start + _PAGE])
-        yield Line(name, len(entries), sum(1 for _ in _entries(client, name, call_id)))
+        found_there = delete_entries(client, name, call_id)
+        yield Line(name, found_there, sum(1 for _ in entries_of(client, name, call_id)))
     yield Line(all_states, len(remembered), len(remembered))
 
 
 def _refuse_live(call_id: str, states: list[bytes]) -> None:
     if not all(map(is_ended, states)):
         raise CallIsLiveError(f"call {call_id} is live, and its worker would write it again: erase it after its end")
-
-
-def _entries(client: Any, stream: str, call_id: str) -> Iterator[Any]:
-    """Ids of a stream's entries of this call."""
-    start = "-"
-    while page := client.xrange(stream, start, "+", _PAGE):
-        for entry_id, fields in page:
-            value = fields.get(b"call_id", fields.get("call_id"))
-            if value in (call_id, call_id.encode()):
-                yield entry_id
-        last = page[-1][0]
-        start = f"({last.decode() if isinstance(last, bytes) else last}"
 
 
 def _from_kafka(configured: Settings, call_id: str) -> Iterator[Line]:

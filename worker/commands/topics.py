@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from contextlib import closing
+from typing import Final
 
 from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
@@ -11,6 +12,10 @@ from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.settings import Settings
+
+STATE_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": str(32 << 20)}
+"""Kafka never compacts the newest segment, and a takeover reads all of a partition: 32 MB are read in a second."""
+LARGEST_SEGMENT_BYTES: Final = 256 << 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,5 +64,5 @@ def topics_of(configured: Settings) -> dict[str, Mapping[str, str]]:
     if configured.worker.output != "redis":
         compacted = {"cleanup.policy": "compact"}
         topics |= {kafka.utterance_topic: {}, kafka.alert_topic: {}}
-        topics |= {kafka.call_topic: compacted, kafka.state_topic: compacted}
+        topics |= {kafka.call_topic: compacted, kafka.state_topic: STATE_CONFIG}
     return topics

@@ -8,6 +8,7 @@ that position.
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -19,13 +20,14 @@ from callmood.schemas.utterance import Utterance
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
-from callmood.worker.adapters.store import Store
+from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import aggregate
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
 from callmood.worker.errors import Fenced, Reason, StoreUnavailable
 from callmood.worker.records import Record
 from callmood.worker.run import traces
 from callmood.worker.run.account import account_dead_letters
+from callmood.worker.run.losses import report_skipped
 from callmood.worker.run.progress import Progress, Stage, Status
 from callmood.worker.run.reading import Reading
 from callmood.worker.settings import KafkaSettings
@@ -49,7 +51,7 @@ class Projector:
     def __init__(
         self,
         consumer: AudioConsumer,
-        store: Store,
+        store: RedisStore,
         dead_letters: DeadLetterTopic,
         settings: KafkaSettings,
         clock: Callable[[], float] = time.time,
@@ -84,6 +86,8 @@ class Projector:
         """
         polled = self._consumer.poll(_RETRY_POLL_MS if self._is_paused else _POLL_MS)
         self._follow_changes()
+        for skipped in self._consumer.take_skipped():
+            report_skipped(skipped)
         self._pending += [self._commit_of(*item) for item in polled.items() if item[0] in self._sources]
         busy = {commit.source for commit in self._pending}
         self._pending += [
@@ -137,7 +141,10 @@ class Projector:
         if not self._pending:
             return
         began_s = self._clock()
-        self._dead_letters.send([one for commit in self._pending for one in commit.dead_letters])
+        self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
+        for commit in self._pending:
+            for call_id, at_ms in commit.erased.items():
+                self._store.erase(call_id, at_ms)
         committed = self._store.commit(self._pending)
         durable_s = self._clock()
         durable = {commit.source: commit for commit in committed.durable}
@@ -155,21 +162,30 @@ class Projector:
     def _commit_of(self, source: TopicPartition, records: Sequence[Record]) -> Commit:
         watermark = self._consumer.position(source)  # control records have offsets too
         time = StreamTime(0, max((record.timestamp_ms for record in records), default=0))
-        values, refused = self._read(source, records)
+        read, refused = self._read(source, records)
+        values = tuple(value for _, value in read)
+        logged_ms = {value["call_id"]: record.timestamp_ms for record, value in read}
+        commit = Commit(source, watermark, time, dead_letters=refused, logged_ms=logged_ms)
         if source.topic == self._alert_topic:
-            return Commit(source, watermark, time, alerts=values, dead_letters=refused)
+            return replace(commit, alerts=values)
         if source.topic == self._utterance_topic:
             first = {value["call_id"] for value in values if value["number"] == 1}
             calls = tuple(CallUpdate(call_id, None, is_first=call_id in first) for call_id in _call_ids(values))
-            return Commit(source, watermark, time, utterances=values, calls=calls, dead_letters=refused)
-        newest = {value["call_id"]: value for value in values}
+            return replace(commit, utterances=values, calls=calls)
+        erased = {_key_of(record): record for record in records if record.value is None}
+        newest = {
+            value["call_id"]: value
+            for record, value in read
+            if value["call_id"] not in erased or record.position > erased[value["call_id"]].position
+        }
         calls = tuple(CallUpdate(call_id, None, value, aggregate.risk(value)) for call_id, value in newest.items())
-        return Commit(source, watermark, time, calls=calls, dead_letters=refused)
+        erased_ms = {call_id: record.timestamp_ms for call_id, record in erased.items()}
+        return replace(commit, calls=calls, erased=erased_ms)
 
     def _read(
         self, source: TopicPartition, records: Sequence[Record]
-    ) -> tuple[tuple[Mapping[str, Any], ...], tuple[DeadLetter, ...]]:
-        """The values of the records, and dead-letter records for those that no worker can have written."""
+    ) -> tuple[list[tuple[Record, Mapping[str, Any]]], tuple[DeadLetter, ...]]:
+        """The records with their values, and the records that no worker can have written."""
         contract = self._contracts[source.topic]
         values, refused = [], []
         for record in records:
@@ -177,12 +193,12 @@ class Projector:
                 continue
             try:
                 contract.model_validate_json(record.value)
-                values.append(json.loads(record.value))
+                values.append((record, json.loads(record.value)))
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
                 where = ".".join(str(part) for part in first["loc"])
                 refused.append(DeadLetter(record, Reason.NOT_OURS, f"no {contract.__name__}: {where} {first['type']}"))
-        return tuple(values), tuple(refused)
+        return values, tuple(refused)
 
     def _measure(self) -> None:
         """Set the gauges, and note whether there is something to read."""
@@ -198,6 +214,10 @@ class Projector:
         """What the supervisor needs for its probes."""
         stuck_s, stuck_at = self._progress.longest(self._monotonic())
         return Status(len(self._sources), len(self._claiming), not self._is_paused, stuck_s, stuck_at)
+
+
+def _key_of(record: Record) -> str:
+    return (record.key or b"").decode(errors="replace")
 
 
 def _call_ids(values: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -1,0 +1,126 @@
+"""The projection: what it does with tombstones, and with records that the client could not read."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from structlog.testing import capture_logs
+from telephony import Leg, analyse, quiet, voice
+
+from callmood.worker.adapters.consume import Changes
+from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.store import Committed
+from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.records import Position, Record
+from callmood.worker.run.projector import Projector
+from callmood.worker.settings import KafkaSettings
+from callmood.worker.stream_time import StreamTime
+
+TOPICS = KafkaSettings()
+CALLS = TopicPartition(TOPICS.call_topic, 0)
+
+
+@pytest.fixture(scope="module")
+def said():
+    """What a worker says of a call that has ended."""
+    leg = Leg()
+    return analyse([*leg.media(quiet(1) + voice(1) + quiet(1)), leg.send("end")])
+
+
+class _Consumer:
+    """Gives one batch of records."""
+
+    def __init__(self, source, values):
+        self.source = source
+        self.assigned, self.skipped = {source}, []
+        self.records = [
+            Record(Position(*source, n), b"call-1", value and json.dumps(value).encode(), (), 1_000 + n)
+            for n, value in enumerate(values)
+        ]
+
+    def poll(self, _timeout_ms):
+        polled, self.records = (
+            ({self.source: self.records} if self.records and not self.assigned else {}),
+            (self.records if self.assigned else []),
+        )
+        return polled
+
+    def take_changes(self):
+        assigned, self.assigned = self.assigned, set()
+        return Changes(assigned=assigned)
+
+    def take_skipped(self):
+        skipped, self.skipped = self.skipped, []
+        return skipped
+
+    def position(self, _source):
+        return 7
+
+    def lag(self, _source):
+        return 0
+
+    oldest = lag
+
+    def start(self, *_):
+        pass
+
+    show_progress = resume = start
+
+
+class _Store:
+    """Writes down the order of what it is asked to do."""
+
+    def __init__(self):
+        self.acts = []
+
+    def claim(self, _source):
+        return Restored(None, StreamTime(), {})
+
+    def erase(self, call_id, at_ms):
+        self.acts.append(("erase", call_id, at_ms))
+
+    def commit(self, commits):
+        self.acts += [("commit", commit) for commit in commits]
+        return Committed(tuple(commits))
+
+
+def project(source, values):
+    """Two turns: the claim, and these records; returns what the store was asked, and the consumer and loop."""
+    consumer, store = _Consumer(source, values), _Store()
+    loop = Projector(consumer, store, SimpleNamespace(send=list), TOPICS)
+    loop.turn()
+    loop.turn()
+    return store.acts, consumer, loop
+
+
+def test_an_aggregate_before_its_tombstone_is_not_projected(said):
+    """The call was erased since; it is erased in Redis before the position moves past the tombstone."""
+    acts, _, _ = project(CALLS, [said.calls["call-1"], None])
+    assert acts[0] == ("erase", "call-1", 1_001)
+    ((_, commit),) = acts[1:]
+    assert commit.calls == ()
+    assert commit.watermark == 7
+
+
+def test_an_aggregate_behind_its_tombstone_is_that_of_a_new_call(said):
+    """The id was used again."""
+    acts, _, _ = project(CALLS, [None, said.calls["call-1"]])
+    assert [act[0] for act in acts] == ["erase", "commit"]
+    (call,) = acts[1][1].calls
+    assert call.summary == said.calls["call-1"]
+
+
+def test_what_is_projected_says_when_it_was_written(said):
+    """Utterances and alerts of an erased call may be read after its tombstone, for they are in other topics."""
+    acts, _, _ = project(TopicPartition(TOPICS.utterance_topic, 0), said.of())
+    ((_, commit),) = acts
+    assert commit.logged_ms == {"call-1": 1_000 + len(said.of()) - 1}
+
+
+def test_records_that_the_client_skipped_are_reported():
+    """As those of the audio topic are."""
+    _, consumer, loop = project(CALLS, [])
+    consumer.skipped = [Skipped(CALLS, 3, 9, "a codec is missing")]
+    with capture_logs() as lines:
+        loop.turn()
+    assert [(line["topic"], line["lost"]) for line in lines] == [(CALLS.topic, 6)]
