@@ -191,13 +191,17 @@ class RoleSummary(Contract):
     """Talk time, loudness, interruptions and, if the policy allows it, emotion of one role."""
 
     utterances: Count
-    """Utterances of the role."""
+    """Utterances of the role in which somebody speaks."""
     talk_ms: Ms
-    """Sum of the voiced times of the role's utterances, ms."""
+    """Sum of the voiced times of the role's speech, ms."""
+    other_sounds: Count = 0
+    """Utterances of the role in which nobody speaks (`kind` is `not_speech`)."""
+    other_sound_ms: Ms = 0
+    """Voiced time in the role's utterances that is not speech but a tone, music or noise, ms."""
     talk_share: Share
     """Share of `talk_ms` in the sum of all roles' `talk_ms`."""
     loudness: Loudness | None = None
-    """Level of the role's speech; null before its first utterance."""
+    """Level of the role's speech; null before it has spoken."""
     interruptions: Interruptions
     """Interruptions by the role."""
     emotion: RoleEmotion | None = None
@@ -224,7 +228,7 @@ class Call(Contract):
     duration_ms: Ms
     """Length of the call so far, ms."""
     utterances: Count
-    """Utterances of all roles."""
+    """Utterances of all roles in which somebody speaks."""
     missing_ms: Ms
     """Audio that never arrived, ms."""
     redacted_ms: Ms
@@ -244,7 +248,7 @@ class Call(Contract):
     overlaps: Stretches | None = None
     """Stretches of `overlap_ms` of 500 ms and more; null in records of earlier versions."""
     roles: dict[Role, RoleSummary]
-    """Figures of each role that has spoken."""
+    """Figures of each role that has spoken or made another sound."""
     attributes: Attributes = Field(default_factory=dict)
     """`attr.*` of the producer's records, without the prefix."""
     notice: Notice | None = None

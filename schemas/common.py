@@ -47,6 +47,13 @@ class Notice(StrEnum):
     NOT_GIVEN = "not_given"
 
 
+class Kind(StrEnum):
+    """What an utterance is: the speech of a person, or a tone, music or noise that was cut out like speech."""
+
+    SPEECH = "speech"
+    NOT_SPEECH = "not_speech"
+
+
 class Emotion(StrEnum):
     """The four classes of the model, in the order of every probability vector in this project."""
 
@@ -77,10 +84,11 @@ class AbstainReason(_Explained):
     NOT_FINITE = "not_finite", "The model returned NaN or infinity: the checkpoint or the device is broken."
     INFERENCE_FAILED = "inference_failed", "The model raised an error, which the worker has logged."
     OUT_OF_MEMORY = "out_of_memory", "The utterance did not fit into the device's memory, even in a batch of its own."
+    OTHER_SOUND = "other_sound", "Between the first and the last word, most of the utterance is not speech."
 
 
 class WithheldReason(_Explained):
-    """Why the policy withholds an utterance from the model."""
+    """Why an utterance is kept from the model."""
 
     ROLE_CUSTOMER = "policy:role_customer", "`customer` is not among the roles whose emotion may be inferred."
     ROLE_AGENT = "policy:role_agent", "`agent` is not among the roles whose emotion may be inferred."
@@ -88,6 +96,7 @@ class WithheldReason(_Explained):
     ROLE_MIXED = "policy:role_mixed", "`mixed` is not among the roles whose emotion may be inferred."
     ROLE_UNKNOWN = "policy:role_unknown", "`unknown` is not among the roles whose emotion may be inferred."
     NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
+    NOT_SPEECH = "not_speech", "The speech check found no person speaking: a tone, music or noise."
 
 
 class DeadLetterReason(_Explained):

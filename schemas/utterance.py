@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from callmood.schemas.common import AbstainReason, Emotion, Role, WithheldReason
+from callmood.schemas.common import AbstainReason, Emotion, Kind, Role, WithheldReason
 from callmood.schemas.parts import (
     CallId,
     Contract,
@@ -123,7 +123,7 @@ class Source(Contract):
 
 
 class Utterance(Contract):
-    """One speaker's utterance."""
+    """One speaker's utterance, or another sound that the voice detector took for one (`kind`)."""
 
     schema_: Literal["callmood.utterance/1"] = Field(UTTERANCE_SCHEMA, alias="schema")
     """Name and version of this schema."""
@@ -144,19 +144,27 @@ class Utterance(Contract):
     end_ms: Ms
     """End on the call's time line, ms."""
     voiced_start_ms: Ms | None = None
-    """Where the speech itself begins, after the padding, ms; the call's figures count from here. Null: not known."""
+    """Where the voice detector heard a voice begin, after the padding, ms. Null: not known."""
     voiced_end_ms: Ms | None = None
-    """Where the speech itself ends, before the padding, ms; the call's figures count to here. Null: not known."""
+    """Where the voice detector heard it end, before the padding, ms. Null: not known."""
+    kind: Kind = Kind.SPEECH
+    """Result of the speech check; `speech` if it is off or failed."""
+    speech_probability: Share | None = None
+    """Estimate of the speech check that a person speaks; null if it is off or failed."""
+    speech_start_ms: Ms | None = None
+    """Start of the voiced time that is speech, ms; the call's figures count from here. Null for `not_speech`."""
+    speech_end_ms: Ms | None = None
+    """End of the voiced time that is speech, ms; the call's figures count to here. Null for `not_speech`."""
     emotion: EmotionResult | None = None
-    """Null where the policy withholds it."""
+    """Null where the policy withholds it, and where nobody speaks."""
     withheld: WithheldReason | None = None
-    """The policy's reason when `emotion` is null, for example `policy:role_agent` (see README.md)."""
+    """Why `emotion` is null, for example `policy:role_agent` (see README.md)."""
     acoustics: AcousticsResult
     """Measured sound of the utterance."""
     quality: Quality
     """Facts that limit how reliable the label is."""
     model: ModelStamp | None = None
-    """Null exactly when the policy withheld the utterance from the model."""
+    """Null exactly when `emotion` is."""
     policy: PolicyStamp
     """The policy under which this record was made."""
     latency_ms: LatencyMs = LatencyMs()
@@ -178,6 +186,18 @@ class Utterance(Contract):
         return self
 
     @model_validator(mode="after")
+    def _speech_is_a_part(self) -> Self:
+        if (self.speech_start_ms is None) != (self.speech_end_ms is None):
+            raise ValueError("speech_start_ms and speech_end_ms are null together")
+        if self.kind is Kind.NOT_SPEECH and (self.emotion is not None or self.speech_end_ms is not None):
+            raise ValueError("what is not speech has no emotion and no part that counts as speech")
+        if self.speech_start_ms is None or self.speech_end_ms is None:
+            return self
+        if not self.start_ms <= self.speech_start_ms < self.speech_end_ms <= self.end_ms:
+            raise ValueError("the part that counts as speech must be within the utterance")
+        return self
+
+    @model_validator(mode="after")
     def _emotion_or_a_reason(self) -> Self:
         if (self.emotion is None) != (self.withheld is not None):
             raise ValueError("either emotion or withheld is given")
@@ -191,8 +211,10 @@ def label_or_reason(utterance: Mapping[str, Any]) -> str:
 
     Returns:
         The label; `abstained` where the model was not sure; else why there are no probabilities: the model's failure
-        (`too_short`, `inference_failed`, ...) or the policy's reason.
+        (`too_short`, `inference_failed`, ...), the policy's reason, or `not_speech`.
     """
+    if utterance.get("kind") == Kind.NOT_SPEECH:
+        return Kind.NOT_SPEECH.value
     emotion = utterance["emotion"]
     if emotion is None:
         return str(utterance["withheld"])

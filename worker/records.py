@@ -175,16 +175,44 @@ class Utterance:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
-    """The model's answer for one utterance: calibrated probabilities in the order of `EMOTIONS`, or a failure.
+class Speech:
+    """What the speech check found in an utterance.
 
-    `reason` says why the model abstains (or failed); None means that the label stands.
+    `probability` that a person speaks, as it is published. `start_ms` and `end_ms`, from the utterance's first sample,
+    bound the part that counts as speech; both are 0 if nobody speaks. `is_sparse`: less than half of that part is
+    speech, so no emotion may be read from it.
+    """
+
+    probability: float
+    start_ms: int
+    end_ms: int
+    is_sparse: bool = False
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether a person speaks."""
+        return self.end_ms > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """The inference process's answer for one utterance.
+
+    The model's part: calibrated probabilities in the order of `EMOTIONS`, or a failure. `reason` says why the model
+    abstains (or failed); None means that the label stands. Neither: the model was not asked. `speech` is the speech
+    check's part; None where it is off or failed.
     """
 
     probabilities: tuple[float, float, float, float] | None
     reason: str | None = None
     queue_ms: float = 0.0
     inference_ms: float = 0.0
+    speech: Speech | None = None
+
+    @property
+    def is_emotion(self) -> bool:
+        """Whether the model was asked."""
+        return self.probabilities is not None or self.reason is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +226,41 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An utterance and the model's answer; `prediction` is None if the policy withholds emotion."""
+    """An utterance and its answer.
+
+    `prediction` is the model's; None if the policy withholds emotion, or if nobody speaks. `speech` is the speech
+    check's; None where it is off or failed, and then the utterance counts as speech.
+    """
 
     utterance: Utterance
     prediction: Prediction | None
+    speech: Speech | None = None
+
+    @classmethod
+    def of(cls, utterance: Utterance, answer: Prediction | None) -> "Result":
+        """The result of an answer; None: nothing was asked. Emotion that the policy withholds is dropped."""
+        if answer is None:
+            return cls(utterance, None)
+        is_wanted = utterance.wants_emotion and answer.is_emotion and (answer.speech is None or answer.speech.is_speech)
+        return cls(utterance, answer if is_wanted else None, answer.speech)
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether a person speaks, as far as is known."""
+        return self.speech is None or self.speech.is_speech
+
+    @property
+    def voice_ms(self) -> tuple[int, int]:
+        """From when to when there is speech that counts: the voiced time, less other sounds at its ends."""
+        start_ms, end_ms = self.utterance.voice_ms
+        if self.speech is None or not self.speech.is_speech:
+            return start_ms, end_ms
+        part_start_ms = max(start_ms, self.utterance.start_ms + self.speech.start_ms)
+        part_end_ms = min(end_ms, self.utterance.start_ms + self.speech.end_ms)
+        return (part_start_ms, part_end_ms) if part_start_ms < part_end_ms else (start_ms, end_ms)
+
+    @property
+    def duration_ms(self) -> int:
+        """How long there is speech that counts."""
+        start_ms, end_ms = self.voice_ms
+        return end_ms - start_ms if self.is_speech else 0

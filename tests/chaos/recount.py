@@ -15,11 +15,18 @@ _Utterances = Sequence[dict[str, Any]]
 
 def prefix(utterances: _Utterances) -> dict[str, Any]:
     """Figures that hold at any moment: of the utterances so far, in their order."""
-    figures: dict[str, Any] = {"utterances": len(utterances)}
+    spoken = [u for u in utterances if u["kind"] == "speech"]
+    figures: dict[str, Any] = {"utterances": len(spoken)}
     for role in sorted({u["role"] for u in utterances}):
-        mine = [u for u in utterances if u["role"] == role]
+        all_mine = [u for u in utterances if u["role"] == role]
+        mine = [u for u in spoken if u["role"] == role]
         figures[f"roles.{role}.utterances"] = len(mine)
+        figures[f"roles.{role}.other_sounds"] = len(all_mine) - len(mine)
         figures[f"roles.{role}.talk_ms"] = sum(_ms(u) for u in mine)
+        whole_ms = sum(u["voiced_end_ms"] - u["voiced_start_ms"] for u in all_mine)
+        figures[f"roles.{role}.other_sound_ms"] = whole_ms - figures[f"roles.{role}.talk_ms"]
+        if not mine:
+            continue
         powers = [(_ms(u), 10 ** (u["acoustics"]["rms_dbfs"] / 10)) for u in mine]
         mean = sum(ms * power for ms, power in powers) / sum(ms for ms, _ in powers)
         figures[f"roles.{role}.loudness.mean_dbfs"] = 10 * np.log10(mean)
@@ -27,6 +34,11 @@ def prefix(utterances: _Utterances) -> dict[str, Any]:
     speech = _speech(utterances)
     figures["talk_ms"], figures["overlap_ms"] = int((speech > 0).sum()), int((speech > 1).sum())
     return figures
+
+
+def folded(call: dict[str, Any]) -> int:
+    """How many utterances a call/1 counts, speech or not."""
+    return int(call["utterances"]) + sum(int(role["other_sounds"]) for role in call["roles"].values())
 
 
 def whole(utterances: _Utterances, breaks: Sequence[tuple[str, int, int]], end_ms: int) -> dict[str, Any]:
@@ -82,19 +94,21 @@ def _emotion(utterances: _Utterances) -> dict[str, Any]:
     if labelled:
         newest = labelled[-1]["emotion"]["label"]
         run = next((n for n, u in enumerate(reversed(labelled)) if u["emotion"]["label"] != newest), len(labelled))
-        figures |= {"streak.label": newest, "streak.count": run, "last.end_ms": labelled[-1]["voiced_end_ms"]}
+        figures |= {"streak.label": newest, "streak.count": run, "last.end_ms": _part(labelled[-1])[1]}
     return figures
 
 
 def _interruptions(utterances: _Utterances) -> dict[str, Any]:
     figures = {f"roles.{u['role']}.interruptions.{name}": 0 for u in utterances for name in ("count", "total_ms")}
     turns: list[list[Any]] = []
-    for u in sorted(utterances, key=lambda u: (u["stream"], u["channel"], u["voiced_start_ms"])):
-        channel = (u["stream"], u["channel"])
-        if turns and turns[-1][0] == channel and turns[-1][3] == u["voiced_start_ms"]:
-            turns[-1][3] = u["voiced_end_ms"]
+    for u in sorted(utterances, key=lambda u: (u["stream"], u["channel"], u["start_ms"])):
+        if u["kind"] != "speech":
+            continue
+        channel, (start_ms, end_ms) = (u["stream"], u["channel"]), _part(u)
+        if turns and turns[-1][0] == channel and turns[-1][3] == start_ms:
+            turns[-1][3] = end_ms
         else:
-            turns.append([channel, u["role"], u["voiced_start_ms"], u["voiced_end_ms"]])
+            turns.append([channel, u["role"], start_ms, end_ms])
     for one, other in combinations(turns, 2):
         first, later = (one, other) if one[2] < other[2] else (other, one)
         both_ms = min(first[3], later[3]) - later[2]
@@ -109,12 +123,20 @@ def _speech(utterances: _Utterances, end_ms: int = 0) -> np.ndarray[tuple[int], 
     """How many channels speak, per millisecond."""
     speech = np.zeros(max([end_ms, *(u["voiced_end_ms"] for u in utterances)]), dtype=np.int64)
     for u in utterances:
-        speech[u["voiced_start_ms"] : u["voiced_end_ms"]] += 1
+        if u["kind"] == "speech":
+            start_ms, stop_ms = _part(u)
+            speech[start_ms:stop_ms] += 1
     return speech
 
 
+def _part(utterance: dict[str, Any]) -> tuple[int, int]:
+    """The part that counts as speech."""
+    return utterance["speech_start_ms"], utterance["speech_end_ms"]
+
+
 def _ms(utterance: dict[str, Any]) -> int:
-    return int(utterance["voiced_end_ms"] - utterance["voiced_start_ms"])
+    start_ms, end_ms = _part(utterance)
+    return int(end_ms - start_ms)
 
 
 def differences(call: dict[str, Any], figures: dict[str, Any]) -> list[str]:

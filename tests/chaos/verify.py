@@ -218,9 +218,10 @@ class Verifier:
         if seen["ids"] != [u["utterance_id"] for u in told[:count]]:
             return "its utterances are no prefix"
         call = flat.unflatten(seen["fields"]).model_dump(mode="json", by_alias=True)
-        if self._run.mode == "redis" and call["utterances"] != count:
-            return f"{count} utterances stand beside an aggregate of {call['utterances']}"
-        return next(iter(recount.differences(call, recount.prefix(told[: call["utterances"]]))), None)
+        folded = recount.folded(call)
+        if self._run.mode == "redis" and folded != count:
+            return f"{count} utterances stand beside an aggregate of {folded}"
+        return next(iter(recount.differences(call, recount.prefix(told[:folded]))), None)
 
     def _same(self, kafka: Outputs, redis: Outputs) -> None:
         """Redis is the projection of what stands in Kafka."""
@@ -232,11 +233,11 @@ class Verifier:
 
 def _difference(u: dict[str, Any], said: Said) -> str | None:
     """What an utterance says that was not to be said."""
-    for name in ("stream", "channel", "role", "start_ms", "end_ms"):
+    for name in ("stream", "channel", "role", "start_ms", "end_ms", "kind", "speech_start_ms", "speech_end_ms"):
         if u[name] != getattr(said, name):
             return f"{name} is {u[name]}, not {getattr(said, name)}"
-    if said.role != "customer":
-        return None if u["emotion"] is None else "an emotion that the policy withholds"
+    if said.role != "customer" or said.kind != "speech":
+        return None if u["emotion"] is None else "an emotion that is withheld"
     emotion = u["emotion"]
     if emotion is None or (emotion["probabilities"] is None) != (said.probabilities is None):
         return f"emotion {emotion}, not {said.probabilities}"
@@ -254,7 +255,7 @@ def _bad_steps(versions: list[dict[str, Any]], utterances: list[dict[str, Any]])
         if later["version"] <= call["version"]
     ]
     for call in versions:
-        found += recount.differences(call, recount.prefix(utterances[: call["utterances"]]))
+        found += recount.differences(call, recount.prefix(utterances[: recount.folded(call)]))
     return found
 
 

@@ -25,6 +25,7 @@ class InferenceProcess:
         folder.mkdir(exist_ok=True)
         self.address = f"ipc://{folder}/socket"
         self._clients = []
+        settings = {"speech_check": False, **settings}  # most tests ask about noise
         configured = ModelSettings(path=str(path), device="cpu", threads=1, **settings)
         self.process = multiprocessing.get_context("spawn").Process(
             target=serve, args=(configured, self.address), daemon=True

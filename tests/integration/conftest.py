@@ -58,20 +58,20 @@ def wait_until():
 
 
 @pytest.fixture(scope="session")
-def _engine():
-    from callmood.worker.engine.infer import open_engine
+def _listener():
+    from callmood.worker.engine.check import Listener
     from callmood.worker.settings import ModelSettings
 
-    return open_engine(ModelSettings(device="cpu", threads=1))
+    return Listener.open(ModelSettings(device="cpu", threads=1))
 
 
 @pytest.fixture(scope="session")
-def expect(_engine):
+def expect(_listener):
     """What `callmood analyze` says of a call: `expect(recording, call_id)` gives its utterances and its aggregate."""
     from callmood.worker.commands.analyze import analyze
 
     def said(recording, call_id):
-        utterances, call = analyze(recording, call_id, _engine, Settings())
+        utterances, call = analyze(recording, call_id, _listener, Settings())
         return json.loads(json.dumps(utterances)), json.loads(json.dumps(call))
 
     return said

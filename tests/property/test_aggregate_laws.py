@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
 from callmood.worker.call import aggregate, policy, scores
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
 _MODEL = ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64)
@@ -22,6 +22,14 @@ def _predictions(draw):
     weights = np.array(draw(st.lists(st.integers(0, 100), min_size=4, max_size=4))) + 0.25
     reason = draw(st.sampled_from((None, None, None, "low_confidence", "inference_failed")))
     return Prediction(None if reason == "inference_failed" else tuple(weights / weights.sum()), reason)
+
+
+@st.composite
+def _verdicts(draw, duration_ms):
+    """No check, all of it, a part of it, or nobody."""
+    start_ms = draw(st.integers(0, duration_ms - 1))
+    part = Speech(0.8, start_ms, draw(st.integers(start_ms + 1, duration_ms)))
+    return draw(st.sampled_from((None, Speech(1.0, 0, duration_ms), part, Speech(0.1, 0, 0))))
 
 
 @st.composite
@@ -40,7 +48,9 @@ def _results(draw):
             acoustics=Acoustics(draw(st.floats(-90, 0)), 20.0, 0.0, 3_400), first=position, last=position,
             withheld=None if role in _HEARD else f"policy:role_{role}",
         )  # fmt: skip
-        results.append(Result(utterance, draw(_predictions()) if role in _HEARD else None))
+        speech = draw(_verdicts(utterance.duration_ms))
+        is_heard = role in _HEARD and (speech is None or speech.is_speech)
+        results.append(Result(utterance, draw(_predictions()) if is_heard else None, speech))
     return results
 
 
@@ -67,10 +77,12 @@ def test_every_aggregate_is_a_legal_record_that_adds_up(results, reason):
     assert call.overlap_ms <= call.talk_ms <= sum(role.talk_ms for role in call.roles.values())
     assert call.missing_ms == sum(result.utterance.missing_ms for result in results)
     for name, role in call.roles.items():
-        said = [result.utterance for result in results if result.utterance.role is name]
-        assert role.talk_ms == sum(utterance.duration_ms for utterance in said)
-        assert role.utterances == len(said)
-        assert (role.emotion is not None) == (name in _HEARD)
+        mine = [result for result in results if result.utterance.role is name]
+        said = [result for result in mine if result.is_speech]
+        assert role.talk_ms == sum(result.duration_ms for result in said)
+        assert role.talk_ms + role.other_sound_ms == sum(result.utterance.duration_ms for result in mine)
+        assert (role.utterances, role.other_sounds) == (len(said), len(mine) - len(said))
+        assert (role.emotion is not None) == (name in _HEARD and bool(said))
         if role.emotion:
             assert role.emotion.utterances == len(said)
     assert 0 <= aggregate.risk(_summary(state)) <= 1
@@ -81,11 +93,15 @@ def test_emotion_equals_a_recount_of_all_labels(results):
     """Counts, durations, mean probabilities and overall order equal a recount over the whole list."""
     call = Call.model_validate(_summary(_fold(results)))
     for name in set(_HEARD) & set(call.roles):
-        labelled = [r for r in results if r.utterance.role is name and r.prediction.reason is None]
+        heard = [r for r in results if r.utterance.role is name and r.prediction is not None]
+        labelled = [r for r in heard if r.prediction.reason is None]
         shares = np.array([r.prediction.probabilities for r in labelled]).reshape(-1, 4)
-        lengths_ms = np.array([r.utterance.duration_ms for r in labelled])
+        lengths_ms = np.array([r.duration_ms for r in labelled])
         labels = shares.argmax(axis=1)
         emotion = call.roles[name].emotion
+        if not heard:
+            assert emotion is None
+            continue
         for index, label in enumerate(EMOTIONS):
             assert getattr(emotion.counts, label) == (labels == index).sum()
             assert getattr(emotion.durations_ms, label) == lengths_ms[labels == index].sum()

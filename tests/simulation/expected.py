@@ -55,7 +55,7 @@ class Expected:
             utterances = partition.take(record, 0.0)
             self._note(number, partition)
             for utterance in utterances:  # one by one: each may complete a step that a reader can see
-                partition.answer(utterance.call_id, utterance.id, heard(utterance.audio), 0.0)
+                partition.answer(utterance.call_id, utterance.id, heard(utterance), 0.0)
                 self._note(number, partition)
         if not partition.live_calls:
             self.ends[number] = log[-1].position.offset + 1

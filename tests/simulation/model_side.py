@@ -1,18 +1,28 @@
-"""The simulated model: answers late and in any order; what it says depends on every byte that it hears."""
+"""The simulated inference process: late, in any order; its answers depend on every byte that it hears."""
 # ruff: noqa: D102 - methods mean what those of the real one mean
 
 from hashlib import blake2b
 
-from callmood.worker.records import ModelInfo, Prediction, Utterance
+from callmood.worker.records import ModelInfo, Prediction, Speech, Utterance
 
 MODEL = ModelInfo("simulated", "1", "sha256:0")
+_NOT_SPEECH_BELOW, _PART_BELOW = 64, 96  # of 256
 
 
-def heard(audio: bytes) -> Prediction:
-    """The model's answer; sometimes it abstains."""
-    shares = [byte + 1 for byte in blake2b(audio, digest_size=4).digest()]
+def heard(utterance: Utterance) -> Prediction:
+    """The answer; sometimes nobody speaks, or in a part of the utterance only, and sometimes the model abstains."""
+    *digest, verdict = blake2b(utterance.audio, digest_size=5).digest()
+    shares = [byte + 1 for byte in digest]
     anger, happiness, neutral, sadness = (share / sum(shares) for share in shares)
-    return Prediction((anger, happiness, neutral, sadness), "low_confidence" if max(shares) < 100 else None)
+    speech = Speech(verdict / 255, 0, utterance.duration_ms)
+    if verdict < _NOT_SPEECH_BELOW:
+        return Prediction(None, speech=Speech(verdict / 255, 0, 0))
+    if verdict < _PART_BELOW:
+        speech = Speech(verdict / 255, utterance.duration_ms // 4, utterance.duration_ms // 2)
+    if not utterance.wants_emotion:
+        return Prediction(None, speech=speech)
+    reason = "low_confidence" if max(shares) < 100 else None
+    return Prediction((anger, happiness, neutral, sadness), reason, speech=speech)
 
 
 class SimInference:
@@ -31,7 +41,7 @@ class SimInference:
         world = self._world
         world.point(self._life, "submit")
         answers_s = world.now_s + world.random.uniform(0, world.faults.slowest_model_s)
-        self._in_flight.setdefault(key, (answers_s, heard(utterance.audio)))
+        self._in_flight.setdefault(key, (answers_s, heard(utterance)))
 
     def collect(self) -> list[tuple[str, Prediction]]:
         world = self._world

@@ -1,11 +1,12 @@
 """The aggregate of a call: what fold, the life-cycle facts and the risk do."""
 
+import msgspec
 import pytest
 
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Notice, Role
 from callmood.worker.call import aggregate, policy
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
 _MODEL = ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64)
@@ -38,6 +39,7 @@ def _result(role, start_ms, end_ms, label=None, **facts):
             withheld=None if label else f"policy:role_{role.value}",
         ),
         prediction,
+        facts.get("speech"),
     )
 
 
@@ -190,3 +192,47 @@ def test_silence_and_interruptions_alone_stay_a_small_risk(role):
     """Signs without emotion reach at most their own weights."""
     state = aggregate.fold(_call(), _result(role, 500_000, 501_000))
     assert 0 < aggregate.risk(aggregate.summary(state, policy=_POLICY, model=None)) <= 0.1
+
+
+_NOBODY = Speech(0.02, 0, 0)
+
+
+def test_what_is_not_speech_is_other_sound_and_nothing_else():
+    """Hold music on a leg: no talk, no overlap, no interruption, no loudness, no emotion; the silence goes on."""
+    call = _summary(
+        _call(
+            _result(Role.AGENT, 1_000, 5_000),
+            _result(Role.AGENT, 6_000, 21_000, speech=_NOBODY, rms_dbfs=-3.0),
+            _result(Role.CUSTOMER, 2_000, 4_000, speech=_NOBODY),
+            _result(Role.AGENT, 21_000, 36_000, speech=_NOBODY, missing_ms=40),
+        )
+    )
+    assert (call.utterances, call.talk_ms, call.overlap_ms, call.duration_ms) == (1, 4_000, 0, 36_000)
+    assert (call.non_talk_ms, call.longest_silence_ms, call.missing_ms) == (32_000, 31_000, 40)
+    agent, customer = call.roles[Role.AGENT], call.roles[Role.CUSTOMER]
+    assert (agent.utterances, agent.talk_ms, agent.talk_share) == (1, 4_000, 1.0)
+    assert (agent.other_sounds, agent.other_sound_ms, agent.loudness.max_dbfs) == (2, 30_000, -20.0)
+    assert (customer.utterances, customer.talk_ms, customer.talk_share, customer.loudness) == (0, 0, 0.0, None)
+    assert (customer.other_sounds, customer.other_sound_ms, customer.emotion) == (1, 2_000, None)
+    assert agent.interruptions.count == customer.interruptions.count == 0
+    assert call.model is None
+
+
+def test_only_the_part_that_counts_is_talk():
+    """Music, then a word: the word's time is talk and emotion, the rest is other sound."""
+    word = Speech(0.9, 10_000, 11_500)
+    call = _summary(
+        _call(_result(Role.AGENT, 0, 9_000), _result(Role.CUSTOMER, 1_000, 13_000, Emotion.ANGER, speech=word))
+    )
+    customer = call.roles[Role.CUSTOMER]
+    assert (customer.talk_ms, customer.other_sounds, customer.other_sound_ms) == (1_500, 0, 10_500)
+    assert (customer.emotion.durations_ms.anger, customer.emotion.last.end_ms) == (1_500, 12_500)
+    assert (call.talk_ms, call.overlap_ms, call.duration_ms) == (10_500, 0, 13_000)
+
+
+def test_a_role_of_an_earlier_version_is_read():
+    """A stored state without other sounds goes on from none."""
+    stored = aggregate.RoleFigures(3, 4_500, 0.5, -12.0, None, 7, 8_000)
+    fields = msgspec.to_builtins(stored)
+    assert len(fields) == 7
+    assert msgspec.convert(fields[:5], aggregate.RoleFigures) == aggregate.RoleFigures(3, 4_500, 0.5, -12.0)

@@ -143,3 +143,13 @@ def test_any_number_of_open_turns_is_bounded():
     for number in range(1_000):
         line = timeline.add_speech(line, Role.AGENT, f"{number}/0", 0, 1_000)
     assert len(line.turns) <= 96
+
+
+def test_time_that_passes_without_speech_is_silence():
+    """Another sound extends the call and closes what lies behind the horizon, as speech would; it never shortens."""
+    line = _line((Role.AGENT, 0, 1_000), (Role.CUSTOMER, 200, 900))
+    later = timeline.extend(line, 61_000)
+    assert (later.end_ms, later.turns, later.closed.at_ms) == (61_000, (), 31_000)
+    assert timeline.figures(later).longest_silence_ms == 60_000
+    assert timeline.interruptions(later) == timeline.interruptions(line) == {"customer": Interruptions(1, 700)}
+    assert timeline.extend(later, 50_000) is later

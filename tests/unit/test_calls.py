@@ -10,10 +10,12 @@ from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
 from callmood.worker.errors import BadRecord, ConfigurationError
 from callmood.worker.intake import decode
-from callmood.worker.settings import PolicySettings, Settings
+from callmood.worker.records import Prediction, Speech
+from callmood.worker.settings import ModelSettings, PolicySettings, Settings
 
 READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+UNCHECKED = Settings(model=ModelSettings(speech_check=False))
 
 
 def new(settings=None):
@@ -70,19 +72,33 @@ def test_an_unexpected_answer_changes_nothing():
 
 
 def test_a_withheld_utterance_is_a_result_without_emotion():
-    """An agent's utterance is a result at once, with the reason why there is no emotion."""
-    call = new()
+    """Without the speech check, an agent's utterance is a result at once, with the reason for having no emotion."""
+    call = new(UNCHECKED)
     assert take(call, Leg(layout="agent").media(SENTENCE)) == []
     (released,) = commit(call)
     assert released.result.prediction is None
     assert released.result.utterance.withheld == "policy:role_agent"
 
 
+def test_an_emotion_that_the_policy_withholds_is_dropped():
+    """With the speech check, an agent's utterance is asked about; an answer with an emotion adds the verdict alone."""
+    call = new()
+    (asked,) = take(call, Leg(layout="agent").media(SENTENCE))
+    assert not asked.wants_emotion
+    assert list(commit(call)) == []
+    call.answer(asked.id, Prediction((1.0, 0.0, 0.0, 0.0), speech=Speech(0.9, 0, asked.duration_ms)), 0.0)
+    (released,) = commit(call)
+    assert released.result.prediction is None
+    assert released.result.is_speech
+    assert call.fold.summary({}, None)["roles"]["agent"]["emotion"] is None
+
+
 def test_the_notice_counts_from_the_record_that_says_so():
     """Before the caller was told nothing is inferred where the policy asks for it, afterwards it is."""
     call, leg = new(Settings(policy=PolicySettings(require_notice=True))), Leg()
-    assert take(call, leg.media(SENTENCE)) == []
+    (before,) = take(call, leg.media(SENTENCE))
     (told,) = take(call, [leg.send("start", notice="given"), *leg.media(SENTENCE)])
+    assert (before.withheld, told.withheld) == ("policy:no_notice", None)
     assert told.start_ms > 2_600
 
 

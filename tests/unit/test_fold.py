@@ -1,12 +1,14 @@
 """The running aggregate of a call, and when it is worth publishing."""
 
+from dataclasses import replace
+
 import msgpack
 from telephony import Leg, Worker, heard, log_of, quiet, voice
 
 from callmood.schemas.common import Notice
 from callmood.worker.call.alert import DEFAULT_RULES, Measure, Rule
 from callmood.worker.call.fold import Fold
-from callmood.worker.records import Result, Unheard
+from callmood.worker.records import Prediction, Result, Speech, Unheard
 
 SILENCE_RULE = Rule(name="silence", measure=Measure.SILENCE, raise_at=5, clear_at=0)
 
@@ -78,3 +80,19 @@ def test_a_successor_goes_on_without_telling_anything_twice():
         one.finish("end", 90_000)
     assert restored.take_alerts() == fold.take_alerts() != []
     assert restored.add(Result(said, None)) == 2
+
+
+def test_another_sound_raises_the_alert_on_silence_and_no_other():
+    """A minute of music on hold is a minute in which nobody speaks; it moves no window over labels past them."""
+    bad = Rule(name="bad", measure=Measure.NEGATIVITY, raise_at=3, clear_at=1, min_labels=1, window_s=60)
+    fold = Fold("call-1", (SILENCE_RULE, bad))
+    said = replace(utterance(), voiced_start_ms=None, voiced_end_ms=None)
+    happy, angry = Prediction((0.0, 1.0, 0.0, 0.0)), Prediction((1.0, 0.0, 0.0, 0.0))
+    fold.add(Result(replace(said, start_ms=0, end_ms=9_000), happy))
+    fold.add(Result(replace(said, start_ms=10_000, end_ms=12_000), angry))
+    assert fold.take_alerts() == []
+    for start_ms in range(12_000, 102_000, 15_000):  # from 69 s on, only the anger would be in the window
+        fold.add(Result(replace(said, start_ms=start_ms, end_ms=start_ms + 15_000), None, Speech(0.1, 0, 0)))
+    fold.finish("end", 102_000)
+    (alert,) = fold.take_alerts()
+    assert (alert["rule"], alert["since_ms"], alert["utterance_id"]) == ("silence", 12_000, None)

@@ -7,7 +7,7 @@ from callmood.schemas.utterance import Utterance as UtteranceRecord
 from callmood.worker.call import aggregate, alert, policy
 from callmood.worker.call.refold import refold
 from callmood.worker.call.render import Stamps, utterance_record
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
 _STAMPS = Stamps(policy.stamp(PolicySettings()), ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64))
@@ -30,7 +30,9 @@ def _results():
             acoustics=Acoustics(-20.123456 - number, 20.0, 0.0, 3_400), first=position, last=position,
             withheld=None if is_customer else "policy:role_agent",
         )  # fmt: skip
-        yield Result(utterance, Prediction(None if number == 6 else share, reason) if is_customer else None)
+        speech = {8: Speech(0.1, 0, 0), 9: Speech(0.2, 0, 0), 10: Speech(0.8, 500, 4_000)}.get(number)
+        is_heard = is_customer and number != 8
+        yield Result(utterance, Prediction(None if number == 6 else share, reason) if is_heard else None, speech)
 
 
 def test_a_stored_call_is_judged_as_it_was_live():
@@ -40,7 +42,7 @@ def test_a_stored_call_is_judged_as_it_was_live():
     state = aggregate.describe(state, attributes={"queue": "billing"}, notice=Notice.GIVEN)
     for number, result in enumerate(_results(), 1):
         state = aggregate.fold(state, result)
-        judged, raised = alert.evaluate(alert.DEFAULT_RULES, judged, state, result)
+        judged, raised = alert.evaluate(alert.DEFAULT_RULES, judged, state, result if result.is_speech else None)
         alerts += raised
         record = UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None))
         stored.append(json.loads(record.model_dump_json()))
@@ -65,3 +67,13 @@ def test_other_rules_find_other_things_in_the_same_call():
     call = aggregate.summary(aggregate.Aggregate("c"), policy=_STAMPS.policy, model=None)
     assert [one["rule"] for one in refold(call, stored, [rule]).alerts][:1] == ["quick"]
     assert len(EMOTIONS) == len(stored[0]["emotion"]["probabilities"])
+
+
+def test_a_stored_utterance_of_an_earlier_version_counts_as_speech():
+    """Without the speech check's fields, all of it is talk."""
+    names = ("kind", "speech_probability", "speech_start_ms", "speech_end_ms")
+    result = next(_results())
+    record = {name: value for name, value in utterance_record(result, 1, _STAMPS, None).items() if name not in names}
+    call = aggregate.summary(aggregate.Aggregate("c"), policy=_STAMPS.policy, model=None)
+    (role,) = refold(call, [record]).aggregate.roles.values()
+    assert (role.talk_ms, role.other_sounds, role.other_sound_ms) == (4_700, 0, 0)

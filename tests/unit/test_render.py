@@ -7,7 +7,7 @@ from telephony import EPOCH_MS, SOURCE, STAMPS
 from callmood.schemas.common import Encoding, Role
 from callmood.schemas.utterance import Utterance as Contract
 from callmood.worker.call.render import Times, utterance_record
-from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Speech, Utterance
 
 UTTERANCE = Utterance(
     id="call-1:0:0:3680",
@@ -34,9 +34,9 @@ PREDICTION = Prediction((0.1, 0.2, 0.65, 0.05), queue_ms=12.34, inference_ms=45.
 TIMES = Times(decided_ms=EPOCH_MS + 2_400.0, known_ms=EPOCH_MS + 2_500.0, rendered_ms=EPOCH_MS + 2_650.0)
 
 
-def rendered(prediction=PREDICTION, times=TIMES, **changes):
+def rendered(prediction=PREDICTION, times=TIMES, speech=None, **changes):
     """The record, which must be legal."""
-    record = utterance_record(Result(replace(UTTERANCE, **changes), prediction), 3, STAMPS, times)
+    record = utterance_record(Result(replace(UTTERANCE, **changes), prediction, speech), 3, STAMPS, times)
     Contract.model_validate(record)
     return record
 
@@ -87,6 +87,26 @@ def test_what_the_model_may_not_hear_names_no_model():
     assert (record["emotion"], record["model"], record["withheld"]) == (None, None, "policy:role_agent")
     assert record["latency_ms"]["queue"] is None
     assert record["latency_ms"]["inference"] is None
+
+
+def speech_of(record):
+    names = ("kind", "speech_probability", "speech_start_ms", "speech_end_ms", "withheld")
+    return tuple(record[name] for name in names)
+
+
+def test_the_verdict_of_the_speech_check_is_told():
+    """Speech has the voiced part that counts; another sound has none, and a reason for having no emotion."""
+    part = Speech(0.851, 40, 1_401)
+    assert speech_of(rendered(speech=part)) == ("speech", 0.851, 500, 1_860, None)
+    assert speech_of(rendered()) == ("speech", None, 460, 1_860, None)
+    voiced = rendered(speech=part, voiced_start_ms=600, voiced_end_ms=1_720)
+    assert speech_of(voiced) == ("speech", 0.851, 600, 1_720, None)
+    padding = rendered(speech=Speech(0.3, 0, 100), voiced_start_ms=600, voiced_end_ms=1_720)
+    assert speech_of(padding) == ("speech", 0.3, 600, 1_720, None)
+    nobody = Speech(0.021, 0, 0)
+    assert speech_of(rendered(None, speech=nobody)) == ("not_speech", 0.021, None, None, "not_speech")
+    of_agent = rendered(None, speech=nobody, role=Role.AGENT, withheld="policy:role_agent")
+    assert speech_of(of_agent) == ("not_speech", 0.021, None, None, "policy:role_agent")
 
 
 def test_latencies_add_up_from_the_last_sample():

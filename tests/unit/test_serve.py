@@ -2,14 +2,15 @@
 
 import threading
 from concurrent.futures import wait
+from contextlib import contextmanager
 
 import pytest
 import zmq
 
 from callmood.schemas.common import Encoding
 from callmood.worker.engine.plan import Plan
-from callmood.worker.inference import serve, wire
-from callmood.worker.records import ModelInfo, Prediction
+from callmood.worker.inference import checks, serve, wire
+from callmood.worker.records import ModelInfo, Prediction, Speech
 from callmood.worker.settings import ModelSettings
 
 SURE = Prediction((0.7, 0.1, 0.1, 0.1), None)
@@ -25,10 +26,12 @@ class Device:
 
     def __init__(self):
         self.batches = []
+        self.heard = []
 
     def start(self, sounds):
         """As `Engine.start`."""
         done, fault = threading.Event(), []
+        self.heard += [data for _, _, data in sounds]
         self.batches.append((done, fault))
 
         def collect():
@@ -43,15 +46,22 @@ class Device:
 class Scene:
     """A server, a client of it, a device and a clock; nothing moves by itself."""
 
-    def __init__(self, router, client, device):
+    def __init__(self, router, client, device, *, speech_check=False):
         self.now_s = 100.0
         self.device = device
         self.client = client
-        self.server = serve._Server(router, ModelSettings(max_wait_ms=0), clock=lambda: self.now_s)
+        settings = ModelSettings(max_wait_ms=0, speech_check=speech_check)
+        self.server = serve._Server(router, settings, clock=lambda: self.now_s)
 
-    def ask(self, id_):
-        """Send an utterance of one second."""
-        self.client.send(wire.pack(wire.Request(id_, Encoding.PCMU, 8_000, bytes(8_000))))
+    def ask(self, id_, audio=bytes(8_000), *, wants_emotion=True):
+        """Send an utterance, by default of one second."""
+        self.client.send(wire.pack(wire.Request(id_, Encoding.PCMU, 8_000, audio, wants_emotion)))
+
+    def check(self):
+        """A step in which all that waits for the speech check is judged."""
+        self.server._receive()
+        wait([judged.future for judged in self.server._checks._waiting], LIMIT_S)
+        self.step()
 
     def step(self):
         """One step of the loop; afterwards the model's thread has started all that it was given."""
@@ -74,6 +84,12 @@ class Scene:
 
 @pytest.fixture
 def scene(monkeypatch):
+    with opened(monkeypatch) as one:
+        yield one
+
+
+@contextmanager
+def opened(monkeypatch, **settings):
     device = Device()
     monkeypatch.setattr(serve, "_open", lambda _: device)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as client:
@@ -83,7 +99,7 @@ def scene(monkeypatch):
         router.bind("inproc://inference")
         client.connect("inproc://inference")
         client.send(wire.pack(wire.Hello()))
-        scene = Scene(router, client, device)
+        scene = Scene(router, client, device, **settings)
         with scene.server:
             wait([scene.server._opening], LIMIT_S)
             scene.step()
@@ -203,3 +219,93 @@ def test_what_a_started_batch_raises_ends_the_process(scene):
     scene.end_batches(0)
     with pytest.raises(RuntimeError, match="illegal memory"):
         scene.step()
+
+
+NOBODY, WHOLE = Speech(0.1, 0, 0), Speech(0.9, 0, 1_000)
+VERDICTS = {
+    b"n": NOBODY,
+    b"s": WHOLE,
+    b"p": Speech(0.8, 250, 750),
+    b"m": Speech(0.7, 0, 1_000, is_sparse=True),
+    b"f": None,
+}
+
+
+class Check:
+    """A speech check that knows an utterance by its first byte."""
+
+    def judge(self, sound):
+        """As `SpeechCheck.judge`."""
+        return VERDICTS[sound[2][:1]]
+
+
+@pytest.fixture
+def checked(monkeypatch):
+    """A scene with the speech check."""
+    monkeypatch.setattr(checks, "_open", Check)
+    with opened(monkeypatch, speech_check=True) as one:
+        yield one
+
+
+def audio(kind):
+    """A second of audio whose bytes are all different enough to be found again."""
+    return kind + bytes(range(200)) * 39 + bytes(199)
+
+
+@pytest.mark.parametrize("speech_check", [True, False])
+def test_the_model_never_hears_what_the_policy_withholds(monkeypatch, speech_check):
+    """An utterance without a wish for emotion is answered with the check's verdict alone, and is in no batch."""
+    monkeypatch.setattr(checks, "_open", Check)
+    with opened(monkeypatch, speech_check=speech_check) as scene:
+        for kind in (b"s", b"n", b"p", b"m", b"f"):
+            scene.ask(kind.decode(), audio(kind), wants_emotion=False)
+        scene.check()
+        answers = {answer.id: answer.prediction for answer in scene.received(wire.Answer)}
+        verdicts = {kind.decode(): verdict if speech_check else None for kind, verdict in VERDICTS.items()}
+        assert answers == {id_: Prediction(None, speech=verdict) for id_, verdict in verdicts.items()}
+        assert scene.device.heard == []
+        assert len(scene.server._batcher) == 0
+
+
+def test_the_model_hears_the_part_that_counts(checked):
+    """Of speech it hears the part, of an utterance without a verdict the whole, of other sound nothing."""
+    for kind in (b"s", b"n", b"p", b"m", b"f"):
+        checked.ask(kind.decode(), audio(kind))
+    checked.check()
+    early = {answer.id: answer.prediction for answer in checked.received(wire.Answer)}
+    assert early == {
+        "n": Prediction(None, speech=NOBODY),
+        "m": Prediction(None, "other_sound", speech=VERDICTS[b"m"]),
+    }
+    while len(checked.device.heard) < 3:
+        checked.step()
+    assert sorted(checked.device.heard) == sorted([audio(b"s"), audio(b"f"), audio(b"p")[2_000:6_000]])
+    for done, _ in checked.device.batches:
+        done.set()
+    checked.end_batches(*range(len(checked.device.batches)))
+    checked.step()
+    late = {answer.id: answer.prediction.speech for answer in checked.received(wire.Answer)}
+    assert late == {kind: VERDICTS[kind.encode()] for kind in ("s", "p", "f")}
+
+
+def test_a_client_that_is_gone_leaves_no_verdict_behind(checked):
+    """What was at the check when its client went is dropped."""
+    checked.ask("s", audio(b"s"))
+    checked.server._receive()
+    checked.server._requests.clear()
+    checked.check()
+    assert checked.received(wire.Answer) == []
+    assert len(checked.server._batcher) == 0
+
+
+def test_a_check_that_hangs_is_seen_in_the_beats(checked, monkeypatch):
+    """The time at the check counts as busy, as the time in a batch does."""
+    held = threading.Event()
+    monkeypatch.setattr(Check, "judge", lambda *_: held.wait(LIMIT_S) and WHOLE)
+    checked.ask("s", audio(b"s"))
+    checked.step()
+    checked.now_s += 9.0
+    checked.step()
+    assert checked.received(wire.Beat)[-1].busy_s == 9.0
+    held.set()
+    checked.check()

@@ -28,6 +28,8 @@ UTTERANCE = json.loads((EXAMPLES / "labelled.json").read_text()) | {
     "role": "customer",
     "start_ms": 400,
     "end_ms": 2400,
+    **dict.fromkeys(("voiced_start_ms", "speech_start_ms"), 540),
+    **dict.fromkeys(("voiced_end_ms", "speech_end_ms"), 2260),
     "emotion": {
         "label": "anger",
         "probabilities": {"anger": 0.75, "happiness": 0.1, "neutral": 0.1, "sadness": 0.05},

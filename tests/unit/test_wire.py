@@ -5,7 +5,7 @@ import pytest
 
 from callmood.schemas.common import Encoding
 from callmood.worker.inference import wire
-from callmood.worker.records import ModelInfo, Prediction
+from callmood.worker.records import ModelInfo, Prediction, Speech
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,10 @@ from callmood.worker.records import ModelInfo, Prediction
         wire.Beat(None, 0.0),
         wire.Beat(ModelInfo("id", "1", "digest"), 1.5, padding=0.25, rechecked=0.125),
         wire.Answer("id", Prediction((0.1, 0.2, 0.3, 0.4), None, queue_ms=1.0, inference_ms=2.0)),
+        wire.Request("id", Encoding.PCMU, 8_000, b"\0", wants_emotion=False),
         wire.Answer("id", Prediction(None, "too_short")),
+        wire.Answer("id", Prediction(None, speech=Speech(0.021, 0, 0))),
+        wire.Answer("id", Prediction((0.1, 0.2, 0.3, 0.4), None, speech=Speech(0.979, 32, 1_500))),
     ],
 )
 def test_a_message_is_the_same_on_the_other_side(message):
@@ -29,8 +32,3 @@ def test_other_messages_are_refused(other):
     """A kind or a number of fields that is unknown is an error, not a guess."""
     with pytest.raises(ValueError, match="not a message of callmood"):
         wire.unpack(msgpack.packb(other))
-
-
-def test_a_request_knows_its_length():
-    """Its duration follows from its bytes, its codec and its rate."""
-    assert wire.Request("id", Encoding.S16LE, 8_000, bytes(8_000)).duration_s == 0.5

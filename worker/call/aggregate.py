@@ -38,6 +38,9 @@ class RoleFigures(msgspec.Struct, frozen=True, array_like=True):
     """Level of the loudest utterance; None before the first."""
     scores: Scores | None = None
     """None until the model has heard the role."""
+    other_sounds: int = 0
+    """Utterances in which nobody speaks; they are not among `utterances`."""
+    other_sound_ms: int = 0
 
 
 class Aggregate(msgspec.Struct, frozen=True, array_like=True):
@@ -78,15 +81,17 @@ def describe(state: Aggregate, *, attributes: Mapping[str, str], notice: Notice 
 
 
 def fold(state: Aggregate, result: Result) -> Aggregate:
-    """Add an utterance of any role."""
+    """Add an utterance of any role. What is not speech adds to `other_sound_ms` and to the call's length only."""
     utterance = result.utterance
-    start_ms, end_ms = utterance.voice_ms
     role, speaker = utterance.role, f"{utterance.stream}/{utterance.channel}"
+    line = state.timeline
+    if result.is_speech:
+        line = timeline.add_speech(line, role, speaker, *result.voice_ms)
     return _changed(
         state,
         concealed_ms=state.concealed_ms + utterance.missing_ms,
         roles={**state.roles, role: _fold_role(state.roles.get(role, RoleFigures()), result)},
-        timeline=timeline.add_speech(state.timeline, role, speaker, start_ms, end_ms),
+        timeline=timeline.extend(line, utterance.voice_ms[1]),
     )
 
 
@@ -177,15 +182,20 @@ def _changed(state: Aggregate, **changes: Any) -> Aggregate:
 
 def _fold_role(role: RoleFigures, result: Result) -> RoleFigures:
     utterance, prediction = result.utterance, result.prediction
+    other_ms = role.other_sound_ms + utterance.duration_ms - result.duration_ms
+    if not result.is_speech:
+        return replace(role, other_sounds=role.other_sounds + 1, other_sound_ms=other_ms)
     level_dbfs, heard = float(utterance.acoustics.rms_dbfs), role.scores
     if prediction is not None:
-        heard = scores.add(heard or Scores(), *utterance.voice_ms, prediction)
+        heard = scores.add(heard or Scores(), *result.voice_ms, prediction)
     return RoleFigures(
         utterances=role.utterances + 1,
-        talk_ms=role.talk_ms + utterance.duration_ms,
-        energy_ms=role.energy_ms + utterance.duration_ms * 10 ** (level_dbfs / 10),
+        talk_ms=role.talk_ms + result.duration_ms,
+        energy_ms=role.energy_ms + result.duration_ms * 10 ** (level_dbfs / 10),
         max_dbfs=level_dbfs if role.max_dbfs is None else max(role.max_dbfs, level_dbfs),
         scores=heard,
+        other_sounds=role.other_sounds,
+        other_sound_ms=other_ms,
     )
 
 
@@ -203,6 +213,8 @@ def _roles(state: Aggregate, duration_ms: int) -> dict[str, dict[str, Any]]:
             "utterances": role.utterances,
             "talk_ms": role.talk_ms,
             "talk_share": round(role.talk_ms / talk_ms, 4) if talk_ms else 0.0,
+            "other_sounds": role.other_sounds,
+            "other_sound_ms": role.other_sound_ms,
             "loudness": _loudness(role),
             "interruptions": msgspec.structs.asdict(interruptions.get(name.value, Interruptions())),
             "emotion": scores.summary(role.scores, duration_ms) if role.scores else None,

@@ -213,7 +213,7 @@ def _remember(memory: Memory, line: Timeline, result: Result) -> Memory:
     utterance, labels = result.utterance, memory.labels
     standing = scores.standing(result.prediction) if result.prediction else None
     if standing is not None:
-        label = Label(*utterance.voice_ms, scores.VALENCE[standing.emotion])
+        label = Label(*result.voice_ms, scores.VALENCE[standing.emotion])
         known = labels.get(utterance.role, ())
         labels = {**labels, utterance.role: (*known, label)[-_MAX_REMEMBERED:]}
     counted = {role: found.count for role, found in timeline.interruptions(line).items()}

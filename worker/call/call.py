@@ -245,12 +245,13 @@ class Call:
                 stream.forget_covered()
         if let_go:
             self._forget_streams()
+        asked = [u for u in utterances if u.wants_emotion or self._settings.model.speech_check]
         if utterances or unheard or ended:
             group = _Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
-            group.answers.update({u.id: (None, now_ms) for u in utterances if not u.wants_emotion})
-            self._awaited.update({u.id: group for u in utterances if u.wants_emotion})
+            group.answers.update({u.id: (None, now_ms) for u in utterances if u not in asked})
+            self._awaited.update({u.id: group for u in asked})
             self._groups.append(group)
-        return [u for u in utterances if u.wants_emotion]
+        return asked
 
     def _utterance(self, name: str, closed: ClosedSpan) -> Utterance:
         stream = self._streams[name]
@@ -260,7 +261,7 @@ class Call:
     # -- answers in
 
     def answer(self, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
-        """Take the model's answer; one that this call does not wait for is ignored."""
+        """Take the inference process's answer; one that this call does not wait for is ignored."""
         group = self._awaited.pop(utterance_id, None)
         if group is not None:
             group.answers[utterance_id] = (prediction, now_ms)
@@ -270,8 +271,8 @@ class Call:
         while self._groups and self._groups[0].is_complete:
             group = self._groups.popleft()
             for utterance in group.utterances:
-                prediction, known_ms = group.answers[utterance.id]
-                result = Result(utterance, prediction)
+                answer, known_ms = group.answers[utterance.id]
+                result = Result.of(utterance, answer)
                 self._released.append(Released(result, self.fold.add(result), group.decided_ms, known_ms))
             for stretch in group.unheard:
                 self.fold.add_unheard(stretch)

@@ -62,7 +62,8 @@ class Fold:
 
     def _set(self, state: aggregate.Aggregate, result: Result | None = None) -> None:
         self._aggregate = state
-        self._memory, raised = alert.evaluate(self._rules, self._memory, state, result)
+        spoken = result if result is not None and result.is_speech else None  # no other sound raises an alert
+        self._memory, raised = alert.evaluate(self._rules, self._memory, state, spoken)
         self._alerts += raised
 
     def take_alerts(self) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ utterances: they count as silence here.
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
+from callmood.schemas.common import EMOTIONS, Encoding, Kind, Notice, Role
 from callmood.worker.call import aggregate, alert
-from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Speech, Utterance
 
 _NOWHERE = Position("", 0, 0)
 
@@ -38,7 +38,7 @@ def refold(
     for record in sorted(utterances, key=lambda utterance: utterance["number"]):
         result = result_of(record)
         state = aggregate.fold(state, result)
-        memory, raised = alert.evaluate(rules, memory, state, result)
+        memory, raised = alert.evaluate(rules, memory, state, result if result.is_speech else None)
         alerts.extend(raised)
     if call["end_reason"] is not None:
         state = aggregate.finish(state, reason=call["end_reason"], end_ms=call["duration_ms"])
@@ -73,6 +73,19 @@ def result_of(record: Mapping[str, Any]) -> Result:
             voiced_end_ms=record.get("voiced_end_ms"),
         ),
         _prediction(record["emotion"]),
+        _speech(record),
+    )
+
+
+def _speech(record: Mapping[str, Any]) -> Speech | None:
+    """The speech check's answer; a record of an earlier version has none."""
+    probability = record.get("speech_probability")
+    if probability is None:
+        return None
+    if record["kind"] == Kind.NOT_SPEECH:
+        return Speech(probability, 0, 0)
+    return Speech(
+        probability, record["speech_start_ms"] - record["start_ms"], record["speech_end_ms"] - record["start_ms"]
     )
 
 

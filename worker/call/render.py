@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from callmood.schemas.common import EMOTIONS
+from callmood.schemas.common import EMOTIONS, Kind, WithheldReason
 from callmood.schemas.utterance import UTTERANCE_SCHEMA
 from callmood.worker.records import ModelInfo, Prediction, Result
 
@@ -40,8 +40,9 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         "end_ms": utterance.end_ms,
         "voiced_start_ms": utterance.voiced_start_ms,
         "voiced_end_ms": utterance.voiced_end_ms,
+        **_speech(result),
         "emotion": _emotion(prediction) if prediction else None,
-        "withheld": utterance.withheld,
+        "withheld": utterance.withheld or (None if result.is_speech else WithheldReason.NOT_SPEECH.value),
         "acoustics": {
             "rms_dbfs": acoustics.rms_dbfs,
             "snr_db": acoustics.snr_db,
@@ -65,6 +66,16 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         if times
         else None,
         "traceparent": utterance.traceparent,
+    }
+
+
+def _speech(result: Result) -> dict[str, Any]:
+    start_ms, end_ms = result.voice_ms
+    return {
+        "kind": (Kind.SPEECH if result.is_speech else Kind.NOT_SPEECH).value,
+        "speech_probability": result.speech.probability if result.speech else None,
+        "speech_start_ms": start_ms if result.is_speech else None,
+        "speech_end_ms": end_ms if result.is_speech else None,
     }
 
 

@@ -108,6 +108,14 @@ def add_speech(timeline: Timeline, role: Role, speaker: str, start_ms: int, end_
     return _add(timeline, Turn(start_ms, end_ms, role.value, speaker))
 
 
+def extend(timeline: Timeline, end_ms: int) -> Timeline:
+    """Let time pass up to `end_ms`, if it is later than the end: nobody speaks there, as far as is known."""
+    if end_ms <= timeline.end_ms:
+        return timeline
+    frontier_ms = end_ms - timeline.horizon_ms
+    return _close_before(replace(timeline, end_ms=end_ms), frontier_ms, turns_before_ms=frontier_ms)
+
+
 def add_pause(timeline: Timeline, start_ms: int, end_ms: int) -> Timeline:
     """Add a stretch that the producer paused: neither speech nor silence."""
     return _add(timeline, Turn(start_ms, end_ms, _PAUSE, ""))

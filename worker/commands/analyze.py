@@ -18,7 +18,7 @@ from callmood.worker.call.render import Stamps
 from callmood.worker.commands import options
 from callmood.worker.commands.recordings import BadRecording, Recording
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.engine.infer import Engine, open_engine
+from callmood.worker.engine.check import Listener
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
@@ -38,12 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Analyze each file; exit code 2 if a file cannot be used. The others are analyzed all the same."""
     configured = settings.load()
-    engine = open_engine(configured.model)
+    listener = Listener.open(configured.model)
     code = EXIT_OK
     show = _show_table if arguments.format == "table" else _show_json
     for paths, call_id in zip(options.files_of_calls(arguments), options.call_ids(arguments), strict=True):
         try:
-            results = analyze(options.read(paths, arguments), call_id, engine, configured)
+            results = analyze(options.read(paths, arguments), call_id, listener, configured)
         except BadRecording as error:
             print(f"callmood: {error}", file=sys.stderr)
             code = EXIT_CONFIGURATION
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def analyze(
-    recording: Recording, call_id: str, engine: Engine, configured: Settings
+    recording: Recording, call_id: str, listener: Listener, configured: Settings
 ) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
     """The utterance/1 records of a call and its final call/1, as the worker would publish them.
 
@@ -68,8 +68,8 @@ def analyze(
         record = Record(
             Position(*_SOURCE, offset), call_id.encode(), sent.value, tuple(sent.headers), round(sent.media_ms)
         )
-        _answer(partition, partition.take(record, 0.0), engine)
-    commit = partition.collect(Stamps(policy.stamp(configured.policy), engine.info), 0.0)
+        _answer(partition, partition.take(record, 0.0), listener)
+    commit = partition.collect(Stamps(policy.stamp(configured.policy), listener.info), 0.0)
     if commit.dead_letters:
         letter = commit.dead_letters[0]
         refused = f"{len(commit.dead_letters)} records refused: {letter.reason}: {letter.detail}"
@@ -78,10 +78,9 @@ def analyze(
     return [{**utterance, "latency_ms": {}, "source": None} for utterance in commit.utterances], summary
 
 
-def _answer(partition: Partition, utterances: Iterable[Utterance], engine: Engine) -> None:
+def _answer(partition: Partition, utterances: Iterable[Utterance], listener: Listener) -> None:
     waiting = list(utterances)
-    predictions = engine.predict([(u.encoding, u.rate_hz, u.audio) for u in waiting])
-    for utterance, prediction in zip(waiting, predictions, strict=True):
+    for utterance, prediction in zip(waiting, listener.answer(waiting), strict=True):
         partition.answer(utterance.call_id, utterance.id, prediction, 0.0)
 
 

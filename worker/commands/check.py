@@ -98,10 +98,13 @@ def model(configured: Settings) -> str:
 
     Raises:
         ConfigurationError: there is no such device.
-        ModelError: the checkpoint cannot be used, or returns no probabilities.
+        ModelError: the checkpoint or the speech check cannot be used, or the model returns no probabilities.
     """
+    from callmood.worker.engine.check import SpeechCheck  # noqa: PLC0415 - as the next
     from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - takes seconds, which `check kafka` need not wait
 
+    if configured.model.speech_check:
+        SpeechCheck.open()
     engine = open_engine(configured.model)
     tone = np.sin(2 * np.pi * 220 * np.arange(_RATE_HZ) / _RATE_HZ) * 8_000
     (heard,) = engine.predict([(Encoding.PCMU, _RATE_HZ, encode_pcmu(tone.astype(np.int16)))])

@@ -1,7 +1,7 @@
-"""The inference process: a socket for any number of clients, the batcher, and one thread that owns the model.
+"""The inference process: a socket for any number of clients, the speech check, the batcher, and the model's thread.
 
-A GPU is given its next batch while it runs the one before, so that it never waits for Python: one thread starts
-batches, another waits for them.
+The model hears only what the check and the policy leave to it. A GPU is given its next batch while it runs the one
+before, so that it never waits for Python: one thread starts batches, another waits for them.
 """
 
 import math
@@ -21,12 +21,15 @@ import structlog
 import zmq
 
 from callmood.worker.engine.batch import Batcher
+from callmood.worker.engine.parts import duration_s, early_answer, part_of
 from callmood.worker.inference import wire
+from callmood.worker.inference.checks import Checks
 from callmood.worker.settings import ModelSettings
 
 if TYPE_CHECKING:
     from callmood.worker.engine.infer import Collect, Engine
-    from callmood.worker.records import Prediction
+    from callmood.worker.engine.parts import Sound
+    from callmood.worker.records import Prediction, Speech
 
 log = structlog.get_logger()
 
@@ -71,7 +74,9 @@ def serve(settings: ModelSettings, address: str) -> None:
 
 
 class _Server:
-    """Clients, the queue, and the batches that run. Only `_thread` touches the model; `_waiting` waits for it.
+    """Clients, the speech check, the queue, and the batches that run.
+
+    Only `_thread` touches the model; `_waiting` waits for it.
 
     Args:
         router: the bound socket.
@@ -90,7 +95,7 @@ class _Server:
             max_run_s=settings.batch_ms / 1000,
         )
         self._clients: set[bytes] = set()
-        self._requests: dict[_Key, tuple[wire.Request, float]] = {}
+        self._requests: dict[_Key, _Asked] = {}
         self._next_beat_s = 0.0
         self._wake, self._wakeup = socket.socketpair()
         self._poller = zmq.Poller()
@@ -98,6 +103,7 @@ class _Server:
         self._poller.register(self._wakeup, zmq.POLLIN)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
+        self._checks: Checks[_Key] = Checks(settings, lambda: self._wake.send(b"\0"), clock)
         self._engine: Engine | None = None
         self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
         self._running: deque[_Running] = deque()
@@ -110,6 +116,7 @@ class _Server:
         return self
 
     def __exit__(self, *_error: object) -> None:
+        self._checks.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._waiting.shutdown(wait=True, cancel_futures=True)
         self._wakeup.close()
@@ -129,6 +136,7 @@ class _Server:
     def step(self) -> None:
         """Do all that there is to do now, without waiting."""
         self._receive()
+        self._take_verdicts()
         self._finish()
         self._start()
         if self._clock() >= self._next_beat_s:
@@ -142,9 +150,30 @@ class _Server:
                     self._clients.add(client)
                     self._next_beat_s = 0.0
                 case wire.Request() as request:
-                    now_s = self._clock()
-                    self._requests[client, request.id] = request, now_s
-                    self._batcher.add((client, request.id), request.duration_s, now_s, client)
+                    self._ask((client, request.id), _Asked(request, self._clock()))
+
+    def _ask(self, key: _Key, asked: "_Asked") -> None:
+        """To the speech check first, if it is on."""
+        self._requests[key] = asked
+        if self._checks.is_on:
+            self._checks.add(key, asked.sound)
+        else:
+            self._sort(key, None)
+
+    def _take_verdicts(self) -> None:
+        for key, speech in self._checks.take():
+            if key in self._requests:  # else its client is gone
+                self._sort(key, speech)
+
+    def _sort(self, key: _Key, speech: "Speech | None") -> None:
+        """Answer an utterance that the model need not or must not hear; queue the part of another that counts."""
+        asked = replace(self._requests.pop(key), speech=speech)
+        answer = early_answer(speech, wants_emotion=asked.request.wants_emotion)
+        if answer is not None:
+            self._send(key[0], wire.Answer(key[1], answer))
+            return
+        self._requests[key] = asked
+        self._batcher.add(key, duration_s(asked.heard), self._clock(), key[0])
 
     def _is_free(self) -> bool:
         return self._engine is not None and len(self._running) < self._engine.depth
@@ -158,16 +187,15 @@ class _Server:
             if keys is None:
                 return
             taken = [self._requests.pop(key) for key in keys]
-            sounds = [(request.encoding, request.rate_hz, request.audio) for request, _ in taken]
-            queue_ms = [(now_s - arrived_s) * 1000 for _, arrived_s in taken]
+            sounds = [asked.heard for asked in taken]
             started = self._thread.submit(self._engine.start, sounds)
             future = self._waiting.submit(_collect, started)
-            self._running.append(_Running(keys, queue_ms, [request.duration_s for request, _ in taken], now_s, future))
+            self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, future))
             future.add_done_callback(lambda _: self._wake.send(b"\0"))
 
     def _finish(self) -> None:
         """Answer the batches that are done; an exception of the model ends the process."""
-        if self._opening is not None and self._opening.done():
+        if self._opening is not None and self._opening.done() and self._checks.is_open:
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
             self._rechecked_before = engine.rechecked
@@ -177,8 +205,9 @@ class _Server:
             done = self._running.popleft()
             predictions = done.future.result()
             self._account(done)
-            for (client, id_), queue_ms, prediction in zip(done.keys, done.queue_ms, predictions, strict=True):
-                self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms)))
+            for (client, id_), asked, prediction in zip(done.keys, done.asked, predictions, strict=True):
+                queue_ms = (done.since_s - asked.arrived_s) * 1000
+                self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms, speech=asked.speech)))
 
     def _account(self, done: "_Running") -> None:
         """Learn from a batch: its run time, what fits into memory, the shares of padding and of what is rechecked."""
@@ -207,6 +236,7 @@ class _Server:
         now_s = self._clock()
         self._next_beat_s = now_s + BEAT_S
         busy_s = self._busy_s(self._running[0], now_s) if self._running else 0.0
+        busy_s = max(busy_s, self._checks.busy_s(now_s))
         beat = wire.Beat(self._engine.info if self._engine else None, busy_s, self._padding, self._rechecked)
         for client in list(self._clients):
             self._send(client, beat)
@@ -226,11 +256,30 @@ class _Server:
 
 
 @dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, when it came, and what the speech check found in it."""
+
+    request: wire.Request
+    arrived_s: float
+    speech: "Speech | None" = None
+
+    @property
+    def sound(self) -> "Sound":
+        """The whole utterance."""
+        return self.request.encoding, self.request.rate_hz, self.request.audio
+
+    @property
+    def heard(self) -> "Sound":
+        """What the model hears of it."""
+        return part_of(self.sound, self.speech)
+
+
+@dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch on the model's thread. For each utterance: `queue_ms` is how long it waited, `seconds` its length."""
+    """A batch on the model's thread. For each utterance, `seconds` is the length of what the model hears."""
 
     keys: list[_Key]
-    queue_ms: list[float]
+    asked: list[_Asked]
     seconds: list[float]
     since_s: float
     future: "Future[list[Prediction]]"

@@ -35,11 +35,12 @@ class InferenceClient:
         self._socket.send(wire.pack(wire.Hello()))
 
     def submit(self, key: str, utterance: Utterance) -> None:
-        """Send an utterance to the model under a key of the caller's. A key that is in flight is not sent again."""
+        """Send an utterance under a key of the caller's. A key that is in flight is not sent again."""
         if key in self._in_flight:
             return
         self._in_flight.add(key)
-        request = wire.Request(key, utterance.encoding, utterance.rate_hz, utterance.audio)
+        sound = (utterance.encoding, utterance.rate_hz, utterance.audio)
+        request = wire.Request(key, *sound, wants_emotion=utterance.wants_emotion)
         self._socket.send(wire.pack(request))
 
     def collect(self) -> list[tuple[str, Prediction]]:

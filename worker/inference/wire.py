@@ -1,12 +1,12 @@
 """Messages between an ingest process and the inference process: one msgpack array per ZeroMQ message."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import msgpack
 
 from callmood.schemas.common import Encoding
-from callmood.worker.records import ModelInfo, Prediction
+from callmood.worker.records import ModelInfo, Prediction, Speech
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,17 +16,13 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An utterance for the model: one channel in its native codec."""
+    """An utterance for the speech check and, if `wants_emotion`, for the model: one channel in its native codec."""
 
     id: str
     encoding: Encoding
     rate_hz: int
     audio: bytes
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds of audio."""
-        return len(self.audio) / self.encoding.bytes_per_sample / self.rate_hz
+    wants_emotion: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +31,7 @@ class Beat:
 
     Attributes:
         model: None until it is loaded and warm.
-        busy_s: how long the model's thread has been at its current batch; 0 when it is idle.
+        busy_s: how long the process has been at its current batch or utterance; 0 when it is idle.
         padding: share of padding in recent batches.
         rechecked: share of recent utterances that were computed twice.
     """
@@ -48,7 +44,7 @@ class Beat:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The model's answer to the request `id`."""
+    """The answer to the request `id`."""
 
     id: str
     prediction: Prediction
@@ -64,12 +60,14 @@ def pack(message: Message) -> bytes:
         case Hello():
             fields = ("hello",)
         case Request():
-            fields = ("request", message.id, message.encoding.value, message.rate_hz, message.audio)
+            sound = (message.encoding.value, message.rate_hz, message.audio)
+            fields = ("request", message.id, *sound, message.wants_emotion)
         case Beat(model=model):
             info = model and (model.id, model.version, model.digest)
             fields = ("beat", info, message.busy_s, message.padding, message.rechecked)
         case Answer(id=id_, prediction=found):
-            fields = ("answer", id_, found.probabilities, found.reason, found.queue_ms, found.inference_ms)
+            speech = found.speech and astuple(found.speech)
+            fields = ("answer", id_, found.probabilities, found.reason, found.queue_ms, found.inference_ms, speech)
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -83,11 +81,12 @@ def unpack(data: bytes) -> Message:
     match msgpack.unpackb(data, use_list=False):
         case ("hello",):
             return Hello()
-        case ("request", id_, encoding, rate_hz, audio):
-            return Request(id_, Encoding(encoding), rate_hz, audio)
+        case ("request", id_, encoding, rate_hz, audio, wants_emotion):
+            return Request(id_, Encoding(encoding), rate_hz, audio, wants_emotion)
         case ("beat", model, busy_s, padding, rechecked):
             return Beat(ModelInfo(*model) if model else None, busy_s, padding, rechecked)
-        case ("answer", id_, probabilities, reason, queue_ms, inference_ms):
-            return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms))
+        case ("answer", id_, probabilities, reason, queue_ms, inference_ms, speech):
+            found = Speech(*speech) if speech else None
+            return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms, found))
         case other:
             raise ValueError(f"not a message of callmood: {type(other).__name__}")

@@ -53,28 +53,38 @@ def prepare(sounds: Sequence[Sound], device: torch.device | str = "cpu") -> tupl
     return waveforms.masked_fill_(torch.arange(max(lengths), device=device) >= valid[:, None], 0.0), valid
 
 
-def resampled(samples: int, rate_hz: int) -> int:
-    """Samples at 16 kHz that `samples` samples at `rate_hz` become."""
+def waveform(sound: Sound, rate_hz: int) -> Tensor:
+    """One utterance on the CPU: float32 [samples] at `rate_hz`, full scale is 1.
+
+    Raises:
+        ValueError: the bytes are no whole number of samples, or a rate is not positive.
+    """
+    encoding, old_hz, audio = sound
+    return resample(_decoded(encoding, [audio], "cpu"), old_hz, rate_hz)[0]
+
+
+def resampled(samples: int, rate_hz: int, new_hz: int = RATE_HZ) -> int:
+    """Samples at `new_hz` that `samples` samples at `rate_hz` become."""
     if rate_hz <= 0:
         raise ValueError(f"the sample rate is {rate_hz} Hz: it must be positive")
-    return -(-samples * RATE_HZ // rate_hz)
+    return -(-samples * new_hz // rate_hz)
 
 
-def resample(waveforms: Tensor, rate_hz: int) -> Tensor:
-    """Bring float32 [batch, samples] from `rate_hz` to 16 kHz: [batch, `resampled(samples)`].
+def resample(waveforms: Tensor, rate_hz: int, new_hz: int = RATE_HZ) -> Tensor:
+    """Bring float32 [batch, samples] from `rate_hz` to `new_hz`: [batch, `resampled(samples)`].
 
     A Kaiser-windowed sinc in polyphase form; beyond both ends there is silence. Linear phase, without delay.
     """
-    if rate_hz == RATE_HZ:
+    if rate_hz == new_hz:
         return waveforms
     samples = waveforms.shape[1]
-    common = gcd(rate_hz, RATE_HZ)
-    old, new = rate_hz // common, RATE_HZ // common
+    common = gcd(rate_hz, new_hz)
+    old, new = rate_hz // common, new_hz // common
     kernel = _kernel(waveforms.device, old, new)
     reach = (kernel.shape[2] - old) // 2
     padded = torch.nn.functional.pad(waveforms[:, None], (reach, reach + old))
     phases = torch.nn.functional.conv1d(padded, kernel, stride=old)  # one output channel per phase
-    return phases.transpose(1, 2).flatten(1)[:, : resampled(samples, rate_hz)]
+    return phases.transpose(1, 2).flatten(1)[:, : resampled(samples, rate_hz, new_hz)]
 
 
 def _decoded(encoding: Encoding, audios: Sequence[bytes], device: torch.device | str) -> Tensor:
