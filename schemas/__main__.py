@@ -41,13 +41,11 @@ _BEGIN: Final = "<!-- python -m callmood.schemas: {} -->\n"
 _END: Final = "<!-- end -->\n"
 _VALUES: Final = {
     "schema_": f"`{AUDIO_SCHEMA}`",
-    "stream": "text",
     "seq": "integer",
     "media_ms": "decimal",
     "rate": " · ".join(f"`{rate_hz}`" for rate_hz in RATES_HZ),
     "layout": f"1 to {MAX_CHANNELS} of {', '.join(f'`{role.value}`' for role in Role)}, comma-separated",
     "discarded_ms": "decimal",
-    "traceparent": "text",
 }
 _HEAD: Final = "| field | type | meaning |\n| --- | --- | --- |\n"
 
@@ -96,7 +94,7 @@ def _headers() -> str:
     rows = []
     for name, field in AudioHeaders.model_fields.items():
         kind = _plain(field.annotation)
-        values = _kind(kind) if isinstance(kind, type) and issubclass(kind, Enum) else _VALUES[name]
+        values = _kind(kind) if isinstance(kind, type) and issubclass(kind, Enum) else _VALUES.get(name, "text")
         default = "" if field.is_required() or field.default is None else f"; default: `{field.default}`"
         meaning = " ".join((field.description or "").split()) + (" Required." if field.is_required() else "")
         rows.append(f"| `{field.alias or name}` | {values}{default} | {meaning} |\n")

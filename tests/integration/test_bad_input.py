@@ -178,5 +178,5 @@ def test_too_many_bad_records_stop_the_worker(pipeline, produce, recorded, lette
     assert worker.exit_code() == 70
     (line,) = (line for line in worker.lines("stopping on an error") if line["kind"] == "TooManyBadRecords")
     assert "6 bad records in a row" in line["error"]
-    assert "input.format" in line["error"]
+    assert "CALLMOOD_INPUT__FORMAT" in line["error"]
     assert len(letters(pipeline, b"bad", 6)) == 6

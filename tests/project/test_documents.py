@@ -5,8 +5,10 @@ import subprocess
 import sys
 import tomllib
 
+from callmood import __main__ as callmood
+from callmood.training import __main__ as training
 from callmood.worker.settings import Settings
-from deploy import metrics_page
+from deploy import chart, commands_page, metrics_page
 from deploy.pages import PAGES, stale
 
 # Whom the documents and files may name. A new name here is a decision, not an accident.
@@ -35,6 +37,21 @@ def test_every_metric_is_described():
     """A metric says in a sentence what it is."""
     assert len(metrics_page.every()) >= 20
     assert [metric._name for metric in metrics_page.every() if not metric._documentation.endswith(".")] == []
+
+
+def test_every_value_of_the_chart_is_described():
+    """A value of the chart has a sentence; an unquoted comma in the YAML file would cut it."""
+    rows = [line for line in chart.readme().splitlines() if line.startswith("| `")]
+    assert len(rows) >= 70
+    assert [row for row in rows if not row.endswith(". |")] == []
+
+
+def test_every_argument_of_a_command_is_described():
+    """docs/commands.md has each command of both programs, and a text for each argument."""
+    page = commands_page.page()
+    for program in (callmood.command_line(), training.command_line()):
+        assert [name for name in commands_page.commands(program) if f"## {program.prog} {name}" not in page] == []
+    assert re.findall(r"^\| `[^`]+` \|\s+\|$", page, re.MULTILINE) == []
 
 
 def test_every_setting_is_described():

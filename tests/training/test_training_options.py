@@ -12,7 +12,7 @@ from callmood.training.loop.train import autocast, seed
 from callmood.training.networks import encoders, lora
 from callmood.training.networks.attention_pooling import AttentionPoolingCnn
 from callmood.training.networks.freeze import parameter_groups
-from callmood.training.options import LoraConfig, LossConfig, TrainConfig
+from callmood.training.options import HEADS, LoraConfig, LossConfig, TrainConfig
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.checkpoints import HeadKind
 from callmood.worker.model.model import EmotionModel
@@ -66,6 +66,11 @@ def test_a_loss_that_the_data_cannot_serve_is_refused(config: LossConfig, messag
     """Weights for a class without utterances, and soft labels without votes, are errors before the first step."""
     with pytest.raises(ConfigurationError, match=message):
         Loss(config, [Clip(8000, b"", 0)])
+
+
+def test_every_head_of_the_worker_can_be_trained():
+    """The heads that a configuration can name are those of the worker, and the network without an encoder."""
+    assert set(HEADS) == {*HeadKind, "attention_pooling_cnn"}
 
 
 def model(head: HeadKind = HeadKind.MEAN_LINEAR) -> EmotionModel:

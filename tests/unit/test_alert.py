@@ -298,6 +298,14 @@ def test_a_rule_that_cannot_work_is_refused(text):
         alert.parse_rules(text)
 
 
+def test_every_measure_is_complete():
+    """A measure has a range, a reading, a message, and a row in docs/aggregates.md."""
+    text = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text(encoding="utf-8")
+    for known in (alert._RANGES, alert._READ, alert._MESSAGES):
+        assert set(known) == set(Measure)
+    assert [measure for measure in Measure if f"| `{measure}` |" not in text] == []
+
+
 def test_the_rules_of_the_documentation_work():
     """The TOML in docs/aggregates.md can be used as it stands, and its table lists the default rules."""
     text = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text(encoding="utf-8")
