@@ -18,25 +18,26 @@ def main() -> int:
     chosen = parser.add_mutually_exclusive_group(required=True)
     chosen.add_argument("--seed", type=int, help="one seed; prints all that happened in it")
     chosen.add_argument("--seeds", type=_seeds, metavar="FIRST..LAST")
+    parser.add_argument("--hostile", action="store_true", help="a hostile producer in each seed; default: in some")
     parser.add_argument("--keep-going", action="store_true", help="count failures instead of ending at the first")
     arguments = parser.parse_args()
     with quiet_logs():
         if arguments.seed is not None:
-            return _show(arguments.seed)
-        return _run(arguments.seeds, keep_going=arguments.keep_going)
+            return _show(arguments.seed, is_hostile=arguments.hostile or None)
+        return _run(arguments.seeds, is_hostile=arguments.hostile or None, keep_going=arguments.keep_going)
 
 
-def _run(seeds: range, *, keep_going: bool) -> int:
+def _run(seeds: range, *, is_hostile: bool | None, keep_going: bool) -> int:
     began_s = shown_s = time.monotonic()
     done = failed = 0
     for seed in seeds:
         done += 1
         try:
-            prepare(seed).run()
+            prepare(seed, is_hostile=is_hostile).run()
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in a seed is a finding
             failed += 1
             print(f"seed {seed}: {type(error).__name__} {error}"[:_LINE])
-            print(f"reproduce: python -m tests.simulation --seed {seed}", flush=True)
+            print(f"reproduce: python -m tests.simulation --seed {seed}{' --hostile' * bool(is_hostile)}", flush=True)
             if not keep_going:
                 break
         if time.monotonic() - shown_s > _PROGRESS_S:
@@ -46,8 +47,8 @@ def _run(seeds: range, *, keep_going: bool) -> int:
     return min(failed, 1)
 
 
-def _show(seed: int) -> int:
-    world, failure = prepare(seed), ""
+def _show(seed: int, *, is_hostile: bool | None) -> int:
+    world, failure = prepare(seed, is_hostile=is_hostile), ""
     try:
         world.run()
     except Exception:  # noqa: BLE001 - as above

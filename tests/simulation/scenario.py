@@ -1,6 +1,6 @@
 """What the seed decides before anything runs: the log of every partition, the settings, and which faults there are."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
 from typing import Literal
@@ -15,6 +15,7 @@ from callmood.worker.settings import (
     Settings,
 )
 from callmood.worker.settings import WorkerSettings as Work
+from tests.simulation import hostile
 from tests.simulation.telephony import Arrival, Telephone
 
 TOPIC = "audio"
@@ -22,6 +23,8 @@ EPOCH_MS = 1_700_000_000_000
 SESSION_S = 3.0
 IDLE_S = 9
 ENDED_MEMORY_S = 5
+_HOSTILE = 0.2
+"""How many seeds have a hostile producer."""
 Output = Literal["redis", "kafka", "both"]
 OUTPUTS: tuple[Output, ...] = ("redis", "redis", "redis", "kafka", "kafka", "both")
 
@@ -48,7 +51,10 @@ class Faults:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """All of it; `logs` holds each partition's records with the time (s) at which they arrive."""
+    """All of it; `logs` holds each partition's records with the time (s) at which they arrive.
+
+    `odd` holds the positions of what a hostile producer has sent.
+    """
 
     seed: int
     logs: dict[int, list[tuple[float, Record]]]
@@ -57,14 +63,30 @@ class Scenario:
     workers: int
     step_s: float
     end_s: float
+    odd: frozenset[tuple[int, int]] = frozenset()
+
+    def without_odd(self) -> "Scenario":
+        """The same without the hostile producer."""
+        logs = {
+            number: [item for item in log if (number, item[1].position.offset) not in self.odd]
+            for number, log in self.logs.items()
+        }
+        return replace(self, logs=logs, odd=frozenset())
 
 
-def scenario(seed: int, output: Output | None = None) -> Scenario:
-    """The scenario of a seed, which chooses the output too if that is left to it."""
-    random, second = Random(f"scenario {seed}"), Random(f"output {seed}")
+def scenario(seed: int, output: Output | None = None, *, is_hostile: bool | None = None) -> Scenario:
+    """The scenario of a seed, which chooses the output and whether a producer is hostile if that is left to it."""
+    random, second, third = (Random(f"{name} {seed}") for name in ("scenario", "output", "hostile"))
+    is_hostile = output is None and third.random() < _HOSTILE if is_hostile is None else is_hostile
     output = output or second.choice(OUTPUTS)
     speed = random.choice([1, 1, 1, 3, 50])
-    logs = {number: _log(random, number, speed) for number in range(random.choice([1, 1, 2, 2, 3]))}
+    logs, odd = {}, set()
+    for number in range(random.choice([1, 1, 2, 2, 3])):
+        arrivals = _arrivals(random, number)
+        arrivals = hostile.among(third, arrivals) if is_hostile else arrivals
+        logs[number] = _log(random, number, arrivals, speed)
+        found = zip(arrivals, logs[number], strict=True)
+        odd |= {(number, record.position.offset) for arrival, (_, record) in found if arrival.is_odd}
     return Scenario(
         seed=seed,
         logs=logs,
@@ -73,6 +95,7 @@ def scenario(seed: int, output: Output | None = None) -> Scenario:
         workers=random.choice([1, 2, 2, 3]),
         step_s=random.choice([0.05, 0.15, 0.4]) if speed == 1 else 0.05,
         end_s=max((arrives_s for log in logs.values() for arrives_s, _ in log), default=0.0),
+        odd=frozenset(odd),
     )
 
 
@@ -130,19 +153,24 @@ def _settings_of(
     )
 
 
-def _log(random: Random, partition: int, speed: int) -> list[tuple[float, Record]]:
-    """Some calls interleaved on one partition; control records take offsets too."""
+def _arrivals(random: Random, partition: int) -> list[Arrival]:
+    """Some calls interleaved on one partition."""
     arrivals: list[Arrival] = []
     for number in range(random.choice([1, 1, 2, 3])):
         arrivals += Telephone(random, f"call-{partition}-{number}", begin_ms=random.uniform(0, 3000)).call()
     if random.random() < 0.8:
         until_ms = max(arrival.arrives_ms for arrival in arrivals) + (IDLE_S + 2) * 1000
         arrivals += Telephone(random, f"ticker-{partition}", begin_ms=0).ticks(until_ms)
-    arrivals.sort(key=lambda arrival: arrival.arrives_ms)
+    return sorted(arrivals, key=lambda arrival: arrival.arrives_ms)
+
+
+def _log(random: Random, partition: int, arrivals: list[Arrival], speed: int) -> list[tuple[float, Record]]:
+    """The arrivals as they stand on the partition; control records take offsets too."""
     log, offset = [], random.choice([0, 0, 40])
     for arrival in arrivals:
         position = Position(TOPIC, partition, offset)
-        record = Record(position, arrival.key, arrival.value, arrival.headers, EPOCH_MS + round(arrival.capture_ms))
+        timestamp_ms = EPOCH_MS + round(arrival.capture_ms) if arrival.stamp is None else arrival.stamp
+        record = Record(position, arrival.key, arrival.value, arrival.headers, timestamp_ms)
         log.append((arrival.arrives_ms / 1000 / speed, record))
         offset += random.choice([1, 1, 1, 2])
     return log

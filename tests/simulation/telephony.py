@@ -20,13 +20,15 @@ _WIRE = {
 
 
 class Arrival(NamedTuple):
-    """A record on its way to the log."""
+    """A record on its way to the log. `stamp` is its timestamp, where that is not its capture time."""
 
     arrives_ms: float
     capture_ms: float
-    key: bytes
-    headers: tuple[tuple[str, bytes], ...]
-    value: bytes
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+    stamp: int | None = None
+    is_odd: bool = False
 
 
 @cache
