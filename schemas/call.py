@@ -67,15 +67,15 @@ class Stretches(Contract):
     """Unbroken stretches of a kind that last at least `threshold_ms`."""
 
     threshold_ms: Ms
-    """Shorter ones are not counted."""
+    """Shortest length that counts, ms."""
     count: Count
-    """How many there are."""
+    """Number of silences or overlaps of at least this length."""
     total_ms: Ms
-    """Their sum."""
+    """Sum of their lengths, ms."""
     mean_ms: Ms
-    """Their mean, rounded; 0 if there is none."""
+    """Mean of their lengths, ms, rounded; 0 if there is none."""
     longest_ms: Ms
-    """The longest of them; 0 if there is none."""
+    """Length of the longest one, ms; 0 if there is none."""
 
 
 class Interruptions(Contract):
@@ -191,11 +191,11 @@ class RoleSummary(Contract):
     """Talk time, loudness, interruptions and, if the policy allows it, emotion of one role."""
 
     utterances: Count
-    """Utterances of the role in which somebody speaks."""
+    """Utterances of the role that are speech."""
     talk_ms: Ms
     """Sum of the voiced times of the role's speech, ms."""
     other_sounds: Count = 0
-    """Utterances of the role in which nobody speaks (`kind` is `not_speech`)."""
+    """Utterances of the role that are not speech (`kind` is `not_speech`)."""
     other_sound_ms: Ms = 0
     """Voiced time in the role's utterances that is not speech but a tone, music or noise, ms."""
     talk_share: Share
@@ -228,7 +228,7 @@ class Call(Contract):
     duration_ms: Ms
     """Length of the call so far, ms."""
     utterances: Count
-    """Utterances of all roles in which somebody speaks."""
+    """Utterances of all roles that are speech."""
     missing_ms: Ms
     """Audio that never arrived, ms."""
     redacted_ms: Ms
@@ -242,7 +242,7 @@ class Call(Contract):
     overlap_ms: Ms
     """Time in which at least two channels speak, ms."""
     hold_ms: Ms = 0
-    """Time on hold, as the producer states it, ms; not part of `non_talk_ms`."""
+    """Time on hold as reported by the producer, ms; not part of `non_talk_ms`."""
     silences: Stretches | None = None
     """Stretches of `non_talk_ms` of 3 s and more; null in records of earlier versions."""
     overlaps: Stretches | None = None

@@ -96,7 +96,7 @@ class WithheldReason(_Explained):
     ROLE_MIXED = "policy:role_mixed", "`mixed` is not among the roles whose emotion may be inferred."
     ROLE_UNKNOWN = "policy:role_unknown", "`unknown` is not among the roles whose emotion may be inferred."
     NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
-    NOT_SPEECH = "not_speech", "The speech check found no person speaking: a tone, music or noise."
+    NOT_SPEECH = "not_speech", "The speech check found no speech: a tone, music or noise."
 
 
 class DeadLetterReason(_Explained):

@@ -144,9 +144,9 @@ class Utterance(Contract):
     end_ms: Ms
     """End on the call's time line, ms."""
     voiced_start_ms: Ms | None = None
-    """Where the voice detector heard a voice begin, after the padding, ms. Null: not known."""
+    """Start of the voice, without the padding, ms; null if not known."""
     voiced_end_ms: Ms | None = None
-    """Where the voice detector heard it end, before the padding, ms. Null: not known."""
+    """End of the voice, without the padding, ms; null if not known."""
     kind: Kind = Kind.SPEECH
     """Result of the speech check; `speech` if it is off or failed."""
     speech_probability: Share | None = None
@@ -156,7 +156,7 @@ class Utterance(Contract):
     speech_end_ms: Ms | None = None
     """End of the voiced time that is speech, ms; the call's figures count to here. Null for `not_speech`."""
     emotion: EmotionResult | None = None
-    """Null where the policy withholds it, and where nobody speaks."""
+    """Null if the policy withholds it or the utterance is not speech."""
     withheld: WithheldReason | None = None
     """Why `emotion` is null, for example `policy:role_agent` (see README.md)."""
     acoustics: AcousticsResult

@@ -158,18 +158,18 @@ class Utterance:
 
     @property
     def wants_emotion(self) -> bool:
-        """Whether the policy lets the model hear it."""
+        """Whether the policy allows the model to analyse it."""
         return self.withheld is None
 
     @property
     def voice_ms(self) -> tuple[int, int]:
-        """From when to when somebody speaks: without the padding, where it is known."""
+        """Start and end of the voice: without the padding, if that is known."""
         start_ms = self.start_ms if self.voiced_start_ms is None else self.voiced_start_ms
         return start_ms, self.end_ms if self.voiced_end_ms is None else self.voiced_end_ms
 
     @property
     def duration_ms(self) -> int:
-        """How long somebody speaks."""
+        """Length of the voice."""
         start_ms, end_ms = self.voice_ms
         return end_ms - start_ms
 

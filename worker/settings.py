@@ -279,7 +279,7 @@ class ModelSettings(_Group):
         1.0,
         description="largest share of the GPU's memory that this worker uses; below 1 if several workers share a GPU",
     )
-    speech_check: bool = Field(True, description="only a person's speech counts; false: every utterance counts")
+    speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
         0, description="CPU threads of the inference process; 0: torch decides"
     )

@@ -28,7 +28,7 @@ from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
 _REFUSED = 2
-"""Length of the answer to a claim of a position that is somebody else's."""
+"""Length of the answer to a claim of a position that belongs to another deployment."""
 
 
 class RedisStore:

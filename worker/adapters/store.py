@@ -13,7 +13,7 @@ class Gone(NamedTuple):
     has_lost_states: bool
     """States of calls: the owner must store all of them again."""
     silent_calls: int
-    """Live calls whose earlier utterances are gone; nobody has them any more."""
+    """Number of live calls whose earlier utterances are lost."""
     summaries: tuple[str, ...]
     """Live calls whose aggregate is gone: the owner must publish it again."""
 
@@ -32,7 +32,7 @@ class Committed(NamedTuple):
 
 
 def not_ours(source: TopicPartition, field: str, found: str, apart: str) -> ConfigurationError:
-    """The error of a stored position that is somebody else's.
+    """The error for a stored position that belongs to another deployment.
 
     Args:
         source: the partition.

@@ -78,7 +78,7 @@ class Scores(msgspec.Struct, frozen=True, array_like=True):
     """The emotion of one role in a call so far."""
 
     utterances: int = 0
-    """Utterances that the model heard."""
+    """Utterances that the model analysed."""
     abstained: int = 0
     """Those of them whose label does not stand."""
     tallies: tuple[Tally, Tally, Tally, Tally] = (Tally(), Tally(), Tally(), Tally())
@@ -105,7 +105,7 @@ def standing(prediction: Prediction) -> StandingLabel | None:
 
 
 def add(scores: Scores, start_ms: int, end_ms: int, prediction: Prediction) -> Scores:
-    """Add an utterance that the model heard. One without a standing label is counted and changes nothing else."""
+    """Add an utterance that the model analysed. One without a label to act on is counted only."""
     label = standing(prediction)
     if label is None:
         return replace(scores, utterances=scores.utterances + 1, abstained=scores.abstained + 1)

@@ -49,7 +49,7 @@ class Turn(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Silence(msgspec.Struct, frozen=True, array_like=True):
-    """A closed stretch in which nobody spoke."""
+    """A closed part of the time line without speech."""
 
     start_ms: int
     end_ms: int

@@ -1,4 +1,4 @@
-"""A closed span as the utterance that the model hears and the aggregate counts. Pure."""
+"""A closed span as the utterance that the model analyses and the aggregate counts. Pure."""
 
 from callmood.worker import g711
 from callmood.worker.call import acoustics

@@ -36,7 +36,7 @@ _LOG_LINES = 10
 
 
 class DemoFailed(ConfigurationError):  # noqa: N818 - says what happened
-    """The demo cannot go on; the message says why."""
+    """The demo cannot continue; the message says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

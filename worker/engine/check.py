@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 FRAME_MS: Final = silero.FRAME * 1000 // silero.RATE_HZ
 SPEECH_FROM: Final = 0.25
-"""Share of voiced frames from which on somebody speaks."""
+"""Least share of voiced frames of an utterance that is speech."""
 
 _WINDOW: Final = 47  # frames: 1.5 s
 _VOICED: Final = 0.5
@@ -114,7 +114,7 @@ def _shares(voiced: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
 
 
 def _spoken(share: npt.NDArray[np.float64], frames: int) -> npt.NDArray[np.bool_]:
-    """The frames that lie in a window in which somebody speaks."""
+    """The frames inside a window that is speech."""
     starts = np.zeros(frames + 1, dtype=np.int64)
     starts[: share.size] += share >= SPEECH_FROM
     starts[frames - share.size + 1 :] -= share >= SPEECH_FROM

@@ -1,4 +1,4 @@
-"""What the speech check leaves to the model: the part of an utterance that it hears, or the answer without it. Pure."""
+"""What the speech check leaves to the model: a part of an utterance to analyse, or an answer without it. Pure."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ def part_of(sound: Sound, speech: Speech | None) -> Sound:
 
 
 def early_answer(speech: Speech | None, *, wants_emotion: bool) -> Prediction | None:
-    """The answer for an utterance that the model need not or must not hear; None: it is to hear it."""
+    """The answer for an utterance that the model does not analyse; None if the model analyses it."""
     if not wants_emotion or (speech is not None and not speech.is_speech):
         return Prediction(None, speech=speech)
     if speech is not None and speech.is_sparse:

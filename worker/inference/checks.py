@@ -49,7 +49,7 @@ class Checks(Generic[Key]):
 
     @property
     def is_on(self) -> bool:
-        """Whether utterances are to be judged."""
+        """Whether the speech check is on."""
         return self._check is not None
 
     @property

@@ -166,7 +166,7 @@ class _Server:
                 self._sort(key, speech)
 
     def _sort(self, key: _Key, speech: "Speech | None") -> None:
-        """Answer an utterance that the model need not or must not hear; queue the part of another that counts."""
+        """Answer an utterance that the model does not analyse; otherwise queue the part that counts."""
         asked = replace(self._requests.pop(key), speech=speech)
         answer = early_answer(speech, wants_emotion=asked.request.wants_emotion)
         if answer is not None:
@@ -270,13 +270,13 @@ class _Asked:
 
     @property
     def heard(self) -> "Sound":
-        """What the model hears of it."""
+        """The part that the model analyses."""
         return part_of(self.sound, self.speech)
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """A batch on the model's thread. For each utterance, `seconds` is the length of what the model hears."""
+    """A batch on the model's thread. For each utterance, `seconds` is the length that the model analyses."""
 
     keys: list[_Key]
     asked: list[_Asked]

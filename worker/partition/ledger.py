@@ -43,7 +43,7 @@ class Ledger(Generic[Mark]):
         self._next_mark = mark_after
 
     def skip_to(self, offset: int) -> None:
-        """The records before this offset cannot be read: they are not open, and nobody needs to read them again."""
+        """The records before this offset cannot be read: they are not open, and no owner needs to read them again."""
         self._next_offset = max(self._next_offset, offset)
 
     def settle(self, offset: int) -> None:

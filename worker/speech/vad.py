@@ -52,7 +52,7 @@ class Vad:
 
     @property
     def heard_voice(self) -> bool:
-        """Whether the newest frame that was judged speech held a voice; false while speech is only prolonged.
+        """Whether the newest frame that was classified as speech had a voice; false while speech is only prolonged.
 
         The detector prolongs speech by up to 140 ms, so that a word's end is not cut. With an unknown release: true.
         """
@@ -66,7 +66,7 @@ class Vad:
 
     @classmethod
     def load(cls, mode: int, rate_hz: int, blob: bytes) -> "Vad":
-        """A detector that goes on exactly where `dump` was taken.
+        """A detector that continues exactly where `dump` was taken.
 
         Raises:
             ValueError: the blob is no dump of this release.
