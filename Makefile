@@ -28,11 +28,11 @@ $(READY): pyproject.toml
 	@echo "installing into $(VENV); the first time this is several GB and minutes" >&2
 	@if command -v uv > /dev/null; then \
 		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
-		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,otel,train,test]' && \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,otel,page,train,test]' && \
 		uv pip install --quiet --python $(BIN)/python --no-deps $(REFERENCE); \
 	else \
 		{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && \
-		$(BIN)/python -m pip install --quiet --editable '.[demo,otel,train,test]' && \
+		$(BIN)/python -m pip install --quiet --editable '.[demo,otel,page,train,test]' && \
 		$(BIN)/python -m pip install --quiet --no-deps $(REFERENCE); \
 	fi
 	@$(BIN)/python -m deploy.local fetch

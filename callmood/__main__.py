@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, watch, demo, bench."""
+"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, dashboard, watch, demo, bench."""
 
 import argparse
 import importlib
@@ -20,6 +20,7 @@ _COMMANDS = {
     "acls": "print or set the minimal Kafka ACLs of a worker",
     "erase": "delete an ended call from Redis and Kafka, and print a receipt",
     "redrive": "list dead-letter records by reason, or send them back after a fix",
+    "dashboard": "serve the page for supervisors: calls that need a person, and why",
     "watch": "show live calls from Redis in the terminal",
     "bench": "measure the inference engine on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",

@@ -27,6 +27,7 @@ come from libraries and are about their connections.
 | --- | --- | --- |
 """
 _FIELDS: Final = {
+    "action": "`call opened` or `alert claimed`",
     "assigned": "number of partitions that this process got",
     "batch_seconds": "length of the largest batch from now on, padding included, in s",
     "call": "hash of the call id, 12 hex digits",
@@ -62,6 +63,7 @@ _FIELDS: Final = {
     "stall_s": "time without progress after which the worker ends, in s",
     "start_ms": "start of the utterance, in ms on the call's time line",
     "topic": "topic of the partition",
+    "user": "name from the proxy, or the address of the viewer",
     "utterances": "number of utterances in the batch",
     "value": "the measured value that raised the alert",
     "watermark": "offset from which the partition is read",

@@ -43,6 +43,11 @@ class Keys:
         """Stream: the alerts of all calls."""
         return self.named("alerts")
 
+    @property
+    def claims(self) -> str:
+        """Hash: who looks after an alert; written by the page for supervisors."""
+        return self.named("claims")
+
     def live_by(self, order: Literal["update", "risk"]) -> str:
         """Sorted set: ids of live calls."""
         return self.named(f"live:by_{order}")

@@ -29,7 +29,14 @@ include_patterns = [
 myst_heading_anchors = 4
 
 _CONTENTS = {
-    "Start": ["docs/tutorial", "examples/calls/README", "docs/aggregates", "docs/architecture", "docs/delivery"],
+    "Start": [
+        "docs/tutorial",
+        "examples/calls/README",
+        "docs/page",
+        "docs/aggregates",
+        "docs/architecture",
+        "docs/delivery",
+    ],
     "Run": [
         "docs/operations",
         "helm/callmood/README",

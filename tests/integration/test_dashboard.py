@@ -9,70 +9,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 import redis
+from publisher import Publisher
 from rich.console import Console
 
 from callmood.dashboard.reader import Dashboard
 from callmood.dashboard.terminal import watch
-from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
+from callmood.schemas.common import Emotion, Role
 from callmood.schemas.keys import Keys
-from callmood.worker.adapters.publish_redis import RedisStore
-from callmood.worker.call import aggregate, alert, policy
-from callmood.worker.call.render import Stamps, Times, utterance_record
-from callmood.worker.commits import CallUpdate, Commit, TopicPartition
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
-from callmood.worker.settings import PolicySettings, RedisSettings
-from callmood.worker.stream_time import StreamTime
-
-_SOURCE = TopicPartition("audio", 0)
-_STAMPS = Stamps(policy.stamp(PolicySettings()), ModelInfo("demo-tiny", "1", "sha256:" + "0" * 64))
-_START_MS = 1_750_000_000_000
-
-
-class _Worker:
-    """Publishes calls as a worker does; `say` is one utterance and one commit."""
-
-    def __init__(self, url, prefix):
-        self._client = redis.Redis.from_url(url)
-        self._store = RedisStore(self._client, RedisSettings(prefix=prefix), "owner")
-        self._store.claim(_SOURCE)
-        self._states, self._numbers, self._judged = {}, {}, {}
-
-    def close(self):
-        self._client.close()
-
-    def say(self, call_id, label=None, *, end=False):
-        """The next five seconds of a call; without a label the agent speaks."""
-        is_first = call_id not in self._states
-        state = self._states.get(call_id) or aggregate.start(aggregate.Aggregate(call_id), started_at_ms=_START_MS)
-        number = self._numbers[call_id] = self._numbers.get(call_id, 0) + 1
-        start_ms, position = number * 5_000, Position("audio", 0, number)
-        utterance = Utterance(
-            id=f"{call_id}:0:0:{start_ms}", call_id=call_id, stream="0", channel=int(label is None),
-            role=Role.CUSTOMER if label else Role.AGENT, start_ms=start_ms, end_ms=start_ms + 4_000,
-            capture_end_ms=_START_MS + start_ms + 4_000, encoding=Encoding.PCMU, rate_hz=8_000, audio=b"",
-            cut=Cut.SILENCE, missing_ms=0, overlap_ms=0, acoustics=Acoustics(-20.0, 20.0, 0.0, 3_400),
-            first=position, last=position, withheld=None if label else "policy:role_agent",
-        )  # fmt: skip
-        result = Result(utterance, label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS)))
-        state = aggregate.fold(state, result)
-        judged, alerts = alert.evaluate(alert.DEFAULT_RULES, self._judged.get(call_id, alert.Memory()), state, result)
-        self._judged[call_id] = judged
-        if end:
-            state = aggregate.finish(state, reason="end", end_ms=start_ms + 4_000)
-        self._states[call_id] = state
-        summary = aggregate.summary(state, policy=_STAMPS.policy, model=_STAMPS.model)
-        known_ms = _START_MS + start_ms + 4_500
-        record = utterance_record(result, number, _STAMPS, Times(known_ms - 100, known_ms, known_ms + 10))
-        update = CallUpdate(call_id, b"state", summary, aggregate.risk(summary), is_first)
-        time = StreamTime(number, _START_MS + start_ms)
-        committed = self._store.commit([Commit(_SOURCE, number, time, (record,), tuple(alerts), (update,))])
-        assert len(committed.durable) == 1
-        return record
 
 
 @pytest.fixture
 def worker(redis_url, redis_prefix):
-    with closing(_Worker(redis_url, redis_prefix)) as publishing:
+    with closing(Publisher(redis_url, redis_prefix)) as publishing:
         yield publishing
 
 

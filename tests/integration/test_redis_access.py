@@ -9,6 +9,8 @@ import pytest
 import redis
 
 from callmood import schemas
+from callmood.dashboard.page.floor import Floor
+from callmood.redis_address import Address
 from callmood.schemas import flat
 from callmood.schemas.call import Call
 from callmood.schemas.keys import Keys
@@ -79,6 +81,23 @@ def test_a_dashboard_reads_every_result(published, login):
     assert set(utterance) == {b"json", b"call_id", b"number", b"role", b"start_ms", b"end_ms", b"label"}
     assert set(alert) == {b"json", b"call_id", b"role", b"rule", b"since_ms"}
     assert json.loads(alert[b"json"]) == load("alert/valid/customer_negative.json")
+
+
+def test_the_page_writes_claims_and_nothing_else(published, login, redis_url):
+    """The recommended user of the page reads the floor and claims an alert, and changes no result."""
+    client = login(RULES["page"])
+    name = client.connection_pool.connection_kwargs["username"]
+    address = redis_url.replace("redis://", f"redis://{name}:SECRET@")
+    floor = Floor(Address(address), published.prefix)
+    floor.look()
+    assert [row["id"] for row in floor.snapshot.rows] == ["call-1"]
+    (alert,) = floor.snapshot.alerts
+    assert floor.claim(alert["alert_id"], "Kim", "")
+    assert not floor.claim(alert["alert_id"], "Ada", "")
+    floor.look()
+    assert floor.snapshot.alerts[0]["claim"]["by"] == "Kim"
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.hset(published.call("call-1"), "status", "completed")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def _calls(files: list[Path]) -> list[Call]:
     if not files:
         raise DemoFailed("this installation has no example calls: give recorded calls as arguments")
     run_id = uuid.uuid4().hex[:4]
-    return [Call(f"{path.stem}-{run_id}", load(path, Shape())) for path in files]
+    return [Call(f"{path.stem}-{run_id}", load(path, Shape(attributes={"queue": path.stem}))) for path in files]
 
 
 def _show(calls: list[Call], configured: Settings, console: Console) -> bool:

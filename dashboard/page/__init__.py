@@ -1,0 +1,5 @@
+"""The page for supervisors: `callmood dashboard`. It reads the results in Redis, and writes only claims of alerts.
+
+`rows` says what is shown of a call, `floor` reads Redis, `app` answers requests, `server` runs them; `static` is the
+page itself.
+"""

@@ -1,0 +1,82 @@
+// Alerts: who looks after which. A claim is the only thing that the page writes.
+import { clock, element } from "./dom.js";
+
+const NAME = "callmood.name";
+const NEWEST = 3;
+
+/** The newest unclaimed alerts of live calls, below the wall. @param {HTMLElement} place */
+export function showOpen(place, floor) {
+  const open = floor.alerts.filter((alert) => !alert.claim && alert.live);
+  const text = JSON.stringify(open.slice(0, NEWEST).map((alert) => alert.alert_id)) + open.length;
+  if (place.dataset.text === text) return;
+  place.dataset.text = text;
+  place.replaceChildren(
+    element("h2", {}, `Alerts: ${open.length} open`),
+    element("div", { role: "log" }, element("ul", {}, ...open.slice(0, NEWEST).map((alert) => element(
+      "li", { class: alert.severity }, `${time(alert.raised_at_ms)} `, toCall(alert), ` ${alert.message}`,
+    )))),
+  );
+}
+
+/** @param {HTMLElement} main */
+export function showAlerts(main) {
+  const shown = new Map();
+  const body = element("tbody");
+  const name = element("input", { id: "name", value: localStorage.getItem(NAME) ?? "", autocomplete: "name", maxlength: "100" });
+  const note = element("input", { id: "note", maxlength: "300" });
+  const said = element("p", { role: "status", class: "hint" });
+  name.addEventListener("change", () => localStorage.setItem(NAME, name.value.trim()));
+  const head = ["raised", "call", "what", "state", "claim"];
+  main.append(
+    element("h1", {}, "Alerts"),
+    element("form", { class: "filter", submit: (event) => event.preventDefault() },
+      element("label", { for: "name" }, "Your name"), name, element("label", { for: "note" }, "Note"), note),
+    said,
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Alerts" }, element(
+      "table", {},
+      element("caption", {}, "Alerts, the newest first"),
+      element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col" }, text)))), body)),
+  );
+
+  async function claim(alert) {
+    if (!name.value.trim()) {
+      said.textContent = "Enter your name first.";
+      name.focus();
+      return;
+    }
+    const asked = { alert_id: alert.alert_id, by: name.value.trim(), note: note.value.trim() };
+    const answer = await fetch("/api/claims", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked) });
+    const told = await answer.json();
+    said.textContent = answer.ok ? `You look after ${alert.call_id}.` : answer.status === 409 ? "Somebody else was faster." : told.error;
+    if (answer.ok) note.value = "";
+  }
+
+  return {
+    update(floor) {
+      const rows = floor.alerts.map((alert) => {
+        const text = JSON.stringify([alert.claim, alert.live]);
+        const known = shown.get(alert.alert_id);
+        if (known?.text === text) return known.row;
+        const state = alert.claim ? `claimed by ${alert.claim.by} at ${time(alert.claim.at_ms)}${alert.claim.note ? `: ${alert.claim.note}` : ""}` : alert.live ? "open" : "call ended";
+        const row = element(
+          "tr", { class: alert.claim || !alert.live ? "calm" : alert.severity },
+          element("td", {}, time(alert.raised_at_ms)), element("th", { scope: "row" }, toCall(alert)),
+          element("td", {}, `${alert.rule.replaceAll("_", " ")}: ${alert.message} (at ${clock(alert.raised_ms)})`),
+          element("td", {}, state),
+          element("td", {}, alert.claim ? null : element("button", { type: "button", click: () => claim(alert), "aria-label": `claim ${alert.rule} of ${alert.call_id}` }, "claim")),
+        );
+        shown.set(alert.alert_id, { text, row });
+        return row;
+      });
+      if (rows.length !== body.children.length || rows.some((row, place) => body.children[place] !== row)) body.replaceChildren(...rows);
+    },
+  };
+}
+
+function toCall(alert) {
+  return element("a", { href: `/calls/${encodeURIComponent(alert.call_id)}` }, alert.call_id);
+}
+
+function time(ms) {
+  return new Date(ms).toLocaleTimeString();
+}

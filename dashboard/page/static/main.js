@@ -1,0 +1,58 @@
+// Chooses the view by the address, and keeps the stream of events.
+import { showAlerts } from "./alerts.js";
+import { showCall } from "./call.js";
+import { clock } from "./dom.js";
+import { showWall } from "./wall.js";
+
+const SILENT_MS = 5000;
+const main = document.getElementById("main");
+const path = decodeURIComponent(location.pathname);
+let lastNews = 0;
+let source = null;
+let view = null;
+
+/** Open the stream, with what the viewer has chosen. @param {Record<string, string>} chosen */
+function connect(chosen) {
+  source?.close();
+  source = new EventSource(`/events?${new URLSearchParams(chosen)}`);
+  source.onmessage = (event) => {
+    const floor = JSON.parse(event.data);
+    lastNews = Date.now();
+    showPulse(floor);
+    view?.update?.(floor);
+  };
+}
+
+function showPulse(floor) {
+  const age = floor.newest_audio_ms ? Math.max(0, Date.now() - floor.newest_audio_ms) : null;
+  const unsure = floor.uncertain === null ? "" : ` · ${Math.round(100 * floor.uncertain)} % of labels uncertain`;
+  const audio = floor.live === 0 ? "no live calls" : `newest audio ${age < 60000 ? `${(age / 1000).toFixed(0)} s` : clock(age)} old`;
+  document.getElementById("pulse").textContent = `${floor.live} ${floor.live === 1 ? "call" : "calls"} · ${floor.need} need a look${unsure} · ${audio}`;
+  document.getElementById("demo").hidden = !floor.models.some((model) => model.startsWith("demo"));
+  const trouble = floor.problem ? `${floor.problem}. What you see is ${clock(Date.now() - floor.at_ms)} old.` : "";
+  say(trouble);
+}
+
+function say(text) {
+  const trouble = document.getElementById("trouble");
+  if (trouble.textContent !== text) trouble.textContent = text;
+  trouble.hidden = !text;
+  document.body.classList.toggle("stale", Boolean(text));
+}
+
+setInterval(() => {
+  if (lastNews && Date.now() - lastNews > SILENT_MS) {
+    say(`No connection to the server. What you see is ${clock(Date.now() - lastNews)} old.`);
+  }
+}, 1000);
+
+if (path.startsWith("/calls/")) {
+  view = showCall(main, path.slice("/calls/".length));
+} else if (path === "/alerts") {
+  document.getElementById("to-alerts").setAttribute("aria-current", "page");
+  view = showAlerts(main);
+} else {
+  document.getElementById("to-wall").setAttribute("aria-current", "page");
+  view = showWall(main, connect);
+}
+connect(view.chosen ?? {});

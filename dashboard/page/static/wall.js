@@ -1,0 +1,131 @@
+// The calls that need a person, with the reason; all others as counts per queue.
+import { showOpen } from "./alerts.js";
+import { clock, element } from "./dom.js";
+
+const WORDS = { A: "anger", S: "sadness", N: "neutral", H: "happiness", "?": "uncertain" };
+const LEVELS = { high: "■ high", some: "□ some", "": "" };
+
+/**
+ * @param {HTMLElement} main
+ * @param {(chosen: Record<string, string>) => void} connect
+ */
+export function showWall(main, connect) {
+  const chosen = Object.fromEntries(new URLSearchParams(location.search));
+  const rows = new Map(); // call id -> what the server said of it
+  const shown = new Map(); // call id -> its table row and the text in it
+  let order = [];
+  let held = false;
+
+  const body = element("tbody");
+  const head = ["need", "call", "queue", "agent", "time", "why", "customer's labels", "talk c/a"];
+  const table = element(
+    "table", { class: "wall" },
+    element("caption", {}, "Calls, those that need a person first"),
+    element("thead", {}, element("tr", {}, ...head.map((name) => element("th", { scope: "col" }, name)))),
+    body,
+  );
+  const hint = element("p", { class: "hint", hidden: true });
+  const empty = element("p", { class: "empty" }, "No call needs a person.");
+  const queues = element("ul", { class: "queues", "aria-label": "Calls per queue" });
+  const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
+  const search = element("input", { type: "search", id: "search", placeholder: "call, agent or queue", value: chosen.search ?? "" });
+  const form = element(
+    "form", { class: "filter", submit: (event) => { event.preventDefault(); choose({ search: search.value.trim() }); } },
+    element("label", { for: "search" }, "Search"), search, element("button", {}, "Search"),
+    element("button", { type: "button", click: () => { search.value = ""; choose({ queue: "", team: "", search: "" }); } }, "All calls"),
+  );
+  main.append(
+    element("h1", {}, "Calls"), form, queues, hint,
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Calls" }, table), empty,
+    element("p", { class: "legend" }, "A anger, S sadness, N neutral, H happiness, ? uncertain; newest at the right. Agents have no emotion."),
+    alerts,
+  );
+
+  // The order is held while somebody points at a row or has it in focus.
+  const hold = (isHeld) => () => { held = isHeld; if (!held) arrange(); };
+  table.addEventListener("pointerenter", hold(true));
+  table.addEventListener("pointerleave", hold(false));
+  table.addEventListener("focusin", hold(true));
+  table.addEventListener("focusout", hold(false));
+
+  function choose(changes) {
+    Object.assign(chosen, changes);
+    const text = new URLSearchParams(Object.entries(chosen).filter(([, value]) => value)).toString();
+    history.replaceState(null, "", text ? `/?${text}` : "/");
+    rows.clear();
+    connect(chosen);
+  }
+
+  function arrange() {
+    const now = [...body.children].map((row) => row.dataset.call);
+    const moved = order.filter((id, place) => now[place] !== id).length;
+    const isNew = order.some((id) => !shown.has(id));
+    if (held && !isNew) {
+      hint.hidden = moved === 0;
+      hint.textContent = `Order held while you point here; ${moved} would move.`;
+      return;
+    }
+    hint.hidden = true;
+    const wanted = held ? [...now.filter((id) => rows.has(id)), ...order.filter((id) => !now.includes(id))] : order;
+    wanted.forEach((id, place) => {
+      const row = shown.get(id)?.row;
+      if (row && body.children[place] !== row) body.insertBefore(row, body.children[place] ?? null);
+    });
+  }
+
+  function paint(row) {
+    let known = shown.get(row.id);
+    if (!known) {
+      const cells = head.map((_, place) => element(place === 1 ? "th" : "td", place === 1 ? { scope: "row" } : {}));
+      cells[5].className = "why";
+      known = { row: element("tr", { "data-call": row.id }, ...cells), cells, texts: [] };
+      cells[1].append(element("a", { href: `/calls/${encodeURIComponent(row.id)}` }, row.id));
+      shown.set(row.id, known);
+    }
+    known.row.className = row.level || "calm";
+    const texts = [
+      LEVELS[row.level], null, row.queue, row.agent, clock(row.duration_ms), row.why.join(" · "), null,
+      `${clock(row.customer_ms)} / ${clock(row.agent_ms)}`,
+    ];
+    texts.forEach((text, place) => {
+      if (text !== null && known.texts[place] !== text) known.cells[place].textContent = known.texts[place] = text;
+    });
+    if (known.said !== row.said) {
+      known.said = row.said;
+      const spoken = [...row.said].slice(-6).map((letter) => WORDS[letter]).join(", ");
+      known.cells[6].replaceChildren(
+        element("span", { "aria-hidden": "true" }, ...[...row.said].map((letter) => element("b", { class: `label ${WORDS[letter]}` }, letter))),
+        element("span", { class: "spoken" }, spoken),
+      );
+    }
+  }
+
+  return {
+    chosen,
+    update(floor) {
+      order = floor.order;
+      for (const row of floor.rows) {
+        rows.set(row.id, row);
+        paint(row);
+      }
+      const listed = new Set(order);
+      for (const [id, known] of shown) {
+        if (listed.has(id)) continue;
+        known.row.remove();
+        shown.delete(id);
+        rows.delete(id);
+      }
+      arrange();
+      empty.hidden = order.length > 0;
+      empty.textContent = floor.live ? "No call matches." : "No live calls.";
+      const texts = floor.queues.map((queue) => `${queue.name || "no queue"} ${queue.live}${queue.need ? ` (${queue.need} need a look)` : ""}`);
+      if (queues.dataset.texts !== texts.join()) {
+        queues.dataset.texts = texts.join();
+        queues.replaceChildren(...floor.queues.map((queue, place) => element("li", {}, element(
+          "button", { type: "button", "aria-pressed": String(chosen.queue === queue.name && queue.name !== ""), click: () => choose({ queue: queue.name }) }, texts[place],
+        ))));
+      }
+      showOpen(alerts, floor);
+    },
+  };
+}
