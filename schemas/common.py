@@ -121,6 +121,7 @@ class DeadLetterReason(_Explained):
         "Encoding, rate or layout changed within a stream: a new format needs a new `stream`.",
     )
     SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream: a reconnect needs a new `stream`."
+    BAD_MEDIA_TIME = "bad_media_time", "`media_ms` is further ahead of the stream than the record's timestamp allows."
     CALL_ENDED = "call_ended", "The record starts a call whose id belongs to a call that has just ended: use a new id."
     WORKER_ERROR = "worker_error", "The worker failed on this record because of a bug in the worker: please report it."
     NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."

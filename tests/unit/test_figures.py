@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from telephony import RATE_HZ, Leg, analyse, both
+from telephony import EPOCH_MS, RATE_HZ, Leg, analyse, both, in_time
 
 from callmood.worker.g711 import encode_pcmu
 
@@ -49,3 +49,74 @@ def test_turns_that_follow_each_other_are_as_long_as_they_were(gap_s):
     for role, side in zip(("customer", "agent"), turns, strict=True):
         assert is_true(call["roles"][role]["talk_ms"], 1_660 * len(side), len(side))
         assert call["roles"][role]["interruptions"]["count"] == 0
+
+
+_CUSTOMER, _AGENT = [(1.0, 3.0), (12.0, 4.0), (26.0, 3.0)], [(6.0, 4.0), (19.0, 5.0)]
+
+
+def _legs(skew_ms: float = 0, agent_from_s: float = 0) -> tuple[list, list]:
+    """A call of 32 s without overlap, with a stream for each leg; the agent's clock is off, or the leg begins late."""
+    customer = Leg(stream="customer")
+    agent = Leg(stream="agent", layout="agent", start_ms=EPOCH_MS + agent_from_s * 1_000 + skew_ms)
+    heard = line(32, _AGENT, seed=2)[round(agent_from_s * RATE_HZ) :]
+    return [*customer.media(line(32, _CUSTOMER)), customer.send("end", scope="call")], agent.media(heard)
+
+
+def _check(call) -> None:
+    assert is_true(call["duration_ms"], 32_000)
+    assert is_true(call["talk_ms"], 19_000)
+    assert is_true(call["non_talk_ms"], 13_000)
+    assert call["overlap_ms"] <= 200
+    assert is_true(call["roles"]["customer"]["talk_ms"], 10_000)
+    assert is_true(call["roles"]["agent"]["talk_ms"], 9_000)
+    assert not any(role["interruptions"]["count"] for role in call["roles"].values())
+    assert call["missing_ms"] == 0
+
+
+def _by_truth(customer: list, agent: list, skew_ms: float = 0, lag_ms: float = 0) -> list:
+    """The records in the order of their arrival; the agent's clock is off, or they are on their way for longer."""
+    arrivals = [(item.at_ms, item) for item in customer]
+    arrivals += [(item.at_ms - skew_ms + lag_ms, item) for item in agent]
+    end = arrivals.pop(len(customer) - 1)
+    return [item for _, item in sorted(arrivals, key=lambda arrival: arrival[0])] + [end[1]]
+
+
+@pytest.mark.parametrize("skew_ms", [20_000, 60_000, 600_000, -15_000, -60_000, -600_000])
+def test_a_leg_whose_clock_is_off_is_put_where_it_arrived(skew_ms):
+    """Clocks of gateways that differ by more than 10 s do not pull a conversation apart."""
+    _check(analyse(_by_truth(*_legs(skew_ms), skew_ms)).calls["call-1"])
+
+
+@pytest.mark.parametrize("lag_ms", [500, 5_000, 20_000, 60_000])
+def test_a_leg_that_arrives_late_lies_where_it_was_captured(lag_ms):
+    """A slow gateway delays, and moves nothing."""
+    _check(analyse(_by_truth(*_legs(), lag_ms=lag_ms)).calls["call-1"])
+
+
+@pytest.mark.parametrize("from_s", [0, 3, 5])
+def test_a_leg_that_begins_late_and_overtakes_the_other_moves_nothing(from_s):
+    """The first record of a leg that was captured later arrives first: the call begins with the earlier leg."""
+    customer, agent = _legs(agent_from_s=from_s)
+    _check(analyse([agent[0], *in_time(customer[:-1], agent[1:]), customer[-1]]).calls["call-1"])
+
+
+@pytest.mark.parametrize("ppm", [300, -300])
+def test_drift_invents_no_interruption(ppm):
+    """40 minutes of strict turn taking, the samples of one leg at another rate: nobody interrupts."""
+    minutes = 40
+    block_s = 8
+    sent = []
+    for name, first_s, rate in (("customer", 0.5, 1.0), ("agent", 4.5, 1 + ppm * 1e-6)):
+        leg = Leg(stream=name, layout=name)
+        samples = line(block_s, [(first_s, 3.3)], seed=len(name)) * (minutes * 60 // block_s)
+        true = np.arange(round(len(samples) * rate)) / rate  # one clock counts more samples in the same time
+        heard = np.frombuffer(samples, np.uint8)[np.minimum(true.astype(int), len(samples) - 1)].tobytes()
+        records = leg.media(heard)
+        sent.append([r._replace(at_ms=EPOCH_MS + (r.at_ms - EPOCH_MS) / rate) for r in records])
+        sent[-1].append(leg.send("end")._replace(at_ms=EPOCH_MS + minutes * 60_000))
+    call = analyse(in_time(*sent)).calls["call-1"]
+    turns = minutes * 60 // block_s
+    assert call["overlap_ms"] == 0
+    assert not any(role["interruptions"]["count"] for role in call["roles"].values())
+    assert is_true(call["talk_ms"], 2 * turns * 3_300, 2 * turns)
+    assert is_true(call["duration_ms"], minutes * 60_000)

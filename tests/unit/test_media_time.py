@@ -1,10 +1,11 @@
 """Where a stream stands on its media time line and on that of its call."""
 
+import msgpack
 import pytest
 
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.records import AudioFormat, Chunk, Position
-from callmood.worker.speech.media_time import MediaTime, Step
+from callmood.worker.speech.media_time import MediaTime, MediaTimeState, Step
 
 _NOW_MS = 1_700_000_000_000
 
@@ -91,6 +92,104 @@ def test_a_capture_clock_that_was_set_makes_no_silence(captured_ms):
     time = begun(heard_ms=1_000)
     assert time.step_to(chunk(captured_ms=captured_ms), 0) == Step(0, 0)
     assert time.step_to(chunk(captured_ms=captured_ms + 2_000), 0) == Step(0, 2_000)
+
+
+def test_media_time_of_a_first_record_is_its_base():
+    """RTP begins at a random time (RFC 3550, 5.1): the stream begins at 0, where it was captured."""
+    time = MediaTime(0)
+    assert time.step_to(chunk(388_902_791.625), 0) == Step(0, 0)
+    time.begin(8000)
+    time.advance(160)
+    assert time.step_to(chunk(388_902_811.625, captured_ms=20), 0) == Step(0, 0)
+    assert time.step_to(chunk(388_907_811.625, captured_ms=5_020), 0) == Step(0, 5_000)
+    assert time.zero_ms == _NOW_MS
+
+
+def test_the_first_audio_is_where_it_was_captured():
+    """A track that begins long after its `start` with media time 0 is not put at the `start`."""
+    time = MediaTime(0)
+    time.step_to(chunk(0.0, event=Event.START), 0)
+    time.begin(8000)
+    step = time.step_to(chunk(0.0, captured_ms=30_000), 0)
+    assert step == Step(0, 30_000)
+    time.skip(step.silent_ms)
+    time.advance(160)
+    assert time.step_to(chunk(20.0, captured_ms=30_020), 0) == Step(0, 0)
+
+
+@pytest.mark.parametrize("back_to_ms", [0.0, 12_345.0])
+def test_media_time_that_starts_again_goes_on_where_it_was_captured(back_to_ms):
+    """After an outage of 5 s with a restart of the gateway, the outage is not lost and media time counts again."""
+    time = begun(heard_ms=60_000)
+    moved_ms = 0.0
+    for number, silent_ms in enumerate((0, 0, 0, 2_000)):
+        since_ms = number * 20 + silent_ms
+        step = time.step_to(chunk(back_to_ms + since_ms, captured_ms=65_000 + since_ms), 0)
+        moved_ms += step.silent_ms
+        time.skip(step.silent_ms)
+        time.advance(160)
+    assert moved_ms == pytest.approx(7_000)
+
+
+def test_one_record_with_media_time_0_changes_nothing():
+    """A garbled timestamp behind the position is passed over, and the next record follows."""
+    time = begun(heard_ms=60_000)
+    assert time.step_to(chunk(0.0, captured_ms=60_000), 0) == Step(0, 0)
+    time.advance(160)
+    assert time.step_to(chunk(60_020.0, captured_ms=60_020), 0) == Step(0, 0)
+    assert time.step_to(chunk(62_020.0, captured_ms=62_020), 0) == Step(0, 2_000)
+
+
+@pytest.mark.parametrize(
+    ("media_ms", "captured_ms", "is_absurd"),
+    [
+        (60_000, 60_000, False),
+        (69_000, 60_000, False),
+        (75_000, 60_000, True),
+        (60_000 + 2**31 / 8, 60_000, True),
+        (720_000, 720_000, False),
+        (720_000, 60_000, True),
+        (0, 60_000, False),
+    ],
+)
+def test_media_time_far_ahead_of_the_capture_time_is_absurd(media_ms, captured_ms, is_absurd):
+    """More than 10 s ahead of what has passed since; eleven minutes of hold are not."""
+    assert begun(heard_ms=60_000).is_absurd(chunk(float(media_ms), captured_ms=captured_ms)) is is_absurd
+
+
+def test_without_a_live_capture_clock_jumps_up_to_an_hour_are_believed():
+    """A recorded call that is produced at once has one capture time; its silences are what media time says."""
+    time = begun(heard_ms=60_000)
+    assert not time.is_absurd(chunk(660_000.0))
+    assert time.is_absurd(chunk(60_000 + 2**31 / 8))
+    assert time.step_to(chunk(660_000.0), 0) == Step(0, 600_000)
+
+
+@pytest.mark.parametrize("ppm", [300, -300, 30, -30])
+def test_the_place_on_the_time_line_follows_the_drift_of_the_samples(ppm):
+    """After 40 minutes of a clock that runs at another rate, a sample is where it was captured, within 60 ms."""
+    time, true_ms = begun(), 0.0
+    for number in range(12_000):
+        true_ms = number * 200 * (1 - ppm * 1e-6)
+        record = chunk(number * 200.0, captured_ms=round(true_ms), samples=1_600)
+        assert time.step_to(record, 0) == Step(0, 0)
+        time.follow(record)
+        assert abs(time.call_ms(time.sample) - true_ms) <= 60
+        time.advance(1_600)
+
+
+def test_a_sample_keeps_its_place_while_the_drift_is_followed():
+    """Both halves of a split utterance meet, whatever was learnt between their ends."""
+    time, places = begun(), {}
+    for number in range(600):
+        record = chunk(number * 200.0, captured_ms=number * 200.2, samples=1_600)
+        time.follow(record)
+        places[time.sample] = time.call_ms(time.sample)
+        time.advance(1_600)
+        for sample in list(places)[-150:]:  # 30 s
+            assert time.call_ms(sample) == places[sample]
+    assert time.call_position_ms > 120_000
+    assert MediaTime.load(MediaTimeState.unpack(msgpack.unpackb(msgpack.packb(time.save())))).save() == time.save()
 
 
 def test_jitter_of_capture_times_makes_no_silence_again_and_again():

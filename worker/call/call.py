@@ -16,6 +16,7 @@ from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
+from callmood.worker.call.places import Places
 from callmood.worker.call.utterance import utterance_of
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
@@ -68,7 +69,7 @@ class Call:
         """Newest record that this state contains; behind `last_offset` while a successor reads records again."""
         self._restored_offset = -1
         """`_taken_offset` of the checkpoint that this call was restored from."""
-        self._origin_ms: int | None = None
+        self._places = Places()
         self._notice: Notice | None = None
         self._groups: deque[_Group] = deque()
         self._awaited: dict[str, _Group] = {}
@@ -96,8 +97,10 @@ class Call:
             return Outcome([], is_duplicate=True)  # a record of a forgotten stream, read again
         stream = self._stream(chunk)
         next_seq = stream.next_seq
+        came_from_ms = stream.time.call_position_ms if stream.is_begun else None
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
+        self._place(chunk, came_from_ms, elapsed_ms=elapsed_ms)
         if is_duplicate:
             return Outcome([], is_duplicate=True)
         stream.mark_active(elapsed_ms)
@@ -181,15 +184,28 @@ class Call:
             return stream
         if sum(other.active_at_ms is not None for other in self._streams.values()) >= _MAX_OPEN_STREAMS:
             raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN_STREAMS} streams of one call are open")
-        media_zero_ms = max(0, chunk.capture_ms - round(chunk.media_ms or 0))
-        if self._origin_ms is None:
-            self._origin_ms = media_zero_ms
-            self.fold.start(media_zero_ms)
-        time = MediaTime(max(0, media_zero_ms - self._origin_ms))
+        if self._places.origin_ms is None:
+            self._places.begin(chunk.capture_ms)
+            self.fold.start(max(0, chunk.capture_ms))
+        time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
         stream = Stream(time, self._settings.segment, self._settings.input)
         if self._paused_at_ms is not None:
-            stream.begin_paused(self._paused_at_ms, chunk.media_ms or 0.0)
+            stream.begin_paused(self._paused_at_ms)
         return stream
+
+    def _place(self, chunk: Chunk, came_from_ms: int | None, *, elapsed_ms: int) -> None:
+        """Put a new stream on the call's time line; `came_from_ms`: where a known one was before this record."""
+        if chunk.position.offset <= self._restored_offset:
+            return
+        stream, origin_ms = self._streams[chunk.stream], self._places.origin_ms
+        others = [other for other in self._streams.values() if other is not stream and other.is_begun]
+        if came_from_ms is not None:
+            self._places.compare(came_from_ms, others)
+        elif stream.time.zero_ms is not None:
+            record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
+            self._places.place(stream, others, record_ms=record_ms, elapsed_ms=elapsed_ms)
+        if self._places.origin_ms is not None and self._places.origin_ms != origin_ms:
+            self.fold.start(self._places.origin_ms)
 
     def _follow_pause(self, name: str, taken: dict[str, Taken]) -> None:
         """If this stream has paused or resumed, so does every other one.
@@ -237,6 +253,7 @@ class Call:
         unheard: list[Unheard] = []
         for name, brought in taken.items():
             stream = self._streams[name]
+            stream.is_tentative &= not (brought.spans or brought.unheard)
             utterances.extend(self._utterance(name, closed) for closed in brought.spans)
             unheard.extend(brought.unheard)
             if name in let_go:
@@ -247,6 +264,7 @@ class Call:
             self._forget_streams()
         asked = [u for u in utterances if u.wants_emotion or self._settings.model.speech_check]
         if utterances or unheard or ended:
+            self._places.is_settled = True
             group = _Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
             group.answers.update({u.id: (None, now_ms) for u in utterances if u not in asked})
             self._awaited.update({u.id: group for u in asked})
@@ -334,13 +352,14 @@ class Call:
     def _checkpoint_now(self) -> Checkpoint:
         return Checkpoint(
             streams={name: stream.snapshot() for name, stream in self._streams.items()},
-            origin_ms=self._origin_ms,
+            origin_ms=self._places.origin_ms,
             notice=self._notice.value if self._notice else None,
             seen_at_ms=self.seen_at_ms,
             taken_offset=self._taken_offset,
             paused_at_ms=self._paused_at_ms,
             forgotten_ms=self._forgotten_ms,
             forgotten_audio=self._forgotten_audio,
+            is_settled=self._places.is_settled,
         )
 
     @classmethod
@@ -356,7 +375,7 @@ class Call:
         call.fold.load(stored.fold)
         call.seen_at_ms = checkpoint.seen_at_ms
         call.last_offset = stored.last_offset
-        call._origin_ms = checkpoint.origin_ms
+        call._places = Places(checkpoint.origin_ms, is_settled=checkpoint.is_settled)
         call._notice = Notice(checkpoint.notice) if checkpoint.notice else None
         call._streams = {
             name: Stream.restore(stream, settings.segment, settings.input)

@@ -15,7 +15,8 @@ class Checkpoint(NamedTuple):
     """A call's processing state right after one record; holds no audio.
 
     `taken_offset` is the newest record taken until then. `forgotten_ms` and `forgotten_audio` describe streams that the
-    call has forgotten: the latest end of any, and whether one had audio.
+    call has forgotten: the latest end of any, and whether one had audio. `is_settled`: whether
+    the call has a result.
     """
 
     streams: Mapping[str, StreamState]
@@ -26,6 +27,7 @@ class Checkpoint(NamedTuple):
     paused_at_ms: int | None
     forgotten_ms: int
     forgotten_audio: bool
+    is_settled: bool = True
 
 
 class Stored(NamedTuple):

@@ -1,6 +1,8 @@
 """The position of a stream: media time in ms until its rate is known, then in samples. Pure."""
 
-from typing import NamedTuple
+from bisect import bisect_right
+from math import copysign
+from typing import Any, NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
@@ -12,6 +14,16 @@ _LONGEST_LEAP_MS = 1e9  # the largest media_ms; a garbled seq can leap much furt
 _JITTER_MS = 100  # gateways stamp and batch records; below this a capture time is no later than the audio
 _LONGEST_WAIT_MS = 4 * 3_600_000  # a capture time that is later than this was set, or is garbled
 _SET_BACK_MS = 10_000  # a capture time so much earlier than the audio is that of a clock that was set back
+_ABSURD_MS = 10_000  # media time so far ahead of the capture time is not believed
+_ABSURD_SHARE = 1e-3  # the same, per ms of the stream: clocks drift
+_UNCLOCKED_MS = 3_600_000  # the same where capture times do not keep step with the audio
+_RAN_BACK_MS = 1_000  # media time so far behind has started again, or is garbled
+_JOINED_LATE_MS = 4 * 3_600_000  # media time of a first record; more is a random base (RFC 3550, 5.1)
+_DRIFT_MS = 50  # a capture time within this of the audio says nothing of drift
+_DRIFT_STEP_MS = 5
+_DRIFT_SHARE = 1e-3  # followed per ms of audio: several times the drift of two clocks
+_NO_DRIFT_MS = 2_000  # a capture time so far off is not drift
+_KEPT_SHIFTS = 16
 
 
 class Step(NamedTuple):
@@ -30,6 +42,16 @@ class MediaTimeState(NamedTuple):
     early_ms: float
     zero_ms: float | None = None
     record_ms: float = 0.0
+    base_ms: float | None = 0.0
+    again_ms: float | None = None
+    drift_ms: float = 0.0
+    shifts: tuple[tuple[int, int], ...] = ()
+
+    @classmethod
+    def unpack(cls, fields: list[Any]) -> "MediaTimeState":
+        """The state out of msgpack's lists."""
+        state = cls(*fields)
+        return state._replace(shifts=tuple((sample, ms) for sample, ms in state.shifts))
 
 
 class MediaTime:
@@ -37,6 +59,10 @@ class MediaTime:
 
     Media time tells how far a record is ahead; without it, the capture time does. What of that was lost, the numbers
     tell: a jump without a missing number is silence that was not sent (silence suppression, hold, comfort noise).
+
+    Media time that starts again, or that persistently runs ahead of the capture times, is continued where those say.
+    The clock of the samples drifts against that of the capture times; the place on the call's time line follows the
+    latter, slowly, so that legs with different clocks stay together.
 
     Args:
         offset_ms: the stream's media time 0 on the call's time line.
@@ -50,6 +76,10 @@ class MediaTime:
         self._early_ms = 0.0
         self._zero_ms: float | None = None  # capture time of position 0
         self._record_ms = 0.0  # length of the newest record with audio
+        self._base_ms: float | None = None  # media time at position 0
+        self._again_ms: float | None = None  # where media time goes on if it has started again
+        self._drift_ms = 0.0
+        self._shifts: tuple[tuple[int, int], ...] = ()  # from a sample on, its place is so much later: the newest few
 
     def begin(self, rate_hz: int) -> None:
         """The first audio has come."""
@@ -73,12 +103,11 @@ class MediaTime:
 
     def step_to(self, chunk: Chunk, missing_seqs: int) -> Step:
         """How far the record is ahead of the position; nothing within rounding, and behind, where their order wins."""
-        if self._zero_ms is None:
-            self._zero_ms = chunk.capture_ms - max(self.position_ms, chunk.media_ms or 0.0)
         record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else self._record_ms
         lost_ms = missing_seqs * record_ms
+        self._anchor(chunk, lost_ms)
         if chunk.media_ms is not None:
-            ahead_ms = chunk.media_ms - self.position_ms
+            ahead_ms = self._ahead_ms(chunk.media_ms, chunk, lost_ms)
             if ahead_ms <= (_EXACT_MS if missing_seqs else _TOLERANCE_MS):
                 ahead_ms = 0.0
         elif chunk.event is Event.GAP:  # its capture time may be that of either end
@@ -88,15 +117,77 @@ class MediaTime:
         lost_ms = min(lost_ms, ahead_ms)
         return Step(lost_ms, ahead_ms - lost_ms)
 
+    def _anchor(self, chunk: Chunk, lost_ms: float) -> None:
+        """The first record ties media time and capture time to the position."""
+        position_ms = self.position_ms
+        if self._base_ms is None and chunk.media_ms is not None:
+            was_joined_late = lost_ms > 0 and chunk.media_ms <= _JOINED_LATE_MS
+            self._base_ms = 0.0 if was_joined_late else chunk.media_ms - position_ms
+        if self._zero_ms is None:
+            if chunk.media_ms is not None and self._base_ms is not None:
+                position_ms = max(position_ms, chunk.media_ms - self._base_ms)
+            self._zero_ms = chunk.capture_ms - position_ms
+
+    def is_absurd(self, chunk: Chunk) -> bool:
+        """Whether the record's media time is further ahead than its capture time allows."""
+        if self.rate_hz is None or chunk.media_ms is None or self._base_ms is None or self._zero_ms is None:
+            return False
+        return chunk.media_ms - self._base_ms - self.position_ms > self._most_ms(chunk)
+
+    def _most_ms(self, chunk: Chunk) -> float:
+        """How far media time may be ahead of the position."""
+        assert self._zero_ms is not None
+        late_ms = chunk.capture_ms - self._zero_ms - self.position_ms
+        slack_ms = _ABSURD_MS + _ABSURD_SHARE * self.position_ms
+        return max(late_ms, 0.0) + slack_ms if -slack_ms <= late_ms <= _LONGEST_WAIT_MS else _UNCLOCKED_MS
+
+    def _ahead_ms(self, media_ms: float, chunk: Chunk, lost_ms: float) -> float:
+        """How far media time is ahead; where it cannot be believed, how far the capture time is."""
+        assert self._base_ms is not None
+        ahead_ms = media_ms - self._base_ms - self.position_ms
+        if not self._record_ms:  # no audio before it to tell: the capture time does, if it is later
+            captured_ms = self._waited_ms(chunk, 0.0)
+            if captured_ms > ahead_ms:
+                self._base_ms = media_ms - self.position_ms - captured_ms
+                return captured_ms
+        if ahead_ms >= -_RAN_BACK_MS and (self.rate_hz is None or ahead_ms <= self._most_ms(chunk)):
+            self._again_ms = None
+            return ahead_ms
+        goes_on = self._again_ms is not None and abs(media_ms - self._again_ms) <= _RAN_BACK_MS
+        captured_ms = lost_ms + self._waited_ms(chunk, lost_ms)
+        self._again_ms = media_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
+        if goes_on or ahead_ms > 0:
+            self._base_ms = media_ms - self.position_ms - captured_ms
+            self._again_ms = None
+        return captured_ms
+
     def _waited_ms(self, chunk: Chunk, lost_ms: float) -> float:
         """By how much the record was captured later than the audio before it ended."""
         assert self._zero_ms is not None
-        late_ms = chunk.capture_ms - self._zero_ms - self.position_ms - lost_ms
+        late_ms = chunk.capture_ms - self._zero_ms - self.position_ms - self._drift_ms - lost_ms
         if not -_SET_BACK_MS <= late_ms <= _LONGEST_WAIT_MS:
-            self._zero_ms = chunk.capture_ms - self.position_ms - lost_ms
+            self._zero_ms = chunk.capture_ms - self.position_ms - self._drift_ms - lost_ms
             return 0.0
         least_ms = _JITTER_MS if chunk.event in (Event.MEDIA, Event.START) else 0
         return late_ms if late_ms > least_ms else 0.0
+
+    def follow(self, chunk: Chunk) -> None:
+        """At a record with audio: its capture time tells how far the clock of the samples has drifted."""
+        if self._zero_ms is None or not chunk.format:
+            return
+        off_ms = chunk.capture_ms - self._zero_ms - self.position_ms - self._drift_ms
+        if not _DRIFT_MS < abs(off_ms) <= _NO_DRIFT_MS:
+            return
+        most_ms = _DRIFT_SHARE * chunk.samples * 1000 / chunk.format.rate_hz
+        self._drift_ms += copysign(min(abs(off_ms) - _DRIFT_MS, most_ms), off_ms)
+        shifted_ms = self._shifts[-1][1] if self._shifts else 0
+        if abs(self._drift_ms - shifted_ms) >= _DRIFT_STEP_MS:
+            self._shifts = (*self._shifts, (self.sample, round(self._drift_ms)))[-_KEPT_SHIFTS:]
+
+    @property
+    def zero_ms(self) -> float | None:
+        """Capture time of position 0; None before the first record."""
+        return self._zero_ms
 
     @property
     def position_ms(self) -> float:
@@ -106,11 +197,15 @@ class MediaTime:
     @property
     def call_position_ms(self) -> int:
         """The position on the call's time line."""
-        return self.offset_ms + round(self.position_ms)
+        return self.offset_ms + round(self.position_ms) + (self._shifts[-1][1] if self._shifts else 0)
 
     def call_ms(self, sample: int) -> int:
         """A sample on the call's time line."""
-        return self.offset_ms + round(self.ms(sample))
+        return self.offset_ms + round(self.ms(sample)) + self._shift_ms(sample)
+
+    def _shift_ms(self, sample: int) -> int:
+        at = bisect_right(self._shifts, sample, key=lambda shift: shift[0])
+        return self._shifts[max(0, at - 1)][1] if self._shifts and (at or len(self._shifts) == _KEPT_SHIFTS) else 0
 
     def ms(self, samples: int) -> float:
         """The duration of that many samples."""
@@ -123,7 +218,18 @@ class MediaTime:
 
     def save(self) -> MediaTimeState:
         """The state to restore from."""
-        return MediaTimeState(self.offset_ms, self.rate_hz, self.sample, self._early_ms, self._zero_ms, self._record_ms)
+        return MediaTimeState(
+            offset_ms=self.offset_ms,
+            rate_hz=self.rate_hz,
+            sample=self.sample,
+            early_ms=self._early_ms,
+            zero_ms=self._zero_ms,
+            record_ms=self._record_ms,
+            base_ms=self._base_ms,
+            again_ms=self._again_ms,
+            drift_ms=self._drift_ms,
+            shifts=self._shifts,
+        )
 
     @classmethod
     def load(cls, saved: MediaTimeState) -> "MediaTime":
@@ -134,4 +240,8 @@ class MediaTime:
         time._early_ms = saved.early_ms
         time._zero_ms = saved.zero_ms
         time._record_ms = saved.record_ms
+        time._base_ms = saved.base_ms
+        time._again_ms = saved.again_ms
+        time._drift_ms = saved.drift_ms
+        time._shifts = saved.shifts
         return time

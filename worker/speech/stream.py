@@ -12,6 +12,7 @@ from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Cut, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
 from callmood.worker.speech.copies import TakenNumbers
+from callmood.worker.speech.doubt import Doubt
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.order import Ready, StreamOrder
 from callmood.worker.speech.segment import Segmenter
@@ -40,6 +41,9 @@ class Stream:
         self._input = input_settings
         self._order = _order_of(input_settings, None)
         self._numbers = TakenNumbers()
+        self._doubt = Doubt()
+        self.is_tentative = False
+        """Whether its place on the call's time line can still change."""
         self._format: AudioFormat | None = None
         self._channels: list[Segmenter] = []
         self.paused_at_ms: int | None = None
@@ -65,6 +69,8 @@ class Stream:
             raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
         if self.next_seq and chunk.seq - self.next_seq > _MAX_SEQ_JUMP:
             raise BadRecord(Reason.BAD_HEADER, f"seq is more than {_MAX_SEQ_JUMP} ahead")
+        if self._doubt.refuses(chunk, self.time):
+            raise BadRecord(Reason.BAD_MEDIA_TIME, f"media_ms is {chunk.media_ms:.0f}, and the capture time is not")
         pushed = self._order.push(chunk)
         if not pushed.duplicate:
             self._format = self._format or chunk.format
@@ -80,6 +86,11 @@ class Stream:
         if cut is Cut.END:
             taken.unheard += self._end_pause()
         return taken
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether a record was released."""
+        return self._newest_capture_ms > 0
 
     def mark_active(self, elapsed_ms: int) -> None:
         """A record has come at this time of the partition's clock."""
@@ -98,9 +109,9 @@ class Stream:
         """Whether the producer has paused the call."""
         return self.paused_at_ms is not None and self._pause_left_ms is None
 
-    def begin_paused(self, paused_at_ms: int, media_ms: float) -> None:
-        """The stream's first record, at this media time, comes while its call is paused."""
-        self.paused_at_ms = min(paused_at_ms, self.time.offset_ms + round(media_ms))
+    def begin_paused(self, paused_at_ms: int) -> None:
+        """The stream's first record comes while its call is paused."""
+        self.paused_at_ms = min(paused_at_ms, self.time.offset_ms)
 
     def pause(self) -> Taken:
         """Another stream has brought a `pause`. Records that waited were sent before it and are released."""
@@ -187,6 +198,7 @@ class Stream:
         if not self._channels:
             self._begin(ready, taken)
         self._go_on(self._move_to(ready, taken), taken)
+        self.time.follow(chunk)
         if self.paused_at_ms is None:
             first, channel_of = self.time.sample, self.format.channel
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
@@ -319,7 +331,7 @@ class Stream:
         """The state to go on from at `resume_seq`."""
         audio = self._format
         return StreamState(
-            time=self._heard[0].time if self._heard else self.time.save(),
+            time=(self._heard[0].time if self._heard else self.time.save())._replace(offset_ms=self.time.offset_ms),
             seq=self.resume_seq,
             paused_at_ms=self.paused_at_ms,
             pause_left_ms=self._pause_left_ms,
@@ -329,6 +341,8 @@ class Stream:
             checksums=self._numbers.save(),
             started_again=self._numbers.started_again,
             format=(audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]) if audio else None,
+            doubt=self._doubt.save(),
+            is_tentative=self.is_tentative,
             channels=[] if self._is_let_go else [channel.snapshot() for channel in self._channels],
         )
 
@@ -338,6 +352,8 @@ class Stream:
         stream = cls(MediaTime.load(snapshot.time), segment, input_settings)
         stream._order = _order_of(input_settings, snapshot.seq, snapshot.switch_seq)
         stream._numbers = TakenNumbers(snapshot.checksums, started_again=snapshot.started_again)
+        stream._doubt = Doubt(snapshot.doubt)
+        stream.is_tentative = snapshot.is_tentative
         stream.paused_at_ms = snapshot.paused_at_ms
         stream._pause_left_ms = snapshot.pause_left_ms
         stream.active_at_ms = snapshot.active_at_ms

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+from callmood.worker.speech.doubt import DoubtState
 from callmood.worker.speech.media_time import MediaTimeState
 from callmood.worker.speech.segment import SegmenterState
 
@@ -24,10 +25,13 @@ class StreamState(NamedTuple):
     started_again: bool
     format: tuple[str, int, list[str]] | None
     channels: list[SegmenterState]
+    doubt: DoubtState = DoubtState()
+    is_tentative: bool = False
 
     @classmethod
     def unpack(cls, fields: list[Any]) -> "StreamState":
         """The state out of msgpack's lists."""
         state = cls(*fields)
         channels = [SegmenterState(*channel) for channel in state.channels]
-        return state._replace(time=MediaTimeState(*state.time), channels=channels)
+        time = MediaTimeState.unpack(list(state.time))
+        return state._replace(time=time, channels=channels, doubt=DoubtState(*state.doubt))

@@ -1,0 +1,70 @@
+"""Where the streams of a call lie on its time line. Pure.
+
+The rule. The clock of the leg that came first is the call's, and each leg lies where it was captured, whatever order
+the legs arrive in: a leg that began earlier moves the beginning of the call, as long as the call has no result. Clocks
+of gateways differ (docs/decisions/0007-partition-clock.md). A leg whose first record says that it began more than 10 s
+before the call, or that it is more than 10 s ahead of a leg that goes on after it, has another clock: its first record
+is put where the call was when it arrived. Differences below 10 s cannot be told from legs that began apart.
+"""
+
+from collections.abc import Collection
+from typing import Final
+
+from callmood.worker.speech.stream import Stream
+
+_APART_MS: Final = 10_000
+
+
+class Places:
+    """The time line of one call.
+
+    Args:
+        origin_ms: capture time at its 0; None before the first record.
+        is_settled: whether the call has a result, so that its beginning stays.
+    """
+
+    def __init__(self, origin_ms: int | None = None, *, is_settled: bool = False) -> None:
+        self.origin_ms = origin_ms
+        self.is_settled = is_settled
+
+    def begin(self, capture_ms: int) -> None:
+        """The first record of the call has come; its stream is placed once it is its turn."""
+        self.origin_ms = max(0, capture_ms)
+
+    def place(self, stream: Stream, others: Collection[Stream], *, record_ms: float, elapsed_ms: int) -> None:
+        """Place a stream whose first record, of this length, has just been taken."""
+        assert stream.time.zero_ms is not None
+        assert self.origin_ms is not None
+        zero_ms = round(stream.time.zero_ms)
+        if not others and not self.is_settled:
+            self.origin_ms = max(0, zero_ms)
+        at_ms, now_ms = zero_ms - self.origin_ms, _now_ms(others, elapsed_ms)
+        if at_ms < -_APART_MS and others:
+            at_ms = now_ms - round(record_ms)
+        elif at_ms < 0 and not self.is_settled:
+            self.origin_ms = max(0, self.origin_ms + at_ms)
+            for other in others:
+                other.time.offset_ms -= at_ms
+        stream.time.offset_ms = max(0, at_ms)
+        stream.is_tentative = bool(others) and stream.time.call_position_ms > now_ms + _APART_MS
+
+    def compare(self, went_on_from_ms: int, others: Collection[Stream]) -> None:
+        """A stream has gone on from this place: one that was placed far ahead of it has another clock."""
+        for other in others:
+            if other.is_tentative:
+                ahead_ms = other.time.call_position_ms - went_on_from_ms
+                other.is_tentative = False
+                if ahead_ms > _APART_MS:
+                    other.time.offset_ms = max(0, other.time.offset_ms - ahead_ms)
+
+
+def _now_ms(streams: Collection[Stream], elapsed_ms: int) -> int:
+    """Where the call is now: at its newest record, and what has passed since."""
+    return max(
+        (
+            stream.time.call_position_ms
+            + (0 if stream.active_at_ms is None else max(0, elapsed_ms - stream.active_at_ms))
+            for stream in streams
+        ),
+        default=0,
+    )

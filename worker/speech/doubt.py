@@ -1,0 +1,53 @@
+"""Records whose media time cannot be: refused alone, believed if the next record confirms it. Pure."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from callmood.worker.records import Chunk
+from callmood.worker.speech.media_time import MediaTime
+
+_MAX_REFUSED = 64
+_CONFIRMS_MS = 10_000
+
+
+class DoubtState(NamedTuple):
+    """What a successor needs to know.
+
+    `refused` are the numbers of the newest refused records: taken again, they are refused again, and no other older
+    record is. `doubted_ms` is the media time of the newest record, if it looked absurd.
+    """
+
+    newest_seq: int = -1
+    refused: Sequence[int] = ()
+    doubted_ms: float | None = None
+
+
+class Doubt:
+    """One garbled timestamp costs its record. A timestamp that jumped for good costs one record and then holds."""
+
+    def __init__(self, state: DoubtState | None = None) -> None:
+        self._newest_seq, refused, self._doubted_ms = state or DoubtState()
+        self._refused = list(refused)
+
+    def refuses(self, chunk: Chunk, time: MediaTime) -> bool:
+        """Whether the record is refused; `time` is the position of its stream."""
+        if chunk.seq in self._refused:
+            return True
+        if chunk.seq <= self._newest_seq:
+            return False  # not newer than what was judged before, or taken again after a restart
+        self._newest_seq = chunk.seq
+        if chunk.media_ms is None or not time.is_absurd(chunk):
+            self._doubted_ms = None
+            return False
+        is_confirmed = self._is_confirmed(chunk.media_ms)
+        self._doubted_ms = chunk.media_ms  # until the stream has moved, the records that follow look the same
+        if not is_confirmed:
+            self._refused = [*self._refused, chunk.seq][-_MAX_REFUSED:]
+        return not is_confirmed
+
+    def _is_confirmed(self, media_ms: float) -> bool:
+        return self._doubted_ms is not None and 0 <= media_ms - self._doubted_ms <= _CONFIRMS_MS
+
+    def save(self) -> DoubtState:
+        """The state to restore from."""
+        return DoubtState(self._newest_seq, tuple(self._refused), self._doubted_ms)
