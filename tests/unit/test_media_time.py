@@ -1,5 +1,7 @@
 """Where a stream stands on its media time line and on that of its call."""
 
+from itertools import count
+
 import msgpack
 import pytest
 
@@ -10,12 +12,23 @@ from callmood.worker.speech.media_time import MediaTime, MediaTimeState, Step
 _NOW_MS = 1_700_000_000_000
 
 
+_NUMBERS = count()
+
+
 def chunk(media_ms=None, *, captured_ms=0.0, event=Event.MEDIA, samples=160):
     """A record of 20 ms that was captured at this time of the test."""
     audio = AudioFormat(Encoding.PCMU, 8000, (Role.CUSTOMER,)) if event is Event.MEDIA else None
     position = Position("audio", 0, 0)
     return Chunk(
-        "call", "0", 0, event, position, _NOW_MS + captured_ms, media_ms, audio, bytes(samples if audio else 0)
+        "call",
+        "0",
+        next(_NUMBERS),
+        event,
+        position,
+        _NOW_MS + captured_ms,
+        media_ms,
+        audio,
+        bytes(samples if audio else 0),
     )
 
 

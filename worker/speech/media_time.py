@@ -43,7 +43,7 @@ class MediaTimeState(NamedTuple):
     zero_ms: float | None = None
     record_ms: float = 0.0
     base_ms: float | None = 0.0
-    again_ms: float | None = None
+    again: tuple[int, float] | None = None
     drift_ms: float = 0.0
     shifts: tuple[tuple[int, int], ...] = ()
 
@@ -51,7 +51,8 @@ class MediaTimeState(NamedTuple):
     def unpack(cls, fields: list[Any]) -> "MediaTimeState":
         """The state out of msgpack's lists."""
         state = cls(*fields)
-        return state._replace(shifts=tuple((sample, ms) for sample, ms in state.shifts))
+        again = (state.again[0], state.again[1]) if state.again else None
+        return state._replace(again=again, shifts=tuple((sample, ms) for sample, ms in state.shifts))
 
 
 class MediaTime:
@@ -77,7 +78,7 @@ class MediaTime:
         self._zero_ms: float | None = None  # capture time of position 0
         self._record_ms = 0.0  # length of the newest record with audio
         self._base_ms: float | None = None  # media time at position 0
-        self._again_ms: float | None = None  # where media time goes on if it has started again
+        self._again: tuple[int, float] | None = None  # the record that media time started again with, and its end
         self._drift_ms = 0.0
         self._shifts: tuple[tuple[int, int], ...] = ()  # from a sample on, its place is so much later: the newest few
 
@@ -151,14 +152,15 @@ class MediaTime:
                 self._base_ms = media_ms - self.position_ms - captured_ms
                 return captured_ms
         if ahead_ms >= -_RAN_BACK_MS and (self.rate_hz is None or ahead_ms <= self._most_ms(chunk)):
-            self._again_ms = None
+            self._again = None
             return ahead_ms
-        goes_on = self._again_ms is not None and abs(media_ms - self._again_ms) <= _RAN_BACK_MS
+        again_seq, again_ms = self._again or (chunk.seq, 0.0)
+        goes_on = again_seq < chunk.seq and abs(media_ms - again_ms) <= _RAN_BACK_MS
         captured_ms = lost_ms + self._waited_ms(chunk, lost_ms)
-        self._again_ms = media_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
+        self._again = chunk.seq, media_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
         if goes_on or ahead_ms > 0:
             self._base_ms = media_ms - self.position_ms - captured_ms
-            self._again_ms = None
+            self._again = None
         return captured_ms
 
     def _waited_ms(self, chunk: Chunk, lost_ms: float) -> float:
@@ -226,7 +228,7 @@ class MediaTime:
             zero_ms=self._zero_ms,
             record_ms=self._record_ms,
             base_ms=self._base_ms,
-            again_ms=self._again_ms,
+            again=self._again,
             drift_ms=self._drift_ms,
             shifts=self._shifts,
         )
@@ -241,7 +243,7 @@ class MediaTime:
         time._zero_ms = saved.zero_ms
         time._record_ms = saved.record_ms
         time._base_ms = saved.base_ms
-        time._again_ms = saved.again_ms
+        time._again = saved.again
         time._drift_ms = saved.drift_ms
         time._shifts = saved.shifts
         return time

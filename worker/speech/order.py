@@ -15,10 +15,11 @@ _SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
 
 
 class Ready(NamedTuple):
-    """A record whose turn it is; `missing_seqs` records right before it are lost."""
+    """A record whose turn it is; `missing_seqs` records right before it are lost. `is_late`: its turn is over."""
 
     chunk: Chunk
     missing_seqs: int
+    is_late: bool = False
 
 
 class Pushed(NamedTuple):
@@ -57,7 +58,7 @@ class StreamOrder:
             self._next = 0 if chunk.seq <= self._max_held else chunk.seq
         if chunk.seq < self._next and chunk.event in _SWITCHES and chunk.seq > self.switch_seq:
             self.switch_seq = chunk.seq
-            return Pushed((Ready(chunk, missing_seqs=0),), duplicate=False)
+            return Pushed((Ready(chunk, missing_seqs=0, is_late=True),), duplicate=False)
         if chunk.seq < self._next or chunk.seq in self._held:
             return Pushed((), duplicate=True)
         self._held[chunk.seq] = chunk

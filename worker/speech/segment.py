@@ -115,7 +115,8 @@ class Segmenter:
 
     def silence(self, samples: int, first_sample: int) -> list[Span]:
         """Nobody speaks, and nothing is sent; the detector is left alone. If it is long, `move_on` goes to its end."""
-        heard = min(samples, self._rules.silent_samples)
+        undecided = max(0, self.next_sample - first_sample)  # after a restore, if the log has lost what was there
+        heard = min(samples, undecided + self._rules.silent_samples)
         self._silent.append((first_sample, first_sample + heard))
         return self.feed(first_sample, self._silence * heard)
 

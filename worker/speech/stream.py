@@ -52,6 +52,7 @@ class Stream:
         """Length of a pause that another stream has ended: this one goes on with its next record."""
         self._heard: deque[Heard] = deque()
         self._heard_from = time.save()
+        self._has_skipped = False
         self._newest_capture_ms = 0
 
     # -- records in
@@ -163,7 +164,7 @@ class Stream:
         if self.ended:
             return
         chunk = ready.chunk
-        self._heard_from = self.time.save()
+        self._heard_from, self._has_skipped = self.time.save(), False
         match chunk.event:
             case Event.MEDIA:
                 self._media(ready, taken)
@@ -186,9 +187,12 @@ class Stream:
             case Event.START:
                 self._go_on(self._move_to(ready, taken), taken)
         self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+        if ready.is_late:
+            return  # it holds no audio, and a successor must not begin at its number
         end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
         first_sample, end_sample = self._heard_from.sample, self.time.sample
-        seq = chunk.seq - ready.missing_seqs if first_sample < end_sample - chunk.samples else chunk.seq
+        is_concealed = first_sample < end_sample - chunk.samples and not self._has_skipped
+        seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
         self._heard.append(
             Heard(seq, chunk.position, first_sample, end_sample, end_ms, chunk.traceparent, self._heard_from)
         )
@@ -279,7 +283,7 @@ class Stream:
         return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != index), default=0)
 
     def _skip_to_position(self) -> None:
-        self._heard_from = self.time.save()
+        self._heard_from, self._has_skipped = self.time.save(), True
         for channel in self._channels:
             channel.skip_to(self.time.sample)
 
