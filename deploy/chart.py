@@ -29,17 +29,23 @@ _HEAD = """# callmood
 
 <!-- written by `make docs` from values.yaml, deploy/chart_schema.yaml and the settings; do not edit -->
 
-Voice emotion for call centres on Kubernetes: call audio on Kafka in, one emotion per utterance and one live aggregate
-per call out.
+This chart runs callmood workers on Kubernetes. You need a Kafka, a Redis and an image in your registry: none is
+published, so [build it](../../docs/operations.md#the-image) first.
 
 ```sh
-helm install callmood helm/callmood \\
-  --set config.kafka.bootstrap_servers=kafka:9092 --set config.redis.url=redis://redis:6379/0
+helm install callmood helm/callmood --set image.registry=registry.example.com \\
+  --set config.kafka.bootstrap_servers=kafka:9092 --set config.redis.url=redis://redis:6379/0 \\
+  --set topicsJob.enabled=true --set gpu.enabled=false
 helm test callmood     # tests Kafka, Redis and the model with these settings
 ```
 
-Helm rejects an unknown or impossible value by name before it installs anything. Secrets are never values: `secretEnv`
-refers to existing secrets. [Operations](../../docs/operations.md), [settings](../../docs/configuration.md).
+- By default a worker requests a GPU, and topics must exist. The command above changes both.
+- Set `model.source` to your own model: the bundled one is a demo.
+- Enable `podMonitor`, `prometheusRule` and `dashboards` for monitoring. Each alert links to its section of
+  [operations](../../docs/operations.md#alerts).
+- `config` contains [settings](../../docs/configuration.md) of the worker. Do not write secrets into values: `secretEnv`
+  and `secretFiles` refer to existing secrets.
+- Helm rejects an unknown or impossible value, with its name, before it installs anything.
 
 | value | default | meaning |
 | --- | --- | --- |
