@@ -106,7 +106,7 @@ def test_a_run_is_not_trained_over(corpus, undisturbed: Path, capsys: pytest.Cap
     """Without `--resume`, a folder that holds a run is refused, and left alone."""
     before = weights(undisturbed)
     assert main(arguments(corpus, undisturbed)) == 2
-    assert "--resume continues it" in capsys.readouterr().err
+    assert "continue it with --resume" in capsys.readouterr().err
     assert same(weights(undisturbed), before)
 
 
