@@ -95,3 +95,11 @@ def test_logits_that_are_not_finite_are_refused(broken: float):
     logits[1, 2] = broken
     with pytest.raises(ConfigurationError, match="logits of 1 of 3 utterances"):
         evaluate.evaluate(logits, np.array([0, 1, 2]), temperature=1.0, abstain_below=0.0)
+
+
+def test_a_confidence_at_the_threshold_gets_a_label():
+    """As in the worker: at equality the label stands, in the report too."""
+    logits = np.log(np.array([[0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1]]))
+    threshold = float(evaluate.softmax(logits, 1.0).max(axis=1)[0])
+    report = evaluate.evaluate(logits, np.array([0, 0]), temperature=1.0, abstain_below=threshold)
+    assert report["coverage"] == 0.5

@@ -173,3 +173,23 @@ def test_time_grows_with_utterances_and_not_with_speakers_times_utterances():
     assert time.process_time() - started_s < 20
     assert counts["train"] == pytest.approx(80_000, rel=0.01)
     assert found["wa"][0] < 0.25 < found["wa"][1]
+
+
+def test_speakers_of_two_corpora_with_one_name_are_two():
+    """Whoever is called 1 in one corpus says nothing about who is called 1 in another."""
+    items = [
+        Item(f"{name}{i}", "", name, str(i % 10), "en", EMOTIONS[i % 4], "", 1.0)
+        for name in ("one", "two", "three")
+        for i in range(200)
+    ]
+    for fold in protocols.folds("cross_corpus", items, 1):
+        splits = {item.person: item.split for item in fold.items}
+        assert all(item.split == splits[item.person] for item in fold.items)
+        by_name = {}
+        for item in fold.items:
+            if item.split != "test":
+                by_name.setdefault(item.speaker, set()).add(item.split)
+        assert any(len(found) == 2 for found in by_name.values())
+    dealt = {(item.person, item.split) for item in protocols.by_speaker(items, 1)}
+    assert len(dealt) == 30
+    assert any(len({split for person, split in dealt if person[1] == name}) > 1 for name in map(str, range(10)))

@@ -1,12 +1,16 @@
 """A row's summary: mean and deviation over folds, the published figure, the verdict."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training import config
+from callmood.training.evaluate import softmax
+from callmood.training.loop.runs import Outcome
 from callmood.training.manifest import Item
-from callmood.training.results import row
+from callmood.training.results import calibrate, row, slices
 from callmood.training.results.row import EvaluatedFold
 
 SETTINGS = config.load(config.find("PF-hbt-large"))
@@ -65,3 +69,27 @@ def test_slices_and_intervals_are_of_all_test_utterances():
         assert sum(one["utterances"] for one in kinds.values()) == 80
     low, high = result["pooled"]["intervals"]["wa"]
     assert low <= result["pooled"]["wa"] <= high
+
+
+def test_temperature_and_threshold_are_those_of_the_validation_split():
+    """A model that is overconfident on one split only is calibrated on validation, whatever the test split says."""
+    labels = np.arange(200) % 4
+    wrong = np.where(np.arange(200) % 3, labels, (labels + 1) % 4)
+    sure, unsure = 9.0 * np.eye(4)[wrong], 1.0 * np.eye(4)[labels]
+    split = fold(1.0).items[:1] * 200
+    items, truth = {"valid": split, "test": split}, {"valid": labels, "test": labels}
+    for valid, test in ((sure, unsure), (unsure, sure)):
+        outcome = Outcome(items=items, logits={"valid": valid, "test": test}, labels=truth, conditions={})
+        judged = row.calibrated(outcome, 0.1)
+        temperature = calibrate.fit_temperature(valid, labels)
+        assert judged.temperature == temperature
+        assert judged.abstain_below == calibrate.fit_threshold(softmax(valid, temperature), labels, 0.1)
+        assert judged.logits is test
+
+
+def test_speakers_are_drawn_for_the_intervals():
+    """Two speakers of 200 utterances each, one always right, one never: all that two speakers tell is 0 to 1."""
+    items = [dataclasses.replace(fold(1.0).items[0], speaker=f"s{i // 200}") for i in range(400)]
+    labels = np.arange(400) % 4
+    predicted = np.where(np.arange(400) < 200, labels, (labels + 1) % 4)
+    assert slices.intervals(items, labels, predicted)["wa"] == (0.0, 1.0)

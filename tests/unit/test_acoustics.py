@@ -149,3 +149,10 @@ def test_measuring_is_fast():
         measure(pcm, 16000)
         times.append(time.perf_counter() - start)
     assert min(times) < 0.005
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_clipping_at_either_end_is_found(sign):
+    """A microphone with an offset clips at one end only."""
+    samples = np.clip(sign * (_tone(300, amplitude=30_000) - 20_000), -32_768, 32_767)
+    assert measure(_s16(samples), 8000).clipping > 0.2

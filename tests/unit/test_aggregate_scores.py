@@ -133,3 +133,8 @@ def test_nothing_labelled_is_null_not_zero():
     assert set(summary["quarter_scores"].values()) == {None}
     rest = ("probabilities", "overall_score", "trend", "streak", "last")
     assert [summary[name] for name in rest] == [None] * len(rest)
+
+
+def test_a_line_within_its_error_is_no_trend():
+    """The error of a slope through n labels has n - 2 degrees of freedom; with n, these labels would be a trend."""
+    assert scores.summary(_said("aahah"), 50_000)["trend"] == {"direction": "steady", "slope_per_min": 12.0}

@@ -315,3 +315,41 @@ def test_the_rules_of_the_documentation_work():
         row = next(line for line in text.splitlines() if line.startswith(f"| `{default.name}` |"))
         assert f"| {default.raise_at:g}" in row
         assert f"| {default.severity} |" in row
+
+
+def test_a_label_that_reaches_into_the_window_counts():
+    """A long utterance that began before the window is part of the last minute."""
+    rule = Rule(name="n", measure=Measure.NEGATIVITY, raise_at=3, clear_at=1, window_s=10, min_labels=2)
+    said = [_result(Role.CUSTOMER, 0, 9_000, _A), _result(Role.CUSTOMER, 9_500, 12_000, _A)]
+    assert len(_judge([rule], said)) == 1
+
+
+def test_a_run_that_is_broken_clears_its_rule():
+    """`clear_at` itself clears, or a rule whose measure cannot fall below it would alert once in a call's life."""
+    rule = Rule(name="r", measure=Measure.NEGATIVE_RUN, raise_at=2, clear_at=0, cooldown_s=1)
+    assert len(_judge([rule], _customer(_A, _A, _N, _A, _A))) == 2
+
+
+def test_interruptions_are_known_after_many():
+    """The newest 64 are remembered, not the first."""
+    rule = Rule(name="i", measure=Measure.INTERRUPTIONS, raise_at=2, clear_at=0, window_s=30, cooldown_s=1)
+    said = []
+    for n in range(80):
+        gap_ms = 40_000 if n < 70 else 8_000
+        at_ms = said[-1].utterance.end_ms + gap_ms if said else 0
+        said += [_result(Role.CUSTOMER, at_ms, at_ms + 4_000, _N), _result(Role.AGENT, at_ms + 2_000, at_ms + 5_000)]
+    (raised,) = _judge([rule], said)
+    assert raised.raised_ms > said[140].utterance.start_ms
+
+
+def test_a_rule_for_any_role_judges_in_the_order_of_time():
+    """Labels of two roles are one run, whoever spoke first."""
+    rule = Rule(name="r", measure=Measure.NEGATIVE_RUN, raise_at=3, clear_at=0)
+    said = [
+        _result(role, n * 10_000, n * 10_000 + 4_000, label)
+        for n, (role, label) in enumerate(
+            [(Role.AGENT, _A), (Role.CUSTOMER, _N), (Role.AGENT, _A), (Role.CUSTOMER, _A), (Role.AGENT, _A)]
+        )
+    ]
+    (raised,) = _judge([rule], said)
+    assert raised.since_ms == 20_000

@@ -202,3 +202,15 @@ def delays_ms(arrivals, *, rate=25.0):
         batcher.learn(max(seconds_of[key] for key in batch), padded_s, padded_s / rate)
         delays |= {key: (now_s - came_s[key]) * 1000 for key in batch}
     return delays
+
+
+def test_a_client_that_was_quiet_does_not_go_before_all_others(batcher):
+    """Turns move on with what was served: time in which it asked nothing is no credit."""
+    for number in range(6):
+        batcher.add(("busy", number), 9.0, now_s=0.0, client="busy")
+    for _ in range(4):
+        batcher.due(1.0)
+    for number in range(3):
+        batcher.add(("quiet", number), 9.0, now_s=2.0, client="quiet")
+    served = [key for _ in range(5) for key in batcher.due(3.0)]
+    assert [client for client, _ in served[:4]] != ["quiet", "quiet", "quiet", "busy"]

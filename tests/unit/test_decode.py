@@ -222,3 +222,8 @@ def test_a_record_without_a_timestamp_is_refused():
     plain = record()
     with pytest.raises(BadRecord, match="no timestamp"):
         read(Record(plain.position, plain.key, plain.value, plain.headers, -1))
+
+
+def test_a_pause_with_a_value_is_a_pause():
+    """A producer that sends audio with it means the pause above all."""
+    assert read(record(event="pause")).event is Event.PAUSE

@@ -77,3 +77,12 @@ def test_a_stored_end_is_restored_and_a_living_call_is_not():
     assert not calls.restore("call-2", msgpack.packb({"v": 1, "cut": {}}))
     assert calls.refuse(chunk(3), watermark=0, elapsed_ms=0)
     assert not calls.refuse(chunk(3, call_id="call-2"), watermark=0, elapsed_ms=0)
+
+
+def test_a_refused_start_is_remembered():
+    """After a restart it is read again, and is no second dead-letter record."""
+    calls = remembered()
+    with pytest.raises(BadRecord):
+        calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+    assert calls.last_offset == 11
+    assert calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 from telephony import Leg, heard, log_of, quiet, voice
 
+from callmood.worker import metrics
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.store import Committed
 from callmood.worker.call.alert import DEFAULT_RULES
@@ -278,3 +279,53 @@ def test_one_call_on_two_partitions_gets_all_its_answers():
     assert all(commits[-1].watermark > 100 for commits in by_partition.values())
     split = [line for line in lines if line["event"] == "call is on two partitions"]
     assert [(line["partition"], line["other_partition"]) for line in split] == [(1, 0)]
+
+
+def test_a_store_that_is_away_pauses_reading(world):
+    """Or memory would grow for as long as it is away; nothing is read before it is back."""
+    world.run(5.0)
+    world.store.is_down = True
+    world.run(2.0)
+    assert world.consumer.is_paused
+    read = dict(world.consumer.started)
+    world.run(20.0)
+    assert world.consumer.started == read
+    world.store.is_down = False
+    world.run(2.0)
+    assert not world.consumer.is_paused
+
+
+def test_the_inference_process_is_judged_by_the_monotonic_clock(world, monkeypatch):
+    """Its beats have times of that clock."""
+    asked = []
+    monkeypatch.setattr(world.model, "healthy", lambda now_s: asked.append(now_s) or True)
+    world.wall_step_s = 3600.0
+    world.run(1.0)
+    assert asked[-1] == world.now_s
+
+
+def test_the_gauge_of_what_is_in_flight_counts_utterances(world):
+    """Autoscalers and alerts look at it: those at the model, not what waits for the store."""
+    world.model.is_dumb = True
+    world.run(30.0)
+    assert metrics.IN_FLIGHT._value.get() == len(world.model.asked) >= 5
+
+
+def test_a_drain_reads_nothing(world):
+    """What it read would be dropped, and its successor would start behind it."""
+    world.run(5.0)
+    read = dict(world.consumer.started)
+    world.model.is_dumb = True
+    world.loop.drain(world.now_s + 3.0)
+    assert world.consumer.is_paused
+    assert world.consumer.started == read
+
+
+def test_each_commit_names_the_model_that_answers_now(world):
+    """The model may have been opened, or changed, since the commit before."""
+    world.model.model = None
+    world.run(0.5)
+    for version in ("1", "2"):
+        world.model.model = ModelInfo("m", version, "d")
+        commits = world.run(20.0)
+        assert {u["model"]["version"] for commit in commits for u in commit.utterances} == {version}

@@ -1,5 +1,7 @@
 """Records of one stream in their order."""
 
+from dataclasses import replace
+
 import pytest
 
 from callmood.schemas.common import Event
@@ -86,3 +88,12 @@ def test_a_flush_releases_all_that_waits():
     order.push(_chunk(5))
     assert _seqs(order.flush()) == [(2, 2), (5, 2)]
     assert order.next_seq == 6
+
+
+@pytest.mark.parametrize(("apart_ms", "is_given_up"), [(2_000, False), (2_001, True)])
+def test_a_missing_record_is_waited_for_as_long_as_is_said(apart_ms, is_given_up):
+    """The time that the waiting records span may reach the bound, and not pass it."""
+    order = StreamOrder(0, max_held=16, max_wait_ms=2_000)
+    order.push(replace(_chunk(1), capture_ms=1_000))
+    pushed = order.push(replace(_chunk(2), capture_ms=1_000 + apart_ms))
+    assert bool(pushed.ready) is is_given_up

@@ -134,3 +134,18 @@ def test_an_hour_of_silence_or_music_keeps_memory_small():
         assert channel.next_sample == 60 * len(minute)
         assert len(channel._audio) <= limit_s * RATE_HZ
         assert channel._history.bit_length() <= 25 * 50
+
+
+def test_a_split_lies_in_the_middle_of_the_quiet_moment():
+    """Not at its beginning, where the word still sounds."""
+    rules = SegmentSettings(max_utterance_s=5.0, split_search_s=2.0)
+    first, _ = _segment(_pcm((1, 0), (3.5, 1), (0.1, 0.02), (3, 1), (1, 0)), rules)
+    assert 4.53 <= first.end_sample / RATE_HZ <= 4.57
+
+
+def test_long_speech_is_split_as_soon_as_it_is_too_long():
+    """The split is decided within the limit, for nothing behind it may be in the utterance."""
+    rules = SegmentSettings(max_utterance_s=5.0)
+    first, *_ = _segment(_pcm((1, 0), (8, 1), (1, 0)), rules)
+    assert first.cut is Cut.FORCED
+    assert first.decided_sample - first.start_sample <= 5 * RATE_HZ

@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 from telephony import EPOCH_MS, Leg, both, log_of, quiet, voice
 
@@ -285,3 +286,14 @@ def test_an_absurd_number_is_refused_and_holds_nothing_back():
         push(stream, [damaged])
     (span,), _ = push(stream, sent[9:])
     assert span == (0, 460, 1_860, Cut.SILENCE, 0)
+
+
+def test_overlap_is_at_most_the_utterance():
+    """Of three channels that speak at once, the one that speaks longest over an utterance counts."""
+    parts = [np.frombuffer(part, np.uint8) for part in (voice(2) + quiet(1), voice(3), voice(3))]
+    audio = np.stack(parts, axis=1).tobytes()
+    stream, leg = new(), Leg(layout="customer,agent,agent")
+    taken = [stream.push(chunk)[0] for chunk in chunks(leg.media(audio))]
+    (closed,) = [c for one in taken for c in one.spans if c.channel == 0]
+    length_ms = (closed.span.end_sample - closed.span.start_sample) // 8
+    assert 0 < closed.overlap_ms <= length_ms

@@ -126,3 +126,22 @@ def test_media_time_that_runs_back_in_a_pause_turns_nothing_around():
     leg.media_ms = 0.0
     sent += [*leg.media(voice(1)), leg.send("resume"), *leg.media(AFTER), leg.send("end")]
     assert told(sent)[1] == (1_000, 0, 3_600)
+
+
+def test_a_second_pause_does_not_shorten_the_first():
+    """All of it is redacted, from the first `pause` on."""
+    leg = Leg()
+    sent = [*leg.media(BEFORE), leg.send("pause"), *leg.media(voice(2)), leg.send("pause"), *leg.media(voice(1))]
+    spans, times = told([*sent, leg.send("resume"), *leg.media(AFTER), leg.send("end")])
+    assert spans == [(460, 1_600, "pause"), (5_060, 6_460, "silence")]
+    assert times == (3_000, 0, 7_200)
+
+
+def test_a_stall_does_not_end_a_pause():
+    """Five seconds without a record, and the producer goes on to read the card number: it is not heard."""
+    leg, clock = Leg(), Leg("clock")
+    before = [*leg.media(BEFORE), leg.send("pause")]
+    leg.skip(10_000)
+    between = clock.media(quiet(12), chunk_ms=1_000)
+    spans, _ = told([*before, *between, *leg.media(voice(3) + quiet(1)), leg.send("end")])
+    assert spans == [(460, 1_600, "pause")]

@@ -1,0 +1,81 @@
+"""One call: whose word counts, how long it is, what keeps it alive, and the times of its results."""
+
+from functools import partial
+
+from telephony import Leg, heard, log_of, quiet, voice
+
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.call import Call
+from callmood.worker.intake import decode
+from callmood.worker.settings import PolicySettings, Settings
+
+READ = partial(decode.decode, input_format="headers", max_record_ms=5000)
+SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+
+
+def new(settings=None):
+    return Call("call-1", settings or Settings(), DEFAULT_RULES)
+
+
+def take(call, sent, elapsed_ms=0):
+    """Let the call take records; returns the utterances for the model."""
+    chunks = [READ(record) for record in log_of(sent, first_offset=call.last_offset + 1)]
+    return [u for chunk in chunks for u in call.take(chunk, elapsed_ms=elapsed_ms, now_ms=0.0).utterances]
+
+
+def answer(call, *utterances):
+    for utterance in utterances:
+        call.answer(utterance.id, heard(utterance.audio), 5.0)
+
+
+def commit(call):
+    """Commit what is due; returns the results."""
+    due = call.due()
+    call.confirm(due)
+    return due.results
+
+
+def test_a_notice_that_is_withdrawn_counts():
+    """The newest word of the producer decides whether the model may hear."""
+    call, leg = new(Settings(policy=PolicySettings(require_notice=True))), Leg()
+    given = [leg.send("start", notice="given"), *leg.media(SENTENCE)]
+    withdrawn = [leg.send("start", notice="not_given"), *leg.media(SENTENCE)]
+    assert [utterance.withheld for utterance in take(call, [*given, *withdrawn])] == [None, "policy:no_notice"]
+
+
+def test_a_call_is_as_long_as_its_longest_stream():
+    """The other leg may have hung up long before."""
+    long, short = Leg(stream="long"), Leg(stream="short")
+    call = new()
+    answer(call, *take(call, [*short.media(quiet(1)), *long.media(SENTENCE * 2), short.send("end")]))
+    commit(call)
+    summary = call.fold.summary({"emotion_roles": [], "require_notice": False, "legal_basis": None}, None)
+    assert summary["duration_ms"] == 5_200
+
+
+def test_a_stream_that_is_joined_late_is_not_shifted():
+    """Where its first records are lost, its media time says when it began."""
+    whole, late = Leg(stream="late"), Leg(stream="late")
+    starts = []
+    for leg, lost in ((whole, 0), (late, 20)):
+        call, other = new(), Leg(stream="other")
+        found = take(call, [*other.media(quiet(0.2)), *leg.media(SENTENCE, chunk_ms=20)[lost:]])
+        starts.append([(utterance.start_ms, utterance.end_ms) for utterance in found])
+    assert starts[0] == starts[1] != []
+
+
+def test_a_copy_keeps_no_call_alive():
+    """A producer that repeats itself for ever has nothing more to say."""
+    call, leg = new(), Leg()
+    sent = leg.media(quiet(0.4))
+    take(call, sent, elapsed_ms=1_000)
+    take(call, sent, elapsed_ms=50_000)
+    assert (call.seen_at_ms, call.active_at_ms) == (1_000, 1_000)
+
+
+def test_a_result_knows_when_it_was_decided_and_when_it_was_known():
+    """The stages of its latency are the time to the close, at the model and to the commit."""
+    call = new()
+    answer(call, *take(call, Leg().media(SENTENCE)))
+    (released,) = commit(call)
+    assert (released.decided_ms, released.known_ms) == (0.0, 5.0)
