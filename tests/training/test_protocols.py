@@ -176,7 +176,7 @@ def test_time_grows_with_utterances_and_not_with_speakers_times_utterances():
 
 
 def test_speakers_of_two_corpora_with_one_name_are_two():
-    """Whoever is called 1 in one corpus says nothing about who is called 1 in another."""
+    """Speaker 1 of one corpus is not speaker 1 of another, in each protocol that deals speakers."""
     items = [
         Item(f"{name}{i}", "", name, str(i % 10), "en", EMOTIONS[i % 4], "", 1.0)
         for name in ("one", "two", "three")

@@ -343,7 +343,7 @@ def test_interruptions_are_known_after_many():
 
 
 def test_a_rule_for_any_role_judges_in_the_order_of_time():
-    """Labels of two roles are one run, whoever spoke first."""
+    """Labels of two roles are one run, in the order in which they were spoken."""
     rule = Rule(name="r", measure=Measure.NEGATIVE_RUN, raise_at=3, clear_at=0)
     said = [
         _result(role, n * 10_000, n * 10_000 + 4_000, label)
