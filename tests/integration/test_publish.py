@@ -316,3 +316,13 @@ def test_an_erased_call_does_not_come_back(open_store, redis_client, keys):
     assert "call-1" not in " ".join(redis_client.keys(keys.named("*")))
     store.commit([replace(copied, logged_ms={"call-1": 1_001})])
     assert redis_client.exists(keys.call("call-1"), keys.utterances_of("call-1")) == 2
+
+
+def test_thousands_of_deleted_aggregates_are_noticed_bit_by_bit(open_store):
+    """A commit of many calls whose aggregates are gone takes place all the same."""
+    store = open_store()
+    store.claim(SOURCE)
+    calls = tuple(CallUpdate(f"call-{n}", b"s", is_known=True) for n in range(12_000))
+    committed = store.commit([Commit(SOURCE, 1, StreamTime(), calls=calls)])
+    assert len(committed.durable) == 1
+    assert len(committed.gone[SOURCE].summaries) == 1_000

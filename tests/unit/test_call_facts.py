@@ -2,10 +2,13 @@
 
 from functools import partial
 
+import numpy as np
 from telephony import Leg, heard, log_of, quiet, voice
 
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
+from callmood.worker.call.checkpoint import Stored
+from callmood.worker.commands.topics import LARGEST_STATE_BYTES
 from callmood.worker.intake import decode
 from callmood.worker.settings import PolicySettings, Settings
 
@@ -79,3 +82,20 @@ def test_a_result_knows_when_it_was_decided_and_when_it_was_known():
     answer(call, *take(call, Leg().media(SENTENCE)))
     (released,) = commit(call)
     assert (released.decided_ms, released.known_ms) == (0.0, 5.0)
+
+
+def test_the_largest_state_fits_into_a_record():
+    """As many streams as may be open, of 8 channels, as many stalled ones, and all attributes in long characters."""
+    wide = "\N{GRINNING FACE}"
+    call, layout = new(), ",".join(["customer"] * 8)
+    attributes = {f"attr.{wide * 250}{n}": wide * 256 for n in range(64)}
+    take(call, [Leg(stream="0").send("start", **attributes)])
+    audio = np.repeat(np.frombuffer(quiet(0.3) + voice(0.7), np.uint8)[:, None], 8, axis=1).tobytes()
+    for name in "xy":
+        if name == "y":
+            call.stall(1_000, 0.0)
+        legs = [Leg(stream=name * 60 + str(n), layout=layout) for n in range(63)]
+        for records in zip(*(leg.media(audio, chunk_ms=500) for leg in legs), strict=True):
+            take(call, records, elapsed_ms=1_000 if name == "x" else 9_000)
+    saved = Stored(call._checkpoint_now(), call.fold.save(), call.last_offset).pack()
+    assert 400_000 < len(saved) < LARGEST_STATE_BYTES

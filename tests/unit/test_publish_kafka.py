@@ -6,8 +6,10 @@ from types import SimpleNamespace
 import msgpack
 import pytest
 from kafka import TopicPartition as KafkaPartition
+from kafka.errors import MessageSizeTooLargeError, RecordListTooLargeError
 from structlog.testing import capture_logs
 
+from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.commits import CallUpdate, Commit, Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Unsettled
@@ -156,3 +158,16 @@ def test_the_clock_record_is_no_call():
     """Its key is empty, which no call id is."""
     assert [key for key, _ in stored()] == [b"a", b"b", b""]
     assert msgpack.unpackb(stored()[-1][1])["watermark"] == 40
+
+
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError, RecordListTooLargeError])
+def test_a_topic_that_takes_no_record_of_a_state_s_size_is_named(monkeypatch, error):
+    """A restart would meet the same state again: it stops with what to set."""
+
+    def refuse(*_):
+        raise error("1500000 bytes")
+
+    monkeypatch.setattr(kafka_workarounds, "transact", refuse)
+    store, _, _ = open_store([])
+    with pytest.raises(ConfigurationError, match=r"max\.message\.bytes=4194304"):
+        store.commit([Commit(SOURCE, 1, StreamTime())])

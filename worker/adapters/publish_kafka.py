@@ -8,25 +8,33 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgpack
 import structlog
 from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.errors import InvalidProducerEpochError, KafkaError, KafkaTimeoutError, ProducerFencedError
+from kafka.errors import (
+    InvalidProducerEpochError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    ProducerFencedError,
+    RecordListTooLargeError,
+)
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.kafka_client import connection, missing_topic, other_count
 from callmood.worker.adapters.store import Committed, not_ours
 from callmood.worker.commits import Commit, Restored, TopicPartition
-from callmood.worker.errors import Fenced, Unsettled
+from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 CLOCK_KEY = b""
 """Key of the state record that holds a partition's clock and position; all others have a call id."""
+MAX_RECORD_BYTES: Final = 4 << 20
 _CLAIM_MS = 2_000
 _SLICE_S = 0.5
 """So long a claim reads states at once: the loop works on its other partitions in between."""
@@ -171,6 +179,7 @@ class KafkaStore:
 
         Raises:
             Fenced: the transaction may not have taken place.
+            ConfigurationError: a topic takes no record of this size.
         """
         membership = self._consumer.membership
         if membership is None:
@@ -179,6 +188,12 @@ class KafkaStore:
         try:
             records = (record for commit in commits for record in self._records(commit))
             kafka_workarounds.transact(self._producer, records, offsets, membership)
+        except (MessageSizeTooLargeError, RecordListTooLargeError) as error:
+            topics = self._settings
+            raise ConfigurationError(
+                f"an output topic is too small for a record: {error}. Set max.message.bytes={MAX_RECORD_BYTES} for "
+                f"{topics.state_topic}, {topics.call_topic}, {topics.utterance_topic} and {topics.alert_topic}"
+            ) from error
         except KafkaError as error:
             advice = ". Another worker may have the same CALLMOOD_WORKER__NAME" if isinstance(error, _FENCED) else ""
             raise Fenced(f"the Kafka transaction failed: {error}{advice}") from error
@@ -229,7 +244,7 @@ def open_kafka_store(consumer: AudioConsumer, settings: KafkaSettings, slot: str
         transactional_id=f"{settings.group_id}-{slot}",
         linger_ms=5,
         batch_size=1 << 18,
-        max_request_size=4 << 20,
+        max_request_size=MAX_RECORD_BYTES,
         allow_auto_create_topics=False,
     )
     ends = KafkaConsumer(**options, isolation_level="read_uncommitted")

@@ -17,9 +17,10 @@ from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, other_count
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.adapters.publish_kafka import MAX_RECORD_BYTES
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
 from callmood.worker.commands.stored_positions import refuse_foreign_positions
-from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, STATE_CONFIG, topics_of
+from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, LARGEST_STATE_BYTES, STATE_CONFIG, topics_of
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.settings import KafkaSettings, Settings
@@ -154,6 +155,12 @@ def _refuse_wrong_cleanup(configured: Settings) -> str:
                 f"topic {topic!r} has cleanup.policy={policy}, and Kafka would delete or refuse records: "
                 "set cleanup.policy=delete"
             )
+    largest = int(described.get(wanted.state_topic, {}).get("max.message.bytes", {}).get("value") or MAX_RECORD_BYTES)
+    if largest < LARGEST_STATE_BYTES:
+        raise ConfigurationError(
+            f"topic {wanted.state_topic!r} has max.message.bytes={largest}, and the state of a call with many streams "
+            f"is larger: set max.message.bytes={MAX_RECORD_BYTES}"
+        )
     segment_bytes = int(described.get(wanted.state_topic, {}).get("segment.bytes", {}).get("value") or 0)
     if segment_bytes <= LARGEST_SEGMENT_BYTES:
         return ""

@@ -11,10 +11,17 @@ from kafka.errors import TopicAlreadyExistsError
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
+from callmood.worker.adapters.publish_kafka import MAX_RECORD_BYTES
 from callmood.worker.settings import Settings
 
-STATE_CONFIG: Final = {"cleanup.policy": "compact", "segment.bytes": str(32 << 20)}
+STATE_CONFIG: Final = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(32 << 20),
+    "max.message.bytes": str(MAX_RECORD_BYTES),
+}
 """Kafka never compacts the newest segment, and a takeover reads all of a partition: 32 MB are read in a second."""
+LARGEST_STATE_BYTES: Final = 1_000_000
+"""About 700 kB: 64 open streams of 8 channels, as many that have stalled, and 64 attributes in 4-byte characters."""
 LARGEST_SEGMENT_BYTES: Final = 256 << 20
 
 
