@@ -111,7 +111,10 @@ def inference(settings: Settings, address: str) -> None:
     from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
     logs.configure(settings.log, process="inference")
-    sys.exit(_ended_by(lambda: serve(settings.model, address)))
+    code = _ended_by(lambda: serve(settings.model, address))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # the interpreter would unload torch's libraries first: a second, and several on a busy machine
 
 
 def _ended_by(work: Callable[[], None]) -> int:
