@@ -326,3 +326,17 @@ def test_thousands_of_deleted_aggregates_are_noticed_bit_by_bit(open_store):
     committed = store.commit([Commit(SOURCE, 1, StreamTime(), calls=calls)])
     assert len(committed.durable) == 1
     assert len(committed.gone[SOURCE].summaries) == 1_000
+
+
+def test_streams_of_all_calls_stay_short(open_store, redis_client, keys):
+    """Utterances and alerts are trimmed to about the length that is set, or they would grow for ever."""
+    store = open_store(firehose_length=10)
+    store.claim(SOURCE)
+    utterances = tuple({"call_id": "call-1", "number": n, "emotion": None} for n in range(1, 2_001))
+    alerts = tuple({"call_id": "call-1", "rule": "r", "since_ms": n} for n in range(2_000))
+    store.commit(
+        [Commit(SOURCE, 1, StreamTime(), utterances=utterances, alerts=alerts, calls=(CallUpdate("call-1", b"s"),))]
+    )
+    assert 10 <= redis_client.xlen(keys.utterances) < 500
+    assert 10 <= redis_client.xlen(keys.alerts) < 500
+    assert redis_client.xlen(keys.utterances_of("call-1")) == 2_000

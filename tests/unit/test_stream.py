@@ -297,3 +297,13 @@ def test_overlap_is_at_most_the_utterance():
     (closed,) = [c for one in taken for c in one.spans if c.channel == 0]
     length_ms = (closed.span.end_sample - closed.span.start_sample) // 8
     assert 0 < closed.overlap_ms <= length_ms
+
+
+def test_a_gap_record_is_where_its_media_time_says():
+    """The call is so far as that, also if nothing comes after it."""
+    stream, leg = new(), Leg()
+    push(stream, leg.media(quiet(1)))
+    leg.skip(500)
+    _, unheard = push(stream, [leg.send("gap", discarded_ms="400")])
+    assert unheard == [Unheard(1_500, 1_900, is_pause=False)]
+    assert stream.time.call_position_ms == 1_900
