@@ -200,3 +200,19 @@ def test_what_was_read_of_a_topic_that_was_created_again_is_committed(loop):
         loop.ingest.turn()
     assert loop.sent
     assert len(loop.store.committed) > committed
+
+
+def test_a_drain_stores_again_what_the_store_has_lost(loop):
+    """An idle partition is looked at once more: its successor would not have the states."""
+    source, answers = loop.store.consumer.sources[1], [Gone(True, 0, ())]
+    for _ in range(10):
+        loop.ingest.turn()
+    commit, loop.store.committed = loop.store.commit, []
+
+    def lossy(commits):
+        is_there = any(one.source == source for one in commits) and answers
+        return commit(commits)._replace(gone={source: answers.pop()} if is_there else {})
+
+    loop.store.commit = lossy
+    assert loop.ingest.drain(1_000_000.0)
+    assert [one.is_whole for one in loop.store.committed if one.source == source] == [False, True]

@@ -49,8 +49,7 @@ from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
 
-_BUSY_POLL_MS = 10
-_IDLE_POLL_MS = 50
+_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 50
 _RETRY_S = 0.5
 _CONFIRM_S = 5.0
 _MEASURE_S = 1.0
@@ -129,7 +128,7 @@ class Ingest:
         self._pending: list[Commit] = []
         self._rendered_s = 0.0  # wall time at which the pending commits were made
         self._unsent: list[DeadLetter] = []  # dead-letter records of the pending commits, not in their topic yet
-        self._is_paused = False
+        self._is_paused, self._is_repairing = False, False
         self._is_store_healthy = True
         self._next_commit_s = 0.0
         self._next_measure_s = 0.0
@@ -188,13 +187,15 @@ class Ingest:
     def drain(self, deadline_s: float) -> bool:
         """Stop reading, wait for what is in flight, commit. Returns whether all is done by the deadline (monotonic)."""
         self._consumer.pause()
+        if not self._store.moves_group_offsets:  # Redis may have lost what this process still has
+            self._confirm_s |= dict.fromkeys(self._partitions, 0.0)
         while self._monotonic() < deadline_s:
             with suppress(ConfigurationError):
                 self._consumer.poll(0)
             self._follow_changes()
             self._collect_answers()
             self._commit()
-            if not self._waiting and not self._pending:
+            if not self._waiting and not self._pending and not self._is_repairing:
                 return True
             self._sleep(_BUSY_POLL_MS / 1000)
         return False
@@ -304,6 +305,7 @@ class Ingest:
             self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, now_s))]
             self._unsent = [dead_letter for commit in self._pending for dead_letter in commit.dead_letters]
         if not self._pending:
+            self._is_repairing = False
             self._progress.note(Stage.COMMITS, began_s, has_work=True, has_moved=True)
             return
         try:
@@ -314,6 +316,7 @@ class Ingest:
             self._commit_failed(error)
             return
         self._account(committed.durable)
+        self._is_repairing = bool(committed.gone)
         for source, gone in committed.gone.items():
             report_gone(source, gone)
             self._partitions[source].restore_store(gone.summaries, all_states=gone.has_lost_states)
