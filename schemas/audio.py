@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from callmood.schemas.common import Encoding, Event, Notice
+from callmood.schemas.common import Encoding, Event, Notice, Scope
 
 AUDIO_SCHEMA: Final = "callmood.audio/1"
 ATTRIBUTE_PREFIX: Final = "attr."
@@ -55,7 +55,7 @@ class AudioHeaders(BaseModel):
     schema_: Literal["callmood.audio/1"] = Field(alias="schema")
     """Name and version of this schema."""
     event: Event = Event.MEDIA
-    """`media` carries audio; `start`, `pause`, `resume`, `gap`, `silence` and `end` have an empty value."""
+    """`media` carries audio; all other events have an empty value."""
     stream: Annotated[str, Field(pattern=STREAM_PATTERN)] = "0"
     """Id of the media session in the call; a reconnect is a new stream. 1 to 64 characters of `A-Za-z0-9._~/+=-`."""
     seq: Annotated[str, Field(pattern=SEQ_PATTERN)]
@@ -70,6 +70,8 @@ class AudioHeaders(BaseModel):
     """Role of each interleaved channel, comma-separated. Required on `media`."""
     discarded_ms: DecimalMs | None = None
     """Length of audio that never comes, ms: above 0 on `gap`, optional on `resume` and `silence`, else 0 or absent."""
+    scope: Scope | None = None
+    """What `end` ends: `stream` or `call`; absent: the stream, and with the last open stream the call."""
     notice: Notice | None = None
     """Whether the caller was told that emotion is inferred."""
     traceparent: str | None = None

@@ -37,7 +37,16 @@ class Event(StrEnum):
     RESUME = "resume"
     GAP = "gap"
     SILENCE = "silence"
+    HOLD = "hold"
+    UNHOLD = "unhold"
     END = "end"
+
+
+class Scope(StrEnum):
+    """What an `end` ends."""
+
+    STREAM = "stream"
+    CALL = "call"
 
 
 class Notice(StrEnum):
@@ -118,11 +127,14 @@ class DeadLetterReason(_Explained):
     )
     FORMAT_CHANGED = (
         "format_changed",
-        "Encoding, rate or layout changed within a stream: a new format needs a new `stream`.",
+        "Encoding, rate or number of channels changed within a stream: a new format needs a new `stream`.",
     )
     SEQ_BACKWARDS = "seq_backwards", "`seq` started again within a stream: a reconnect needs a new `stream`."
     BAD_MEDIA_TIME = "bad_media_time", "`media_ms` is further ahead of the stream than the record's timestamp allows."
-    CALL_ENDED = "call_ended", "The record starts a call whose id belongs to a call that has just ended: use a new id."
+    CALL_ENDED = (
+        "call_ended",
+        "The call with this id has just ended: use a new id, or `hold` for a call that is silent.",
+    )
     WORKER_ERROR = "worker_error", "The worker failed on this record because of a bug in the worker: please report it."
     NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from callmood.schemas.common import Encoding, Event, Notice, Role
+from callmood.schemas.common import Encoding, Event, Notice, Role, Scope
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,6 +37,11 @@ class AudioFormat:
     encoding: Encoding
     rate_hz: int
     layout: tuple[Role, ...]
+
+    def is_like(self, other: "AudioFormat") -> bool:
+        """Whether all but the roles is the same."""
+        same = (self.encoding, self.rate_hz, len(self.layout))
+        return same == (other.encoding, other.rate_hz, len(other.layout))
 
     @property
     def frame_bytes(self) -> int:
@@ -71,6 +76,10 @@ class Chunk:
     audio: bytes = b""
     discarded_ms: float = 0.0
     notice: Notice | None = None
+    scope: Scope | None = None
+    """What an `end` ends; None: its stream, and with the last one the call."""
+    has_track: bool = False
+    """Whether the last part of the stream's name is a track, of which another stream can bring a copy."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     traceparent: str | None = None
 
@@ -112,11 +121,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Unheard:
-    """A stretch of the call's time line without audio: paused by the producer, or lost."""
+    """A stretch of the call's time line without audio: paused by the producer, or lost; or on hold, with or without."""
 
     start_ms: int
     end_ms: int
     is_pause: bool
+    is_hold: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,6 +216,11 @@ class CallSettings(_Group):
     idle_s: Positive = Field(
         600, description="time without a record after which the worker ends a call, s, by record timestamps"
     )
+    leave_s: Positive = Field(
+        60,
+        description="the same for a call of which a stream has ended, while other streams neither ended nor send, s",
+    )
+    hold_s: Positive = Field(14_400, description="the same for a call on hold, s")
     ended_memory_s: Positive = Field(
         600, description="time after a call's end for which its late records are dropped, s, by record timestamps"
     )

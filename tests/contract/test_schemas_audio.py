@@ -16,7 +16,14 @@ from callmood.worker.records import Position, Record
 
 FOLDER = Path(schemas.__file__).parent / "examples" / "audio"
 # What the order of a stream and the state of a call say, not the record alone.
-NOT_FOR_DECODE = {Reason.FORMAT_CHANGED, Reason.SEQ_BACKWARDS, Reason.CALL_ENDED, Reason.NOT_OURS, Reason.WORKER_ERROR}
+NOT_FOR_DECODE = {
+    Reason.FORMAT_CHANGED,
+    Reason.SEQ_BACKWARDS,
+    Reason.BAD_MEDIA_TIME,
+    Reason.CALL_ENDED,
+    Reason.NOT_OURS,
+    Reason.WORKER_ERROR,
+}
 
 
 def load(kind):

@@ -31,6 +31,7 @@ legal = {
     "layout": st.lists(st.sampled_from(Role), min_size=1, max_size=9).map(",".join),
     "discarded_ms": st.integers(0, 10_000).map(str),
     "notice": st.sampled_from(["given", "not_given"]),
+    "scope": st.sampled_from(["stream", "call"]),
     "attr.queue": st.text(max_size=8),
     "attr.": st.just("unnamed"),
     "traceparent": st.text(max_size=60),

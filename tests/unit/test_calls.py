@@ -223,7 +223,7 @@ def test_the_end_knows_the_streams_that_are_forgotten():
     reconnected_ms = 10_000 * 69 + 2_600
     answer(call, *reconnected(call, 70))
     last = Leg(stream="end", start_ms=EPOCH_MS)
-    take(call, [last.send("end")])
+    take(call, [last.send("end", scope="call")])
     call.release()
     summary = call.fold.summary({}, None)
     assert (summary["status"], summary["duration_ms"]) == ("completed", reconnected_ms)
@@ -234,7 +234,7 @@ def test_the_end_closes_every_stream():
     call, one, two = new(), Leg(stream="0"), Leg(stream="1")
     take(call, one.media(quiet(0.6) + voice(1)))
     take(call, two.media(quiet(0.6) + voice(1)))
-    last = take(call, [one.send("end")])
+    last = take(call, [one.send("end", scope="call")])
     assert sorted(u.stream for u in last) == ["0", "1"]
     assert call.is_over
     assert not call.is_finished

@@ -38,7 +38,7 @@ def paused_call(**headers):
     sent.append(bad._replace(at_ms=bad.at_ms + 1))
     sent += in_time(one.media(voice(3)), two.media(voice(3)))
     sent.append(one.send("resume"))
-    return sent + in_time(one.media(SENTENCE), two.media(SENTENCE)) + [one.send("end")]
+    return sent + in_time(one.media(SENTENCE), two.media(SENTENCE)) + [one.send("end", scope="call")]
 
 
 @pytest.mark.parametrize("headers", REFUSED.values(), ids=REFUSED)

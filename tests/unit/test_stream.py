@@ -175,7 +175,7 @@ def test_overlap_is_what_the_other_channel_says_meanwhile():
     assert overlaps == {0: pytest.approx(1_000, abs=200), 1: pytest.approx(1_000, abs=200)}
 
 
-@pytest.mark.parametrize("header", [("encoding", "pcma"), ("rate", "16000"), ("layout", "agent")])
+@pytest.mark.parametrize("header", [("encoding", "pcma"), ("rate", "16000"), ("layout", "agent,customer")])
 def test_another_format_is_a_bad_record(header):
     """A stream has one format; the rest of it goes on."""
     leg = Leg()

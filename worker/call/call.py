@@ -7,16 +7,18 @@ records again from each stream's `seq` on does exactly what this process would h
 
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from callmood.schemas.common import Event, Notice
+from callmood.schemas.common import Event, Notice, Scope
 from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
+from callmood.worker.call.group import Group
+from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
+from callmood.worker.call.streams import are_open, follow_pause, hear_one_copy, is_copy, parts_of
 from callmood.worker.call.utterance import utterance_of
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
@@ -31,22 +33,6 @@ _MAX_STALLED_STREAMS = 64
 """Stalled streams that may go on; with one more, the call forgets the one that stalled first."""
 
 
-@dataclass(slots=True)
-class _Group:
-    """What one record closed, and the call's checkpoint right after it."""
-
-    utterances: list[Utterance]
-    unheard: list[Unheard]
-    ended: str | None
-    checkpoint: Checkpoint
-    decided_ms: float
-    answers: dict[str, tuple[Prediction | None, float]] = field(default_factory=dict)
-
-    @property
-    def is_complete(self) -> bool:
-        return len(self.answers) == len(self.utterances)
-
-
 class Call:
     """One call of one partition."""
 
@@ -59,6 +45,11 @@ class Call:
         """Newest record of the call that this worker or an earlier one has read."""
         self.is_over = False
         """Whether no record can change the call any more; answers may still be missing."""
+        self.has_end = False
+        """Whether one of its streams has ended."""
+        self._hold = Hold()
+        self.was_idle = False
+        """Whether it is over because no record came."""
         self._paused_at_ms: int | None = None
         """The start of the pause on the call's time line; stays as it is at the call's end."""
         self._settings = settings
@@ -71,8 +62,8 @@ class Call:
         """`_taken_offset` of the checkpoint that this call was restored from."""
         self._places = Places()
         self._notice: Notice | None = None
-        self._groups: deque[_Group] = deque()
-        self._awaited: dict[str, _Group] = {}
+        self._groups: deque[Group] = deque()
+        self._awaited: dict[str, Group] = {}
         """The group of each utterance that the model has not answered."""
         self._released: list[Released] = []
         self._alerts: list[Mapping[str, Any]] = []
@@ -100,7 +91,7 @@ class Call:
         came_from_ms = stream.time.call_position_ms if stream.is_begun else None
         taken, is_duplicate = stream.push(chunk)
         self._streams.setdefault(chunk.stream, stream)
-        self._place(chunk, came_from_ms, elapsed_ms=elapsed_ms)
+        self._place(chunk, taken, came_from_ms, elapsed_ms=elapsed_ms)
         if is_duplicate:
             return Outcome([], is_duplicate=True)
         stream.mark_active(elapsed_ms)
@@ -110,9 +101,11 @@ class Call:
         if chunk.attributes or chunk.notice is not None:
             self.fold.describe(chunk.attributes, chunk.notice)
         all_taken = {chunk.stream: taken}
-        self._follow_pause(chunk.stream, all_taken)
-        if stream.ended:
-            return Outcome(self._end(Event.END.value, all_taken, now_ms), is_duplicate=False)
+        self._paused_at_ms = follow_pause(chunk.stream, self._streams, all_taken, self._paused_at_ms)
+        if chunk.position.offset > self._restored_offset:
+            self._hold.follow(taken)
+        if chunk.event is Event.END:
+            return Outcome(self._leave(chunk, all_taken, now_ms), is_duplicate=False)
         return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
 
     def pause(self, offset: int, now_ms: float) -> tuple[list[Utterance], bool]:
@@ -147,8 +140,9 @@ class Call:
             if stream.active_at_ms is not None and stream.active_at_ms <= quiet_since_ms
         ]
         taken = {name: self._streams[name].close(Cut.GAP) for name in stalled}
+        hear_one_copy({name: stream for name, stream in self._streams.items() if name not in stalled})
         for name in stalled:
-            self._follow_pause(name, taken)
+            self._paused_at_ms = follow_pause(name, self._streams, taken, self._paused_at_ms)
             self._streams[name] = self._streams.pop(name)  # the newest to stall comes last
         return self._group(taken, now_ms, let_go=stalled)
 
@@ -166,6 +160,14 @@ class Call:
     def is_paused(self) -> bool:
         """Whether the producer has paused the call, or had at its end."""
         return self._paused_at_ms is not None
+
+    @property
+    def idle_ms(self) -> int:
+        """Time without a record after which the call is over."""
+        settings = self._settings.call
+        if self._hold.from_ms is not None:
+            return settings.hold_s * 1000
+        return (min(settings.leave_s, settings.idle_s) if self.has_end else settings.idle_s) * 1000
 
     @property
     def fresh_detectors(self) -> int:
@@ -189,11 +191,12 @@ class Call:
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
         stream = Stream(time, self._settings.segment, self._settings.input)
+        stream.is_copy = chunk.has_track and is_copy(chunk.stream, self._streams)
         if self._paused_at_ms is not None:
             stream.begin_paused(self._paused_at_ms)
         return stream
 
-    def _place(self, chunk: Chunk, came_from_ms: int | None, *, elapsed_ms: int) -> None:
+    def _place(self, chunk: Chunk, taken: Taken, came_from_ms: int | None, *, elapsed_ms: int) -> None:
         """Put a new stream on the call's time line; `came_from_ms`: where a known one was before this record."""
         if chunk.position.offset <= self._restored_offset:
             return
@@ -202,27 +205,21 @@ class Call:
         if came_from_ms is not None:
             self._places.compare(came_from_ms, others)
         elif stream.time.zero_ms is not None:
-            record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
-            self._places.place(stream, others, record_ms=record_ms, elapsed_ms=elapsed_ms)
+            self._places.place(stream, others, chunk, taken, elapsed_ms=elapsed_ms)
         if self._places.origin_ms is not None and self._places.origin_ms != origin_ms:
             self.fold.start(self._places.origin_ms)
 
-    def _follow_pause(self, name: str, taken: dict[str, Taken]) -> None:
-        """If this stream has paused or resumed, so does every other one.
-
-        A `pause` in a pause counts too: another stream may hold back a `resume` that was sent before it.
-        """
-        stream = self._streams[name]
-        is_repeated = taken[name].has_paused and stream.is_paused and self.is_paused
-        if stream.is_paused == self.is_paused and not is_repeated:
-            return
-        if not is_repeated:
-            self._paused_at_ms = None if self.is_paused else stream.paused_at_ms
-        paused_ms = max((u.end_ms - u.start_ms for u in taken[name].unheard if u.is_pause), default=0)
-        for other_name, other in self._streams.items():
-            if other is not stream:
-                followed = other.pause() if self.is_paused else other.resume(paused_ms)
-                taken.setdefault(other_name, Taken()).extend(followed)
+    def _leave(self, chunk: Chunk, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
+        """A stream has ended, and with it the call, if no other stream is left or the record says so."""
+        self.has_end = True
+        stream, parts = self._streams[chunk.stream], parts_of(chunk.stream, self._streams)
+        for name in parts:
+            taken.setdefault(name, Taken()).extend(self._streams[name].close(Cut.END))
+            self._streams[name].ended = True
+        hear_one_copy(self._streams)
+        if chunk.scope is Scope.STREAM or (chunk.scope is None and are_open(self._streams, stream)):
+            return self._group(taken, now_ms, let_go=(chunk.stream, *parts))
+        return self._end(Event.END.value, taken, now_ms)
 
     def _forget_streams(self) -> None:
         """Bound the state of a call with many reconnects."""
@@ -241,7 +238,7 @@ class Call:
     def _end(self, reason: str, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
         for name, stream in self._streams.items():
             taken.setdefault(name, Taken()).extend(stream.close(Cut.END))
-        self.is_over = True
+        self.is_over, self.was_idle = True, reason == "idle"
         has_audio = self._forgotten_audio or any(stream.time.rate_hz for stream in self._streams.values())
         return self._group(taken, now_ms, ended=reason if has_audio else "no_audio", let_go=self._streams)
 
@@ -264,8 +261,9 @@ class Call:
             self._forget_streams()
         asked = [u for u in utterances if u.wants_emotion or self._settings.model.speech_check]
         if utterances or unheard or ended:
+            self._hold.tell(max((s.time.call_position_ms for s in self._streams.values()), default=0), unheard)
             self._places.is_settled = True
-            group = _Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
+            group = Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
             group.answers.update({u.id: (None, now_ms) for u in utterances if u not in asked})
             self._awaited.update({u.id: group for u in asked})
             self._groups.append(group)
@@ -273,7 +271,7 @@ class Call:
 
     def _utterance(self, name: str, closed: ClosedSpan) -> Utterance:
         stream = self._streams[name]
-        withheld = policy.withheld(stream.format.layout[closed.channel], self._notice, self._settings.policy)
+        withheld = policy.withheld(closed.role, self._notice, self._settings.policy)
         return utterance_of(self.id, name, stream, closed, withheld)
 
     # -- answers in
@@ -288,12 +286,16 @@ class Call:
         """Fold the results of complete groups, in the order in which their utterances closed."""
         while self._groups and self._groups[0].is_complete:
             group = self._groups.popleft()
+            for stretch in group.unheard:
+                if stretch.is_hold:
+                    self.fold.add_unheard(stretch)
             for utterance in group.utterances:
                 answer, known_ms = group.answers[utterance.id]
                 result = Result.of(utterance, answer)
                 self._released.append(Released(result, self.fold.add(result), group.decided_ms, known_ms))
             for stretch in group.unheard:
-                self.fold.add_unheard(stretch)
+                if not stretch.is_hold:
+                    self.fold.add_unheard(stretch)
             if group.ended:
                 ends_ms = [stream.time.call_position_ms for stream in self._streams.values()]
                 self.fold.finish(group.ended, max(self._forgotten_ms, *ends_ms))
@@ -345,7 +347,7 @@ class Call:
         if self._checkpoint is None:
             return None
         settled = [
-            offset for offset, (name, seq) in self._unsettled.items() if _covers(self._checkpoint, offset, name, seq)
+            offset for offset, (name, seq) in self._unsettled.items() if self._checkpoint.covers(offset, name, seq)
         ]
         return Saved(Stored(self._checkpoint, self.fold.save(), self.last_offset).pack(), settled)
 
@@ -360,6 +362,8 @@ class Call:
             forgotten_ms=self._forgotten_ms,
             forgotten_audio=self._forgotten_audio,
             is_settled=self._places.is_settled,
+            has_end=self.has_end,
+            hold_from_ms=self._hold.from_ms,
         )
 
     @classmethod
@@ -382,6 +386,8 @@ class Call:
             for name, stream in checkpoint.streams.items()
         }
         call._paused_at_ms = checkpoint.paused_at_ms
+        call.has_end = checkpoint.has_end
+        call._hold = Hold(checkpoint.hold_from_ms)
         call._forgotten_ms = checkpoint.forgotten_ms
         call._forgotten_audio = checkpoint.forgotten_audio
         call._taken_offset = checkpoint.taken_offset
@@ -389,9 +395,3 @@ class Call:
         call._checkpoint = checkpoint
         call._committed_revision = call.fold.revision
         return call
-
-
-def _covers(checkpoint: Checkpoint, offset: int, stream: str, seq: int) -> bool:
-    """Whether a new owner with this checkpoint does not need the record."""
-    state = checkpoint.streams.get(stream)
-    return seq < state.seq if state else offset <= checkpoint.taken_offset  # newer ones are of streams still to come

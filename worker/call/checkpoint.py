@@ -16,7 +16,7 @@ class Checkpoint(NamedTuple):
 
     `taken_offset` is the newest record taken until then. `forgotten_ms` and `forgotten_audio` describe streams that the
     call has forgotten: the latest end of any, and whether one had audio. `is_settled`: whether
-    the call has a result.
+    the call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`.
     """
 
     streams: Mapping[str, StreamState]
@@ -28,6 +28,13 @@ class Checkpoint(NamedTuple):
     forgotten_ms: int
     forgotten_audio: bool
     is_settled: bool = True
+    has_end: bool = False
+    hold_from_ms: int | None = None
+
+    def covers(self, offset: int, stream: str, seq: int) -> bool:
+        """Whether a successor with this checkpoint does without the record."""
+        state = self.streams.get(stream)
+        return seq < state.seq if state else offset <= self.taken_offset  # newer ones are of streams still to come
 
 
 class Stored(NamedTuple):

@@ -53,7 +53,10 @@ class Fold:
 
     def add_unheard(self, stretch: Unheard) -> None:
         """Fold a stretch without audio."""
-        fold = aggregate.fold_pause if stretch.is_pause else aggregate.fold_gap
+        if stretch.is_hold:
+            fold = aggregate.fold_hold
+        else:
+            fold = aggregate.fold_pause if stretch.is_pause else aggregate.fold_gap
         self._set(fold(self._aggregate, start_ms=stretch.start_ms, end_ms=stretch.end_ms))
 
     def finish(self, reason: str, end_ms: int) -> None:

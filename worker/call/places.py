@@ -10,7 +10,9 @@ is put where the call was when it arrived. Differences below 10 s cannot be told
 from collections.abc import Collection
 from typing import Final
 
+from callmood.worker.records import Chunk, Unheard
 from callmood.worker.speech.stream import Stream
+from callmood.worker.speech.taken import Taken
 
 _APART_MS: Final = 10_000
 
@@ -31,8 +33,9 @@ class Places:
         """The first record of the call has come; its stream is placed once it is its turn."""
         self.origin_ms = max(0, capture_ms)
 
-    def place(self, stream: Stream, others: Collection[Stream], *, record_ms: float, elapsed_ms: int) -> None:
-        """Place a stream whose first record, of this length, has just been taken."""
+    def place(self, stream: Stream, others: Collection[Stream], chunk: Chunk, taken: Taken, *, elapsed_ms: int) -> None:
+        """Place a stream whose first record has just been taken. Where all others have ended, the call was paused."""
+        record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
         assert stream.time.zero_ms is not None
         assert self.origin_ms is not None
         zero_ms = round(stream.time.zero_ms)
@@ -46,6 +49,9 @@ class Places:
             for other in others:
                 other.time.offset_ms -= at_ms
         stream.time.offset_ms = max(0, at_ms)
+        stopped_ms = max((other.time.call_position_ms for other in others), default=0)
+        if others and all(other.ended for other in others) and stream.time.offset_ms > stopped_ms:
+            taken.unheard.insert(0, Unheard(stopped_ms, stream.time.offset_ms, is_pause=True))
         stream.is_tentative = bool(others) and stream.time.call_position_ms > now_ms + _APART_MS
 
     def compare(self, went_on_from_ms: int, others: Collection[Stream]) -> None:

@@ -20,14 +20,13 @@ def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, wi
     span, audio = closed.span, stream.format
     sources = stream.sources(span)
     last = sources[-1]
-    role = audio.layout[closed.channel]
     pcm = g711.to_s16(audio.encoding, span.audio)
     return Utterance(
         id=f"{call_id}:{name}:{closed.channel}:{span.start_sample}",
         call_id=call_id,
         stream=name,
         channel=closed.channel,
-        role=role,
+        role=closed.role,
         start_ms=stream.time.call_ms(span.start_sample),
         end_ms=stream.time.call_ms(span.end_sample),
         capture_end_ms=round(last.end_capture_ms - (last.end_sample - span.end_sample) * 1000 / audio.rate_hz),

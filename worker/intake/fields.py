@@ -26,7 +26,7 @@ from callmood.schemas.audio import (
     AudioHeaders,
     is_attribute,
 )
-from callmood.schemas.common import RATES_HZ, Encoding, Event, Notice, Role
+from callmood.schemas.common import RATES_HZ, Encoding, Event, Notice, Role, Scope
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Record
 from callmood.worker.stream_time import in_ms
@@ -35,12 +35,13 @@ Fields = Mapping[str, str]
 
 _FIELDS: Final = frozenset(field.alias or name for name, field in AudioHeaders.model_fields.items())
 
-_Choice = TypeVar("_Choice", Event, Notice)
+_Choice = TypeVar("_Choice", Event, Notice, Scope)
 
 _ENCODINGS: Final = {encoding.value: encoding for encoding in Encoding}
 _ROLES: Final = {role.value: role for role in Role}
 _EVENTS: Final = {event.value: event for event in Event}
 _NOTICES: Final = {notice.value: notice for notice in Notice}
+_SCOPES: Final = {scope.value: scope for scope in Scope}
 _RATES_HZ: Final = {str(rate_hz): rate_hz for rate_hz in RATES_HZ}
 SEQ: Final = re.compile(SEQ_PATTERN)
 _STREAM: Final = re.compile(STREAM_PATTERN)
@@ -181,6 +182,7 @@ def chunk(record: Record, call: str, fields: Fields, value: bytes, *, max_record
         audio=samples,
         discarded_ms=_discarded_ms(fields, event),
         notice=_choice(fields, "notice", _NOTICES),
+        scope=_choice(fields, "scope", _SCOPES),
         attributes=_attributes(fields),
         traceparent=traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else None,
     )

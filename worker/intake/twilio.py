@@ -2,23 +2,26 @@
 
 Source: twilio.com/docs/voice/media-streams/websocket-messages. Each track (`inbound`, `outbound`) becomes a stream of
 its own, `<stream SID>/<track>`, with the message's `chunk` as its number and `timestamp` as its media time. `start` and
-`stop` are the stream `<stream SID>`. `stop` ends the call: a call has one Twilio stream, from its start to its end.
+`stop` are the stream `<stream SID>`. `stop` ends the stream and its tracks, not the call: `<Stop>` and a new `<Start>`
+are how the analysis is paused there. If two streams bring the same track at once, the first is heard.
 
 A `media` message does not name the speaker of its track, nor does the call's direction tell. The forwarder must set two
 Kafka headers on every record, `role_inbound` and `role_outbound`; without them the role is `unknown`, and such speech
 gets no emotion unless the policy allows it. The custom parameters of `start` become attributes; one named `notice`
-tells whether the caller was informed.
+tells whether the caller was informed. A parameter that is no legal attribute or notice is left out, the others stay.
 """
 
+from dataclasses import replace
 from typing import Any, Final
 
-from callmood.schemas.audio import ATTRIBUTE_PREFIX
-from callmood.schemas.common import Encoding, Event, Role
+from callmood.schemas.audio import ATTRIBUTE_PREFIX, MAX_ATTRIBUTES, is_attribute
+from callmood.schemas.common import Encoding, Event, Notice, Role, Scope
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.intake.fields import SEQ, base64_bytes, chunk, header_text, key_text, load_object
 from callmood.worker.records import Chunk, Record
 
 _RATE_HZ: Final = 8000
+_NOTICES: Final = frozenset(notice.value for notice in Notice)
 _TRACKS: Final = ("inbound", "outbound")
 # Room for `start` with its custom parameters.
 _MAX_FIELDS_BYTES: Final = 65_536
@@ -42,12 +45,13 @@ def decode_twilio(record: Record, *, max_record_ms: int) -> Chunk | None:
             fields = _media(record, media)
             audio = base64_bytes(media.get("payload"))
         case "stop":
-            fields = {"event": Event.END.value, "seq": "1"}
+            fields = {"event": Event.END.value, "seq": "1", "scope": Scope.STREAM.value}
         case _:
             raise BadRecord(Reason.BAD_PAYLOAD, "event is not one of connected, start, media, stop, mark, dtmf")
     stream = _text(message, "streamSid")
     fields["stream"] = f"{stream}/{fields['stream']}" if "stream" in fields else stream
-    return chunk(record, key_text(record.key), fields, audio, max_record_ms=max_record_ms)
+    taken = chunk(record, key_text(record.key), fields, audio, max_record_ms=max_record_ms)
+    return replace(taken, has_track=True) if taken.event is Event.MEDIA else taken
 
 
 def _start(message: dict[str, Any], call: str) -> dict[str, str]:
@@ -59,8 +63,10 @@ def _start(message: dict[str, Any], call: str) -> dict[str, str]:
         raise BadRecord(Reason.UNKNOWN_ENCODING, "mediaFormat is not mu-law, 8000 Hz, one channel")
     fields = {"event": Event.START.value, "seq": "0"}
     parameters = _object(start, "customParameters") if "customParameters" in start else {}
-    for name in parameters:
-        fields["notice" if name == "notice" else ATTRIBUTE_PREFIX + name] = _parameter(parameters[name])
+    for name, value in parameters.items():
+        is_legal = isinstance(value, str) and is_attribute(name, value) and len(fields) < MAX_ATTRIBUTES
+        if is_legal and (name != "notice" or value in _NOTICES):
+            fields["notice" if name == "notice" else ATTRIBUTE_PREFIX + name] = value
     return fields
 
 
@@ -85,12 +91,6 @@ def _object(parent: dict[str, Any], name: str) -> dict[str, Any]:
     value = parent.get(name)
     if not isinstance(value, dict):
         raise BadRecord(Reason.BAD_PAYLOAD, f"{name} is not an object")
-    return value
-
-
-def _parameter(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadRecord(Reason.BAD_PAYLOAD, "a custom parameter is not text")
     return value
 
 

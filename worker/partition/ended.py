@@ -20,6 +20,8 @@ class Ended(NamedTuple):
     """The partition's clock at its end."""
     is_paused: bool
     """Whether it ended while the producer had paused it."""
+    was_idle: bool = False
+    """Whether it ended because no record had come for a while."""
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -31,12 +33,19 @@ def is_ended(blob: bytes) -> bool:
     return "ended" in msgpack.unpackb(blob)
 
 
-def refuse_start(chunk: Chunk) -> None:
+def refuse_start(chunk: Chunk, *, was_idle: bool) -> None:
     """The worker drops records of a call that is over, but reports a `start`: a new call would be lost with it.
 
+    Audio after a call that had only fallen silent is reported too: it would be lost.
+
     Raises:
-        BadRecord: the record starts a new call under the id of a call that has just ended.
+        BadRecord: the record starts a new call under the id of a call that has just ended, or resumes an idle one.
     """
+    if was_idle and chunk.event is Event.MEDIA:
+        raise BadRecord(
+            Reason.CALL_ENDED,
+            "the call ended after a time without records: send `hold`, or raise CALLMOOD_CALL__IDLE_S",
+        )
     if chunk.event is Event.START:
         raise BadRecord(Reason.CALL_ENDED, "a call with this id has just ended: use a new call id")
 
@@ -87,7 +96,7 @@ class EndedCalls:
             return False
         if chunk.position.offset > ended.last_offset:
             self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
-            refuse_start(chunk)
+            refuse_start(chunk, was_idle=ended.was_idle)
         return True
 
     def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:

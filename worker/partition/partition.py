@@ -94,7 +94,6 @@ class Partition:
         self.source = source
         assert restored.watermark is not None
         self._settings = settings
-        self._idle_ms = settings.call.idle_s * 1000
         self._rules = rules
         self._decode = decode
         self._time = restored.time
@@ -185,7 +184,7 @@ class Partition:
         if live is None or not live.call.is_over:
             return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
         live.call.drop(chunk)
-        refuse_start(chunk)
+        refuse_start(chunk, was_idle=live.call.was_idle)
         return True
 
     def _reject(self, record: Record, bad: BadRecord, now_ms: float) -> list[Utterance]:
@@ -243,8 +242,8 @@ class Partition:
             call = live.call
             if call.is_over:
                 continue
-            if elapsed_ms - call.seen_at_ms >= self._idle_ms:
-                utterances += call.end("idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
+            if elapsed_ms - call.seen_at_ms >= call.idle_ms:
+                utterances += call.end("end" if call.has_end else "idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
             else:
                 utterances += call.stall(elapsed_ms - STALL_MS, now_ms)
                 self._deadlines.set(call_id, self._deadline_ms(call))
@@ -253,7 +252,7 @@ class Partition:
 
     def _deadline_ms(self, call: Call) -> int:
         """When the next of the call's streams stalls, or the call is idle."""
-        idle_at_ms, active_at_ms = call.seen_at_ms + self._idle_ms, call.active_at_ms
+        idle_at_ms, active_at_ms = call.seen_at_ms + call.idle_ms, call.active_at_ms
         return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
     # -- answers in
@@ -393,4 +392,4 @@ def _place_of(error: Exception) -> str:
 
 
 def _ended(call: Call) -> Ended:
-    return Ended(call.last_offset, call.seen_at_ms, call.is_paused)
+    return Ended(call.last_offset, call.seen_at_ms, call.is_paused, call.was_idle)

@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
+from callmood.worker.settings import InputSettings
 
 _NOW: Final = frozenset((Event.PAUSE, Event.END))
 """Events that do not wait: paused audio must not be heard, and nothing follows the end."""
@@ -46,6 +47,11 @@ class StreamOrder:
         self._max_held = max_held
         self._max_wait_ms = max_wait_ms
         self._held: dict[int, Chunk] = {}
+
+    @classmethod
+    def of(cls, settings: InputSettings, next_seq: int | None, switch_seq: int = -1) -> "StreamOrder":
+        """The order with the bounds of the settings."""
+        return cls(next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms, switch_seq=switch_seq)
 
     @property
     def next_seq(self) -> int:

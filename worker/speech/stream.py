@@ -39,9 +39,11 @@ class Stream:
         """The partition's clock at its newest record; None once it has been let go."""
         self._segment = segment
         self._input = input_settings
-        self._order = _order_of(input_settings, None)
+        self._order = StreamOrder.of(input_settings, None)
         self._numbers = TakenNumbers()
         self._doubt = Doubt()
+        self.is_copy = False
+        """Whether another stream brings the same audio: this one only keeps its position."""
         self.is_tentative = False
         """Whether its place on the call's time line can still change."""
         self._format: AudioFormat | None = None
@@ -66,8 +68,10 @@ class Stream:
         Raises:
             BadRecord: the format changed within the stream, or its numbers began again or are absurd.
         """
-        if self._format and chunk.format not in (None, self._format):
-            raise BadRecord(Reason.FORMAT_CHANGED, "encoding, rate or layout changed; a new format needs a new stream")
+        if self._format and chunk.format and not self._format.is_like(chunk.format):
+            raise BadRecord(
+                Reason.FORMAT_CHANGED, "encoding, rate or channels changed: a new format needs a new stream"
+            )
         if self.next_seq and chunk.seq - self.next_seq > _MAX_SEQ_JUMP:
             raise BadRecord(Reason.BAD_HEADER, f"seq is more than {_MAX_SEQ_JUMP} ahead")
         if self._doubt.refuses(chunk, self.time):
@@ -92,6 +96,11 @@ class Stream:
     def is_begun(self) -> bool:
         """Whether a record was released."""
         return self._newest_capture_ms > 0
+
+    def stop_copying(self) -> None:
+        """The stream that this one is a copy of is over: from here on this one is heard."""
+        self.is_copy = False
+        self._skip_to_position()
 
     def mark_active(self, elapsed_ms: int) -> None:
         """A record has come at this time of the partition's clock."""
@@ -141,12 +150,11 @@ class Stream:
         resumed_ms = end_ms if self._pause_left_ms is None else min(start_ms + self._pause_left_ms, end_ms)
         self.paused_at_ms = None
         self._pause_left_ms = None
-        lost_ms = min(round(lost_ms), end_ms - resumed_ms)
         if end_ms - resumed_ms <= self._input.conceal_ms:
-            return [Unheard(start_ms, end_ms, is_pause=True)]
-        if lost_ms <= self._input.conceal_ms:
-            return [Unheard(start_ms, resumed_ms, is_pause=True)]
-        return [Unheard(start_ms, resumed_ms, is_pause=True), Unheard(end_ms - lost_ms, end_ms, is_pause=False)]
+            resumed_ms = end_ms
+        lost_ms = min(round(lost_ms), end_ms - resumed_ms)
+        lost = [Unheard(end_ms - lost_ms, end_ms, is_pause=False)] if lost_ms > self._input.conceal_ms else []
+        return [Unheard(start_ms, resumed_ms, is_pause=True), *lost]
 
     def _go_on(self, lost_ms: float, taken: Taken) -> None:
         """The first record after another stream has ended the pause: the stream is heard again."""
@@ -168,12 +176,6 @@ class Stream:
         match chunk.event:
             case Event.MEDIA:
                 self._media(ready, taken)
-            case Event.GAP:
-                self._go_on(self._move_to(ready, taken), taken)
-                self._gap(chunk.discarded_ms, taken)
-            case Event.SILENCE:
-                self._go_on(self._move_to(ready, taken), taken)
-                self._silence(chunk.discarded_ms, taken)
             case Event.PAUSE:
                 self._go_on(self._move_to(ready, taken), taken)
                 self._pause(taken)
@@ -184,8 +186,9 @@ class Stream:
                 taken.spans += self._close_channels(Cut.END)
                 self._move_to(ready, taken)
                 self.ended = True
-            case Event.START:
+            case _:
                 self._go_on(self._move_to(ready, taken), taken)
+                self._note(chunk, taken)
         self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
         if ready.is_late:
             return  # it holds no audio, and a successor must not begin at its number
@@ -197,13 +200,28 @@ class Stream:
             Heard(seq, chunk.position, first_sample, end_sample, end_ms, chunk.traceparent, self._heard_from)
         )
 
+    def _note(self, chunk: Chunk, taken: Taken) -> None:
+        """An event that changes nothing but where the stream is, or what the time line tells."""
+        match chunk.event:
+            case Event.GAP:
+                self._gap(chunk.discarded_ms, taken)
+            case Event.SILENCE:
+                self._silence(chunk.discarded_ms, taken)
+            case Event.HOLD | Event.UNHOLD:
+                taken.holds.append((chunk.event is Event.HOLD, self.time.call_position_ms))
+
     def _media(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
         if not self._channels:
             self._begin(ready, taken)
         self._go_on(self._move_to(ready, taken), taken)
         self.time.follow(chunk)
-        if self.paused_at_ms is None:
+        if (
+            chunk.format and chunk.format != self._format
+        ):  # other roles: what was said until now was said by the old ones
+            taken.spans += self._close_channels(Cut.END)
+            self._format = chunk.format
+        if self._is_heard:
             first, channel_of = self.time.sample, self.format.channel
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
         self.time.advance(chunk.samples)
@@ -212,7 +230,7 @@ class Stream:
         """The first audio: from here on the position counts samples. What was before it, if joined late, is missing."""
         self.time.begin(self.format.rate_hz)
         is_first = not self._newest_capture_ms
-        if is_first and ready.chunk.media_ms is not None and self.paused_at_ms is None:
+        if is_first and ready.chunk.media_ms is not None and self._is_heard:
             start_ms = self.time.call_position_ms
             self.time.skip(self.time.step_to(ready.chunk, ready.chunk.seq).lost_ms)
             if self.time.call_position_ms > start_ms:
@@ -223,6 +241,10 @@ class Stream:
         audio = self.format
         self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
         self._skip_to_position()
+
+    @property
+    def _is_heard(self) -> bool:
+        return self.paused_at_ms is None and not self.is_copy
 
     # -- media time
 
@@ -239,7 +261,7 @@ class Stream:
             return
         first, start_ms = self.time.sample, self.time.call_position_ms
         samples = self.time.skip(missing_ms)
-        if self.paused_at_ms is not None:
+        if not self._is_heard:
             return
         if self._channels and missing_ms <= self._input.conceal_ms:
             taken.spans += self._closed(lambda _, channel: channel.conceal(samples, first))
@@ -254,7 +276,7 @@ class Stream:
             return
         first = self.time.sample
         samples = self.time.skip(silent_ms)
-        if self.paused_at_ms is None:
+        if self._is_heard:
             taken.spans += self._closed(lambda _, channel: channel.silence(samples, first))
             for channel in self._channels:
                 channel.move_on(self.time.sample)
@@ -276,7 +298,7 @@ class Stream:
         """What each channel closes when all do the same, in an order that does not depend on the chunking."""
         spans = [(index, span) for index, channel in enumerate(self._channels) for span in hear(index, channel)]
         spans.sort(key=lambda closed: (closed[1].decided_sample, closed[0]))
-        return [ClosedSpan(index, span, self._overlap_ms(index, span)) for index, span in spans]
+        return [ClosedSpan(i, self.format.layout[i], span, self._overlap_ms(i, span)) for i, span in spans]
 
     def _overlap_ms(self, index: int, span: Span) -> int:
         start, end = span.start_sample, span.end_sample
@@ -316,7 +338,7 @@ class Stream:
     def forget_covered(self) -> None:
         """Drop records whose audio no later span can need; call it after `sources` of the closed spans."""
         needed_from = self.time.sample
-        if self.paused_at_ms is None and self._channels:
+        if self._is_heard and self._channels:
             needed_from = min(channel.keep_from for channel in self._channels)
         while self._heard and self._heard[0].end_sample <= needed_from:
             self._heard.popleft()
@@ -343,9 +365,11 @@ class Stream:
             newest_capture_ms=self._newest_capture_ms,
             switch_seq=self._order.switch_seq,
             checksums=self._numbers.save(),
+            ended=self.ended,
             started_again=self._numbers.started_again,
             format=(audio.encoding.value, audio.rate_hz, [role.value for role in audio.layout]) if audio else None,
             doubt=self._doubt.save(),
+            is_copy=self.is_copy,
             is_tentative=self.is_tentative,
             channels=[] if self._is_let_go else [channel.snapshot() for channel in self._channels],
         )
@@ -354,10 +378,12 @@ class Stream:
     def restore(cls, snapshot: StreamState, segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
         """The stream as it was; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot.time), segment, input_settings)
-        stream._order = _order_of(input_settings, snapshot.seq, snapshot.switch_seq)
+        stream._order = StreamOrder.of(input_settings, snapshot.seq, snapshot.switch_seq)
         stream._numbers = TakenNumbers(snapshot.checksums, started_again=snapshot.started_again)
         stream._doubt = Doubt(snapshot.doubt)
         stream.is_tentative = snapshot.is_tentative
+        stream.ended = snapshot.ended
+        stream.is_copy = snapshot.is_copy
         stream.paused_at_ms = snapshot.paused_at_ms
         stream._pause_left_ms = snapshot.pause_left_ms
         stream.active_at_ms = snapshot.active_at_ms
@@ -371,9 +397,3 @@ class Stream:
             if stream.time.rate_hz and not stream._channels:
                 stream._open_channels()
         return stream
-
-
-def _order_of(settings: InputSettings, next_seq: int | None, switch_seq: int = -1) -> StreamOrder:
-    return StreamOrder(
-        next_seq, max_held=settings.reorder_records, max_wait_ms=settings.reorder_ms, switch_seq=switch_seq
-    )

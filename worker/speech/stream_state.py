@@ -27,6 +27,8 @@ class StreamState(NamedTuple):
     channels: list[SegmenterState]
     doubt: DoubtState = DoubtState()
     is_tentative: bool = False
+    ended: bool = False
+    is_copy: bool = False
 
     @classmethod
     def unpack(cls, fields: list[Any]) -> "StreamState":

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from callmood.schemas.common import Role
 from callmood.worker.records import Position, Span, Unheard
 from callmood.worker.speech.media_time import MediaTimeState
 
@@ -25,9 +26,10 @@ class Heard(NamedTuple):
 
 
 class ClosedSpan(NamedTuple):
-    """A span with its channel, and the longest time that another channel of the stream was voiced in it."""
+    """A span with its channel and role, and the longest time that another channel of the stream was voiced in it."""
 
     channel: int
+    role: Role
     span: Span
     overlap_ms: int
 
@@ -40,8 +42,11 @@ class Taken:
     unheard: list[Unheard] = field(default_factory=list)
     has_paused: bool = False
     """Whether a `pause` was among the records."""
+    holds: list[tuple[bool, int]] = field(default_factory=list)
+    """Each `hold` (true) and `unhold` (false), and where it is on the call's time line."""
 
     def extend(self, other: "Taken") -> None:
         """Add what was closed after it."""
         self.spans += other.spans
         self.unheard += other.unheard
+        self.holds += other.holds

@@ -1,0 +1,215 @@
+"""Streams that end, calls that end, hold, and streams that bring the same: through the real `Partition`."""
+
+import base64
+import json
+from functools import partial
+
+import pytest
+from telephony import EPOCH_MS, SOURCE, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
+
+from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.commits import Restored
+from callmood.worker.intake import decode
+from callmood.worker.partition.partition import Partition
+from callmood.worker.settings import Settings
+from callmood.worker.stream_time import StreamTime
+
+SENTENCE = quiet(0.6) + voice(1) + quiet(1.4)
+
+
+def ticks(from_s: float, to_s: float) -> list[Sent]:
+    """Another call that only moves the partition's clock."""
+    leg = Leg("other", start_ms=EPOCH_MS + from_s * 1_000)
+    return leg.media(quiet(to_s - from_s), chunk_ms=1_000)
+
+
+def transfer(**end: str) -> list[Sent]:
+    """The customer's leg for 18 s, one agent for 6 s and another for the rest; each leg is a stream."""
+    customer = Leg(stream="customer")
+    one = Leg(stream="one", layout="agent")
+    two = Leg(stream="two", layout="agent", start_ms=EPOCH_MS + 9_000)
+    legs = [
+        [*customer.media(SENTENCE * 6), customer.send("end")],
+        [*one.media(SENTENCE * 2), one.send("end", **end)],
+        [*two.media(SENTENCE * 3), two.send("end")],
+    ]
+    return in_time(*legs)
+
+
+def test_an_end_ends_its_stream_and_the_last_one_the_call():
+    """An agent who hands over takes nothing along."""
+    call = analyse(transfer()).calls["call-1"]
+    assert (call["status"], call["end_reason"], call["duration_ms"]) == ("completed", "end", 18_000)
+    assert {name: role["utterances"] for name, role in call["roles"].items()} == {"customer": 6, "agent": 5}
+
+
+def test_an_end_can_end_the_call():
+    """`scope=call` ends every stream, whatever they still send."""
+    call = analyse(transfer(scope="call")).calls["call-1"]
+    assert (call["end_reason"], call["duration_ms"]) == ("end", pytest.approx(6_000, abs=200))
+
+
+def test_a_stream_can_leave_and_the_call_wait_for_another():
+    """With `scope=stream` the call goes on though nobody is left, and is over when nobody comes."""
+    leg, next_leg = Leg(stream="one"), Leg(stream="two", start_ms=EPOCH_MS + 20_000)
+    sent = [*leg.media(SENTENCE), leg.send("end", scope="stream")]
+    went_on = analyse([*sent, *next_leg.media(SENTENCE), next_leg.send("end")]).calls["call-1"]
+    assert (went_on["utterances"], went_on["end_reason"], went_on["duration_ms"]) == (2, "end", 23_000)
+    assert (went_on["redacted_ms"], went_on["non_talk_ms"]) == (17_000, pytest.approx(4_000, abs=200))
+    alone = analyse(in_time(sent, ticks(0, 70))).calls["call-1"]
+    assert (alone["status"], alone["end_reason"], alone["duration_ms"]) == ("completed", "end", 3_000)
+
+
+def test_a_call_of_a_stream_that_was_cut_off_ends_with_the_one_in_its_place():
+    """After a reconnect, the first stream's missing `end` keeps nothing alive."""
+    one, two = Leg(stream="one"), Leg(stream="two", start_ms=EPOCH_MS + 3_500)
+    call = analyse([*one.media(SENTENCE), *two.media(SENTENCE), two.send("end")]).calls["call-1"]
+    assert (call["status"], call["utterances"]) == ("completed", 2)
+
+
+def test_a_leg_that_neither_ends_nor_sends_is_waited_for_a_minute():
+    """An `end` of one leg, and silence of the other: the call is over long before it would be idle."""
+    one, two = Leg(stream="one"), Leg(stream="two", layout="agent")
+    sent = in_time([*one.media(SENTENCE), one.send("end")], two.media(SENTENCE))
+    assert analyse(in_time(sent, ticks(0, 55))).calls["call-1"]["status"] == "live"
+    assert analyse(in_time(sent, ticks(0, 70))).calls["call-1"]["end_reason"] == "end"
+
+
+def hold(silent_s: float, *, is_told: bool) -> list[Sent]:
+    """A sentence, a hold without records, a sentence."""
+    leg = Leg()
+    sent = [*leg.media(SENTENCE), *([leg.send("hold")] if is_told else [])]
+    leg.skip(silent_s * 1_000)
+    sent += [leg.send("unhold")] if is_told else []
+    return in_time([*sent, *leg.media(SENTENCE), leg.send("end")], ticks(0, silent_s + 10))
+
+
+def test_a_hold_of_any_length_resumes():
+    """Twenty minutes without a record: the call goes on, and the time is neither silence nor missing."""
+    call = analyse(hold(1_200, is_told=True)).calls["call-1"]
+    assert (call["end_reason"], call["utterances"], call["duration_ms"]) == ("end", 2, 1_206_000)
+    assert (call["hold_ms"], call["missing_ms"]) == (1_200_000, 0)
+    assert call["non_talk_ms"] == pytest.approx(4_000, abs=200)
+    assert call["silences"]["count"] == 0
+
+
+def test_a_hold_raises_no_alert_of_silence():
+    """Silence that the producer explains alarms nobody; the same without `hold` does."""
+    assert [a["rule"] for a in analyse(hold(120, is_told=True)).alerts] == []
+    assert "long_silence" in [a["rule"] for a in analyse(hold(120, is_told=False)).alerts]
+
+
+def test_what_is_said_on_hold_counts():
+    """The agent talks to a colleague while the customer hears music: talk, and hold at the same time."""
+    leg = Leg(layout="agent")
+    sent = [*leg.media(SENTENCE), leg.send("hold"), *leg.media(quiet(60) + SENTENCE + quiet(40)), leg.send("unhold")]
+    call = analyse([*sent, *leg.media(SENTENCE), leg.send("end")]).calls["call-1"]
+    assert (call["hold_ms"], call["utterances"]) == (103_000, 3)
+    assert call["talk_ms"] == pytest.approx(3_000, abs=200)
+    assert call["longest_silence_ms"] <= 3_000
+
+
+def test_a_hold_until_the_end_is_a_hold():
+    """The caller gives up."""
+    leg = Leg()
+    sent = [*leg.media(SENTENCE), leg.send("hold")]
+    leg.skip(30_000)
+    call = analyse([*sent, leg.send("end")]).calls["call-1"]
+    assert (call["hold_ms"], call["duration_ms"]) == (30_000, 33_000)
+
+
+@pytest.mark.parametrize("make", [transfer, partial(hold, 40, is_told=True)])
+def test_a_restart_at_any_record_changes_nothing(make):
+    """Ends, holds and waits survive."""
+    log = log_of(make())
+    steady = Worker().read(log).commit()
+    for end in range(1, len(log), 4):
+        store = Worker().read(log[:end]).commit()
+        Worker(store).read(record for record in log if record.position.offset >= store.watermark).commit()
+        assert facts(store) == facts(steady)
+
+
+def test_audio_after_an_idle_end_is_a_dead_letter():
+    """It cannot be heard any more, and says why."""
+    store = analyse(hold(700, is_told=False))
+    assert store.calls["call-1"]["end_reason"] == "idle"
+    assert set(store.dead.values()) == {"call_ended"}
+    assert len(store.dead) == 15
+
+
+def test_a_role_can_change_on_a_stream():
+    """An IVR answers, then an agent on the same stream: each has what it said."""
+    leg = Leg(layout="customer,ivr")
+    both = bytes(byte for pair in zip(quiet(3), SENTENCE, strict=True) for byte in pair)
+    sent = leg.media(both)
+    leg.layout = "customer,agent"
+    store = analyse([*sent, *leg.media(both), leg.send("end")])
+    assert [u["role"] for u in store.of()] == ["ivr", "agent"]
+    assert store.dead == {}
+
+
+# -- Twilio
+
+
+def twilio(sid: str, audio: bytes, at_s: float = 0.0, *, is_stopped: bool = True, **parameters: object) -> list[Sent]:
+    """The messages of one stream with one track."""
+    start = {"callSid": "call-1", "customParameters": parameters}
+    messages: list[tuple[float, dict]] = [(0, {"event": "start", "start": start})]
+    for number, first in enumerate(range(0, len(audio), 160)):
+        payload = base64.b64encode(audio[first : first + 160]).decode()
+        media = {"track": "inbound", "chunk": str(number + 1), "timestamp": str(number * 20), "payload": payload}
+        messages.append((number * 20, {"event": "media", "media": media}))
+    if is_stopped:
+        messages.append((len(messages) * 20, {"event": "stop", "stop": {"callSid": "call-1"}}))
+    return [
+        Sent(
+            EPOCH_MS + at_s * 1_000 + at_ms,
+            "call-1",
+            {"role_inbound": "customer"},
+            json.dumps({**message, "streamSid": sid}).encode(),
+        )
+        for at_ms, message in messages
+    ]
+
+
+def analyse_twilio(sent: list[Sent]):
+    """All of a log of Twilio messages."""
+    worker = Worker()
+    reader = partial(decode.decode, input_format="twilio", max_record_ms=5_000)
+    worker.partition = Partition(SOURCE, Restored(0, StreamTime(), {}), reader, Settings(), DEFAULT_RULES)
+    return worker.read(log_of(sent)).commit()
+
+
+def test_stop_and_start_is_a_pause_of_the_analysis():
+    """A card number is read between them: the call goes on, and the time is neither silence nor missing."""
+    store = analyse_twilio([*twilio("MZ1", SENTENCE), *twilio("MZ2", SENTENCE, 10)])
+    call = store.calls["call-1"]
+    assert (call["status"], call["utterances"], call["missing_ms"]) == ("live", 2, 0)
+    assert call["redacted_ms"] == pytest.approx(7_000, abs=100)
+    assert [u["voiced_start_ms"] for u in store.of()] == pytest.approx([600, 10_600], abs=40)
+
+
+@pytest.mark.parametrize("later_s", [0.04, 1.0])
+def test_a_second_stream_of_a_track_doubles_nothing(later_s):
+    """Two streams of one call bring the same: it is counted once."""
+    once = analyse_twilio(twilio("MZ1", SENTENCE * 2)).calls["call-1"]
+    two = [*twilio("MZ1", SENTENCE * 2), *twilio("MZ2", (SENTENCE * 2)[round(later_s * 8_000) :], later_s)]
+    twice = analyse_twilio(sorted(two, key=lambda item: item.at_ms)).calls["call-1"]
+    for name in ("utterances", "talk_ms", "overlap_ms"):
+        assert twice[name] == once[name], name
+
+
+def test_the_second_stream_goes_on_when_the_first_stops():
+    """What only the second one brings is heard."""
+    two = [*twilio("MZ1", SENTENCE * 2), *twilio("MZ2", SENTENCE * 4)]
+    store = analyse_twilio(sorted(two, key=lambda item: item.at_ms))
+    assert [u["voiced_start_ms"] // 1_000 for u in store.of()] == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("bad", ["x" * 300, "two\nlines", None])
+def test_one_bad_parameter_costs_itself(bad):
+    """The other parameters of the `start` stay."""
+    store = analyse_twilio(twilio("MZ1", SENTENCE, queue="billing", bad=bad, notice="given"))
+    call = store.calls["call-1"]
+    assert (call["attributes"], call["notice"], store.dead) == ({"queue": "billing"}, "given", {})
+    assert analyse_twilio(twilio("MZ1", SENTENCE, notice="yes")).calls["call-1"]["notice"] is None

@@ -1,0 +1,78 @@
+"""Which streams of a call belong together, and which are open. Pure.
+
+A stream ends with its `end`. `end` of a stream `a` ends the streams `a/…` too: Twilio's tracks. A stream that was cut
+off never ends; it is over once a later stream with the same roles goes on in its place, as after a reconnect.
+"""
+
+from collections.abc import Mapping
+
+from callmood.worker.speech.stream import Stream
+from callmood.worker.speech.taken import Taken
+
+_IN_PLACE_MS = 2_000
+"""How much the audio of a stream and of the one in its place can overlap."""
+
+
+def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
+    """The streams that end with this one."""
+    return [other for other, stream in streams.items() if other.startswith(f"{name}/") and not stream.ended]
+
+
+def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
+    """Whether streams with audio are left after this one."""
+    return any(stream is not leaving and _is_open(stream, leaving) for stream in streams.values())
+
+
+def _is_open(stream: Stream, leaving: Stream) -> bool:
+    if stream.ended or stream.time.rate_hz is None:
+        return False
+    is_replaced = (
+        leaving.time.rate_hz is not None
+        and set(stream.format.layout) <= set(leaving.format.layout)
+        and stream.time.call_position_ms <= leaving.time.offset_ms + _IN_PLACE_MS
+    )
+    return not is_replaced
+
+
+def hear_one_copy(streams: Mapping[str, Stream]) -> None:
+    """Of the open streams of one Twilio track, the first is heard; when it ends or stalls, the next one is."""
+    heard = {_track(name) for name, stream in streams.items() if _is_sending(stream) and not stream.is_copy}
+    for name, stream in streams.items():
+        if stream.is_copy and _track(name) not in heard:
+            stream.stop_copying()
+            heard.add(_track(name))
+
+
+def is_copy(name: str, streams: Mapping[str, Stream]) -> bool:
+    """Whether another open stream has the track of this new one."""
+    return any(_track(other) == _track(name) and _is_sending(stream) for other, stream in streams.items())
+
+
+def _is_sending(stream: Stream) -> bool:
+    """Whether it has neither ended nor stalled."""
+    return not stream.ended and stream.active_at_ms is not None
+
+
+def _track(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def follow_pause(
+    name: str, streams: Mapping[str, Stream], taken: dict[str, Taken], paused_at_ms: int | None
+) -> int | None:
+    """If this stream has paused or resumed, so does every other one; returns since when the call is paused.
+
+    A `pause` in a pause counts too: another stream may hold back a `resume` that was sent before it.
+    """
+    stream, is_paused = streams[name], paused_at_ms is not None
+    is_repeated = taken[name].has_paused and stream.is_paused and is_paused
+    if stream.is_paused == is_paused and not is_repeated:
+        return paused_at_ms
+    if not is_repeated:
+        paused_at_ms = None if is_paused else stream.paused_at_ms
+    paused_ms = max((u.end_ms - u.start_ms for u in taken[name].unheard if u.is_pause), default=0)
+    for other_name, other in streams.items():
+        if other is not stream:
+            followed = other.resume(paused_ms) if paused_at_ms is None else other.pause()
+            taken.setdefault(other_name, Taken()).extend(followed)
+    return paused_at_ms
