@@ -211,19 +211,12 @@ class SegmentSettings(_Group):
 
 
 class CallSettings(_Group):
-    """End of a call."""
+    """End of a call. Times are by record timestamps."""
 
-    idle_s: Positive = Field(
-        600, description="time without a record after which the worker ends a call, s, by record timestamps"
-    )
-    leave_s: Positive = Field(
-        60,
-        description="the same for a call of which a stream has ended, while other streams neither ended nor send, s",
-    )
+    idle_s: Positive = Field(600, description="time without a record after which the worker ends a call, s")
+    leave_s: Positive = Field(60, description="the same after the end of a stream, if others neither end nor send, s")
     hold_s: Positive = Field(14_400, description="the same for a call on hold, s")
-    ended_memory_s: Positive = Field(
-        600, description="time after a call's end for which its late records are dropped, s, by record timestamps"
-    )
+    ended_memory_s: Positive = Field(600, description="time after a call's end for which late records are dropped, s")
 
 
 class AlertSettings(_Group):

@@ -120,3 +120,74 @@ def test_drift_invents_no_interruption(ppm):
     assert not any(role["interruptions"]["count"] for role in call["roles"].values())
     assert is_true(call["talk_ms"], 2 * turns * 3_300, 2 * turns)
     assert is_true(call["duration_ms"], minutes * 60_000)
+
+
+def _suppressed(leg: Leg, audio: bytes, turns: list[tuple[float, float]]) -> list:
+    """20 ms records of what is said and 200 ms after it; nothing is sent in between."""
+    sent = []
+    for number in range(len(audio) // 160):
+        at_s = number / 50
+        if any(start <= at_s < start + length + 0.2 for start, length in turns):
+            sent.append(leg.send("media", audio[number * 160 : number * 160 + 160]))
+        else:
+            leg.skip(20)
+    return sent
+
+
+@pytest.mark.parametrize("has_media_ms", [True, False])
+@pytest.mark.parametrize("begins", [True, False])
+def test_silence_suppression_leaves_the_figures_as_they_are(begins, has_media_ms):
+    """Nothing is sent while nobody speaks, with and without media time: nothing is missing and silence is silence."""
+    sent = []
+    for name, turns, seed in (("customer", _CUSTOMER, 1), ("agent", _AGENT, 2)):
+        leg = Leg(stream=name, layout=name, has_media_ms=has_media_ms)
+        start = [leg.send("start")] if begins or name == "customer" else []
+        records = _suppressed(leg, line(32, turns, seed), turns)
+        sent.append([*start, *records, leg.send("end")])
+    _check(analyse(in_time(*sent)).calls["call-1"])
+
+
+@pytest.mark.parametrize("share", [0.01, 0.03, 0.1])
+def test_loss_leaves_the_figures_as_they_are(share):
+    """Records of both legs are lost at random: the figures are those of the whole call."""
+    random = np.random.default_rng(round(1_000 * share))
+    customer, agent = Leg(stream="customer"), Leg(stream="agent", layout="agent")
+    legs = [customer.media(line(32, _CUSTOMER), 20), agent.media(line(32, _AGENT, seed=2), 20)]
+    kept = [[record for record in leg if random.random() >= share] for leg in legs]
+    sent = [*in_time(*kept), agent.send("end"), customer.send("end")]
+    call = analyse(sent).calls["call-1"]
+    assert 0 < call["missing_ms"] <= 2 * 32_000 * share * 2
+    _check({**call, "missing_ms": 0})
+
+
+def test_a_pause_and_a_hold_are_neither_talk_nor_silence():
+    """Ten seconds are paused and ten are on hold; the rest of the call is as it was."""
+    leg = Leg(layout="customer,agent")
+    audio = both(line(32, _CUSTOMER), line(32, _AGENT, seed=2))
+    parts = [audio[first * 2 * RATE_HZ : end * 2 * RATE_HZ] for first, end in ((0, 11), (11, 25), (25, 32))]
+    sent = [*leg.media(parts[0]), leg.send("pause")]
+    leg.skip(10_000)
+    sent += [leg.send("resume"), *leg.media(parts[1]), leg.send("hold")]
+    leg.skip(10_000)
+    sent += [leg.send("unhold"), *leg.media(parts[2]), leg.send("end")]
+    call = analyse(sent).calls["call-1"]
+    assert (call["duration_ms"], call["redacted_ms"], call["hold_ms"]) == (52_000, 10_000, 10_000)
+    assert is_true(call["talk_ms"], 19_000)
+    assert is_true(call["non_talk_ms"], 13_000)
+    assert (call["overlap_ms"], call["missing_ms"], call["silences"]["count"]) == (0, 0, 0)
+
+
+def test_a_transfer_and_a_reconnect_leave_the_figures_as_they_are():
+    """The agent hands over at 15 s, and the customer's stream is cut off and comes again: each turn counts once."""
+    customer, again = Leg(stream="customer"), Leg(stream="again", start_ms=EPOCH_MS + 18_000)
+    one, two = Leg(stream="one", layout="agent"), Leg(stream="two", layout="agent", start_ms=EPOCH_MS + 15_000)
+    heard, answered = line(32, _CUSTOMER), line(32, _AGENT, seed=2)
+    legs = [
+        customer.media(heard[: 18 * RATE_HZ]),
+        [*again.media(heard[18 * RATE_HZ :]), again.send("end")],
+        [*one.media(answered[: 15 * RATE_HZ]), one.send("end")],
+        [*two.media(answered[15 * RATE_HZ :]), two.send("end")],
+    ]
+    call = analyse(in_time(*legs)).calls["call-1"]
+    assert call["status"] == "completed"
+    _check(call)

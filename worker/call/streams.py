@@ -20,18 +20,20 @@ def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
 
 def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
     """Whether streams with audio are left after this one."""
-    return any(stream is not leaving and _is_open(stream, leaving) for stream in streams.values())
-
-
-def _is_open(stream: Stream, leaving: Stream) -> bool:
-    if stream.ended or stream.time.rate_hz is None:
-        return False
-    is_replaced = (
-        leaving.time.rate_hz is not None
-        and set(stream.format.layout) <= set(leaving.format.layout)
-        and stream.time.call_position_ms <= leaving.time.offset_ms + _IN_PLACE_MS
+    return any(
+        not stream.ended and not any(_replaces(other, stream) for other in streams.values())
+        for stream in streams.values()
+        if stream is not leaving and stream.time.rate_hz is not None
     )
-    return not is_replaced
+
+
+def _replaces(other: Stream, stream: Stream) -> bool:
+    return (
+        other is not stream
+        and other.time.rate_hz is not None
+        and set(stream.format.layout) <= set(other.format.layout)
+        and stream.time.call_position_ms <= other.time.offset_ms + _IN_PLACE_MS
+    )
 
 
 def hear_one_copy(streams: Mapping[str, Stream]) -> None:

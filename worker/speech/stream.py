@@ -213,12 +213,10 @@ class Stream:
     def _media(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
         if not self._channels:
-            self._begin(ready, taken)
+            ready = self._begin(ready, taken)
         self._go_on(self._move_to(ready, taken), taken)
         self.time.follow(chunk)
-        if (
-            chunk.format and chunk.format != self._format
-        ):  # other roles: what was said until now was said by the old ones
+        if chunk.format and chunk.format != self._format:  # other roles from here on
             taken.spans += self._close_channels(Cut.END)
             self._format = chunk.format
         if self._is_heard:
@@ -226,7 +224,7 @@ class Stream:
             taken.spans += self._closed(lambda index, channel: channel.feed(first, channel_of(chunk.audio, index)))
         self.time.advance(chunk.samples)
 
-    def _begin(self, ready: Ready, taken: Taken) -> None:
+    def _begin(self, ready: Ready, taken: Taken) -> Ready:
         """The first audio: from here on the position counts samples. What was before it, if joined late, is missing."""
         self.time.begin(self.format.rate_hz)
         is_first = not self._newest_capture_ms
@@ -236,6 +234,8 @@ class Stream:
             if self.time.call_position_ms > start_ms:
                 taken.unheard.append(Unheard(start_ms, self.time.call_position_ms, is_pause=False))
         self._open_channels()
+        self._has_skipped = is_first
+        return ready._replace(missing_seqs=0) if is_first else ready
 
     def _open_channels(self) -> None:
         audio = self.format
