@@ -99,6 +99,10 @@ _RULES: list[dict[str, Any]] = [
         "then": {"properties": {"autoscaling": {"properties": {"prometheusAddress": {"minLength": 1}}}}},
     },
     {
+        "if": {"properties": {"page": {"properties": {"enabled": {"const": True}}}}},
+        "then": {"properties": {"page": {"properties": {"tokenSecret": {"properties": {"name": {"minLength": 1}}}}}}},
+    },
+    {
         "if": {"properties": {"model": {"properties": {"source": {"const": "volume"}}}}},
         "then": {"properties": {"model": {"properties": {"claimName": {"minLength": 1}}}}},
     },

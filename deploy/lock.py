@@ -15,7 +15,7 @@ _FOLDER: Final = Path(__file__).parent
 _TORCH: Final = re.compile(r"(torch|triton|nvidia-|cuda-)")
 _HEADER: Final = "# Written by `make lock`.\n"
 _COMMAND: Final = (
-    *("uv", "pip", "compile", "pyproject.toml", "--extra", "otel", "--quiet"),
+    *("uv", "pip", "compile", "pyproject.toml", "--extra", "otel", "--extra", "page", "--quiet"),
     *("--python-version", "3.11", "--python-platform", "x86_64-manylinux_2_28"),
     *("--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"),
 )

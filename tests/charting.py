@@ -18,3 +18,21 @@ def run_helm(*arguments):
     if done.returncode:
         raise HelmError(done.stdout + done.stderr)
     return done.stdout
+
+
+VERSIONS = ("1.27.0", "1.30.0", "1.33.0")
+"""Of Kubernetes, whose API the chart's objects fit."""
+
+
+def of(objects, kind):
+    """The one object of a kind."""
+    (found,) = [one for one in objects if one["kind"] == kind]
+    return found
+
+
+def pods(objects):
+    """Every pod's metadata and spec, with its container."""
+    for one in objects:
+        template = one if one["kind"] == "Pod" else one.get("spec", {}).get("template")
+        if template and "containers" in template["spec"]:
+            yield template["metadata"], template["spec"], template["spec"]["containers"][0]

@@ -7,28 +7,13 @@ from pathlib import Path
 import kubernetes_validate
 import pytest
 import yaml
-from charting import HelmError
+from charting import VERSIONS, HelmError, of, pods
 
 from callmood.worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "callmood"
 CASES = sorted(path.name for path in (CHART / "ci").glob("*-values.yaml"))
-VERSIONS = ("1.27.0", "1.30.0", "1.33.0")
-
-
-def of(objects, kind):
-    """The one object of a kind."""
-    (found,) = [one for one in objects if one["kind"] == kind]
-    return found
-
-
-def pods(objects):
-    """Every pod's metadata and spec, with its container."""
-    for one in objects:
-        template = one if one["kind"] == "Pod" else one.get("spec", {}).get("template")
-        if template and "containers" in template["spec"]:
-            yield template["metadata"], template["spec"], template["spec"]["containers"][0]
 
 
 def settings_of(objects, monkeypatch, name="voice-callmood"):
@@ -232,8 +217,15 @@ def test_a_wrong_value_is_reported(helm, refused, value):
         {"autoscaling.enabled": True},
         {"model.source": "volume"},
         {"model.source": "hub", "model.path": "hf://example/model@main"},
+        {"page.enabled": True},
     ],
-    ids=["static and autoscaled", "keda without prometheus", "a volume without a claim", "a model without a commit"],
+    ids=[
+        "static and autoscaled",
+        "keda without prometheus",
+        "a volume without a claim",
+        "a model without a commit",
+        "a page without a token",
+    ],
 )
 def test_values_that_contradict_each_other_are_refused(render, refused, values):
     """What fits one by one and not together is refused, too."""
