@@ -6,9 +6,10 @@ time, 4 s at most (less than what closes a stalled stream). A record up to 60 s 
 is odd. Odd records change nothing while a record in between moves the clock on: a gateway whose clock is off neither
 stops the clock nor drives it. When nothing moves it on any more, it was the clock that was wrong: it moves to the odd
 records once they have lasted for 10 s of their own time if they are ahead, for 10 minutes if they are behind (a gateway
-that was cut off sends minutes of audio at once), or after 1,000 of them. A record without a timestamp changes nothing.
-A timestamp in seconds, microseconds or nanoseconds is read in that unit. A gateway whose clock runs many times too
-fast, in steps of up to 10 s, is believed.
+that was cut off sends minutes of audio at once), or after 1,000 of them. Odd records within 60 s of each other are one
+run, and four runs are told apart: absurd timestamps do not hold up the move to those that agree. A record without a
+timestamp changes nothing. A timestamp in seconds, microseconds or nanoseconds is read in that unit. A gateway whose
+clock runs many times too fast, in steps of up to 10 s, is believed.
 """
 
 from typing import NamedTuple
@@ -27,8 +28,8 @@ _YEAR_2100_MS = 4_102_444_800_000
 class StreamTime(NamedTuple):
     """Observed time of a partition; `elapsed_ms` only grows.
 
-    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it: the
-    timestamp of the first of them, of the newest, and their number.
+    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up to
+    four runs; of each, the timestamp of its first and newest record, and their number. Stores keep the fields by name.
     """
 
     elapsed_ms: int = 0
@@ -36,6 +37,15 @@ class StreamTime(NamedTuple):
     odd_since_ms: int = 0
     odd_ms: int = 0
     odd: int = 0
+    odd2_since_ms: int = 0
+    odd2_ms: int = 0
+    odd2: int = 0
+    odd3_since_ms: int = 0
+    odd3_ms: int = 0
+    odd3: int = 0
+    odd4_since_ms: int = 0
+    odd4_ms: int = 0
+    odd4: int = 0
 
     def after(self, timestamp: int) -> "StreamTime":
         """The clock after a record with this timestamp (ms, or a unit that `in_ms` recognises)."""
@@ -50,14 +60,36 @@ class StreamTime(NamedTuple):
         return self._after_odd(timestamp_ms, is_ahead=step_ms > 0)
 
     def _after_odd(self, timestamp_ms: int, *, is_ahead: bool) -> "StreamTime":
-        goes_on = self.odd > 0 and abs(timestamp_ms - self.odd_ms) <= _BEHIND_MS
-        since_ms = self.odd_since_ms if goes_on else timestamp_ms
-        odd = self.odd + 1
-        lasted_ms = timestamp_ms - since_ms
-        if odd >= _LAST_RECORDS or lasted_ms >= (_LAST_AHEAD_MS if is_ahead else _LAST_BEHIND_MS):
-            counted_ms = min(max(timestamp_ms - self.odd_ms, 0), _STEP_MS) if goes_on else 0
+        runs = self._runs()
+        index = next((n for n, run in enumerate(runs) if run.goes_on(timestamp_ms)), None)
+        if index is None:
+            index = min(range(len(runs)), key=lambda n: runs[n].records)
+            run, counted_ms = _Run(timestamp_ms, timestamp_ms, 1), 0
+        else:
+            since_ms, newest_ms, count = runs[index]
+            run = _Run(since_ms, timestamp_ms, count + 1)
+            counted_ms = min(max(timestamp_ms - newest_ms, 0), _STEP_MS)
+        lasted_ms = timestamp_ms - run.since_ms
+        if run.records >= _LAST_RECORDS or lasted_ms >= (_LAST_AHEAD_MS if is_ahead else _LAST_BEHIND_MS):
             return StreamTime(self.elapsed_ms + counted_ms, timestamp_ms)
-        return StreamTime(self.elapsed_ms, self.newest_ms, since_ms, timestamp_ms, odd)
+        runs[index] = run
+        return StreamTime(self.elapsed_ms, self.newest_ms, *(fact for one in runs for fact in one))
+
+    def _runs(self) -> "list[_Run]":
+        facts = self[2:]
+        return [_Run(*facts[n : n + 3]) for n in range(0, len(facts), 3)]
+
+
+class _Run(NamedTuple):
+    """Odd records that belong together: the timestamp of the first, of the newest, and their number."""
+
+    since_ms: int
+    newest_ms: int
+    records: int
+
+    def goes_on(self, timestamp_ms: int) -> bool:
+        """Whether a record belongs to it."""
+        return self.records > 0 and abs(timestamp_ms - self.newest_ms) <= _BEHIND_MS
 
 
 def in_ms(timestamp: int) -> int:

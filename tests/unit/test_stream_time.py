@@ -130,3 +130,20 @@ def test_a_record_without_a_timestamp_is_no_time():
     """Neither the first record of a partition nor a later one moves the clock."""
     assert StreamTime().after(-1) == StreamTime()
     assert STARTED.after(-1) == STARTED
+
+
+@pytest.mark.parametrize("odd", [0, NOW + 10 * HOUR, NOW * 3], ids=["1970", "ahead", "2131"])
+def test_absurd_timestamps_do_not_hold_up_the_clock_after_a_night(odd):
+    """All gateways stop and go on hours later; one that sends nonsense in between changes nothing."""
+    morning = every(200, 60_000, NOW + 8 * HOUR)
+    alone = after(STARTED, *arrived(morning))
+    absurd = [(at_ms, odd + at_ms // 100) for at_ms in range(0, 60_000, 3_000)]
+    assert after(STARTED, *arrived(morning, absurd)).elapsed_ms == pytest.approx(alone.elapsed_ms, abs=5_000)
+    assert alone.elapsed_ms > 45_000
+
+
+def test_timestamps_that_never_agree_do_not_drive_the_clock():
+    """Random nonsense makes no run that lasts."""
+    noise = [NOW + 1_000_000 * (n * 7_919 % 10_007) for n in range(3_000)]
+    assert after(STARTED, *noise).newest_ms in (NOW, *noise)
+    assert after(STARTED, *noise).elapsed_ms < 10_000
