@@ -12,7 +12,7 @@ from rich.text import Text
 from callmood.dashboard.reader import CallView
 from callmood.schemas.alert import Alert
 from callmood.schemas.call import Call, Direction, RoleEmotion, Status
-from callmood.schemas.common import EMOTIONS, Emotion, Role
+from callmood.schemas.common import EMOTIONS, Emotion, Kind, Role
 from callmood.schemas.parts import Probabilities
 from callmood.schemas.utterance import Utterance
 
@@ -103,6 +103,8 @@ def utterance_line(utterance: Utterance) -> Text:
         f" #{utterance.number} {_clock(utterance.start_ms)}-{_clock(utterance.end_ms)} {utterance.role.value:<8} "
     )
     emotion = utterance.emotion
+    if utterance.kind is Kind.NOT_SPEECH:
+        return line.append("not speech", style="dim")
     if emotion is None:
         return line.append(f"no emotion ({utterance.withheld})", style="dim")
     if emotion.label is None or emotion.probabilities is None or emotion.abstained:
@@ -129,6 +131,9 @@ def call_line(call: Call) -> Text:
     line = Text.assemble(
         (call.call_id, "bold"), f" {call.status.value}: {_clock(call.duration_ms)}, {call.utterances} utterances"
     )
+    other_ms = sum(role.other_sound_ms for role in call.roles.values())
+    if other_ms:
+        line.append(f", {_clock(other_ms)} of other sounds")
     if emotion is None or emotion.overall_score is None:
         return line
     counts = ", ".join(f"{count} {name.value}" for name in EMOTIONS if (count := getattr(emotion.counts, name.value)))

@@ -78,7 +78,7 @@ def test_a_dashboard_reads_every_result(published, login):
     assert entry_id == b"1-0"
     heard = dict(dashboard.xread({published.utterances: "0", published.alerts: "0"}, block=100))
     ((_, utterance),), ((_, alert),) = (heard[name.encode()] for name in (published.utterances, published.alerts))
-    assert set(utterance) == {b"json", b"call_id", b"number", b"role", b"start_ms", b"end_ms", b"label"}
+    assert set(utterance) == {b"json", b"call_id", b"number", b"role", b"start_ms", b"end_ms", b"kind", b"label"}
     assert set(alert) == {b"json", b"call_id", b"role", b"rule", b"since_ms"}
     assert json.loads(alert[b"json"]) == load("alert/valid/customer_negative.json")
 

@@ -15,7 +15,7 @@ from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
 from callmood.schemas.utterance import Utterance as UtteranceRecord
 from callmood.worker.call import aggregate, policy
 from callmood.worker.call.render import Stamps, Times, utterance_record
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
 _TIMES = Times(10**12 + 100, 10**12 + 200, 10**12 + 420)
@@ -26,7 +26,7 @@ def _stamps(model_id="demo-tiny"):
     return Stamps(policy.stamp(PolicySettings()), ModelInfo(model_id, "1", "sha256:" + "0" * 64))
 
 
-def _result(number, label=None, reason=None):
+def _result(number, label=None, reason=None, speech=None):
     start_ms, position = number * 5_000, Position("audio", 0, number)
     utterance = Utterance(
         id=f"c:0:0:{start_ms}", call_id="c", stream="0", channel=int(label is None),
@@ -35,7 +35,8 @@ def _result(number, label=None, reason=None):
         acoustics=Acoustics(-20.0, 20.0, 0.0, 3_400), first=position, last=position,
         withheld=None if label else "policy:role_agent",
     )  # fmt: skip
-    return Result(utterance, label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS), reason))
+    prediction = label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS), reason)
+    return Result(utterance, prediction, speech)
 
 
 def _view(*labels, end=None, model_id="demo-tiny"):
@@ -128,6 +129,16 @@ def test_withheld_and_doubtful_utterances_say_why():
     assert "no emotion (policy:role_agent)" in utterance_line(_record(1)).plain
     doubt = utterance_line(_record(1, Emotion.ANGER, "low_confidence", times=None)).plain
     assert "uncertain (low_confidence)  anger 0.70" in doubt
+
+
+def test_other_sounds_are_named_for_what_they_are():
+    """An utterance that is not speech says so, whatever its role; an ended call says how long such sounds were."""
+    tune = _result(1, speech=Speech(0.02, 0, 0))
+    record = UtteranceRecord.model_validate(utterance_record(tune, 1, _stamps(), None))
+    assert utterance_line(record).plain == "c #1 0:05-0:09 agent    not speech"
+    state = aggregate.finish(aggregate.fold(aggregate.Aggregate("c"), tune), reason="end", end_ms=9_000)
+    call = Call.model_validate(aggregate.summary(state, policy=_stamps().policy, model=None))
+    assert call_line(call).plain == "c completed: 0:09, 0 utterances, 0:04 of other sounds"
 
 
 def test_an_ended_call_in_one_line():

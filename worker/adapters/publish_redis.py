@@ -232,7 +232,8 @@ def _flat_list(fields: Mapping[str, Any]) -> list[str]:
 def _entry(record: Mapping[str, Any]) -> list[str]:
     """A stream entry: what a reader filters by, and the whole record as JSON."""
     emotion = record.get("emotion") or {}
-    named = {name: record.get(name) for name in ("call_id", "number", "role", "start_ms", "end_ms", "rule", "since_ms")}
+    names = ("call_id", "number", "role", "start_ms", "end_ms", "kind", "rule", "since_ms")
+    named = {name: record.get(name) for name in names}
     fields = {name: value for name, value in named.items() if value is not None}
     if emotion.get("label") and not emotion["abstained"]:
         fields["label"] = emotion["label"]
