@@ -3,18 +3,21 @@
 import argparse
 import sys
 
-from callmood.bench import engine
+from callmood.bench import engine, field
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
-    engine.add_arguments(kinds.add_parser("engine", help="the inference engine", description=engine.__doc__))
+    for name, what, about in (("engine", engine, "the inference engine"), ("field", field, "the speech check")):
+        measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))
+        measure.set_defaults(measure=what.run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the tables; returns the exit code."""
-    return engine.run(arguments)
+    code: int = arguments.measure(arguments)
+    return code
 
 
 if __name__ == "__main__":
