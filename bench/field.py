@@ -8,10 +8,13 @@ frame within 40 dB of the prompt's loudest one that the segmenter found: the che
 
 import argparse
 import io
+import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -120,7 +123,8 @@ def prompts(voice: str, count: int = _PROMPTS_EACH) -> Iterator[Sound]:
     for path in files[:: max(1, len(files) // count)][:count]:
         samples, rate_hz = soundfile.read(path, dtype="float64")
         assert rate_hz == RATE_HZ
-        yield Sound(voice, path.stem, samples[: _LONGEST_S * RATE_HZ])
+        if samples.size >= RATE_HZ // 10:  # some are empty
+            yield Sound(voice, path.stem, samples[: _LONGEST_S * RATE_HZ])
 
 
 def _is_spoken(path: Path) -> bool:
@@ -143,6 +147,13 @@ def hear(sound: Sound, level_dbfs: int, line: str, network: silero.Silero, *, is
         figures = (found.is_speech, 20 * int(frames.sum()), 20 * int(kept.sum()))
         heard.append(Heard(sound, is_speech, level_dbfs, line, probabilities, duration_ms, *figures))
     return heard
+
+
+def _hear_everywhere(sound: Sound, is_speech: bool) -> list[Heard]:  # noqa: FBT001 - of a pool's map
+    """A sound at each level over each line."""
+    network = silero.load()
+    everywhere = product(LEVELS_DBFS, LINES)
+    return [one for level, line in everywhere for one in hear(sound, level, line, network, is_speech=is_speech)]
 
 
 def _at_level(samples: Samples, level_dbfs: int, random: np.random.Generator) -> tuple[Pcm, npt.NDArray[np.bool_]]:
@@ -204,6 +215,7 @@ RULES: Final[Mapping[str, Callable[[Heard], bool]]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
     parser.add_argument("--every", type=int, default=1, help="only every so many-th sound; default: all")
+    parser.add_argument("--processes", type=int, help="processes that judge sounds; default: one for each core")
     parser.add_argument("--cost", action="store_true", help="only the cost beside the model's")
     return parser
 
@@ -212,23 +224,20 @@ def run(options: argparse.Namespace) -> int:
     """Print the tables; returns the exit code."""
     console = Console(width=120)
     if not options.cost:
-        _print_errors(console, options.every)
+        _print_errors(console, options.every, options.processes)
         _print_alerts(console, options.every)
     _print_cost(console)
     return 0
 
 
-def _print_errors(console: Console, every: int) -> None:
-    network = silero.load()
+def _print_errors(console: Console, every: int, processes: int) -> None:
     others = list(sounds.every())[::every]
     spoken = [prompt for voice in VOICES for prompt in list(prompts(voice))[::every]]
     if not any(sounds.TUNES.glob("*.wav")):
         console.print("asterisk-moh-opsound-wav is not installed: no recorded hold tunes")
-    heard: list[Heard] = []
-    for sound, is_speech in [*((one, False) for one in others), *((one, True) for one in spoken)]:
-        for level in LEVELS_DBFS:
-            for line in LINES:
-                heard += hear(sound, level, line, network, is_speech=is_speech)
+    work = [*((one, False) for one in others), *((one, True) for one in spoken)]
+    with multiprocessing.get_context("spawn").Pool(processes, torch.set_num_threads, (1,)) as pool:
+        heard = [one for some in pool.starmap(_hear_everywhere, work, chunksize=4) for one in some]
     console.print(f"{len(others)} sounds, {len(spoken)} prompts, {len(LEVELS_DBFS)} levels, {len(LINES)} lines")
     kinds = {one.sound.kind: None for one in heard}
     groups = [
@@ -300,3 +309,7 @@ def _print_cost(console: Console) -> None:
         median, worst = np.percentile(delays_ms, (50, 95))
         console.print(f"one utterance of {length_s} s: {median:.1f} ms, 95 of 100 within {worst:.1f} ms")
     assert FRAME_MS == 32  # noqa: PLR2004 - the lengths in the rules above
+
+
+if __name__ == "__main__":
+    sys.exit(run(add_arguments(argparse.ArgumentParser(prog="python -m callmood.bench.field")).parse_args()))
