@@ -22,7 +22,7 @@ _COMMANDS = {
     "redrive": "list dead-letter records by reason, or send them back after a fix",
     "dashboard": "serve the page for supervisors: calls that need a person, and why",
     "watch": "show live calls from Redis in the terminal",
-    "bench": "measure the inference engine on this machine",
+    "bench": "measure the inference engine or the speech check on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }
 
