@@ -60,6 +60,15 @@ def test_a_stream_can_leave_and_the_call_wait_for_another():
     assert (alone["status"], alone["end_reason"], alone["duration_ms"]) == ("completed", "end", 3_000)
 
 
+def test_a_call_that_waits_is_as_long_as_it_was():
+    """Until the minute is over, the figures reach to the `end`, and what the silent leg had said is among them."""
+    one, two = Leg(stream="one"), Leg(stream="two", layout="agent")
+    sent = in_time(one.media(quiet(20)), two.media(quiet(0.6) + voice(1)))
+    call = analyse([*sent, one.send("end")]).calls["call-1"]
+    assert (call["status"], call["duration_ms"], call["utterances"]) == ("live", 20_000, 1)
+    assert call["non_talk_ms"] == pytest.approx(19_000, abs=200)
+
+
 def test_a_call_of_a_stream_that_was_cut_off_ends_with_the_one_in_its_place():
     """After a reconnect, the first stream's missing `end` keeps nothing alive."""
     one, two = Leg(stream="one"), Leg(stream="two", start_ms=EPOCH_MS + 3_500)

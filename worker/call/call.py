@@ -18,7 +18,7 @@ from callmood.worker.call.group import Group
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
-from callmood.worker.call.streams import are_open, follow_pause, hear_one_copy, is_copy, parts_of
+from callmood.worker.call.streams import are_open, follow_pause, hear_one_copy, is_copy, parts_of, reach
 from callmood.worker.call.utterance import utterance_of
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
@@ -218,7 +218,7 @@ class Call:
             self._streams[name].ended = True
         hear_one_copy(self._streams)
         if chunk.scope is Scope.STREAM or (chunk.scope is None and are_open(self._streams, stream)):
-            return self._group(taken, now_ms, let_go=(chunk.stream, *parts))
+            return self._group(taken, now_ms, let_go=(chunk.stream, *parts, *reach(stream, self._streams, taken)))
         return self._end(Event.END.value, taken, now_ms)
 
     def _forget_streams(self) -> None:

@@ -6,11 +6,14 @@ off never ends; it is over once a later stream with the same roles goes on in it
 
 from collections.abc import Mapping
 
+from callmood.worker.records import Cut, Unheard
 from callmood.worker.speech.stream import Stream
 from callmood.worker.speech.taken import Taken
 
 _IN_PLACE_MS = 2_000
 """How much the audio of a stream and of the one in its place can overlap."""
+_FAR_BEHIND_MS = 5_000
+"""A stream so far behind the end of another one is silent or stalled."""
 
 
 def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
@@ -34,6 +37,20 @@ def _replaces(other: Stream, stream: Stream) -> bool:
         and set(stream.format.layout) <= set(other.format.layout)
         and stream.time.call_position_ms <= other.time.offset_ms + _IN_PLACE_MS
     )
+
+
+def reach(leaving: Stream, streams: Mapping[str, Stream], taken: dict[str, Taken]) -> list[str]:
+    """The call has come as far as the end of this stream: what is open in streams far behind closes; returns those."""
+    at_ms = leaving.time.call_position_ms
+    behind = [
+        name
+        for name, stream in streams.items()
+        if _is_sending(stream) and stream.time.call_position_ms < at_ms - _FAR_BEHIND_MS
+    ]
+    for name in behind:
+        taken.setdefault(name, Taken()).extend(streams[name].close(Cut.GAP))
+    next(iter(taken.values())).unheard.append(Unheard(at_ms, at_ms, is_pause=False))
+    return behind
 
 
 def hear_one_copy(streams: Mapping[str, Stream]) -> None:

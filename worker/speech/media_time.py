@@ -19,6 +19,7 @@ _ABSURD_SHARE = 1e-3  # the same, per ms of the stream: clocks drift
 _UNCLOCKED_MS = 3_600_000  # the same where capture times do not keep step with the audio
 _RAN_BACK_MS = 1_000  # media time so far behind has started again, or is garbled
 _JOINED_LATE_MS = 4 * 3_600_000  # media time of a first record; more is a random base (RFC 3550, 5.1)
+_BEGINS_SILENT_MS = 60_000  # the same where no record came before: nobody had spoken yet
 _DRIFT_MS = 50  # a capture time within this of the audio says nothing of drift
 _DRIFT_STEP_MS = 5
 _DRIFT_SHARE = 1e-3  # followed per ms of audio: several times the drift of two clocks
@@ -122,8 +123,8 @@ class MediaTime:
         """The first record ties media time and capture time to the position."""
         position_ms = self.position_ms
         if self._base_ms is None and chunk.media_ms is not None:
-            was_joined_late = lost_ms > 0 and chunk.media_ms <= _JOINED_LATE_MS
-            self._base_ms = 0.0 if was_joined_late else chunk.media_ms - position_ms
+            most_ms = _JOINED_LATE_MS if lost_ms else _BEGINS_SILENT_MS
+            self._base_ms = 0.0 if chunk.media_ms <= most_ms else chunk.media_ms - position_ms
         if self._zero_ms is None:
             if chunk.media_ms is not None and self._base_ms is not None:
                 position_ms = max(position_ms, chunk.media_ms - self._base_ms)
