@@ -76,7 +76,7 @@ def ended_calls_are_not_stored() -> Iterator[None]:
 # -- the state of a call
 
 
-@planted(17)
+@planted(32)
 def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
