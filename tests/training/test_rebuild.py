@@ -42,7 +42,7 @@ def test_synthesize_and_train_are_the_two_halves(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "none.toml", "manifest.jsonl", "out"], "no configuration at none.toml"),
+        (["train", "none.toml", "manifest.jsonl", "out"], "no file none.toml"),
         (["synthesize", "out", "--set", "corpus.sed=1"], "no such key"),
     ],
 )

@@ -50,7 +50,10 @@ def test_a_call_is_as_long_as_its_longest_stream():
     """The other leg may have hung up long before."""
     long, short = Leg(stream="long"), Leg(stream="short")
     call = new()
-    answer(call, *take(call, [*short.media(quiet(1)), *long.media(SENTENCE * 2), short.send("end")]))
+    answer(
+        call,
+        *take(call, [*short.media(quiet(1)), *long.media(SENTENCE * 2), *(leg.send("end") for leg in (short, long))]),
+    )
     commit(call)
     summary = call.fold.summary({"emotion_roles": [], "require_notice": False, "legal_basis": None}, None)
     assert summary["duration_ms"] == 5_200

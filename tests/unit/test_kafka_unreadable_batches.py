@@ -68,10 +68,10 @@ def test_what_is_whole_is_read_as_ever(at_once):
 @pytest.mark.parametrize("at_once", [1, 2, 100])
 @pytest.mark.parametrize("compression", [0, GZIP])
 def test_a_header_name_in_another_encoding_costs_nothing(at_once, compression):
-    """The record is read, its name with escapes, and so are the records around it."""
+    """The record is read, its name with a surrogate for each odd byte, and so are the records around it."""
     data = batch(0, PLAIN, [(Name("x"), b"1"), *PLAIN], PLAIN, compression=compression) + batch(3, PLAIN)
     found, position, skipped = read(data, at_once=at_once)
-    assert found == {0: PLAIN, 1: [("stra\\xdfe", b"1"), *PLAIN], 2: PLAIN, 3: PLAIN}
+    assert found == {0: PLAIN, 1: [("stra\udcdfe", b"1"), *PLAIN], 2: PLAIN, 3: PLAIN}
     assert (position, skipped) == (4, [])
 
 
@@ -83,8 +83,8 @@ def test_a_codec_that_is_missing_costs_its_batch(at_once, monkeypatch):
     found, position, skipped = read(data, at_once=at_once)
     assert list(found) == [0, 4]
     assert position == 5
-    [(source, first, next_offset, reason)] = skipped
-    assert (source, first, next_offset) == (SOURCE, 1, 4)
+    [(source, first, next_offset, reason, is_deleted)] = skipped
+    assert (source, first, next_offset, is_deleted) == (SOURCE, 1, 4, False)
     assert reason == "UnsupportedCodecError: Libraries for gzip compression codec not found"
 
 

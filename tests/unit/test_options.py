@@ -57,8 +57,9 @@ def test_a_wrong_option_says_what_is_right(capsys, words, said):
     assert said in capsys.readouterr().err
 
 
-def ids(files, call_id=None, suffix=""):
-    return options.call_ids(argparse.Namespace(files=[Path(file) for file in files], call_id=call_id), suffix=suffix)
+def ids(files, call_id=None, suffix="", *, legs=False):
+    arguments = argparse.Namespace(files=[Path(file) for file in files], call_id=call_id, legs=legs)
+    return options.call_ids(arguments, suffix=suffix)
 
 
 def test_calls_are_named_after_their_files():
@@ -66,6 +67,7 @@ def test_calls_are_named_after_their_files():
     assert ids(["a/one.wav", "b/two.flac"]) == ["one", "two"]
     assert ids(["a/one.wav", "b/one.wav", "c/one.flac"]) == ["one", "one-1", "one-2"]
     assert ids(["one.wav"], suffix="-x7") == ["one-x7"]
+    assert ids(["one.wav", "two.wav"], legs=True) == ["one"]
 
 
 def test_a_given_id_is_used_as_it_is():

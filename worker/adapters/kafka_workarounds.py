@@ -72,13 +72,22 @@ def _with_last_bytes(receive: Callable[[Any], tuple[bytes, Any]]) -> Callable[[A
 # Upstream: no upstream issue found.
 
 
+class _AnyName(str):
+    """A header name, perhaps with lone surrogates; the client encodes it again to count the record's bytes."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> bytes:
+        return super().encode(encoding, errors)
+
+
 class _LenientBytes(bytearray):
     def __getitem__(self, index: Any) -> Any:
         found = super().__getitem__(index)
         return _LenientBytes(found) if isinstance(index, slice) else found
 
     def decode(self, encoding: str = "utf-8", errors: str = "surrogateescape") -> str:
-        return super().decode(encoding, errors)
+        return _AnyName(super().decode(encoding, errors))
 
 
 def sendable(headers: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
