@@ -52,7 +52,7 @@ def no_token_check() -> Iterator[None]:
         yield
 
 
-@planted(10)
+@planted(14)
 def fence_is_ignored() -> Iterator[None]:
     """The loop does not look at what the store refused."""
 
@@ -64,7 +64,7 @@ def fence_is_ignored() -> Iterator[None]:
         yield
 
 
-@planted(749)
+@planted(39)
 def claim_does_not_fence() -> Iterator[None]:
     """A claim joins the earlier owner's token instead of replacing it."""
 
@@ -82,7 +82,7 @@ def claim_does_not_fence() -> Iterator[None]:
         yield
 
 
-@planted(3)
+@planted(18)
 def answered_commits_are_sent_again() -> Iterator[None]:
     """A round in which one partition got no answer is repeated for all."""
 
@@ -94,7 +94,7 @@ def answered_commits_are_sent_again() -> Iterator[None]:
         yield
 
 
-@planted(3)
+@planted(38)
 def retry_with_new_content() -> Iterator[None]:
     """A commit without an answer is given up, and a newer one takes its place."""
 
@@ -107,7 +107,7 @@ def retry_with_new_content() -> Iterator[None]:
         yield
 
 
-@planted(10)
+@planted(14)
 def idle_partitions_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet partition is never noticed."""
 
@@ -137,7 +137,7 @@ def position_is_stored_on_revoke() -> Iterator[None]:
         yield
 
 
-@planted(110)
+@planted(4)
 def pending_survives_revoke() -> Iterator[None]:
     """What a partition had not committed is committed when it comes back."""
 
@@ -161,7 +161,7 @@ def position_of_the_group() -> Iterator[None]:
         yield
 
 
-@planted(12)
+@planted(16)
 def clock_starts_again() -> Iterator[None]:
     """The partition's clock is not restored."""
 

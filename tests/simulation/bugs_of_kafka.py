@@ -85,7 +85,7 @@ def a_producer_is_used_again() -> Iterator[None]:
         yield
 
 
-@planted(32, "kafka")
+@planted(62, "kafka")
 def the_name_is_not_taken_over() -> Iterator[None]:
     """A producer goes on under a name that its predecessor still uses: the older one is not fenced."""
 
@@ -119,7 +119,7 @@ def states_up_to_the_stable_end_only() -> Iterator[None]:
         yield
 
 
-@planted(17, "kafka")
+@planted(243, "kafka")
 def what_is_open_is_not_waited_for() -> Iterator[None]:
     """A takeover goes by what is committed, while a zombie may still commit more."""
 
@@ -130,7 +130,7 @@ def what_is_open_is_not_waited_for() -> Iterator[None]:
         yield
 
 
-@planted(13, "kafka")
+@planted(8, "kafka")
 def partition_is_kept_on_revoke() -> Iterator[None]:
     """What was in memory of a partition that went away and came back is used again."""
     kept = {}

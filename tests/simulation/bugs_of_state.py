@@ -20,7 +20,7 @@ _RESTORE_SEGMENTER = Segmenter.restore
 # -- what is done
 
 
-@planted(3)
+@planted(4)
 def watermark_off_by_one() -> Iterator[None]:
     """The watermark is the newest settled offset plus one too many."""
 
@@ -32,7 +32,7 @@ def watermark_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(12)
+@planted(14)
 def clock_after_the_watermark() -> Iterator[None]:
     """The clock that is stored has already counted the record at the watermark."""
 
@@ -55,7 +55,7 @@ def settled_on_read() -> Iterator[None]:
         yield
 
 
-@planted(29)
+@planted(15)
 def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
     """An ended call is forgotten although a replay can still reach it."""
 
@@ -66,7 +66,7 @@ def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
         yield
 
 
-@planted(4)
+@planted(15)
 def ended_calls_are_not_stored() -> Iterator[None]:
     """The end of a call is remembered by its worker alone."""
     with patch.object(Ended, "pack", lambda _: None):
@@ -212,7 +212,7 @@ def detector_starts_again() -> Iterator[None]:
         yield
 
 
-@planted(85)
+@planted(32)
 def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
@@ -228,7 +228,7 @@ def pause_is_forgotten() -> Iterator[None]:
 # -- dead letters
 
 
-@planted(1)
+@planted(19)
 def letters_are_not_flushed() -> Iterator[None]:
     """Letters are still in the producer's buffer when the watermark passes them."""
 
@@ -240,7 +240,7 @@ def letters_are_not_flushed() -> Iterator[None]:
         yield
 
 
-@planted(236)
+@planted(22)
 def letters_are_written_again() -> Iterator[None]:
     """A letter is sent again by a successor that knows its call only as it was later."""
     with patch.object(Partition, "_newest_restored_offset", lambda _: -1):
