@@ -102,7 +102,7 @@ class _Caller:
         has_end = bool(random.random() < 0.85)
         if has_end:
             seq = sum(r.is_readable and r.headers["stream"] == last.name for r in self._records)
-            self._add(last, last.end_ms, last.end_ms, "end", seq)
+            self._add(last, last.end_ms, last.end_ms, "end", seq, scope="call")
         self._disturb()
         return Plan(self._id, self._layout, self._encoding, legs, self._records, self._queue, has_end)
 
