@@ -4,7 +4,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of, quiet
 from thorough import examples
@@ -37,6 +37,7 @@ def calls(random: Random) -> list[Sent]:
 
 @pytest.mark.timeout(300)
 @settings(max_examples=examples(60))
+@example(seed=2058)
 @given(seed=st.integers(0, 2**32))
 def test_a_lost_stretch_of_the_log_is_a_gap(seed):
     """Nothing fails, no utterance is published twice, and every call ends."""

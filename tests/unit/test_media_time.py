@@ -1,6 +1,6 @@
 """Where a stream stands on its media time line and on that of its call."""
 
-from itertools import count
+from itertools import count, pairwise
 
 import msgpack
 import pytest
@@ -191,17 +191,22 @@ def test_the_place_on_the_time_line_follows_the_drift_of_the_samples(ppm):
         time.advance(1_600)
 
 
-def test_a_sample_keeps_its_place_while_the_drift_is_followed():
-    """Both halves of a split utterance meet, whatever was learnt between their ends."""
+@pytest.mark.parametrize("captured_each_ms", [200.2, 199.8])
+def test_a_sample_keeps_its_place_while_the_drift_is_followed(captured_each_ms):
+    """Both halves of a split utterance meet, and time never runs back, whatever was learnt between their ends."""
     time, places = begun(), {}
     for number in range(600):
-        record = chunk(number * 200.0, captured_ms=number * 200.2, samples=1_600)
+        record = chunk(number * 200.0, captured_ms=number * captured_each_ms, samples=1_600)
+        before_ms = time.call_position_ms
         time.follow(record)
+        assert time.call_position_ms >= before_ms
         places[time.sample] = time.call_ms(time.sample)
         time.advance(1_600)
         for sample in list(places)[-150:]:  # 30 s
             assert time.call_ms(sample) == places[sample]
-    assert time.call_position_ms > 120_000
+    samples = range(0, time.sample, 8)
+    assert all(time.call_ms(first) <= time.call_ms(second) for first, second in pairwise(samples))
+    assert abs(time.call_position_ms - 600 * captured_each_ms) <= 60
     assert MediaTime.load(MediaTimeState.unpack(msgpack.unpackb(msgpack.packb(time.save())))).save() == time.save()
 
 

@@ -200,15 +200,16 @@ class MediaTime:
     @property
     def call_position_ms(self) -> int:
         """The position on the call's time line."""
-        return self.offset_ms + round(self.position_ms) + (self._shifts[-1][1] if self._shifts else 0)
+        return self.offset_ms + round(self._early_ms) if self.rate_hz is None else self.call_ms(self.sample)
 
     def call_ms(self, sample: int) -> int:
-        """A sample on the call's time line."""
-        return self.offset_ms + round(self.ms(sample)) + self._shift_ms(sample)
-
-    def _shift_ms(self, sample: int) -> int:
-        at = bisect_right(self._shifts, sample, key=lambda shift: shift[0])
-        return self._shifts[max(0, at - 1)][1] if self._shifts and (at or len(self._shifts) == _KEPT_SHIFTS) else 0
+        """A sample on the call's time line; never earlier than a sample before it, whichever way the clocks drift."""
+        oldest = self._shifts[0][1] if len(self._shifts) == _KEPT_SHIFTS else 0
+        shifts = ((0, oldest), *self._shifts)
+        at = bisect_right(shifts, sample, lo=1, key=lambda shift: shift[0]) - 1
+        (since, shift_ms), (_, before_ms) = shifts[at], shifts[max(0, at - 1)]
+        place_ms = max(round(self.ms(sample)) + shift_ms, round(self.ms(since)) + before_ms)
+        return self.offset_ms + place_ms
 
     def ms(self, samples: int) -> float:
         """The duration of that many samples."""
