@@ -9,12 +9,16 @@ from typing import Literal, Self
 from callmood.redis_address import Address
 
 Mode = Literal["redis", "kafka", "both"]
+ENOUGH = "enough"  # the file of a run that lets its load end
 KINDS = ("audio", "dead_letter", "utterance", "call", "alert", "state")
 
 
 @dataclass(frozen=True)
 class Run:
-    """One chaos run. `prefix` begins the keys in Redis, and the names of the topics and of the group."""
+    """One chaos run. `prefix` begins the keys in Redis, and the names of the topics and of the group.
+
+    It has at least so many `calls`; more on a machine that is slow to kill.
+    """
 
     mode: Mode
     seed: int
@@ -46,6 +50,11 @@ class Run:
     def file(self, name: str) -> Path:
         """A file of this run."""
         return Path(self.folder) / name
+
+    def sent(self) -> int | None:
+        """Number of calls, once the last has ended."""
+        notes = map(json.loads, self.file("journal.jsonl").read_text().splitlines())
+        return next((note["calls"] for note in notes if "calls" in note), None)
 
     def save(self) -> Path:
         """Write it into its folder."""

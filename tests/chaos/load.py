@@ -1,5 +1,6 @@
 """`python -m tests.chaos.load --run FILE`: the calls of the seed in real time, as a telephony gateway would send them.
 
+Calls begin until there are as many as the run wants, and the runner has said that it is enough.
 Every record is acknowledged by all in-sync replicas before the program ends; it ends with 1 if one never was.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from kafka import KafkaProducer
 
-from tests.chaos.config import Run, parser
+from tests.chaos.config import ENOUGH, Run, parser
 from tests.chaos.telephone import Plan, plans, ticker
 
 _DELIVERY_MS = 900_000
@@ -27,7 +28,8 @@ class Load:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._plans = plans(run.seed, run.calls, run.chunk_ms)
+        self._plans = plans(run.seed, run.chunk_ms)
+        self._begun = 0
         self._random = np.random.default_rng(run.seed)
         self._unacknowledged: deque[Any] = deque()
         self._journal = run.file("journal.jsonl").open("a", buffering=1)
@@ -51,17 +53,17 @@ class Load:
             time.sleep(max(0.0, due_s - time.time()))
             due_s = next(records, None)
             if due_s is None:
-                plan = next(self._plans, None)
-                if plan is None:
+                if self._begun >= self._run.calls and self._run.file(ENOUGH).exists():
                     continue
-                records = self._call(plan, time.time() + self._random.uniform(0.1, 2.0))
+                records = self._call(next(self._plans), time.time() + self._random.uniform(0.1, 2.0))
+                self._begun += 1
                 due_s = next(records)
             heapq.heappush(lines, (due_s, line, records))
+        self._note("calls", self._begun)
         self._tick()
         self._producer.flush(timeout=_FLUSH_S)
         for future in self._unacknowledged:
             future.get(timeout=0)
-        self._note("sent", self._run.calls)
 
     def _tick(self) -> None:
         """Let each partition's clock run on until the calls that nobody ended have been idle for long enough."""

@@ -41,7 +41,7 @@ class Report:
         codes = [code for _, _, code in scene.fleet.ends]
         self._rows = [
             ("output", run.mode),
-            ("calls", f"{run.calls}, {run.concurrency} at once, records of about {run.chunk_ms} ms"),
+            ("calls", f"{run.sent()}, {run.concurrency} at once, records of about {run.chunk_ms} ms"),
             ("kills", f"{scene.kills}"),
             *((f"— {what}", str(count)) for what, count in sorted(scene.tally.items())),
             ("workers started again", f"{len(codes)}, exit codes {sorted(set(map(str, codes)))}"),

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,9 +71,9 @@ class Plan:
     has_end: bool
 
 
-def plans(seed: int, calls: int, chunk_ms: int) -> Iterator[Plan]:
-    """The calls of a seed, one after the other."""
-    for number in range(calls):
+def plans(seed: int, chunk_ms: int) -> Iterator[Plan]:
+    """The calls of a seed, one after the other, without an end."""
+    for number in count():
         yield _Caller(seed, number, chunk_ms).plan()
 
 

@@ -6,7 +6,7 @@ from callmood.worker.logs import call_hash
 from tests.chaos.confidential import PASSWORD, told
 from tests.chaos.telephone import plans, ticker
 
-CALL = next(plans(7, 1, 200)).call_id
+CALL = next(plans(7, 200)).call_id
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ shared with the worker; nothing of its commit path is.
 import json
 import sys
 from collections import Counter, defaultdict
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from callmood.schemas import flat
@@ -31,7 +31,7 @@ class Verifier:
     def __init__(self, run: Run) -> None:
         self.findings = Findings()
         self._run = run
-        self._plans = {plan.call_id: plan for plan in plans(run.seed, run.calls, run.chunk_ms)}
+        self._plans = {plan.call_id: plan for plan in islice(plans(run.seed, run.chunk_ms), run.sent())}
         self._tickers = {ticker(run.seed, number) for number in range(run.partitions)}
         self._begins: dict[str, dict[str, int]] = defaultdict(dict)
         self._bad: dict[tuple[int, int], Any] = {}

@@ -1,8 +1,8 @@
 """A producer that sends what it should not, dealt by the seed among the records of good calls.
 
 Whatever it sends, the good calls must come out exactly as without it, every record of it must be accounted for, and no
-process may end. Its timestamps are those of the records around it, or absurd: a producer that also moves the clock as a
-good gateway would is a good gateway to the clock.
+process may end. Its timestamps are those of the records around it, or absurd, and then never those of a good gateway
+whose clock is off (an hour ahead, in `telephony`): a producer that agrees with one is another good gateway to the clock.
 """
 
 import json
@@ -15,7 +15,7 @@ KEY = b"odd-"
 """How the call ids of its own calls begin."""
 _MEDIA = {"schema": "callmood.audio/1", "event": "media", "encoding": "pcmu", "rate": "8000", "layout": "customer"}
 _AUDIO = b"\x7f\xff" * 400
-_STAMPS = (None, None, None, -1, 0, 1, 2**63 - 1, 4_102_444_800_000, 1_700_000_000_000_000, 1_700_003_600_000)
+_STAMPS = (None, None, None, -1, 0, 1, 2**63 - 1, 4_102_444_800_000, 1_700_000_000_000_000, 1_700_010_800_000)
 _COPY_MS = 2_000
 """A copy that comes after its call is forgotten is a new call."""
 _TWILIO = {"event": "media", "streamSid": "MZ1", "media": {"track": "inbound", "chunk": "1", "payload": "//8="}}
