@@ -36,8 +36,9 @@ UPGRADES = {
 }
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("helm")
-@pytest.mark.parametrize("mode", ["kafka", pytest.param("redis", marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("mode", UPGRADES)
 def test_an_upgrade_under_load_loses_nothing(mode):
     """By the chart's own probes and grace period, new or old workers first, outputs are exact and drains in time."""
     code, told = chaos("--profile", "brief", "--mode", mode, *UPGRADES[mode])
@@ -51,6 +52,7 @@ LOSS = re.compile(
 )
 
 
+@pytest.mark.nightly  # `--tamper` shows with each change that a run can fail
 @pytest.mark.parametrize("bug", BUGS)
 def test_a_planted_bug_is_found(bug):
     """What an untimely kill can lose is lost, speech or silence, and the verifier says so: a chaos run can fail."""
