@@ -121,10 +121,11 @@ def _live(scene: Scene, profile: Profile, takeovers: int, report: Report, *, tam
     report.mark("quiet")
     reader.terminate()
     reader.wait()
+    metrics = fleet.metrics()
+    fleet.close()  # a worker that is alive could repair what the verifier falsifies
     code, verdict = _verify(run, tamper=tamper)
     report.mark("verify")
-    report.add(scene, verdict, least_kills=profile.kills)
-    fleet.close()
+    report.add(scene, verdict, metrics, least_kills=profile.kills)
     return code == 0 and not report.broken
 
 

@@ -35,7 +35,7 @@ class Report:
         phases = ", ".join(f"{phase} {end_s - begin_s:.0f}" for (_, begin_s), (phase, end_s) in pairwise(self._marks))
         return f"{self._marks[-1][1] - self._marks[0][1]:.0f} s on {os.cpu_count()} cores ({phases})"
 
-    def add(self, scene: "Scene", verdict: str, *, least_kills: int) -> None:
+    def add(self, scene: "Scene", verdict: str, metrics: list[str], *, least_kills: int) -> None:
         """The run is over, and judged. A long one must have killed at each point, and been quick to take over."""
         run = scene.run
         codes = [code for _, _, code in scene.fleet.ends]
@@ -50,7 +50,7 @@ class Report:
             ("took", self._took()),
         ]
         self._verdict = verdict.rstrip()
-        secrets = told([scene.fleet.logs(), *scene.fleet.metrics()], run.seed)
+        secrets = told([scene.fleet.logs(), *metrics], run.seed)
         self.broken += [f"a log or metric tells who calls, or a password: {line}" for line in secrets[:_FEW]]
         if scene.kills < least_kills:
             self.broken.append(f"{scene.kills} kills, not {least_kills}")

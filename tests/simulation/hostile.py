@@ -1,8 +1,8 @@
 """A producer that sends what it should not, dealt by the seed among the records of good calls.
 
 Whatever it sends, the good calls must come out exactly as without it, every record of it must be accounted for, and no
-process may end. Its timestamps are those of the records around it, or absurd, and then never those of a good gateway
-whose clock is off (an hour ahead, in `telephony`): a producer that agrees with one is another good gateway to the clock.
+process may end. Its timestamps are those of the records around it, or absurd. Those never agree with a good gateway
+whose clock is off (an hour ahead, in `telephony`): a producer that does is another good gateway to the clock.
 """
 
 import json
