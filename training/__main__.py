@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from callmood.training import commands
+from callmood.training import commands, signals
 from callmood.training.corpora import CORPORA
 from callmood.training.protocols import PROTOCOLS
-from callmood.worker.errors import CallmoodError
+from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError
 from callmood.worker.model.checkpoints import DEMO_FOLDER
 
 _BUNDLE_OUT: Final = "folder of the bundle to write"
@@ -22,15 +22,28 @@ _ROBUSTNESS: Final = "also evaluate over telephone lines"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; the exit code is 2 if a configuration, a corpus or a program is wrong or missing."""
+    """Run the command line.
+
+    Returns:
+        The exit code: 2 if a configuration, a corpus or a program is wrong or missing, or the disk is full; 130 after
+        Ctrl-C, 143 after SIGTERM.
+    """
     options = command_line().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    resumable = "; --resume continues from the last checkpoint" if hasattr(options, "resume") else ""
     try:
-        options.run(options)
+        with signals.at_once():
+            options.run(options)
     except CallmoodError as error:
         sys.stderr.write(f"callmood-train: {error}\n")
-        return 2
-    return 0
+        return EXIT_CONFIGURATION
+    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains
+        sys.stderr.write(f"callmood-train: {error}{resumable}\n")
+        return EXIT_CONFIGURATION
+    except signals.Stopped as stopped:
+        sys.stderr.write(f"callmood-train: {stopped}{resumable}\n")
+        return stopped.exit_code
+    return EXIT_OK
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -156,6 +169,9 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         "source", type=Path, help="folder of the corpus as distributed; for `own`, a CSV or JSON-lines file"
     )
     parser.add_argument("out", type=Path, help="folder for the manifest and for converted audio")
+    parser.add_argument(
+        "--name", default="", help="name of your own list, to tell several apart; speakers of two names are two persons"
+    )
     parser.add_argument(
         "--split",
         choices=["speakers"],

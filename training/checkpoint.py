@@ -17,6 +17,9 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
     """Write a file by `put`; after a crash at any time, the path has the old or the new content.
 
     What a full disk leaves behind is deleted.
+
+    Raises:
+        OSError: the file cannot be written, for example because the disk is full; the message has the path.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".new")
@@ -25,8 +28,11 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
             put(file)
             file.flush()
             os.fsync(file.fileno())
-    except BaseException:  # clean up, then raise it again
+    except BaseException as error:  # clean up, then raise it again
         beside.unlink(missing_ok=True)
+        refusal = error.__context__ if isinstance(error, RuntimeError) else error  # torch raises another over it
+        if isinstance(refusal, OSError):
+            raise OSError(f"{path}: cannot be written: {refusal.strerror}") from error
         raise
     beside.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -44,6 +50,13 @@ def write_text(path: Path, text: str) -> None:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Write tensors and plain values as `write` does."""
     write(path, lambda file: torch.save(state, file))
+
+
+def drop_moments(path: Path) -> None:
+    """Keep of a finished run's checkpoint what `export` and `--resume` need: the best weights, not the optimiser's."""
+    state = load(path)
+    if "optimizer" in state:
+        save(path, {name: state[name] for name in ("progress", "best", "fingerprint")})
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def rows(options: argparse.Namespace) -> None:  # noqa: ARG001 - every command t
 def prepare_command(options: argparse.Namespace) -> None:
     """Write the manifest of a corpus or of your own list."""
     split = options.split or ("speakers" if options.corpus == own_corpus.CORPUS.name else "")
-    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed)
+    if options.name and options.corpus != own_corpus.CORPUS.name:
+        raise ConfigurationError(f"--name is for your own lists, not for {options.corpus}")
+    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed, options.name)
     path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
     sys.stdout.write((options.out / prepare.REPORT).read_text(encoding="utf-8"))
     sys.stdout.write(f"{path}\n")
@@ -160,7 +162,8 @@ def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> 
         outcome = runs.predict_splits(model, settings, fold, clips, options)
         runs.save(outcome, folder)
         claim = row.Claim(settings.model.id, "given", PROTOCOLS["given"].summary)
-        row.written(row.summarise(claim, ["test"], [row.calibrated(outcome, settings.calibration.wanted_risk)]), folder)
+        evaluated = row.calibrated(outcome, **dataclasses.asdict(settings.calibration))
+        row.written(row.summarise(claim, ["test"], [evaluated]), folder)
 
 
 def _export(run: Path, out: Path, tools: dict[str, str]) -> None:
@@ -183,7 +186,7 @@ def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[ma
             if share.world > 1:
                 distributed.barrier()
         items += absolute(manifest.read_any(path), path)
-    manifest.refuse_same_ids(items, "--data")
+    manifest.refuse_same_ids(items, "--data", "; if these are several own lists, name each with `prepare --name`")
     return items
 
 

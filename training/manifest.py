@@ -1,15 +1,20 @@
 """The manifest: labelled utterances, one JSON object a line, paths relative to the file."""
 
 import dataclasses
+import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Final
 
 from callmood.schemas.common import EMOTIONS, Emotion
+from callmood.training import checkpoint
 from callmood.worker.errors import ConfigurationError
 
 SPLITS = ("train", "valid", "test")
+_FILE_NAME: Final = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -56,17 +61,24 @@ class Item:
         return tuple(self.votes.get(emotion, 0.0) / total for emotion in EMOTIONS) if total else ()
 
 
-def refuse_shared_speakers(items: Iterable[Item]) -> None:
+def file_name(text: str) -> str:
+    """A name of any characters as the name of a file: itself where that is plain, else its hash."""
+    if _FILE_NAME.fullmatch(text):
+        return text
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
+def refuse_shared_speakers(items: Iterable[Item], hint: str = "") -> None:
     """Check that no speaker is in two splits.
 
     Raises:
-        ConfigurationError: one is; the message names the speaker and the splits.
+        ConfigurationError: one is; the message has the speaker, the splits and the hint.
     """
     splits: dict[tuple[str, str], str] = {}
     for item in items:
         known = splits.setdefault(item.person, item.split)
         if known != item.split:
-            raise ConfigurationError(f"speaker {item.speaker} of {item.corpus} is in {known} and in {item.split}")
+            raise ConfigurationError(f"speaker {item.speaker} of {item.corpus} is in {known} and in {item.split}{hint}")
 
 
 def refuse_empty_splits(items: Iterable[Item], where: str) -> None:
@@ -81,7 +93,7 @@ def refuse_empty_splits(items: Iterable[Item], where: str) -> None:
 
 def write(path: Path, items: Iterable[Item]) -> None:
     """Write a manifest."""
-    path.write_text("".join(json.dumps(dataclasses.asdict(item)) + "\n" for item in items), encoding="utf-8")
+    checkpoint.write_text(path, "".join(json.dumps(dataclasses.asdict(item)) + "\n" for item in items))
 
 
 def read(path: Path) -> list[Item]:
@@ -96,7 +108,7 @@ def read(path: Path) -> list[Item]:
         if item.split not in SPLITS:
             raise ConfigurationError(f"{path}, line {number}: no split; use `row` with a protocol that makes splits")
     refuse_empty_splits(items, str(path))
-    refuse_shared_speakers(items)
+    refuse_shared_speakers(items, "; `row` with `--protocol given_shared` trains on such splits")
     return items
 
 
@@ -117,7 +129,7 @@ def read_any(path: Path) -> list[Item]:
     return items
 
 
-def refuse_same_ids(items: Iterable[Item], where: str) -> None:
+def refuse_same_ids(items: Iterable[Item], where: str, hint: str = "") -> None:
     """Check that no two items of a corpus have the same id.
 
     Raises:
@@ -126,7 +138,7 @@ def refuse_same_ids(items: Iterable[Item], where: str) -> None:
     seen: set[tuple[str, str]] = set()
     for number, item in enumerate(items, start=1):
         if (item.corpus, item.id) in seen:
-            raise ConfigurationError(f"{where}, line {number}: two items of {item.corpus} have the id {item.id}")
+            raise ConfigurationError(f"{where}, line {number}: two items of {item.corpus} have the id {item.id}{hint}")
         seen.add((item.corpus, item.id))
 
 

@@ -278,13 +278,18 @@ class CalibrationConfig:
     """Temperature and abstention, both fitted on the validation split.
 
     Attributes:
-        wanted_risk: highest share of wrong labels among those given.
+        wanted_risk: highest share of wrong labels among those given to new utterances of the validation split's kind.
+        confidence: probability with which the threshold keeps `wanted_risk`; with few validation utterances, the model
+            abstains from every label.
     """
 
     wanted_risk: float = 0.1
+    confidence: float = 0.95
 
     def __post_init__(self) -> None:
         _share(self, "wanted_risk")
+        if not 0 < self.confidence < 1:
+            raise ConfigurationError(f"confidence is {self.confidence}: use a number between 0 and 1")
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

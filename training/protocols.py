@@ -110,6 +110,7 @@ def _sd_random(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 def _loso_speaker(items: Sequence[Item], seed: int) -> Iterator[Fold]:
     """The partner in the same session validates; in a session of one or of several, the next speaker does."""
     people = sorted({item.person for item in items})
+    several = len({corpus for corpus, _ in people}) > 1
     session_of = {item.person: item.session for item in items}
     sessions: dict[str, list[tuple[str, str]]] = {}
     for person in people:
@@ -120,7 +121,7 @@ def _loso_speaker(items: Sequence[Item], seed: int) -> Iterator[Fold]:
         if len(session) == 2 and session_of[person]:  # noqa: PLR2004 - a pair
             valid = session[0] if session[1] == person else session[1]
         splits = [{person: "test", valid: "valid"}.get(item.person, "train") for item in items]
-        yield _fold(f"test-{person[1]}", items, splits, seed)
+        yield _fold("-".join(["test", *(person if several else person[1:])]), items, splits, seed)
 
 
 def _loso_session(items: Sequence[Item], seed: int) -> Iterator[Fold]:
@@ -146,7 +147,9 @@ def _cross_corpus(items: Sequence[Item], seed: int) -> Iterator[Fold]:
     """Each corpus tests what was trained on all others, some speakers of which validate."""
     corpora = sorted({item.corpus for item in items})
     if len(corpora) == 1:
-        raise ConfigurationError("cross_corpus needs several corpora: give --data more than once")
+        raise ConfigurationError(
+            "cross_corpus needs several corpora: give --data more than once; own lists need a name (`prepare --name`)"
+        )
     for corpus in corpora:
         people = sorted({item.person for item in items if item.corpus != corpus})
         order = np.random.default_rng(seed).permutation(len(people))

@@ -162,6 +162,16 @@ def test_meld_without_ffmpeg_is_an_error(tmp_path: Path, monkeypatch: pytest.Mon
         read("meld", tmp_path, tmp_path / "out")
 
 
+def test_meld_that_is_not_unpacked_is_an_error(tmp_path: Path):
+    """A table without its folder of clips is refused, with the archive that has them."""
+    for name in ("train", "dev", "test"):
+        (tmp_path / f"{name}_sent_emo.csv").write_text("Speaker,Emotion,Dialogue_ID,Utterance_ID\n")
+    with pytest.raises(
+        ConfigurationError, match=r"no folder train/train_splits or train_splits; unpack train\.tar\.gz"
+    ):
+        list(CORPORA["meld"].find(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "good", "stray"),
     [

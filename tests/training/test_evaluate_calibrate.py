@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from callmood.training import evaluate
 from callmood.training.results import calibrate
@@ -41,10 +42,10 @@ def test_the_negative_log_likelihood_is_the_mean_in_nats():
     assert evaluate.negative_log_likelihood(probabilities, np.array([0, 0])) == pytest.approx(expected)
 
 
-def drawn(temperature: float) -> tuple[evaluate.Logits, evaluate.Labels]:
+def drawn(temperature: float, scale: float = 2) -> tuple[evaluate.Logits, evaluate.Labels]:
     """Logits that are too sure by `temperature`, and labels drawn from the true probabilities."""
     rng = np.random.default_rng(1)
-    logits = rng.normal(scale=2, size=(4000, 4))
+    logits = rng.normal(scale=scale, size=(4000, 4))
     labels = np.array([rng.choice(4, p=row) for row in evaluate.softmax(logits)])
     return logits * temperature, labels
 
@@ -58,27 +59,63 @@ def test_the_temperature_is_found_again(temperature: float):
     assert evaluate.calibration_error(evaluate.softmax(logits, fitted), labels) < 0.03
 
 
-@pytest.mark.parametrize("wanted_risk", [0.02, 0.1, 0.2])
-def test_the_threshold_keeps_the_risk_and_as_much_as_it_can(wanted_risk: float):
-    """At the threshold the risk is kept; the next utterance below it would break it."""
-    logits, labels = drawn(1.0)
+@pytest.mark.parametrize("utterances", [60, 300, 1000])
+def test_the_risk_is_kept_on_new_utterances(utterances: int):
+    """In at most 5 % of validation splits, new labels above the fitted threshold are wrong too often."""
+    rng = np.random.default_rng(utterances)
+    logits, labels = drawn(1.0, scale=4)
+    new = evaluate.softmax(logits)
+    wrong = new.argmax(axis=1) != labels
+    broken = 0
+    for _ in range(200):
+        chosen = rng.choice(len(labels), utterances)
+        threshold = calibrate.fit_threshold(new[chosen], labels[chosen], 0.1, 0.95)
+        given = new.max(axis=1) >= threshold
+        broken += bool(given.any() and wrong[given].mean() > 0.1)
+    assert broken <= 15  # 5 % of 200 are 10, and chance
+
+
+def test_more_validation_utterances_give_more_labels():
+    """The same model abstains less if more utterances show that it is right."""
+    logits, labels = drawn(1.0, scale=4)
     probabilities = evaluate.softmax(logits)
-    threshold = calibrate.fit_threshold(probabilities, labels, wanted_risk)
-    confidence, wrong = probabilities.max(axis=1), probabilities.argmax(axis=1) != labels
-    assert wrong[confidence >= threshold].mean() <= wanted_risk
-    below = confidence[confidence < threshold].max()
-    assert wrong[confidence >= below].mean() > wanted_risk
+    few, many = (calibrate.fit_threshold(probabilities[:n], labels[:n], 0.1) for n in (300, 4000))
+    coverages = [(probabilities.max(axis=1) >= threshold).mean() for threshold in (few, many)]
+    assert 0.4 < coverages[0] < coverages[1]
 
 
 def test_a_model_without_errors_never_abstains():
-    """The threshold is zero where all labels together keep the risk."""
-    assert calibrate.fit_threshold(np.eye(4) * 0.6 + 0.1, np.arange(4), 0.05) == 0.0
+    """The threshold is zero where enough labels show the risk, also if all have the same confidence."""
+    probabilities = np.tile(np.eye(4) * 0.6 + 0.1, (25, 1))
+    assert calibrate.fit_threshold(probabilities, np.tile(np.arange(4), 25), 0.05) == 0.0
 
 
-def test_a_risk_that_cannot_be_reached_leaves_the_surest_answer():
-    """If even the most confident label is wrong, the threshold is its confidence."""
-    probabilities = np.array([[0.9, 0.1, 0, 0], [0.8, 0.2, 0, 0]])
-    assert calibrate.fit_threshold(probabilities, np.array([1, 0]), 0.05) == 0.9
+@pytest.mark.parametrize(
+    ("utterances", "wrong", "wanted_risk"), [(28, 0, 0.1), (0, 0, 0.1), (100, 26, 0.1), (100, 0, 0.0)]
+)
+def test_a_risk_that_cannot_be_shown_leaves_no_label(utterances: int, wrong: int, wanted_risk: float):
+    """With too few utterances, too many errors or a risk of 0, the threshold is above every probability."""
+    probabilities = np.tile([1.0, 0.0, 0.0, 0.0], (utterances, 1))
+    labels = (np.arange(utterances) < wrong).astype(np.int64)
+    assert calibrate.fit_threshold(probabilities, labels, wanted_risk) > probabilities.max(initial=1.0)
+
+
+@pytest.mark.parametrize("risk", [0.01, 0.3])
+def test_the_bound_is_the_binomial_distribution(risk: float):
+    """The test's probability equals scipy's, for few and for many utterances."""
+    for wrong, given in ((0, 1), (3, 29), (250, 4000), (7, 7)):
+        expected = stats.binom.cdf(wrong, given, risk)
+        assert calibrate._at_most(wrong, given, risk) == pytest.approx(expected, rel=1e-9)
+
+
+def test_confidences_that_four_digits_cannot_tell_apart_are_labelled_together():
+    """A threshold of four digits gives a label to exactly those utterances on which it was fitted."""
+    top = np.concatenate([np.full(100, 0.9), np.full(40, 0.73128), np.full(60, 0.73121), np.full(100, 0.5)])
+    probabilities = np.stack([top, 1 - top, 0 * top, 0 * top], axis=1)
+    labels = np.where(np.arange(300) >= 140, 1, 0)  # all that is below 0.73128 is wrong
+    threshold = calibrate.fit_threshold(probabilities, labels, 0.1)
+    assert threshold == pytest.approx(0.9)
+    assert ((top >= threshold) & (labels == 1)).sum() == 0
 
 
 def test_coverage_and_risk_count_only_the_labels_that_are_given():

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from callmood.schemas.common import Emotion
-from callmood.training import manifest
+from callmood.training import manifest, protocols
 from callmood.training.__main__ import main
 from callmood.training.corpora import CORPORA, prepare
 from callmood.training.loop.data import read_clip
@@ -45,6 +45,29 @@ def test_a_list_of_own_calls_becomes_a_manifest_with_splits(calls: Path, tmp_pat
     assert items[3].votes == {"anger": 3.0}
     assert '"utterances": 12' in printed
     assert printed.endswith(f"{tmp_path / 'data' / 'manifest.jsonl'}\n")
+
+
+def test_two_own_lists_are_two_corpora(calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Lists with a name each can be trained and tested crosswise; without names, the error says how to give them."""
+    for name in ("billing", "sales"):
+        assert main(["prepare", "own", str(calls), str(tmp_path / name), "--name", name]) == 0
+        assert main(["prepare", "own", str(calls), str(tmp_path / f"no-{name}")]) == 0
+    both = [item for name in ("billing", "sales") for item in manifest.read(tmp_path / name / "manifest.jsonl")]
+    manifest.refuse_same_ids(both, "both")
+    assert [fold.name for fold in protocols.folds("cross_corpus", both, 1)] == ["test-billing", "test-sales"]
+    names = {fold.name for fold in protocols.folds("loso_speaker", both, 1)}
+    assert names == {f"test-{name}-caller-{i}" for name in ("billing", "sales") for i in range(6)}
+    capsys.readouterr()
+    lists = [word for name in ("billing", "sales") for word in ("--data", str(tmp_path / f"no-{name}/manifest.jsonl"))]
+    assert main(["row", "PF-hbt-large", *lists, "--protocol", "cross_corpus", "--work", str(tmp_path / "runs")]) == 2
+    assert "name each with `prepare --name`" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("corpus", "name"), [("own", "../up"), ("own", "with space"), ("crema-d", "mine")])
+def test_a_name_of_a_list_is_a_plain_word(calls: Path, tmp_path: Path, capsys, corpus: str, name: str):
+    """Names become folders, and released corpora have theirs: anything else is refused."""
+    assert main(["prepare", corpus, str(calls), str(tmp_path / "data"), "--name", name]) == 2
+    assert "--name" in capsys.readouterr().err
 
 
 def test_splits_that_are_given_are_kept(tmp_path: Path):

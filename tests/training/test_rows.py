@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from callmood.schemas.common import EMOTIONS, Encoding
-from callmood.training import config, protocols
+from callmood.training import checkpoint, config, protocols
 from callmood.training.__main__ import main
 from callmood.training.evaluate import softmax
 from callmood.training.loop import runs
@@ -169,6 +169,12 @@ def test_folds_that_have_ended_are_not_run_again(finished: Path, tree: Path, enc
     assert (folder / row.SUMMARY).read_text() == summary
     assert {path: path.stat().st_mtime_ns for path in folder.glob("*/*")} == stamps
     assert "PF-hbt-base" in capsys.readouterr().out
+
+
+def test_a_fold_that_has_ended_keeps_its_best_weights_alone(finished: Path):
+    """The optimiser's moments, two thirds of a checkpoint and more, are dropped with the last weights."""
+    state = checkpoint.load(finished / "loso_session_strict" / "test-session-01" / checkpoint.CHECKPOINT)
+    assert set(state) == {"progress", "best", "fingerprint"}
 
 
 def test_a_row_is_judged_over_telephone_lines(finished: Path):

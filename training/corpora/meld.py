@@ -7,6 +7,7 @@ from typing import Final
 
 from callmood.schemas.common import Emotion
 from callmood.training.corpora.found import Corpus, Found, column, files
+from callmood.worker.errors import ConfigurationError
 
 _LABELS: Final = {
     "anger": Emotion.ANGER,
@@ -23,10 +24,16 @@ _MAIN: Final = {"Chandler": "M", "Joey": "M", "Monica": "F", "Phoebe": "F", "Rac
 
 
 def find(root: Path) -> Iterator[Found]:
-    """Utterances in the released splits, which share their speakers: train with `--protocol given_shared`."""
+    """Utterances in the released splits, which share their speakers: train with `--protocol given_shared`.
+
+    Raises:
+        ConfigurationError: a split has no table or no folder of clips.
+    """
     for name, (split, *folders) in _SPLITS.items():
         path = files(root, f"{name}_sent_emo.csv", f"*/{name}_sent_emo.csv")[0]
-        folder = next((root / folder for folder in folders if (root / folder).is_dir()), root / folders[0])
+        folder = next((root / folder for folder in folders if (root / folder).is_dir()), None)
+        if folder is None:
+            raise ConfigurationError(f"{root}: no folder {' or '.join(folders)}; unpack {name}.tar.gz of the release")
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
             for row in csv.DictReader(file):
                 utterance = f"dia{column(row, path, 'Dialogue_ID')}_utt{column(row, path, 'Utterance_ID')}"

@@ -1,10 +1,8 @@
 """Prepare a corpus, or your own list: map labels, check and convert audio, write a manifest and a report of drops."""
 
 import dataclasses
-import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
 import wave
@@ -25,7 +23,6 @@ from callmood.worker.model.audio import RATE_HZ
 MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
-_FILE_NAME: Final = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 _LOUDEST: Final = 8.0  # beyond full scale; floats that clip a little are usual, floats scaled as integers are not
 _EXAMPLES: Final = 3  # of what was dropped, per reason
 
@@ -43,12 +40,18 @@ class Options:
         speakers_of_2021: IEMOCAP's speakers as the authors' code had them.
         split: `speakers`: assign speakers without a split to train, valid and test.
         seed: of that draw.
+        name: of your own list, among several.
     """
 
     partial: bool = False
     speakers_of_2021: bool = False
     split: str = ""
     seed: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.name and self.name != manifest.file_name(self.name):
+            raise ConfigurationError(f"--name {self.name!r}: use ASCII letters, digits, _ . and -, at most 100")
 
 
 def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
@@ -119,7 +122,7 @@ def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest
     return manifest.Item(
         id=found.id,
         path=os.path.relpath(path, out),
-        corpus=corpus.name,
+        corpus=options.name or corpus.name,
         speaker=speaker,
         language=found.language or corpus.language,
         label=corpus.labels[found.label],
@@ -152,7 +155,7 @@ def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
         import soxr  # noqa: PLC0415 - training images may lack it
 
         mono, rate_hz = soxr.resample(mono, rate_hz, RATE_HZ), RATE_HZ
-    path = out / "audio" / f"{_file_name(found.id)}.wav"
+    path = out / "audio" / f"{manifest.file_name(found.id)}.wav"
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -160,13 +163,6 @@ def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
         file.setframerate(rate_hz)
         file.writeframes(np.clip(mono * 32768, -32768, 32767).astype("<i2").tobytes())
     return path, mono.size / rate_hz
-
-
-def _file_name(utterance_id: str) -> str:
-    """The id where it is a plain file name; else its hash, for an id may hold anything."""
-    if _FILE_NAME.fullmatch(utterance_id):
-        return utterance_id
-    return hashlib.sha256(utterance_id.encode(errors="surrogatepass")).hexdigest()[:32]
 
 
 def _decoded(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:

@@ -218,9 +218,11 @@ def refuse_short(clips: Sequence[Clip], min_samples: int, *, speed: float = 1.0)
     """Check that the encoder has at least one frame of each clip, also when it is played that much faster.
 
     Raises:
-        ConfigurationError: a clip is too short; the message has its file.
+        ConfigurationError: a clip is too short, or is not of whole samples; the message has its file.
     """
     for clip in clips:
+        if len(clip.audio) % wav.SAMPLE_BYTES:
+            raise ConfigurationError(f"{clip.name or 'a clip'}: {len(clip.audio)} bytes are no 16-bit samples")
         seconds = clip.seconds / speed
         if seconds * audio.RATE_HZ < min_samples:
             raise ConfigurationError(

@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from callmood.schemas.common import EMOTIONS
+from callmood.training import signals
 from callmood.training.config import Config
 from callmood.training.evaluate import Labels, Logits, confusion, negative_log_likelihood, softmax, weighted_accuracy
 from callmood.training.loop import data, schedule
@@ -69,6 +70,7 @@ def train(
     Raises:
         ConfigurationError: the configuration does not fit the clips or the model, the checkpoint is of another run, or
             training diverges.
+        Stopped: at Ctrl-C or SIGTERM, after the step, which is saved.
     """
     return Loop(model, settings, (train_clips, valid_clips), place or Place()).run()
 
@@ -112,16 +114,19 @@ class Loop:
         )
         started_s = time.monotonic()
         self.to_train()
-        for _ in self._place.bar(range(progress.step, self._end), self._end):
-            self.step(list(islice(batches, self._config.accumulate)))
-            if progress.step % self._round == 0 or progress.step == self._end:
-                self._validate(time.monotonic() - started_s)
-                started_s = time.monotonic()
-                self.to_train()
-                self._place.save(self._state)
-            elif progress.step % self._config.checkpoint_steps == 0:
-                self._refuse_divergence()
-                self._place.save(self._state)
+        with signals.between_steps() as stopped:
+            for _ in self._place.bar(range(progress.step, self._end), self._end):
+                self.step(list(islice(batches, self._config.accumulate)))
+                if progress.step % self._round == 0 or progress.step == self._end:
+                    self._validate(time.monotonic() - started_s)
+                    started_s = time.monotonic()
+                    self.to_train()
+                    self._place.save(self._state)
+                elif stopped() or progress.step % self._config.checkpoint_steps == 0:
+                    self._refuse_divergence()
+                    self._place.save(self._state)
+                if signal := stopped():
+                    raise signal
         self._model.load_state_dict(self._best)
         self._model.eval()
         return progress.epochs
@@ -214,12 +219,14 @@ class Loop:
         progress = state["progress"]
         epochs = [Epoch(**epoch) for epoch in progress.pop("epochs")]
         self._progress = Progress(**{**progress, "best": tuple(progress["best"]), "epochs": epochs})
+        self._best = state["best"]
+        self._place.log(epochs)
+        if "optimizer" not in state:  # a finished run: no step is left
+            return
         self._schedule = type(self._schedule)(**state["schedule"])
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
-        self._best = state["best"]
         self._losses.fill_(state["losses"])
-        self._place.log(epochs)
 
 
 def as_trained(model: nn.Module, settings: Config) -> nn.Module:

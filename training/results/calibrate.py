@@ -1,12 +1,19 @@
 """Fit the temperature and the abstention threshold of a model, both on the validation split."""
 
+import math
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from callmood.training.evaluate import Labels, Logits, negative_log_likelihood, softmax
 
-_LOG_TEMPERATURE = (-3.0, 3.0)
-_STEPS = 60  # each shrinks the interval to 2/3: far below float precision of the result's use
+ABSTAIN_ALWAYS: Final = 1.0001
+"""A threshold that no probability reaches."""
+_LOG_TEMPERATURE: Final = (-3.0, 3.0)
+_STEPS: Final = 60  # each shrinks the interval to 2/3: far below float precision of the result's use
+_FIRST, _STEP = 0.2, 0.05  # shares of the validation utterances
+_GRID: Final = 10_000  # a threshold has four digits; what they cannot tell apart is given a label together
 
 
 def fit_temperature(logits: Logits, labels: Labels) -> float:
@@ -21,20 +28,48 @@ def fit_temperature(logits: Logits, labels: Labels) -> float:
     return float(np.exp((low + high) / 2))
 
 
-def fit_threshold(probabilities: NDArray[np.float64], labels: Labels, wanted_risk: float) -> float:
-    """The lowest top probability at which to give a label, so that the share of wrong labels is at most `wanted_risk`.
+def fit_threshold(
+    probabilities: NDArray[np.float64], labels: Labels, wanted_risk: float, confidence: float = 0.95
+) -> float:
+    """A low top probability from which to give a label, so that few labels are wrong on new utterances.
+
+    With probability `confidence` over the draw of the validation utterances, the share of wrong labels among those
+    given to new utterances of the same kind is at most `wanted_risk`. The test is exact (Clopper & Pearson). It begins
+    with the most confident fifth of the utterances and adds a twentieth at a time until it fails, so that all steps
+    together have the error of one (fixed-sequence testing: Angelopoulos et al. 2021, "Learn then Test").
 
     Returns:
-        0 if no abstention is needed; the highest confidence seen if the risk cannot be reached.
+        0 if no abstention is needed; `ABSTAIN_ALWAYS` if the validation split cannot show the risk, for example because
+        it is too small.
     """
-    confidence = probabilities.max(axis=1)
-    order = np.argsort(-confidence, kind="stable")
-    wrong = (probabilities.argmax(axis=1) != labels)[order]
-    risk = np.cumsum(wrong) / np.arange(1, len(labels) + 1)
-    enough = np.flatnonzero(risk <= wanted_risk)
-    if enough.size and enough[-1] == len(labels) - 1:
-        return 0.0
-    return float(confidence[order][enough[-1] if enough.size else 0])
+    top = np.floor(probabilities.max(axis=1) * _GRID) / _GRID
+    wrong = probabilities.argmax(axis=1) != labels
+    candidates = np.sort(top)[::-1]
+    threshold = ABSTAIN_ALWAYS
+    for count in _counts(len(labels), wanted_risk, confidence):
+        given = top >= candidates[count - 1]  # ties included
+        if _at_most(int(wrong[given].sum()), int(given.sum()), wanted_risk) > 1 - confidence:
+            return threshold
+        threshold = 0.0 if given.all() else float(candidates[count - 1])
+    return threshold
+
+
+def _counts(utterances: int, wanted_risk: float, confidence: float) -> list[int]:
+    """How many utterances get a label at each step; at first enough that no error among them would show the risk."""
+    least = next((n for n in range(1, utterances + 1) if _at_most(0, n, wanted_risk) <= 1 - confidence), None)
+    if least is None:
+        return []
+    first = max(least, round(_FIRST * utterances))
+    return [*range(first, utterances, max(1, round(_STEP * utterances))), utterances]
+
+
+def _at_most(wrong: int, given: int, risk: float) -> float:
+    """The probability of at most `wrong` errors among `given` labels that are wrong with probability `risk` each."""
+    if risk in (0.0, 1.0):
+        return 1.0 - risk
+    numbers = np.arange(wrong)
+    ratios = np.log((given - numbers) / (numbers + 1)) + math.log(risk / (1 - risk))  # of neighbouring terms
+    return float(np.exp(given * math.log1p(-risk) + np.append(0.0, np.cumsum(ratios))).sum())
 
 
 def _loss(logits: Logits, labels: Labels, log_temperature: float) -> float:

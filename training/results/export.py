@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-import math
+import logging
 import platform
 import shutil
 import subprocess
@@ -16,11 +16,12 @@ import transformers
 from callmood.schemas.common import EMOTIONS, Emotion
 from callmood.training import checkpoint, config, manifest
 from callmood.training.config import Config
-from callmood.training.evaluate import evaluate, softmax
+from callmood.training.evaluate import Labels, Logits, evaluate, softmax
 from callmood.training.loop import runs
 from callmood.training.loop.data import Clip, refuse_short
 from callmood.training.loop.train import Epoch, predict
 from callmood.training.networks import lora
+from callmood.training.options import CalibrationConfig
 from callmood.training.results import calibrate
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model import model as worker_model
@@ -34,6 +35,8 @@ _TEMPLATE = Path(__file__).with_name("card.md")
 _STORAGE = torch.float16
 _APART = "No speaker is in two splits."
 _SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than for new speakers.**"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -63,10 +66,7 @@ def export(
     # What is calibrated is what is stored: the weights, rounded.
     model.load_state_dict({name: tensor.to(_STORAGE).to(tensor.dtype) for name, tensor in model.state_dict().items()})
     logits, labels = predict(model, clips["valid"], batch_size=batch_size)
-    temperature = calibrate.fit_temperature(logits, labels)
-    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, settings.calibration.wanted_risk)
-    # Rounded down: rounded up, it could be above the confidence of every utterance.
-    calibration = Calibration(temperature=round(temperature, 4), abstain_below=math.floor(threshold * 1e4) / 1e4)
+    calibration = _calibrated(logits, labels, settings.calibration)
     release = Release(settings.model.id, settings.model.version, _revision(), calibration)
     info = worker_model.save_bundle(model, folder, release, storage=_STORAGE)
 
@@ -80,7 +80,7 @@ def export(
             "revision": release.revision,
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
         },
-        "calibration": {**fields, "wanted_risk": settings.calibration.wanted_risk},
+        "calibration": {**fields, **dataclasses.asdict(settings.calibration)},
         "test": evaluate(*predict(written, clips["test"], batch_size=batch_size), **fields),
         "valid": evaluate(logits, labels, **fields),
         "data": _data(provenance.items),
@@ -96,6 +96,20 @@ def export(
     written_report: dict[str, Any] = json.loads(text)
     (folder / CARD).write_text(card(written_report), encoding="utf-8")
     return written_report
+
+
+def _calibrated(logits: Logits, labels: Labels, wanted: CalibrationConfig) -> Calibration:
+    temperature = round(calibrate.fit_temperature(logits, labels), 4)  # the threshold is fitted to what is stored
+    found = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted.wanted_risk, wanted.confidence)
+    if found == calibrate.ABSTAIN_ALWAYS:
+        _log.warning(
+            "the model abstains from every label: %d validation utterances cannot show a risk of at most %g with a "
+            "confidence of %g; validate on more, or raise calibration.wanted_risk",
+            len(labels),
+            wanted.wanted_risk,
+            wanted.confidence,
+        )
+    return Calibration(temperature=temperature, abstain_below=found)
 
 
 def _versions() -> dict[str, str]:
@@ -152,6 +166,7 @@ def card(report: Mapping[str, Any]) -> str:
         summary=training["config"]["model"]["summary"].strip(),
         test=report["test"],
         calibration=report["calibration"],
+        aim=_aim(report["calibration"]),
         heard_before="utterances" if shared else "speakers",
         speakers=f"{data['test']['speakers']} {f'speakers, {shared} heard before' if shared else 'held-out speakers'}",
         shared=_SHARED if shared else _APART,
@@ -168,6 +183,13 @@ def card(report: Mapping[str, Any]) -> str:
         epochs=len(training["epochs"]),
         tools=", ".join(f"{name} {version}" for name, version in training["tools"].items()),
     )
+
+
+def _aim(calibration: Mapping[str, Any]) -> str:
+    risk = f"{calibration['wanted_risk']:.1%}"
+    if "confidence" not in calibration:  # of a report from before there was a bound
+        return f"aimed at on validation: {risk}"
+    return f"for new utterances, validation shows at most {risk} with a confidence of {calibration['confidence']:.0%}"
 
 
 def _confusion_table(counts: Sequence[Sequence[int]]) -> str:

@@ -10,8 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from callmood.schemas.common import EMOTIONS
-from callmood.training import protocols
-from callmood.training.checkpoint import write_text
+from callmood.training import checkpoint, manifest, protocols
 from callmood.training.config import Config
 from callmood.training.evaluate import (
     Labels,
@@ -80,7 +79,7 @@ def run_row(
     _, share = device_and_share(options.device)
     made = protocols.folds(protocol, items, settings.train.seed)
     for number, fold in enumerate(made, start=1):
-        place = folder / protocol / fold.name
+        place = folder / protocol / manifest.file_name(fold.name)
         outcome = None
         if options.resume:
             wanted = runs.fingerprint(_seeded(settings, fold), fold.items, share, clips)
@@ -90,9 +89,10 @@ def run_row(
             model, _ = runs.run(settings, fold, clips, place, options)
             if share.rank:
                 continue
+            checkpoint.drop_moments(place / checkpoint.CHECKPOINT)  # of a large encoder, 4 GB a fold
             outcome = runs.predict_splits(model, settings, fold, clips, options)
             runs.save(outcome, place)
-        evaluated.append(calibrated(outcome, settings.calibration.wanted_risk))
+        evaluated.append(calibrated(outcome, **dataclasses.asdict(settings.calibration)))
     if share.rank:
         return None
     claim = Claim(
@@ -107,9 +107,9 @@ def run_row(
 
 def written(summary: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Write a summary and, where matplotlib is installed, its page; return the summary."""
-    write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    checkpoint.write_text(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
     try:
-        write_text(folder / PAGE, html(summary))
+        checkpoint.write_text(folder / PAGE, html(summary))
     except ConfigurationError as error:  # the figures of hours of training do not depend on a picture
         _log.warning("no %s: %s", PAGE, error)
     return summary
@@ -180,11 +180,11 @@ def _seeded(settings: Config, fold: Fold) -> Config:
     return dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=fold.seed))
 
 
-def calibrated(outcome: Outcome, wanted_risk: float) -> EvaluatedFold:
+def calibrated(outcome: Outcome, wanted_risk: float, confidence: float = 0.95) -> EvaluatedFold:
     """The test split with temperature and threshold fitted on validation."""
     logits, labels = outcome.logits["valid"], outcome.labels["valid"]
     temperature = calibrate.fit_temperature(logits, labels)
-    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted_risk)
+    threshold = calibrate.fit_threshold(softmax(logits, temperature), labels, wanted_risk, confidence)
     return EvaluatedFold(
         outcome.items["test"],
         outcome.logits["test"],
