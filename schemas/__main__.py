@@ -18,7 +18,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 from callmood.schemas.alert import Alert
 from callmood.schemas.audio import AUDIO_SCHEMA, MAX_CHANNELS, AudioHeaders
 from callmood.schemas.call import Call
-from callmood.schemas.common import RATES_HZ, AbstainReason, DeadLetterReason, Role, WithheldReason
+from callmood.schemas.common import RATES_HZ, AbstainReason, DeadLetterReason, Reserved, Role, WithheldReason
 from callmood.schemas.dead_letter import DeadLetterHeaders
 from callmood.schemas.flat import ATTRIBUTE_PREFIX
 from callmood.schemas.utterance import Utterance
@@ -75,7 +75,10 @@ def derived() -> dict[Path, str]:
         for name in MODELS
     }
     rows = "".join(f"| `{name}` | {kind} | {meaning} |\n" for name, kind, meaning in flat_fields(Call))
-    tables = {"redis.md": {"fields": _HEAD + rows}, "README.md": {"headers": _headers(), "reasons": _reasons()}}
+    tables = {
+        "redis.md": {"fields": _HEAD + rows},
+        "README.md": {"headers": _headers(), "names": _names(), "reasons": _reasons()},
+    }
     return files | {FOLDER / name: _filled(FOLDER / name, texts) for name, texts in tables.items()}
 
 
@@ -100,6 +103,12 @@ def _headers() -> str:
         rows.append(f"| `{field.alias or name}` | {values}{default} | {meaning} |\n")
     attribute = f"| `{ATTRIBUTE_PREFIX}<name>` | text | Attribute of the call, for example the queue. |\n"
     return f"| header | values | meaning |\n| --- | --- | --- |\n{''.join(rows)}{attribute}"
+
+
+def _names() -> str:
+    """The table of reserved names of attributes."""
+    rows = "".join(f"| `{name.value}` | {name.meaning} |\n" for name in Reserved)
+    return f"| attribute | meaning |\n| --- | --- |\n{rows}"
 
 
 def _reasons() -> str:
@@ -137,6 +146,8 @@ def _kind(annotation: Any) -> str:
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return " · ".join(f"`{member.value}`" for member in annotation)
     if get_origin(annotation) is tuple:
+        if issubclass(get_args(annotation)[0], BaseModel):
+            return "JSON list of " + " · ".join(f"`{name}`" for name in get_args(annotation)[0].model_fields)
         return "texts, comma-separated"
     return {int: "integer", float: "decimal", bool: "`true` · `false`"}.get(annotation, "text")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 
 from callmood.schemas.common import Role
-from callmood.schemas.parts import CallId, Contract, EpochMs, Ms, Number, Text
+from callmood.schemas.parts import Attributes, CallId, Contract, EpochMs, Ms, Number, Text
 
 ALERT_SCHEMA: Final = "callmood.alert/1"
 
@@ -20,7 +20,10 @@ class Severity(StrEnum):
 
 
 class Alert(Contract):
-    """One episode of one rule. Deterministic: replaying the call gives the same alerts with the same ids."""
+    """One episode of one rule. Deterministic: replaying the call gives the same alerts with the same ids.
+
+    It is published once, when it is raised. Whether it has been cleared since is in `alerts` of call/1.
+    """
 
     schema_: Literal["callmood.alert/1"] = Field(ALERT_SCHEMA, alias="schema")
     """Name and version of this schema."""
@@ -50,6 +53,8 @@ class Alert(Contract):
     """The utterance that raised the alert; null for a silence."""
     message: Text
     """Text for a person."""
+    attributes: Attributes = Field(default_factory=dict)
+    """The call's attributes with reserved names (README.md)."""
 
     @model_validator(mode="after")
     def _begins_before_it_is_raised(self) -> Self:

@@ -4,14 +4,17 @@ Times are media time on the call's own time line unless the name says `_at_` (wa
 figure is computed is in docs/aggregates.md; the figures derive from the call's utterances and life-cycle events only.
 """
 
+import json
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from callmood.schemas.audio import MAX_ATTRIBUTES
+from callmood.schemas.alert import Severity
 from callmood.schemas.common import Emotion, Notice, Role
 from callmood.schemas.parts import (
+    FLAT,
+    Attributes,
     CallId,
     Contract,
     Count,
@@ -22,12 +25,12 @@ from callmood.schemas.parts import (
     PolicyStamp,
     Probabilities,
     Share,
+    Text,
 )
 
 CALL_SCHEMA: Final = "callmood.call/1"
 
 Score = Annotated[float, Field(strict=True, ge=-5, le=5, allow_inf_nan=False)]
-Attributes = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_ATTRIBUTES)]
 
 
 class Status(StrEnum):
@@ -208,6 +211,95 @@ class RoleSummary(Contract):
     """Null where the policy withholds it."""
 
 
+class Need(StrEnum):
+    """How much a call needs a person: `high` from a risk of 0.6, `some` from 0.3 or with any sign."""
+
+    HIGH = "high"
+    SOME = "some"
+    NONE = "none"
+
+
+class SignName(StrEnum):
+    """Why a call may need a person (docs/aggregates.md)."""
+
+    STREAK = "streak"
+    SCORE = "score"
+    TREND = "trend"
+    SILENCE = "silence"
+    INTERRUPTIONS = "interruptions"
+    SILENT_SHARE = "silent_share"
+    RISK = "risk"
+
+
+class Sign(Contract):
+    """One sign, as a value and in words."""
+
+    name: SignName
+    """Which sign it is."""
+    role: Role | None = None
+    """Whose emotion it is; null if it is not about emotion."""
+    value: Number
+    """Repetitions, score, slope per minute, ms, interruptions, share, or risk."""
+    text: Text
+    """For a person, for example `anger 4 times in a row`."""
+
+
+class AlertState(StrEnum):
+    """`raised`, then `cleared` once the measure is back, or `ended` with the call."""
+
+    RAISED = "raised"
+    CLEARED = "cleared"
+    ENDED = "ended"
+
+
+class CallAlert(Contract):
+    """An alert of the call as it is now; alert/1 has the rest."""
+
+    alert_id: Annotated[str, Field(min_length=1, max_length=512)]
+    """`alert_id` of alert/1."""
+    rule: Annotated[str, Field(min_length=1, max_length=64)]
+    """Name of the rule."""
+    severity: Severity
+    """How urgent it is."""
+    state: AlertState
+    """Whether it still holds."""
+    since_ms: Ms
+    """Media time at which the episode began."""
+    raised_ms: Ms
+    """Media time at which it was raised."""
+    over_ms: Ms | None = None
+    """Media time at which it was cleared, or at which the call ended; null while it is raised."""
+
+    @model_validator(mode="after")
+    def _is_over_or_raised(self) -> Self:
+        if (self.state is AlertState.RAISED) != (self.over_ms is None):
+            raise ValueError("over_ms is null exactly while the alert is raised")
+        return self
+
+
+class SpanKind(StrEnum):
+    """Why a stretch of the call is neither talk nor silence."""
+
+    PAUSE = "pause"
+    GAP = "gap"
+    HOLD = "hold"
+
+
+class Span(Contract):
+    """A stretch of the call's time line."""
+
+    kind: SpanKind
+    """`pause`: the producer paused the call; `gap`: audio was lost; `hold`: the call was on hold."""
+    start_ms: Ms
+    """Start, ms."""
+    end_ms: Ms
+    """End so far, ms."""
+
+
+MAX_ALERTS: Final = 16
+MAX_SPANS: Final = 64
+
+
 class Call(Contract):
     """The aggregate of one call: so far while `status` is `live`, final when it is `completed` or `failed`."""
 
@@ -257,6 +349,23 @@ class Call(Contract):
     """The policy under which this record was made."""
     model: ModelStamp | None = None
     """Null until the model has analysed an utterance of this call."""
+    risk: Share | None = None
+    """How urgently the call needs a person, 0 to 1; null in records of earlier versions."""
+    need: Need | None = None
+    """The same in three steps; null in records of earlier versions."""
+    signs: tuple[Sign, ...] = ()
+    """Why, the strongest first; empty if `need` is `none`."""
+    alerts: Annotated[tuple[CallAlert, ...], Field(max_length=MAX_ALERTS)] = ()
+    """The newest 16 alerts of the call, oldest first."""
+    spans: Annotated[tuple[Span, ...], Field(max_length=MAX_SPANS)] = ()
+    """The newest 64 pauses, gaps and holds, in the order in which they became known."""
+
+    @field_validator("signs", "alerts", "spans", mode="before")
+    @classmethod
+    def _read_flat(cls, value: object, info: ValidationInfo) -> object:
+        if info.context == FLAT and isinstance(value, str):
+            return json.loads(value)
+        return value
 
     @model_validator(mode="after")
     def _status_and_reason_agree(self) -> Self:

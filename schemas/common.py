@@ -139,5 +139,19 @@ class DeadLetterReason(_Explained):
     NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."
 
 
+class Reserved(_Explained):
+    """Names of attributes with a fixed meaning. Utterances and alerts carry them too."""
+
+    QUEUE = "queue", "Queue that the call came through."
+    AGENT = "agent", "Agent on the call: best an id that is not a name."
+    TEAM = "team", "Team of the agent."
+    DIRECTION = "direction", "`inbound` or `outbound`."
+    CAMPAIGN = "campaign", "Campaign that the call belongs to."
+    LANGUAGE = "language", "Language of the call as a BCP 47 tag, for example `de-AT`."
+    SKILL = "skill", "Skill that the caller asked for."
+    TENANT = "tenant", "Company, where several share an installation."
+    RECORDING = "recording", "Id of the recording in the recorder."
+
+
 EMOTIONS: Final = tuple(Emotion)
 RATES_HZ: Final = (8000, 16000, 48000)

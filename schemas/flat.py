@@ -1,9 +1,10 @@
 """call/1 as Redis holds it: a flat hash, whose fields schemas/redis.md lists.
 
-A nested field has a dotted name (`roles.customer.emotion.counts.anger`), a number is a plain decimal, an absent field
-is null.
+A nested field has a dotted name (`roles.customer.emotion.counts.anger`), a number is a plain decimal, a list of
+objects is JSON, and an absent field is null or an empty list.
 """
 
+import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -12,6 +13,8 @@ from callmood.schemas.call import Call
 from callmood.schemas.parts import FLAT
 
 ATTRIBUTE_PREFIX: Final = "attr."
+LISTS: Final = frozenset({"signs", "alerts", "spans"})
+"""Fields that are lists of objects: JSON, also in the hash."""
 
 
 def flatten(call: Call | Mapping[str, Any]) -> dict[str, str]:
@@ -55,6 +58,9 @@ def _add(fields: dict[str, str], name: str, value: object) -> None:
             fields[name] = "true" if value else "false"
         case float():
             fields[name] = format(Decimal(repr(value)), "f")
+        case list() | tuple() if name in LISTS:
+            if value:
+                fields[name] = json.dumps(value, separators=(",", ":"))
         case list() | tuple():
             fields[name] = ",".join(map(str, value))
         case _:

@@ -48,9 +48,24 @@ class Keys:
         """Hash: who looks after an alert; written by the page for supervisors."""
         return self.named("claims")
 
-    def live_by(self, order: Literal["update", "risk"]) -> str:
-        """Sorted set: ids of live calls."""
+    def live_by(self, order: Literal["update", "risk", "alert"]) -> str:
+        """Sorted set: ids of live calls; by alert: of those with an alert that is not cleared."""
         return self.named(f"live:by_{order}")
+
+    @property
+    def ended(self) -> str:
+        """Sorted set: ids of calls that have ended, by when Redis took the end."""
+        return self.named("ended:by_time")
+
+    @property
+    def pulse(self) -> str:
+        """Sorted set: partitions, by when Redis took their newest commit."""
+        return self.named("pulse")
+
+    @property
+    def lists_of_calls(self) -> tuple[str, ...]:
+        """Every sorted set with ids of calls."""
+        return self.live_by("update"), self.live_by("risk"), self.live_by("alert"), self.ended
 
     def position(self, topic: str, partition: int) -> str:
         """Hash: watermark, clock and token of a partition."""

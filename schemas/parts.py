@@ -4,6 +4,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationInfo, field_validator, model_validator
 
+from callmood.schemas.audio import MAX_ATTRIBUTES
 from callmood.schemas.common import Role
 
 FLAT: Final = "flat"
@@ -17,6 +18,7 @@ EpochMs = Annotated[int, Field(strict=True, ge=0)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Flag = StrictBool
+Attributes = Annotated[dict[str, Annotated[str, Field(max_length=256)]], Field(max_length=MAX_ATTRIBUTES)]
 Traceparent = Annotated[str, Field(pattern=r"^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
 
 SUM_TOLERANCE: Final = 0.005

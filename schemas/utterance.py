@@ -11,9 +11,11 @@ from pydantic import ConfigDict, Field, model_validator
 
 from callmood.schemas.common import AbstainReason, Emotion, Kind, Role, WithheldReason
 from callmood.schemas.parts import (
+    Attributes,
     CallId,
     Contract,
     Count,
+    EpochMs,
     Flag,
     ModelStamp,
     Ms,
@@ -143,6 +145,10 @@ class Utterance(Contract):
     """Start on the call's time line, ms."""
     end_ms: Ms
     """End on the call's time line, ms."""
+    spoken_at_ms: EpochMs | None = None
+    """Capture time of `start_ms`, ms since 1970-01-01 UTC; null for a file."""
+    attributes: Attributes = Field(default_factory=dict)
+    """The call's attributes with reserved names (README.md), as known when the utterance ended."""
     voiced_start_ms: Ms | None = None
     """Start of the voice, without the padding, ms; null if not known."""
     voiced_end_ms: Ms | None = None

@@ -272,14 +272,17 @@ class Pipeline:
             if not call["redacted_ms"] and not call["missing_ms"]:  # these are no part of any utterance
                 again = refold(call, utterances)
                 model = ModelInfo(**call["model"]) if call["model"] else None
-                refolded = aggregate.summary(again.aggregate, policy=call["policy"], model=model)
+                refolded = aggregate.summary(again.aggregate, policy=call["policy"], model=model, alerts=again.states)
                 assert {**refolded, "version": 0} == approximately({**call, "version": 0})
                 assert [alert for alert in alerts if alert["call_id"] == call_id] == again.alerts
 
 
+_LIVE_ONLY = {"latency_ms", "source", "traceparent", "spoken_at_ms"}
+
+
 def without_place(utterance: Mapping[str, Any]) -> dict[str, Any]:
     """An utterance without what only exists live."""
-    return {name: value for name, value in utterance.items() if name not in {"latency_ms", "source", "traceparent"}}
+    return {name: value for name, value in utterance.items() if name not in _LIVE_ONLY}
 
 
 def from_its_start(call: Mapping[str, Any]) -> dict[str, Any]:

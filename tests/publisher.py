@@ -9,7 +9,7 @@ from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import aggregate, alert, policy
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
-from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance
+from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance, reserved
 from callmood.worker.settings import PolicySettings, RedisSettings
 from callmood.worker.stream_time import StreamTime
 
@@ -46,6 +46,7 @@ class Publisher:
             capture_end_ms=_START_MS + start_ms + 4_000, encoding=Encoding.PCMU, rate_hz=8_000, audio=b"",
             cut=Cut.SILENCE, missing_ms=0, overlap_ms=0, acoustics=Acoustics(-20.0, 20.0, 0.0, 3_400),
             first=position, last=position, withheld=None if label else "policy:role_agent",
+            spoken_at_ms=_START_MS + start_ms, attributes=reserved(state.attributes),
         )  # fmt: skip
         result = Result(utterance, label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS)))
         state = aggregate.fold(state, result)
@@ -54,10 +55,12 @@ class Publisher:
         if end:
             state = aggregate.finish(state, reason="end", end_ms=start_ms + 4_000)
         self._states[call_id] = state
-        summary = aggregate.summary(state, policy=_STAMPS.policy, model=_STAMPS.model)
+        ended_ms = state.timeline.end_ms if end else None
+        states = alert.states(judged, call_id, ended_ms=ended_ms)
+        summary = aggregate.summary(state, policy=_STAMPS.policy, model=_STAMPS.model, alerts=states)
         known_ms = _START_MS + start_ms + 4_500
         record = utterance_record(result, number, _STAMPS, Times(known_ms - 100, known_ms, known_ms + 10))
-        update = CallUpdate(call_id, b"state", summary, aggregate.risk(summary), is_first)
+        update = CallUpdate(call_id, b"state", summary, summary["risk"], is_first)
         time = StreamTime(number, _START_MS + start_ms)
         committed = self._store.commit([Commit(_SOURCE, number, time, (record,), tuple(alerts), (update,))])
         assert len(committed.durable) == 1

@@ -3,8 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
-from callmood.schemas.common import Encoding, Event, Notice, Role, Scope
+from callmood.schemas.common import Encoding, Event, Notice, Reserved, Role, Scope
+
+_RESERVED: Final = frozenset(name.value for name in Reserved)
+
+
+def reserved(attributes: Mapping[str, str]) -> dict[str, str]:
+    """Those with reserved names: what every utterance and alert carries."""
+    return {name: text for name, text in attributes.items() if name in _RESERVED}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -165,6 +173,10 @@ class Utterance:
     voiced_start_ms: int | None = None
     voiced_end_ms: int | None = None
     """None in records of earlier versions."""
+    spoken_at_ms: int | None = None
+    """Capture time of the start; None in records of earlier versions."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Those of the call with reserved names, when the utterance ended."""
 
     @property
     def wants_emotion(self) -> bool:

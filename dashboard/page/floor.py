@@ -38,6 +38,10 @@ class Snapshot:
     newest_audio_ms: int = 0
     problem: str = "not read yet"
     """Why it is not fresh; empty if it is."""
+    ended: tuple[Mapping[str, Any], ...] = ()
+    """Calls that have ended, the newest first, as in `rows`."""
+    waiting_s: float | None = None
+    """So long no worker has committed the partition that has waited longest; None if no worker ever has."""
 
 
 @dataclass

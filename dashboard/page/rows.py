@@ -3,6 +3,7 @@
 An agent's emotion is never shown, whatever the policy of the workers is.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -10,27 +11,14 @@ from callmood.schemas.common import Emotion, Role
 
 ROLES: Final = (Role.CUSTOMER, Role.MIXED, Role.UNKNOWN)
 """Roles whose emotion is shown, the first that has one."""
-_OF_EMOTION: Final = (
-    "utterances", "abstained", "overall_score", "trend.direction", "streak.label", "streak.count", "last.label",
-)  # fmt: skip
 _OF_CALL: Final = (
-    "status", "started_at_ms", "updated_at_ms", "duration_ms", "utterances", "longest_silence_ms", "overlap_ms",
-    "missing_ms", "talk_ms", "non_talk_ms", "attr.queue", "attr.team", "attr.agent", "attr.listen", "model.id",
-    "roles.customer.talk_ms", "roles.agent.talk_ms", "roles.customer.interruptions.count",
-    "roles.agent.interruptions.count",
+    "status", "updated_at_ms", "duration_ms", "need", "signs", "alerts", "attr.queue", "attr.team", "attr.agent",
+    "model.id", "roles.customer.talk_ms", "roles.agent.talk_ms",
 )  # fmt: skip
+_OF_EMOTION: Final = ("utterances", "abstained")
 FIELDS: Final = (*_OF_CALL, *(f"roles.{role}.emotion.{name}" for role in ROLES for name in _OF_EMOTION))
 """The fields of a call's hash that a row is made of."""
 
-HIGH: Final = 0.6
-SOME: Final = 0.3
-_STREAK: Final = 3
-_SCORE: Final = -2.0
-_SILENCE_MS: Final = 20_000
-_INTERRUPTIONS: Final = 5
-_SILENT_SHARE: Final = 0.5
-_LONG_MS: Final = 60_000
-_NEGATIVE: Final = {Emotion.ANGER, Emotion.SADNESS}
 _LETTERS: Final = {Emotion.ANGER: "A", Emotion.SADNESS: "S", Emotion.NEUTRAL: "N", Emotion.HAPPINESS: "H"}
 UNCERTAIN: Final = "?"
 
@@ -49,14 +37,14 @@ def row(call_id: str, fields: Mapping[str, str | None], risk: float, said: Seque
         risk: 0 to 1.
         said: the newest letters of `letter`, oldest first.
     """
-    signs = reasons(fields) or ([_weak(fields)] if risk >= SOME else [])
+    why = signs(fields)
     role = next((r for r in ROLES if fields.get(f"roles.{r}.emotion.utterances")), None)
     heard, abstained = (_int(fields, f"roles.{role}.emotion.{name}") for name in ("utterances", "abstained"))
     return {
         "id": call_id,
-        "level": level(risk, signs),
+        "level": fields.get("need") if why else "",
         "risk": risk,
-        "why": signs,
+        "why": why,
         "queue": fields.get("attr.queue") or "",
         "team": fields.get("attr.team") or "",
         "agent": fields.get("attr.agent") or "",
@@ -71,49 +59,9 @@ def row(call_id: str, fields: Mapping[str, str | None], risk: float, said: Seque
     }
 
 
-def level(risk: float, signs: Sequence[str]) -> str:
-    """How much a call needs a person: `high`, `some`, or nothing."""
-    if risk >= HIGH:
-        return "high"
-    return "some" if risk >= SOME or signs else ""
-
-
-def reasons(fields: Mapping[str, str | None]) -> list[str]:
-    """Why a call needs a person, in words, the strongest first."""
-    found = [reason for role in ROLES for reason in _of_emotion(fields, role)]
-    silence_ms = _int(fields, "longest_silence_ms")
-    if silence_ms >= _SILENCE_MS:
-        found.append(f"silence {silence_ms // 1000} s")
-    counts = {role: _int(fields, f"roles.{role}.interruptions.count") for role in (Role.CUSTOMER, Role.AGENT)}
-    if sum(counts.values()) >= _INTERRUPTIONS:
-        found.append(f"{sum(counts.values())} interruptions (agent {counts[Role.AGENT]})")
-    duration_ms, quiet_ms = _int(fields, "duration_ms"), _int(fields, "non_talk_ms")
-    if duration_ms >= _LONG_MS and quiet_ms > _SILENT_SHARE * duration_ms:
-        found.append(f"silent {100 * quiet_ms // duration_ms} % of the call")
-    return found
-
-
-def _of_emotion(fields: Mapping[str, str | None], role: Role) -> list[str]:
-    def field(name: str) -> str | None:
-        return fields.get(f"roles.{role}.emotion.{name}")
-
-    found = []
-    label, count = field("streak.label"), int(field("streak.count") or 0)
-    if label in _NEGATIVE and count >= _STREAK:
-        found.append(f"{label} {count} times in a row")
-    labelled = int(field("utterances") or 0) - int(field("abstained") or 0)
-    score = float(field("overall_score") or 0)
-    if score <= _SCORE and labelled >= _STREAK:
-        found.append(f"negative, score {score:+.1f}")
-    if field("trend.direction") == "worsening":
-        found.append("worsening")
-    return found
-
-
-def _weak(fields: Mapping[str, str | None]) -> str:
-    """Why the risk is raised where no sign alone is a reason."""
-    scores = [float(fields.get(f"roles.{role}.emotion.overall_score") or 0) for role in ROLES]
-    return "negative so far" if min(scores) < 0 else "several weak signs"
+def signs(fields: Mapping[str, str | None]) -> list[str]:
+    """Why a call needs a person, in words, the strongest first; what an agent's emotion says is left out."""
+    return [sign["text"] for sign in json.loads(fields.get("signs") or "[]") if sign["role"] != Role.AGENT]
 
 
 def _int(fields: Mapping[str, str | None], name: str) -> int:

@@ -23,6 +23,7 @@ from callmood.worker.stream_time import StreamTime
 FOLDER = Path(schemas.__file__).parent
 SOURCE = TopicPartition("callmood.audio", 0)
 CATALOGUE = (FOLDER / "redis.md").read_text(encoding="utf-8")
+_WEEK = (":utterances", ":alerts", ":live:by_update", ":live:by_risk", ":live:by_alert", ":pulse")
 RULES = dict(re.findall(r"ACL SETUSER (\w+) reset on >SECRET\s(.*?)```", CATALOGUE, re.DOTALL))
 
 
@@ -125,6 +126,6 @@ def test_every_key_has_the_lifetime_of_the_catalogue(published, redis_client):
         key.removeprefix(published.tag): redis_client.ttl(key) for key in redis_client.scan_iter(published.named("*"))
     }
     hours = {name: round(seconds / 3600) for name, seconds in lifetimes_s.items()}
-    week = dict.fromkeys((":utterances", ":alerts", ":live:by_update", ":live:by_risk"), 7 * 24)
+    week = dict.fromkeys(_WEEK, 7 * 24)
     own = {":position:callmood.audio:0": 7 * 24, ":states:callmood.audio:0": 7 * 24}
     assert hours == {":call:call-1": 4, ":utterances:call-1": 4} | week | own

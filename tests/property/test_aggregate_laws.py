@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
-from callmood.worker.call import aggregate, policy, scores
+from callmood.worker.call import aggregate, policy, scores, signs
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
@@ -85,7 +85,7 @@ def test_every_aggregate_is_a_legal_record_that_adds_up(results, reason):
         assert (role.emotion is not None) == (name in _HEARD and bool(said))
         if role.emotion:
             assert role.emotion.utterances == len(said)
-    assert 0 <= aggregate.risk(_summary(state)) <= 1
+    assert 0 <= signs.risk(_summary(state)) <= 1
 
 
 @given(_results())

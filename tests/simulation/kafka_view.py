@@ -54,11 +54,14 @@ class KafkaView:
             call_id = value["call_id"]
             fields = {name.encode(): text.encode() for name, text in flat.flatten(value).items()}
             self._set(f"call:{call_id}", fields)
-            for name in ("by_update", "by_risk"):
-                live = self.keys.setdefault(self._key(f"live:{name}"), {})
-                live.pop(call_id.encode(), None)
-                if value["status"] == "live":
-                    live[call_id.encode()] = 0.0
+            is_live = value["status"] == "live"
+            is_alerted = any(one["state"] == "raised" for one in value["alerts"])
+            lists = {"live:by_update": is_live, "live:by_risk": is_live, "live:by_alert": is_alerted}
+            for name, is_in in (lists | {"ended:by_time": not is_live}).items():
+                known = self.keys.setdefault(self._key(name), {})
+                known.pop(call_id.encode(), None)
+                if is_in:
+                    known[call_id.encode()] = 0.0
 
     def _add(self, name: str, number: int, entry: dict[bytes, bytes]) -> None:
         entries = self.keys.setdefault(self._key(name), [])

@@ -113,7 +113,8 @@ class Oracle:
             raise Violation("; ".join(problems))
 
     def _wrong_calls(self) -> list[str]:
-        problems, live = [], set()
+        problems: list[str] = []
+        lists: dict[str, set[bytes]] = {name: set() for name in self._keys.lists_of_calls}
         for call_id, expected in self._expected.calls.items():
             if hostile.is_own(call_id):
                 continue
@@ -123,16 +124,15 @@ class Oracle:
             fields = _text(self._view.hash_of(self._keys.call(call_id)))
             if content(fields) != expected.prefixes[-1][1]:
                 problems.append(f"{call_id}: final aggregate {_fields(content(fields), [expected.prefixes[-1][1]])}")
-            if expected.prefixes[-1][1]["status"] == "live":
-                live.add(call_id.encode())
+            for name in _lists(expected.prefixes[-1][1], self._keys):
+                lists[name].add(call_id.encode())
         stored = by_kind(self._prefix, set(self._view.keys))
         foreign = (stored["call"] | stored["utterances"]) - {"", *self._expected.calls}
         problems += [f"{call_id}: foreign" for call_id in sorted(foreign) if not hostile.is_own(call_id)]
-        for name in ("by_update", "by_risk"):
-            members = self._view.hash_of(self._keys.named(f"live:{name}"))
-            listed = {member for member in members if not hostile.is_own(member.decode())}
-            if listed != live:
-                problems.append(f"live:{name} has {sorted(listed)} instead of {sorted(live)}")
+        for name, due in lists.items():
+            listed = {member for member in self._view.hash_of(name) if not hostile.is_own(member.decode())}
+            if listed != due:
+                problems.append(f"{name} has {sorted(listed)} instead of {sorted(due)}")
         return problems
 
     def _wrong_streams(self) -> list[str]:
@@ -167,6 +167,14 @@ class Oracle:
             if letter != wanted:
                 problems.append(f"dead letter {place} is {letter.reason} with value {letter.record.value!r}")
         return problems
+
+
+def _lists(fields: Mapping[str, str], keys: Keys) -> list[str]:
+    """The lists in which a call must stand."""
+    if fields["status"] != "live":
+        return [keys.ended]
+    is_alerted = any(alert["state"] == "raised" for alert in json.loads(fields.get("alerts", "[]")))
+    return [keys.live_by("update"), keys.live_by("risk"), *([keys.live_by("alert")] if is_alerted else [])]
 
 
 def _place(letter: DeadLetter) -> tuple[int, int]:

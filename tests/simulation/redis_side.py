@@ -55,7 +55,7 @@ class Server:
         """The entries of a stream."""
         return self.keys.get(key.encode(), [])
 
-    def _call(self, command: bytes, key: bytes, *args: bytes | float) -> Value:
+    def _call(self, command: bytes, key: bytes = b"", *args: bytes | float) -> Value:
         words = [b"%d" % arg if isinstance(arg, int | float) else arg for arg in args]
         return _COMMANDS[command](self, key, words)
 
@@ -124,6 +124,15 @@ class Server:
         self.keys.setdefault(key, _Sorted())[words[1]] = float(words[0])
         return 1
 
+    def _time(self, _: bytes, __: list[bytes]) -> Value:
+        """A server whose clock stands still: no list is too old."""
+        return _LUA.table_from([b"1750000000", b"0"])
+
+    def _zremrangebyscore(self, key: bytes, words: list[bytes]) -> int:
+        assert words[0] == b"-inf"
+        old = [member for member, score in self.keys.get(key, {}).items() if score <= float(words[1])]
+        return self._hdel(key, old)
+
     def _zrandmember(self, key: bytes, words: list[bytes]) -> Value:
         return _LUA.table_from(sorted(self.keys.get(key, {}))[: int(words[0])])
 
@@ -138,11 +147,13 @@ _COMMANDS: dict[bytes, Callable[[Server, bytes, list[bytes]], Value]] = {
     b"HINCRBY": Server._hincrby,
     b"HMGET": Server._hmget,
     b"HSET": Server._hset,
+    b"TIME": Server._time,
     b"TYPE": Server._type,
     b"XADD": Server._xadd,
     b"ZADD": Server._zadd,
     b"ZRANDMEMBER": Server._zrandmember,
     b"ZREM": Server._hdel,
+    b"ZREMRANGEBYSCORE": Server._zremrangebyscore,
 }
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Notice, Role
-from callmood.worker.call import aggregate, policy
+from callmood.worker.call import aggregate, policy, signs
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
@@ -112,6 +112,20 @@ def test_a_paused_call_is_redacted_not_silent():
     assert call.updated_at_ms == 1_031_000
 
 
+def test_pauses_gaps_and_holds_have_their_places():
+    """Each is a span; what goes on where the newest of its kind ended is one span; the oldest give way."""
+    state = aggregate.fold_hold(_call(_result(Role.AGENT, 0, 1_000)), start_ms=2_000, end_ms=5_000)
+    state = aggregate.fold_pause(state, start_ms=3_000, end_ms=4_000)
+    state = aggregate.fold_hold(state, start_ms=5_000, end_ms=9_000)
+    state = aggregate.fold_gap(state, start_ms=9_000, end_ms=9_500)
+    spans = [(span.kind, span.start_ms, span.end_ms) for span in _summary(state).spans]
+    assert spans == [("hold", 2_000, 9_000), ("pause", 3_000, 4_000), ("gap", 9_000, 9_500)]
+    for number in range(100):
+        state = aggregate.fold_gap(state, start_ms=10_000 + 10 * number, end_ms=10_005 + 10 * number)
+    found = _summary(state).spans
+    assert (len(found), found[-1].end_ms) == (64, 10_995)
+
+
 def test_a_call_lives_until_it_is_finished():
     """The status follows the end: live, then completed, and failed only when there was no audio."""
     state = _call(_result(Role.AGENT, 0, 1_000))
@@ -152,7 +166,7 @@ def test_folding_leaves_the_earlier_state_as_it_was():
 
 def _risk(*labels):
     results = [_result(Role.CUSTOMER, n * 5_000, n * 5_000 + 4_000, label) for n, label in enumerate(labels)]
-    return aggregate.risk(aggregate.summary(_call(*results), policy=_POLICY, model=_MODEL))
+    return signs.risk(aggregate.summary(_call(*results), policy=_POLICY, model=_MODEL))
 
 
 def test_a_calm_call_has_no_risk():
@@ -180,7 +194,7 @@ def test_of_two_roles_with_emotion_the_worse_one_is_the_risk():
     angry = [_result(Role.CUSTOMER, n * 10_000, n * 10_000 + 4_000, Emotion.ANGER) for n in range(5)]
     happy = [_result(Role.MIXED, n * 10_000 + 5_000, n * 10_000 + 9_000, Emotion.HAPPINESS) for n in range(5)]
     alone, together = (
-        aggregate.risk(aggregate.summary(_call(*results), policy=_POLICY, model=_MODEL))
+        signs.risk(aggregate.summary(_call(*results), policy=_POLICY, model=_MODEL))
         for results in (angry, sorted(angry + happy, key=lambda result: result.utterance.start_ms))
     )
     assert together == pytest.approx(alone, abs=0.01)
@@ -191,7 +205,7 @@ def test_of_two_roles_with_emotion_the_worse_one_is_the_risk():
 def test_silence_and_interruptions_alone_stay_a_small_risk(role):
     """Signs without emotion reach at most their own weights."""
     state = aggregate.fold(_call(), _result(role, 500_000, 501_000))
-    assert 0 < aggregate.risk(aggregate.summary(state, policy=_POLICY, model=None)) <= 0.1
+    assert 0 < signs.risk(aggregate.summary(state, policy=_POLICY, model=None)) <= 0.1
 
 
 _NOBODY = Speech(0.02, 0, 0)

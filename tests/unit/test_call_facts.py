@@ -3,7 +3,7 @@
 from functools import partial
 
 import numpy as np
-from telephony import Leg, heard, log_of, quiet, voice
+from telephony import EPOCH_MS, Leg, heard, log_of, quiet, voice
 
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
@@ -44,6 +44,29 @@ def test_a_notice_that_is_withdrawn_counts():
     given = [leg.send("start", notice="given"), *leg.media(SENTENCE)]
     withdrawn = [leg.send("start", notice="not_given"), *leg.media(SENTENCE)]
     assert [utterance.withheld for utterance in take(call, [*given, *withdrawn])] == [None, "policy:no_notice"]
+
+
+def test_an_utterance_says_when_it_was_said_and_where_it_belongs():
+    """It has the capture time of its start, and the reserved attributes known when it ended."""
+    call, leg = new(), Leg()
+    first = take(call, [leg.send("start", **{"attr.queue": "sales", "attr.colour": "red"}), *leg.media(SENTENCE)])
+    second = take(call, [leg.send("start", **{"attr.queue": "billing"}), *leg.media(SENTENCE)])
+    assert [u.attributes for u in (*first, *second)] == [{"queue": "sales"}, {"queue": "billing"}]
+    assert [u.spoken_at_ms - u.start_ms for u in (*first, *second)] == [EPOCH_MS, EPOCH_MS]
+
+
+def test_attributes_that_came_later_are_not_in_an_utterance_that_is_cut_again():
+    """A successor that reads the records again gives it those that it had."""
+    call, leg = new(), Leg()
+    begun = [leg.send("start", **{"attr.queue": "sales"}), *leg.media(quiet(0.6) + voice(1))]
+    take(call, begun)
+    commit(call)
+    rest = [*leg.media(quiet(1)), leg.send("start", **{"attr.queue": "billing"})]
+    (utterance,) = take(call, rest)
+    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    chunks = [READ(record) for record in log_of([*begun, *rest], first_offset=0)]
+    (again,) = [u for chunk in chunks for u in successor.take(chunk, elapsed_ms=0, now_ms=0.0).utterances]
+    assert again.attributes == utterance.attributes == {"queue": "sales"}
 
 
 def test_a_call_is_as_long_as_its_longest_stream():

@@ -13,7 +13,7 @@ from callmood.schemas.alert import Alert
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
 from callmood.schemas.utterance import Utterance as UtteranceRecord
-from callmood.worker.call import aggregate, policy
+from callmood.worker.call import aggregate, policy, signs
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
@@ -47,7 +47,7 @@ def _view(*labels, end=None, model_id="demo-tiny"):
         state = aggregate.finish(state, reason=end, end_ms=len(labels) * 5_000)
     stamps = _stamps(model_id)
     call = aggregate.summary(state, policy=stamps.policy, model=stamps.model)
-    return CallView(Call.model_validate(call), None if end else aggregate.risk(call))
+    return CallView(Call.model_validate(call), None if end else signs.risk(call))
 
 
 def _record(number, label=None, reason=None, *, times=_TIMES):

@@ -17,7 +17,7 @@ import msgpack
 from redis.exceptions import NoScriptError
 
 from callmood.schemas import flat
-from callmood.schemas.call import Call
+from callmood.schemas.call import AlertState, Call
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.redis_client import redis_errors
 from callmood.worker.adapters.redis_entries import delete_entries
@@ -139,7 +139,7 @@ class RedisStore:
         """In the order in which publish.lua expects them."""
         keys = self._keys
         names = [keys.position(*commit.source), keys.states(*commit.source)]
-        names += [keys.utterances, keys.alerts, keys.live_by("update"), keys.live_by("risk")]
+        names += [keys.utterances, keys.alerts, *keys.lists_of_calls, keys.pulse]
         for call in commit.calls:
             names += [keys.call(call.call_id), keys.utterances_of(call.call_id)]
         return names
@@ -169,8 +169,10 @@ class RedisStore:
                 }
             ),
             "length": str(self._settings.firehose_length),
+            "source": f"{commit.source.topic}:{commit.source.partition}",
             "call_prefix": self._keys.call_prefix,
             "call_ttl": str(self._settings.call_ttl_s),
+            "ended_ttl": str(self._settings.ended_ttl_s),
             "state_ttl": str(self._settings.state_ttl_s),
         }
 
@@ -190,7 +192,7 @@ class RedisStore:
             self._redis.hset(mark, "at", str(at_ms))
             self._redis.expire(mark, self._settings.state_ttl_s)
             self._redis.delete(keys.call(call_id), keys.utterances_of(call_id))
-            for name in (keys.live_by("update"), keys.live_by("risk")):
+            for name in keys.lists_of_calls:
                 self._redis.zrem(name, call_id)
             for name in (keys.utterances, keys.alerts):
                 delete_entries(self._redis, name, call_id)
@@ -207,9 +209,16 @@ class RedisStore:
                 "ttl": str(self._settings.ended_ttl_s if call.has_ended else self._settings.call_ttl_s),
                 "updated": str(call.summary["updated_at_ms"]),
                 "risk": repr(call.risk),
+                **_alerted(call.summary),
                 "told": call.is_known and call.summary["utterances"] > said,
             }
         return packed
+
+
+def _alerted(call: Mapping[str, Any]) -> dict[str, str]:
+    """Score of a call in live:by_alert: when the newest of its alerts was raised; nothing if none is raised now."""
+    raised_ms = [one["raised_ms"] for one in call.get("alerts", ()) if one["state"] == AlertState.RAISED]
+    return {"alerted": str(call["started_at_ms"] + max(raised_ms))} if raised_ms else {}
 
 
 def _unavailable(answer: Exception) -> StoreUnavailable:

@@ -5,26 +5,22 @@ so everything here is. A state has about 1 kB plus the producer's attributes, ho
 means is in docs/aggregates.md; the names are those of `callmood.schemas.call`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from math import log10
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from callmood.schemas.audio import MAX_ATTRIBUTES
-from callmood.schemas.call import CALL_SCHEMA, Direction, EndReason, Status
+from callmood.schemas.call import CALL_SCHEMA, MAX_SPANS, EndReason, SpanKind, Status
 from callmood.schemas.common import Notice, Role
 from callmood.worker.call import scores, timeline
 from callmood.worker.call.scores import Scores
+from callmood.worker.call.signs import needs, risk
 from callmood.worker.call.timeline import Interruptions, Timeline
 from callmood.worker.records import ModelInfo, Result
-
-RISK_WEIGHTS: Final = {"score": 0.6, "streak": 0.4, "trend": 0.2, "silence": 0.1, "interruptions": 0.1}
-_RISK_STREAK = 5
-_RISK_SILENCE_MS = 60_000
-_RISK_INTERRUPTIONS = 10
 
 
 class RoleFigures(msgspec.Struct, frozen=True, array_like=True):
@@ -43,6 +39,14 @@ class RoleFigures(msgspec.Struct, frozen=True, array_like=True):
     other_sound_ms: int = 0
 
 
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """A stretch that is neither talk nor silence."""
+
+    kind: SpanKind
+    start_ms: int
+    end_ms: int
+
+
 class Aggregate(msgspec.Struct, frozen=True, array_like=True):
     """A call so far."""
 
@@ -58,6 +62,8 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True):
     """Lost audio that was concealed inside utterances."""
     roles: Mapping[Role, RoleFigures] = {}
     timeline: Timeline = Timeline()
+    spans: tuple[Span, ...] = ()
+    """The newest `MAX_SPANS`; those of one kind that touch are one."""
 
 
 def start(state: Aggregate, *, started_at_ms: int) -> Aggregate:
@@ -97,12 +103,20 @@ def fold(state: Aggregate, result: Result) -> Aggregate:
 
 def fold_pause(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
     """Add a stretch that the producer paused; it is not silence."""
-    return _changed(state, timeline=timeline.add_pause(state.timeline, start_ms, end_ms))
+    return _changed(
+        state,
+        timeline=timeline.add_pause(state.timeline, start_ms, end_ms),
+        spans=_with(state, SpanKind.PAUSE, start_ms, end_ms),
+    )
 
 
 def fold_hold(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
     """Add a stretch for which the producer had put the call on hold; it is not silence."""
-    return _changed(state, timeline=timeline.add_hold(state.timeline, start_ms, end_ms))
+    return _changed(
+        state,
+        timeline=timeline.add_hold(state.timeline, start_ms, end_ms),
+        spans=_with(state, SpanKind.HOLD, start_ms, end_ms),
+    )
 
 
 def fold_gap(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
@@ -110,7 +124,11 @@ def fold_gap(state: Aggregate, *, start_ms: int, end_ms: int) -> Aggregate:
 
     A short gap that was concealed inside an utterance comes with that utterance, not here.
     """
-    return _changed(state, timeline=timeline.add_gap(state.timeline, start_ms, end_ms))
+    return _changed(
+        state,
+        timeline=timeline.add_gap(state.timeline, start_ms, end_ms),
+        spans=_with(state, SpanKind.GAP, start_ms, end_ms),
+    )
 
 
 def finish(state: Aggregate, *, reason: str, end_ms: int) -> Aggregate:
@@ -118,17 +136,24 @@ def finish(state: Aggregate, *, reason: str, end_ms: int) -> Aggregate:
     return _changed(state, end_reason=EndReason(reason), timeline=timeline.finish(state.timeline, end_ms))
 
 
-def summary(state: Aggregate, *, policy: Mapping[str, Any], model: ModelInfo | None) -> dict[str, Any]:
+def summary(
+    state: Aggregate,
+    *,
+    policy: Mapping[str, Any],
+    model: ModelInfo | None,
+    alerts: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
     """The call so far as call/1.
 
     Args:
         state: the call.
         policy: `policy.stamp`.
         model: the model in use; left out of the record until it has heard an utterance of this call.
+        alerts: `alert.states`.
     """
     figures = timeline.figures(state.timeline)
     was_heard = any(role.scores for role in state.roles.values())
-    return {
+    call = {
         "schema": CALL_SCHEMA,
         "call_id": state.call_id,
         "version": max(1, state.version),
@@ -153,31 +178,23 @@ def summary(state: Aggregate, *, policy: Mapping[str, Any], model: ModelInfo | N
         "policy": dict(policy),
         "model": {"id": model.id, "version": model.version, "digest": model.digest} if model and was_heard else None,
     }
-
-
-def risk(call: Mapping[str, Any]) -> float:
-    """How much a call needs a person now, 0 to 1, from its call/1.
-
-    Each sign in `RISK_WEIGHTS` is a share x of 0 to 1, and risk is 1 - product(1 - weight * x): one sign alone reaches
-    its weight, more signs add up and never pass 1. Of several roles with emotion, each sign is that of the worst.
-    """
-    emotions = [role["emotion"] for role in call["roles"].values() if role["emotion"]]
-    interruptions = sum(role["interruptions"]["count"] for role in call["roles"].values())
-    signs = {
-        "score": max(map(_negative_score, emotions), default=0.0),
-        "streak": max(map(_negative_streak, emotions), default=0.0),
-        "trend": float(any(e["trend"] and e["trend"]["direction"] == Direction.WORSENING for e in emotions)),
-        "silence": min(1.0, call["longest_silence_ms"] / _RISK_SILENCE_MS),
-        "interruptions": min(1.0, interruptions / _RISK_INTERRUPTIONS),
-    }
-    calm = 1.0
-    for name, weight in RISK_WEIGHTS.items():
-        calm *= 1 - weight * signs[name]
-    return round(1 - calm, 3)
+    danger = risk(call)
+    spans = [{"kind": span.kind.value, "start_ms": span.start_ms, "end_ms": span.end_ms} for span in state.spans]
+    return call | {"risk": danger, **needs(call, danger), "alerts": list(alerts), "spans": spans}
 
 
 def _changed(state: Aggregate, **changes: Any) -> Aggregate:
     return replace(state, version=state.version + 1, **changes)
+
+
+def _with(state: Aggregate, kind: SpanKind, start_ms: int, end_ms: int) -> tuple[Span, ...]:
+    """The spans with one more, which may go on where the newest of its kind ended."""
+    spans = list(state.spans)
+    newest = next((span for span in reversed(spans) if span.kind is kind), None)
+    if newest is not None and newest.start_ms <= end_ms and start_ms <= newest.end_ms:
+        spans[spans.index(newest)] = Span(kind, min(start_ms, newest.start_ms), max(end_ms, newest.end_ms))
+        return tuple(spans)
+    return (*spans, Span(kind, start_ms, end_ms))[-MAX_SPANS:]
 
 
 def _fold_role(role: RoleFigures, result: Result) -> RoleFigures:
@@ -229,18 +246,3 @@ def _loudness(role: RoleFigures) -> dict[str, float] | None:
         return None
     mean_dbfs = 10 * log10(role.energy_ms / role.talk_ms)
     return {"mean_dbfs": round(mean_dbfs, 2), "max_dbfs": round(role.max_dbfs, 2)}
-
-
-def _negative_score(emotion: Mapping[str, Any]) -> float:
-    """How far below 0 the newest quarter with a score is."""
-    known: list[float] = [score for score in emotion["quarter_scores"].values() if score is not None]
-    return max(0.0, -known[-1] / scores.SCORE_MAX) if known else 0.0
-
-
-def _negative_streak(emotion: Mapping[str, Any]) -> float:
-    """How long the newest run of one negative label is; a single label is no run."""
-    streak = emotion["streak"]
-    if not streak or scores.VALENCE[streak["label"]] >= 0:
-        return 0.0
-    repeats: int = streak["count"] - 1
-    return min(1.0, repeats / (_RISK_STREAK - 1))

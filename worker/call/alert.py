@@ -17,12 +17,13 @@ from msgspec.structs import replace
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from callmood.schemas.alert import ALERT_SCHEMA, Severity
+from callmood.schemas.call import MAX_ALERTS, AlertState
 from callmood.schemas.common import Role
 from callmood.worker.call import scores, timeline
 from callmood.worker.call.aggregate import Aggregate
 from callmood.worker.call.timeline import Timeline
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.records import Result
+from callmood.worker.records import Result, reserved
 
 _MAX_REMEMBERED = 64
 _MIN_SILENCE_S = timeline.LONG_SILENCE_MS / 1000
@@ -142,6 +143,18 @@ class Interrupted(msgspec.Struct, frozen=True, array_like=True):
     count: int
 
 
+class Raised(msgspec.Struct, frozen=True, array_like=True):
+    """An alert that was raised."""
+
+    rule: str
+    severity: Severity
+    episode: int
+    since_ms: int
+    raised_ms: int
+    over_ms: int | None = None
+    """When it was cleared; None if it was not."""
+
+
 class Memory(msgspec.Struct, frozen=True, array_like=True):
     """What the rules need of a call's past; its size is bounded."""
 
@@ -151,6 +164,8 @@ class Memory(msgspec.Struct, frozen=True, array_like=True):
     """All interruptions of each role so far."""
     episodes: Mapping[str, Episode] = {}
     """By the rule's name."""
+    raised: tuple[Raised, ...] = ()
+    """The newest `MAX_ALERTS`, oldest first."""
 
 
 def parse_rules(text: str) -> tuple[Rule, ...]:
@@ -188,10 +203,49 @@ def evaluate(
         for reading in _READ[rule.measure](rule, memory, call.timeline):
             before = memory.episodes.get(rule.name, Episode())
             episode = _next_episode(rule, before, reading)
-            memory = replace(memory, episodes={**memory.episodes, rule.name: episode})
+            raised = _noted(memory.raised, rule, reading, before, episode)
+            memory = replace(memory, episodes={**memory.episodes, rule.name: episode}, raised=raised)
             if episode.number > before.number:
                 alerts.append(_alert(rule, reading, episode.number, call, result))
     return memory, alerts
+
+
+def states(memory: Memory, call_id: str, *, ended_ms: int | None) -> list[dict[str, Any]]:
+    """`alerts` of call/1; `ended_ms`: the call's length, if it has ended."""
+    found = []
+    for alert in memory.raised:
+        state = AlertState.RAISED if ended_ms is None else AlertState.ENDED
+        found.append(
+            {
+                "alert_id": _id(call_id, alert.rule, alert.episode),
+                "rule": alert.rule,
+                "severity": alert.severity.value,
+                "state": (state if alert.over_ms is None else AlertState.CLEARED).value,
+                "since_ms": alert.since_ms,
+                "raised_ms": alert.raised_ms,
+                "over_ms": ended_ms if alert.over_ms is None else alert.over_ms,
+            }
+        )
+    return found
+
+
+def _noted(
+    known: tuple[Raised, ...], rule: Rule, reading: _Reading, before: Episode, after: Episode
+) -> tuple[Raised, ...]:
+    """The alerts after a reading that led from one episode to the other."""
+    if after.number > before.number:
+        is_past = rule.measure is Measure.SILENCE
+        over_ms = reading.since_ms + round(reading.value * 1000) if is_past else None
+        new = Raised(rule.name, rule.severity, after.number, reading.since_ms, reading.at_ms, over_ms)
+        return (*known, new)[-MAX_ALERTS:]
+    if before.is_running and not after.is_running:
+        ended = (rule.name, after.number)
+        return tuple(replace(one, over_ms=reading.at_ms) if (one.rule, one.episode) == ended else one for one in known)
+    return known
+
+
+def _id(call_id: str, rule: str, episode: int) -> str:
+    return f"{call_id}:{rule}:{episode}"
 
 
 def _next_episode(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
@@ -223,7 +277,7 @@ def _remember(memory: Memory, line: Timeline, result: Result) -> Memory:
         if count > memory.counted.get(role, 0)
     ]
     interruptions = (*memory.interruptions, *newly)[-_MAX_REMEMBERED:]
-    return Memory(labels, interruptions, counted, memory.episodes)
+    return replace(memory, labels=labels, interruptions=interruptions, counted=counted)
 
 
 def _negativity(rule: Rule, memory: Memory, line: Timeline) -> list[_Reading]:
@@ -286,7 +340,7 @@ def _alert(rule: Rule, reading: _Reading, episode: int, call: Aggregate, result:
     who = rule.role.value if rule.role else "any role"
     return {
         "schema": ALERT_SCHEMA,
-        "alert_id": f"{call.call_id}:{rule.name}:{episode}",
+        "alert_id": _id(call.call_id, rule.name, episode),
         "call_id": call.call_id,
         "rule": rule.name,
         "severity": rule.severity.value,
@@ -299,4 +353,5 @@ def _alert(rule: Rule, reading: _Reading, episode: int, call: Aggregate, result:
         "raised_at_ms": call.started_at_ms + reading.at_ms,
         "utterance_id": None if is_silence or result is None else result.utterance.id,
         "message": _MESSAGES[rule.measure].format(who=who, value=reading.value, window_s=rule.window_s),
+        "attributes": dict(result.utterance.attributes) if result else reserved(call.attributes),
     }

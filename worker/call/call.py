@@ -10,7 +10,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from callmood.schemas.common import Event, Notice, Scope
-from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
@@ -19,13 +18,13 @@ from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
 from callmood.worker.call.streams import are_open, follow_pause, hear_one_copy, is_copy, parts_of, reach
-from callmood.worker.call.utterance import utterance_of
+from callmood.worker.call.utterance import Facts, utterance_of
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance
+from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance, reserved
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import Stream
-from callmood.worker.speech.taken import ClosedSpan, Taken
+from callmood.worker.speech.taken import Taken
 
 _MAX_OPEN_STREAMS = 64
 _FORGOTTEN = ""  # no name of a stream
@@ -62,6 +61,8 @@ class Call:
         """`_taken_offset` of the checkpoint that this call was restored from."""
         self._places = Places()
         self._notice: Notice | None = None
+        self._reserved: Mapping[str, str] = {}
+        """Its attributes with reserved names."""
         self._groups: deque[Group] = deque()
         self._awaited: dict[str, Group] = {}
         """The group of each utterance that the model has not answered."""
@@ -99,6 +100,7 @@ class Call:
         self._unsettled[chunk.position.offset] = (chunk.stream, max(chunk.seq, next_seq))
         self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:
+            self._reserved = {**self._reserved, **reserved(chunk.attributes)}
             self.fold.describe(chunk.attributes, chunk.notice)
         all_taken = {chunk.stream: taken}
         self._paused_at_ms = follow_pause(chunk.stream, self._streams, all_taken, self._paused_at_ms)
@@ -248,10 +250,11 @@ class Call:
         """Turn what was closed into utterances that wait for the model together; forget what these streams held."""
         utterances: list[Utterance] = []
         unheard: list[Unheard] = []
+        facts = Facts(self._places.origin_ms or 0, self._reserved, self._notice, self._settings.policy)
         for name, brought in taken.items():
             stream = self._streams[name]
             stream.is_tentative &= not (brought.spans or brought.unheard)
-            utterances.extend(self._utterance(name, closed) for closed in brought.spans)
+            utterances.extend(utterance_of(self.id, name, stream, closed, facts) for closed in brought.spans)
             unheard.extend(brought.unheard)
             if name in let_go:
                 stream.let_go()
@@ -268,11 +271,6 @@ class Call:
             self._awaited.update({u.id: group for u in asked})
             self._groups.append(group)
         return asked
-
-    def _utterance(self, name: str, closed: ClosedSpan) -> Utterance:
-        stream = self._streams[name]
-        withheld = policy.withheld(closed.role, self._notice, self._settings.policy)
-        return utterance_of(self.id, name, stream, closed, withheld)
 
     # -- answers in
 
@@ -364,6 +362,7 @@ class Call:
             is_settled=self._places.is_settled,
             has_end=self.has_end,
             hold_from_ms=self._hold.from_ms,
+            reserved=self._reserved,
         )
 
     @classmethod
@@ -381,6 +380,7 @@ class Call:
         call.last_offset = stored.last_offset
         call._places = Places(checkpoint.origin_ms, is_settled=checkpoint.is_settled)
         call._notice = Notice(checkpoint.notice) if checkpoint.notice else None
+        call._reserved = checkpoint.reserved
         call._streams = {
             name: Stream.restore(stream, settings.segment, settings.input)
             for name, stream in checkpoint.streams.items()

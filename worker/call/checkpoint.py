@@ -16,7 +16,8 @@ class Checkpoint(NamedTuple):
 
     `taken_offset` is the newest record taken until then. `forgotten_ms` and `forgotten_audio` describe streams that the
     call has forgotten: the latest end of any, and whether one had audio. `is_settled`: whether
-    the call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`.
+    the call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`;
+    `reserved`: attributes with reserved names.
     """
 
     streams: Mapping[str, StreamState]
@@ -30,6 +31,7 @@ class Checkpoint(NamedTuple):
     is_settled: bool = True
     has_end: bool = False
     hold_from_ms: int | None = None
+    reserved: Mapping[str, str] = {}
 
     def covers(self, offset: int, stream: str, seq: int) -> bool:
         """Whether a successor with this checkpoint does without the record."""

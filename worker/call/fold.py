@@ -76,7 +76,9 @@ class Fold:
 
     def summary(self, policy: Mapping[str, Any], model: ModelInfo | None) -> dict[str, Any]:
         """The call so far, as call/1."""
-        return aggregate.summary(self._aggregate, policy=policy, model=model)
+        ended_ms = None if self._aggregate.end_reason is None else self._aggregate.timeline.end_ms
+        alerts = alert.states(self._memory, self._aggregate.call_id, ended_ms=ended_ms)
+        return aggregate.summary(self._aggregate, policy=policy, model=model, alerts=alerts)
 
     def save(self) -> bytes:
         """What `load` restores. The one place where the state becomes msgpack: each of its values is an array."""

@@ -15,10 +15,11 @@ _NOWHERE = Position("", 0, 0)
 
 
 class Refolded(NamedTuple):
-    """The call's aggregate, and every alert (alert/1) on the way there."""
+    """The call's aggregate, every alert (alert/1) on the way there, and what became of the newest (call/1)."""
 
     aggregate: aggregate.Aggregate
     alerts: list[dict[str, Any]]
+    states: list[dict[str, Any]]
 
 
 def refold(
@@ -42,8 +43,10 @@ def refold(
         alerts.extend(raised)
     if call["end_reason"] is not None:
         state = aggregate.finish(state, reason=call["end_reason"], end_ms=call["duration_ms"])
-        alerts.extend(alert.evaluate(rules, memory, state)[1])
-    return Refolded(state, alerts)
+        memory, raised = alert.evaluate(rules, memory, state)
+        alerts.extend(raised)
+    ended_ms = None if call["end_reason"] is None else state.timeline.end_ms
+    return Refolded(state, alerts, alert.states(memory, state.call_id, ended_ms=ended_ms))
 
 
 def result_of(record: Mapping[str, Any]) -> Result:
@@ -71,6 +74,8 @@ def result_of(record: Mapping[str, Any]) -> Result:
             withheld=record["withheld"],
             voiced_start_ms=record.get("voiced_start_ms"),
             voiced_end_ms=record.get("voiced_end_ms"),
+            spoken_at_ms=record.get("spoken_at_ms"),
+            attributes=record.get("attributes", {}),
         ),
         _prediction(record["emotion"]),
         _speech(record),

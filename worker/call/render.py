@@ -38,6 +38,8 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         "role": utterance.role.value,
         "start_ms": utterance.start_ms,
         "end_ms": utterance.end_ms,
+        "spoken_at_ms": utterance.spoken_at_ms if times else None,
+        "attributes": dict(utterance.attributes),
         "voiced_start_ms": utterance.voiced_start_ms,
         "voiced_end_ms": utterance.voiced_end_ms,
         **_speech(result),

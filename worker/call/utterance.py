@@ -1,13 +1,31 @@
 """A closed span as the utterance that the model analyses and the aggregate counts. Pure."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from callmood.schemas.common import Notice
 from callmood.worker import g711
-from callmood.worker.call import acoustics
+from callmood.worker.call import acoustics, policy
 from callmood.worker.records import Utterance
+from callmood.worker.settings import PolicySettings
 from callmood.worker.speech.stream import Stream
 from callmood.worker.speech.taken import ClosedSpan
 
 
-def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, withheld: str | None) -> Utterance:
+class Facts(NamedTuple):
+    """What a call knows of all its utterances at one moment."""
+
+    origin_ms: int
+    """Capture time at 0 of its time line."""
+    attributes: Mapping[str, str]
+    """Those with reserved names."""
+    notice: Notice | None
+    """Whether the caller was told."""
+    policy: PolicySettings
+    """Whose emotion may be inferred."""
+
+
+def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, facts: Facts) -> Utterance:
     """The utterance on the call's time line, with its sound measured.
 
     Args:
@@ -15,7 +33,7 @@ def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, wi
         name: of the stream in the call.
         stream: what closed the span; it still knows the records that hold it.
         closed: the span.
-        withheld: the policy's reason for no emotion.
+        facts: what the call knows.
     """
     span, audio = closed.span, stream.format
     sources = stream.sources(span)
@@ -39,8 +57,10 @@ def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, wi
         acoustics=acoustics.measure(pcm, audio.rate_hz),
         first=min(source.position for source in sources),
         last=max(source.position for source in sources),
-        withheld=withheld,
+        withheld=policy.withheld(closed.role, facts.notice, facts.policy),
         traceparent=last.traceparent,
         voiced_start_ms=stream.time.call_ms(span.voiced_start_sample),
         voiced_end_ms=stream.time.call_ms(span.voiced_end_sample),
+        spoken_at_ms=facts.origin_ms + stream.time.call_ms(span.start_sample),
+        attributes=facts.attributes,
     )

@@ -75,7 +75,8 @@ def analyze(
         refused = f"{len(commit.dead_letters)} records refused: {letter.reason}: {letter.detail}"
         raise BadRecording(f"{recording.path}: {refused}")
     summary = next(call.summary for call in commit.calls if call.summary is not None)
-    return [{**utterance, "latency_ms": {}, "source": None} for utterance in commit.utterances], summary
+    live_only: dict[str, Any] = {"latency_ms": {}, "source": None, "spoken_at_ms": None}
+    return [{**utterance, **live_only} for utterance in commit.utterances], summary
 
 
 def _answer(partition: Partition, utterances: Iterable[Utterance], listener: Listener) -> None:

@@ -96,7 +96,7 @@ def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Li
     client.delete(*own)
     for name in own:
         yield Line(name, found[name], int(client.exists(name)))
-    for name in (keys.live_by("update"), keys.live_by("risk")):
+    for name in keys.lists_of_calls:
         removed = int(client.zrem(name, call_id))
         yield Line(name, removed, int(client.zscore(name, call_id) is not None))
     for name in (keys.utterances, keys.alerts):

@@ -9,7 +9,7 @@ from pathlib import Path
 from traceback import extract_tb
 from typing import Any, NamedTuple
 
-from callmood.worker.call import aggregate
+from callmood.worker.call import signs
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
@@ -72,7 +72,7 @@ class _Carried(NamedTuple):
         if not due.is_changed and not self.live.must_publish:
             return CallUpdate(call.id, state, is_known=is_known)
         summary = call.fold.summary(stamps.policy, stamps.model)
-        return CallUpdate(call.id, state, summary, aggregate.risk(summary), due.is_first, is_known)
+        return CallUpdate(call.id, state, summary, signs.risk(summary), due.is_first, is_known)
 
 
 class _Collected(NamedTuple):

@@ -21,7 +21,7 @@ from callmood.worker import metrics
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.dead_letters import DeadLetterTopic
 from callmood.worker.adapters.publish_redis import RedisStore
-from callmood.worker.call import aggregate
+from callmood.worker.call import signs
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
 from callmood.worker.errors import Fenced, Reason, StoreUnavailable
 from callmood.worker.records import Record
@@ -178,7 +178,7 @@ class Projector:
             for record, value in read
             if value["call_id"] not in erased or record.position > erased[value["call_id"]].position
         }
-        calls = tuple(CallUpdate(call_id, None, value, aggregate.risk(value)) for call_id, value in newest.items())
+        calls = tuple(CallUpdate(call_id, None, value, signs.risk(value)) for call_id, value in newest.items())
         erased_ms = {call_id: record.timestamp_ms for call_id, record in erased.items()}
         return replace(commit, calls=calls, erased=erased_ms)
 
