@@ -1,13 +1,16 @@
 """What a commit makes of calls in a real Redis: keys, lifetimes, live sets, and ids that come again."""
 
 import json
+from contextlib import closing
 
 import pytest
 import redis
+from publisher import Publisher
 from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 
 from callmood.schemas import flat
 from callmood.schemas.call import Call
+from callmood.schemas.common import Emotion
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.settings import RedisSettings
@@ -77,6 +80,45 @@ def test_a_call_that_ends_leaves_the_live_sets(publish, redis_client, keys):
     assert numbers(redis_client, keys.utterances_of("call-1")) == [1, 2]
     for key in ("call:call-1", "utterances:call-1"):
         assert 0 < redis_client.ttl(keys.named(key)) <= LIFETIMES_S["ended_ttl_s"]
+
+
+def test_calls_that_have_ended_lately_are_listed_for_as_long_as_they_live(publish, redis_client, keys):
+    """The list is by the clock of Redis; an id leaves it with the hash, at the next commit."""
+    legs = [Leg("call-1"), Leg("call-2")]
+    publish(0, log_of(sentences(legs[0], 1)))
+    assert redis_client.exists(keys.ended) == 0
+    publish(0, log_of([legs[0].send("end")], first_offset=100))
+    ((call_id, ended_at_ms),) = redis_client.zrange(keys.ended, 0, -1, withscores=True)
+    now_ms = redis_client.time()[0] * 1000
+    assert (call_id, 0 <= now_ms - ended_at_ms + 1000 < 60_000) == ("call-1", True)
+    redis_client.zadd(keys.ended, {"call-1": ended_at_ms - LIFETIMES_S["ended_ttl_s"] * 1000 - 60_000})
+    publish(0, log_of(sentences(legs[1], 1), first_offset=200))
+    assert redis_client.exists(keys.ended) == 0
+
+
+def test_every_commit_is_in_the_pulse(publish, redis_client, keys):
+    """By partition, also one without calls; a partition that no worker has committed for a week is forgotten."""
+    redis_client.zadd(keys.pulse, {"gone:0": 1.0})
+    publish(0, [])
+    publish(3, log_of(sentences(Leg(), 1)))
+    assert sorted(redis_client.zrange(keys.pulse, 0, -1)) == ["audio:0", "audio:3"]
+
+
+def test_a_call_with_an_open_alert_is_listed(redis_url, redis_prefix, redis_client, keys):
+    """By when the newest was raised, until it is cleared or the call ends."""
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        for call_id in ("cleared", "ended"):
+            for _ in range(4):
+                worker.say(call_id, Emotion.ANGER)
+        listed = dict(redis_client.zrange(keys.live_by("alert"), 0, -1, withscores=True))
+        call = flat.unflatten(redis_client.hgetall(keys.call("ended")))
+        newest_ms = max(one.raised_ms for one in call.alerts if one.state == "raised")
+        assert listed == dict.fromkeys(("cleared", "ended"), call.started_at_ms + newest_ms)
+        for _ in range(8):
+            worker.say("cleared", Emotion.HAPPINESS)
+        assert redis_client.zrange(keys.live_by("alert"), 0, -1) == ["ended"]
+        worker.say("ended", end=True)
+    assert redis_client.exists(keys.live_by("alert")) == 0
 
 
 def test_every_key_has_a_lifetime(publish, redis_client, keys):

@@ -1,13 +1,11 @@
 """Rules over a call: when an alert is raised, and when it is not."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from callmood.schemas.alert import Alert
-from callmood.schemas.call import CallAlert
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
 from callmood.worker.call import aggregate, alert
 from callmood.worker.call.alert import Measure, Rule
@@ -66,57 +64,6 @@ def test_a_negative_minute_raises_one_alert():
     assert (raised.value, raised.threshold, raised.raised_at_ms) == (3.333, 3.0, 1_024_000)
     assert raised.utterance_id == "c:0:0:20000"
     assert raised.message == "customer negative: 3.3 of 5 over the last 60 s"
-
-
-def _states(rules, results, *, ended_ms=None):
-    """Rule, state and end of each alert, as call/1 has them."""
-    call, memory = aggregate.start(aggregate.Aggregate("c"), started_at_ms=0), alert.Memory()
-    for result in results:
-        call = aggregate.fold(call, result)
-        memory, _ = alert.evaluate(rules, _stored(memory), call, result)
-    found = [CallAlert.model_validate(one) for one in alert.states(memory, "c", ended_ms=ended_ms)]
-    return [(one.alert_id, one.state, one.over_ms) for one in found]
-
-
-def test_an_alert_is_raised_then_cleared_or_ended():
-    """It is cleared when the measure has fallen to `clear_at`; one that still holds ends with the call."""
-    angry = _customer(_A, _A, _A, _A)
-    assert _states([_RUN], angry) == [("c:run:1", "raised", None)]
-    assert _states([_RUN], angry, ended_ms=50_000) == [("c:run:1", "ended", 50_000)]
-    calm = [*angry, *_customer(_N, from_ms=40_000)]
-    assert _states([_RUN], calm) == _states([_RUN], calm, ended_ms=50_000) == [("c:run:1", "cleared", 44_000)]
-    again = [*calm, *_customer(_A, _A, _A, from_ms=200_000)]
-    assert _states([_RUN], again) == [("c:run:1", "cleared", 44_000), ("c:run:2", "raised", None)]
-
-
-def test_a_silence_is_over_when_its_alert_is_raised():
-    """Its alert is cleared from the beginning, at the end of the silence."""
-    results = [
-        _result(Role.AGENT, 0, 1_000),
-        *(_result(Role.AGENT, 31_000 + n * 20_000, 45_000 + n * 20_000) for n in range(3)),
-    ]
-    assert _states([_SILENCE], results) == [("c:silence:1", "cleared", 31_000)]
-
-
-def test_a_call_remembers_its_newest_alerts():
-    """A long call with many episodes does not grow."""
-    results = [r for n in range(20) for r in _customer(_A, _A, _A, _N, from_ms=n * 200_000)]
-    found = _states([_RUN], results)
-    assert [name for name, *_ in found] == [f"c:run:{n}" for n in range(5, 21)]
-
-
-def test_an_alert_has_the_attributes_of_its_utterance():
-    """So that it can be routed; names that are not reserved stay with the call."""
-    call = aggregate.describe(aggregate.Aggregate("c"), attributes={"queue": "billing", "colour": "red"}, notice=None)
-    results = [replace(r, utterance=replace(r.utterance, attributes={"queue": "sales"})) for r in _customer(_A, _A, _A)]
-    memory, raised = alert.Memory(), []
-    for result in results:
-        call = aggregate.fold(call, result)
-        memory, raised = alert.evaluate([_RUN], memory, call, result)
-    assert raised[0]["attributes"] == {"queue": "sales"}
-    call = aggregate.finish(call, reason="end", end_ms=100_000)
-    _, raised = alert.evaluate([_SILENCE], memory, call)
-    assert raised[0]["attributes"] == {"queue": "billing"}
 
 
 def test_two_labels_are_too_few():
