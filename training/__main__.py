@@ -17,6 +17,7 @@ _BUNDLE_OUT: Final = "folder of the bundle to write"
 _DEVICE: Final = "where to compute; default: auto, a GPU if there is one"
 _DEVICES: Final = ("auto", "cpu", "cuda")
 _MANIFEST: Final = "manifest, written by `prepare` or `synthesize`"
+_MODEL: Final = "a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny"
 _PARTIAL: Final = "accept an incomplete IEMOCAP"
 _ROBUSTNESS: Final = "also evaluate over telephone lines"
 
@@ -80,11 +81,23 @@ def command_line() -> argparse.ArgumentParser:
         commands.evaluate,
         "Evaluate any model that the worker can load, on clean audio and over telephone lines.",
     )
-    evaluating.add_argument("model", help="a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny")
+    evaluating.add_argument("model", help=_MODEL)
     evaluating.add_argument("manifest", type=Path, help=_MANIFEST)
     evaluating.add_argument("out", type=Path, help="folder for summary.json and report.html")
-    evaluating.add_argument("--batch-size", type=_at_least(1), default=8, help="utterances in a batch; default: 8")
-    evaluating.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
+    _computing(evaluating)
+
+    predicting = command(
+        "predict",
+        commands.predict_command,
+        "Write a model's answer to each utterance: probabilities, abstention, times.",
+    )
+    predicting.add_argument("model", help=_MODEL)
+    predicting.add_argument("list", type=Path, help="a manifest, or your own list; labels and speakers are optional")
+    predicting.add_argument("out", type=Path, help="file to write: .csv, .jsonl or .parquet")
+    predicting.add_argument(
+        "--browser", type=Path, help="also write an HTML page: the confusion matrix, with the utterances of each cell"
+    )
+    _computing(predicting)
     _bundles(command)
     _synthetic(command)
     return parser
@@ -128,6 +141,11 @@ def _at_least(lowest: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def _computing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", type=_at_least(1), default=8, help="utterances in a batch; default: 8")
+    parser.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
 
 
 def _train(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,7 @@ from torch import distributed
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training import config, manifest
+from callmood.training.checkpoint import write_text
 from callmood.training.config import Config
 from callmood.training.corpora import CORPORA, prepare
 from callmood.training.corpora import own as own_corpus
@@ -20,7 +21,7 @@ from callmood.training.loop import runs
 from callmood.training.loop.place import device_and_share
 from callmood.training.options import CorpusConfig
 from callmood.training.protocols import PROTOCOLS, Fold
-from callmood.training.results import publish, row
+from callmood.training.results import browser, predict, publish, row
 from callmood.training.results.convert import convert
 from callmood.training.results.export import export_run
 from callmood.training.synthetic import speak, synthesize
@@ -98,6 +99,18 @@ def evaluate(options: argparse.Namespace) -> None:
     claim = row.Claim(f"{model.info.id} {model.info.version}", "test", f"utterances of {options.manifest.name}")
     summary = row.written(row.summarise(claim, ["test"], [evaluated]), options.out)
     sys.stdout.write(row.line(summary) + "\n")
+
+
+def predict_command(options: argparse.Namespace) -> None:
+    """Write the model's answer to each utterance of a list."""
+    predict.writer_of(options.out)  # before hours of computing
+    model = load(options.model)
+    model.to(device_and_share(options.device)[0])
+    table = list(predict.rows(model, predict.heard(options.list), batch_size=options.batch_size))
+    predict.write(table, options.out)
+    if options.browser:
+        write_text(options.browser, browser.html(f"{model.info.id} {model.info.version}: {options.list.name}", table))
+    sys.stdout.write(json.dumps(predict.counted(table), indent=2) + "\n")
 
 
 def export(options: argparse.Namespace) -> None:

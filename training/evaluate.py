@@ -81,6 +81,16 @@ def risk_coverage(probabilities: NDArray[np.float64], labels: Labels) -> list[tu
     return list(zip((given / len(labels)).tolist(), (np.cumsum(wrong) / given).tolist(), strict=True))
 
 
+def refuse_not_finite(logits: Logits) -> None:
+    """Check that a model answered with numbers.
+
+    Raises:
+        ConfigurationError: a logit is NaN or infinite.
+    """
+    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
+        raise ConfigurationError(f"the model's logits of {broken} of {len(logits)} utterances are not finite")
+
+
 def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_below: float) -> dict[str, Any]:
     """All figures of one split in a report.
 
@@ -89,8 +99,7 @@ def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_belo
     Raises:
         ConfigurationError: a logit is not finite.
     """
-    if broken := int((~np.isfinite(logits).all(axis=1)).sum()):
-        raise ConfigurationError(f"the model's logits of {broken} of {len(labels)} utterances are not finite")
+    refuse_not_finite(logits)
     raw, calibrated = softmax(logits), softmax(logits, temperature)
     counts = confusion(labels, logits.argmax(axis=1))
     given = calibrated.max(axis=1) >= abstain_below

@@ -33,6 +33,7 @@ class Item:
         gender: `F`, `M` or empty.
         session: speakers that belong together.
         style: `scripted`, `improvised` or empty.
+        start: of the utterance in the recording that it was cut from, s.
         votes: number of annotators by emotion, without votes for other emotions.
     """
 
@@ -47,6 +48,7 @@ class Item:
     gender: str = ""
     session: str = ""
     style: str = ""
+    start: float = 0.0
     votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property

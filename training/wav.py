@@ -40,6 +40,16 @@ def read(path: Path) -> tuple[Sound, bytes]:
         return sound, file.read(sound.frames * sound.channels * sound.sample_bytes)
 
 
+def write(path: Path, rate_hz: int, samples: bytes) -> None:
+    """Write mono s16le samples; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(SAMPLE_BYTES)
+        file.setframerate(rate_hz)
+        file.writeframes(samples)
+
+
 def _opened(path: Path) -> tuple[Sound, int]:
     """The measures, and where the sound starts, in bytes."""
     with path.open("rb") as file, wave.open(file, "rb") as header:

@@ -47,6 +47,61 @@ def test_a_list_of_own_calls_becomes_a_manifest_with_splits(calls: Path, tmp_pat
     assert printed.endswith(f"{tmp_path / 'data' / 'manifest.jsonl'}\n")
 
 
+@pytest.mark.parametrize("ending", ["wav", "flac"])
+def test_utterances_are_cut_from_longer_recordings(tmp_path: Path, ending: str):
+    """`start`, `end` and `channel` name a part; the manifest has the cut audio and its start in the recording."""
+    rng = np.random.default_rng(1)
+    samples = rng.integers(-9000, 9000, size=(32000, 2)).astype(np.int16)
+    soundfile.write(tmp_path / f"call.{ending}", samples, 8000, subtype="PCM_16")
+    (tmp_path / "list.csv").write_text(
+        "path,label,speaker,start,end,channel\n"
+        + "".join(f"call.{ending},anger,s{i},{i}.25,{i}.75,{i % 2}\n" for i in range(3))
+        + f"call.{ending},sadness,s0,3,,0\ncall.{ending},sadness,s0,9,10,0\ncall.{ending},anger,s1,0,1,2\n"
+    )
+    assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 0
+    items = manifest.read(tmp_path / "data" / "manifest.jsonl")
+    assert [(item.start, item.seconds) for item in items] == [(0.25, 0.5), (1.25, 0.5), (2.25, 0.5), (3.0, 1.0)]
+    for item in items:
+        first = round(item.start * 8000)
+        wanted = samples[first : first + round(item.seconds * 8000), int(item.speaker[1]) % 2]
+        np.testing.assert_array_equal(np.frombuffer(read_clip(tmp_path / "data", item).audio, "<i2"), wanted)
+    assert set(json.loads((tmp_path / "data" / "prepared.json").read_text())["dropped"]) == {
+        "recording ends before the utterance",
+        "no channel 2 in a recording of 2; the first one is 0",
+    }
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        ("2,1,0", "end is 1, which is not after start, 2"),
+        ("-1,1,0", "start is '-1': use seconds from 0"),
+        ("nan,1,0", "start is 'nan'"),
+        ("0:01,2,0", "start is '0:01': use seconds"),
+        ("0,1,left", "channel is 'left': use a whole number; the first one is 0"),
+        ("0,1,-1", "channel is '-1'"),
+    ],
+)
+def test_times_and_channels_that_make_no_sense_are_refused(tmp_path: Path, capsys, times: str, message: str):
+    """A part is given in seconds and by the number of a channel; the message has the row."""
+    recording(tmp_path / "a.wav")
+    (tmp_path / "list.csv").write_text(f"path,label,speaker,start,end,channel\na.wav,anger,a,{times}\n")
+    assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 2
+    assert f"row 1: {message}" in capsys.readouterr().err
+
+
+def test_a_part_of_one_channel_has_one_speaker(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Speakers may share a recording and overlap at the edges of utterances, but not share most of one."""
+    recording(tmp_path / "a.wav", seconds=4)
+    header = "path,label,speaker,start,end,split\na.wav,anger,x,0,1,train\na.wav,anger,y,0.9,2,test\n"
+    (tmp_path / "list.csv").write_text(header + "a.wav,anger,z,2,3,valid\n")
+    assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 0
+    for leak in ("a.wav,anger,z,1.2,2.2,valid", "a.wav,anger,z,,,valid"):
+        (tmp_path / "list.csv").write_text(f"{header}{leak}\n")
+        assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 2
+        assert "is of speaker" in capsys.readouterr().err
+
+
 def test_two_own_lists_are_two_corpora(calls: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Lists with a name each can be trained and tested crosswise; without names, the error says how to give them."""
     for name in ("billing", "sales"):

@@ -1,11 +1,24 @@
 """What a corpus reader yields: utterances as the corpus names them, before labels are mapped and audio is read."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final, NamedTuple
 
 from callmood.schemas.common import Emotion
 from callmood.worker.errors import ConfigurationError
+
+
+class Cut(NamedTuple):
+    """A part of a recording: from `start_s` to `end_s`, of the channel of this number from 0, or of the only one."""
+
+    start_s: float = 0.0
+    end_s: float = math.inf
+    channel: int | None = None
+
+
+WHOLE: Final = Cut()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -23,6 +36,7 @@ class Found:
         language: of this utterance; empty: the corpus' language.
         split: `train`, `valid` or `test` as the corpus states it, or empty.
         votes: annotators' votes by label, as the corpus names it.
+        cut: part of the file that is the utterance.
         unusable: why the file is no utterance of the corpus; it is dropped and counted by this reason.
     """
 
@@ -36,6 +50,7 @@ class Found:
     language: str = ""
     split: str = ""
     votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    cut: Cut = WHOLE
     unusable: str = ""
 
 

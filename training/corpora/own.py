@@ -1,8 +1,9 @@
 """Your own labelled calls: a CSV or JSON-lines file of utterances.
 
 Required are `path` (relative to the file), `label` and `speaker`; `id`, `gender`, `session`, `style`, `language`,
-`split` and `votes.LABEL` (number of annotators who chose it) are optional. Any other column is an error, so that a typo
-is noticed. A CSV file may separate fields by commas, semicolons or tabs.
+`split` and `votes.LABEL` (number of annotators who chose it) are optional. An utterance can be a part of a longer
+recording: `start` and `end` in seconds, and `channel`, from 0. Any other column is an error, so that a typo is noticed.
+A CSV file may separate fields by commas, semicolons or tabs.
 """
 
 import csv
@@ -11,16 +12,19 @@ import io
 import json
 import math
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found
+from callmood.training.corpora.found import Corpus, Cut, Found
 from callmood.worker.errors import ConfigurationError
 
 _NEEDED: Final = {"path", "label", "speaker"}
-_KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split"}
+_TIMES: Final = ("start", "end")
+_KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split", "channel", *_TIMES}
 _VOTES: Final = "votes."
 _LABELS: Final = {
     **{str(emotion): emotion for emotion in Emotion},
@@ -52,35 +56,73 @@ def find(path: Path) -> Iterator[Found]:
         ConfigurationError: the file cannot be read, or a row lacks something, has something unknown, or lists a file
             that another row gives to another speaker. The message has the row's number.
     """
-    speakers: dict[Path, str] = {}
+    return read(path, _NEEDED)
+
+
+def read(path: Path, needed: AbstractSet[str]) -> Iterator[Found]:
+    """As `find`, of a list whose rows have at least the columns `needed`; other texts are empty."""
+    heard: dict[tuple[Path, int | None], list[Found]] = defaultdict(list)
     for number, row in _rows(path):
         try:
-            found = _found(path, number, row)
+            found = _found(path, number, row, needed)
+            same = heard[found.path, found.cut.channel]
+            _refuse_shared_audio(found, same)
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}, row {number}: {error}") from error
-        if speakers.setdefault(found.path, found.speaker) != found.speaker:
-            raise ConfigurationError(
-                f"{path}, row {number}: {found.path.name} is of speaker {speakers[found.path]} in an earlier row"
-            )
+        same.append(found)
         yield found
 
 
-def _found(path: Path, number: int, row: Mapping[str, Any]) -> Found:
+def _refuse_shared_audio(found: Found, earlier: Sequence[Found]) -> None:
+    """Refuse audio that an earlier row gives to another speaker; at their edges, utterances may overlap."""
+    for other in earlier:
+        if other.speaker == found.speaker:
+            continue
+        common_s = min(found.cut.end_s, other.cut.end_s) - max(found.cut.start_s, other.cut.start_s)
+        shorter_s = min(found.cut.end_s - found.cut.start_s, other.cut.end_s - other.cut.start_s)
+        if common_s == math.inf or common_s > shorter_s / 2:
+            raise ConfigurationError(f"{found.path.name} is of speaker {other.speaker} in an earlier row")
+
+
+def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[str]) -> Found:
     votes = {_label(key.removeprefix(_VOTES)): _count(value) for key, value in row.items() if key.startswith(_VOTES)}
     texts = {key: _text(key, value) for key, value in row.items() if not key.startswith(_VOTES)}
     texts = {key: text for key, text in texts.items() if text}
-    if missing := _NEEDED - texts.keys():
+    if missing := needed - texts.keys():
         raise ConfigurationError(f"no {', '.join(sorted(missing))}")
     if unknown := texts.keys() - _KNOWN:
         raise ConfigurationError(f"unknown {', '.join(sorted(unknown))}")
-    texts["label"] = texts["label"].lower()
+    label, speaker = texts.pop("label", "").lower(), texts.pop("speaker", "")
+    cut = _cut(texts)
     if "split" in texts:
         split = texts["split"].lower()
         if split not in _SPLITS:
             raise ConfigurationError(f"unknown split {texts['split']!r}: use train, valid or test, or leave it empty")
         texts["split"] = _SPLITS[split]
     place = path.parent / texts.pop("path")
-    return Found(id=texts.pop("id", f"{number:06d}-{place.stem}"), path=place, votes=votes, **texts)
+    utterance_id = texts.pop("id", f"{number:06d}-{place.stem}")
+    return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, **texts)
+
+
+def _cut(texts: dict[str, str]) -> Cut:
+    """Take the times and the channel out of a row."""
+    start_s, end_s = (_seconds(key, texts.pop(key, default)) for key, default in zip(_TIMES, ("0", "inf"), strict=True))
+    if start_s >= end_s:
+        raise ConfigurationError(f"end is {end_s:g}, which is not after start, {start_s:g}")
+    channel = texts.pop("channel", "").removesuffix(".0")  # pandas' integers beside empty cells
+    if channel and not (channel.isascii() and channel.isdigit()):
+        raise ConfigurationError(f"channel is {channel!r}: use a whole number; the first one is 0")
+    return Cut(start_s, end_s, int(channel) if channel else None)
+
+
+def _seconds(key: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{key} is {text!r}: use seconds") from error
+    if not seconds >= 0:
+        raise ConfigurationError(f"{key} is {text!r}: use seconds from 0")
+    return seconds
 
 
 def _text(key: str, value: Any) -> str:

@@ -3,32 +3,20 @@
 import dataclasses
 import json
 import os
-import shutil
-import subprocess
-import wave
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from callmood.schemas.common import RATES_HZ
 from callmood.training import manifest, protocols, wav
 from callmood.training.checkpoint import write_text
-from callmood.training.corpora import iemocap
-from callmood.training.corpora.found import Corpus, Found, refuse_same_ids
+from callmood.training.corpora import iemocap, own, sound
+from callmood.training.corpora.found import WHOLE, Corpus, Found, refuse_same_ids
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.model.audio import RATE_HZ
 
 MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
-_LOUDEST: Final = 8.0  # beyond full scale; floats that clip a little are usual, floats scaled as integers are not
 _EXAMPLES: Final = 3  # of what was dropped, per reason
-
-
-class _DroppedError(Exception):
-    """This utterance cannot be used; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -70,7 +58,7 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
     for found in refuse_same_ids(corpus.find(root)):
         try:
             items.append(_item(corpus, found, out, options))
-        except _DroppedError as reason:
+        except sound.DroppedError as reason:
             dropped.setdefault(str(reason), []).append(found.id)
     if not items:
         raise ConfigurationError(f"{root}: no utterance can be used; {_counted(dropped) or 'it lists none'}")
@@ -104,14 +92,14 @@ def _counted(dropped: dict[str, list[str]]) -> str:
 
 def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest.Item:
     if found.unusable:
-        raise _DroppedError(found.unusable)
+        raise sound.DroppedError(found.unusable)
     if found.label not in corpus.labels:
-        raise _DroppedError(f"label {found.label}")
+        raise sound.DroppedError(f"label {found.label}")
     if not found.path.is_file():
-        raise _DroppedError("audio missing")
+        raise sound.DroppedError("audio missing")
     path, seconds = _audio(corpus, found, out)
     if seconds < _SHORTEST_S:
-        raise _DroppedError(f"shorter than {_SHORTEST_S} s")
+        raise sound.DroppedError(f"shorter than {_SHORTEST_S} s")
     speaker = found.speaker
     if options.speakers_of_2021 and corpus is iemocap.CORPUS:
         speaker = iemocap.speaker_of_2021(found.id, found.style)
@@ -131,58 +119,16 @@ def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest
         gender=found.gender,
         session=found.session,
         style=found.style,
+        start=found.cut.start_s,
         votes=dict(votes),
     )
 
 
 def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
     """The file to train on, the corpus' own if it can be used as it is; and its length in seconds."""
-    try:
-        sound = wav.measure(found.path)
-        if sound.channels == 1 and sound.sample_bytes == wav.SAMPLE_BYTES and sound.rate_hz in RATES_HZ:
-            return found.path, sound.frames / sound.rate_hz
-    except (wave.Error, EOFError):
-        pass  # not plain WAV: libsndfile and ffmpeg read more formats
-    samples, rate_hz = _decoded(found.path)
-    if corpus.name == "own" and samples.shape[1] > 1:
-        raise _DroppedError(f"{samples.shape[1]} channels: give one speaker's channel alone")
-    if not np.isfinite(samples).all():
-        raise _DroppedError("samples are not finite numbers")
-    if np.abs(samples).max(initial=0.0) > _LOUDEST:
-        raise _DroppedError(f"samples beyond {_LOUDEST:g} times full scale: floats must be scaled to 1")
-    mono = samples.mean(axis=1)
-    if rate_hz not in RATES_HZ:
-        import soxr  # noqa: PLC0415 - training images may lack it
-
-        mono, rate_hz = soxr.resample(mono, rate_hz, RATE_HZ), RATE_HZ
+    if found.cut == WHOLE and (seconds := sound.seconds_in_place(found.path)) is not None:
+        return found.path, seconds
+    samples, rate_hz = sound.pcm(found.path, found.cut, mix=corpus is not own.CORPUS)
     path = out / "audio" / f"{manifest.file_name(found.id)}.wav"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(wav.SAMPLE_BYTES)
-        file.setframerate(rate_hz)
-        file.writeframes(np.clip(mono * 32768, -32768, 32767).astype("<i2").tobytes())
-    return path, mono.size / rate_hz
-
-
-def _decoded(path: Path) -> tuple[np.ndarray[Any, np.dtype[np.float64]], int]:
-    """Samples [frames, channels] and their rate; by libsndfile, or by ffmpeg what that cannot read."""
-    import soundfile  # noqa: PLC0415 - training images may lack it
-
-    if path.suffix.lower() in (".mp4", ".m4a", ".webm", ".mkv"):
-        return _by_ffmpeg(path), RATE_HZ
-    try:
-        samples, rate_hz = soundfile.read(path, always_2d=True)
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:  # TypeError: a raw file, whose rate nobody knows
-        raise _DroppedError("audio cannot be read") from error
-    return samples, int(rate_hz)
-
-
-def _by_ffmpeg(path: Path) -> np.ndarray[Any, np.dtype[np.float64]]:
-    if shutil.which("ffmpeg") is None:
-        raise ConfigurationError(f"{path}: needs ffmpeg, which is not installed")
-    command = ["ffmpeg", "-v", "error", "-i", str(path), "-ac", "1", "-ar", str(RATE_HZ), "-f", "s16le", "-"]
-    done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - a list, no shell
-    if done.returncode:
-        raise _DroppedError("audio cannot be read")
-    return np.frombuffer(done.stdout, "<i2")[:, None] / 32768
+    wav.write(path, rate_hz, samples.tobytes())
+    return path, samples.size / rate_hz

@@ -22,7 +22,6 @@ from callmood.training.loop.place import Place, device_and_share
 from callmood.training.loop.train import Epoch, as_trained, predict, train
 from callmood.training.manifest import SPLITS, Item
 from callmood.training.networks import encoders, lora
-from callmood.training.networks.compat import Model2021
 from callmood.training.protocols import Fold
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.audio import RATE_HZ
@@ -129,13 +128,7 @@ def predict_splits(model: nn.Module, settings: Config, fold: Fold, clips: Clips,
 
 
 def over_lines(forward: nn.Module, clips: Sequence[Clip], **how: Any) -> dict[str, Logits]:
-    """Logits of clips, clean and over each line of a robustness table; `how` goes to `predict`.
-
-    Raises:
-        ConfigurationError: a clip is too short for the model.
-    """
-    min_samples: Any = (forward.model if isinstance(forward, Model2021) else forward).min_samples
-    data.refuse_short(clips, min_samples)
+    """Logits of clips, clean and over each line of a robustness table; `how` goes to `predict`."""
     found = {}
     for name, line in augment.CONDITIONS.items():
         heard = [clip.through(line, np.random.default_rng((0, i))) for i, clip in enumerate(clips)]

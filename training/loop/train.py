@@ -252,7 +252,13 @@ def autocast(device: torch.device, precision: str) -> contextlib.AbstractContext
 def predict(
     model: nn.Module, clips: Sequence[Clip], *, batch_size: int, precision: str = "fp32"
 ) -> tuple[Logits, Labels]:
-    """Logits [n, 4] and labels [n] of whole clips, in their order; leaves the model in evaluation mode."""
+    """Logits [n, 4] and labels [n] of whole clips, in their order; leaves the model in evaluation mode.
+
+    Raises:
+        ConfigurationError: a clip is too short for the model; the message has its file.
+    """
+    min_samples: Any = model.min_samples
+    data.refuse_short(clips, min_samples)
     model.eval()
     device = next(model.parameters()).device
     logits = np.zeros((len(clips), len(EMOTIONS)))

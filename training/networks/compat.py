@@ -21,6 +21,11 @@ class Model2021(nn.Module):
         super().__init__()
         self.model = model
 
+    @property
+    def min_samples(self) -> int:
+        """As `EmotionModel.min_samples`."""
+        return self.model.min_samples
+
     def forward(self, waveforms: Tensor, lengths: Tensor) -> Tensor:
         """As `EmotionModel.forward`."""
         model = self.model

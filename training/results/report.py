@@ -39,7 +39,7 @@ def html(summary: Mapping[str, Any]) -> str:
         _section("All test utterances", _pooled_table(pooled)),
         _section("Folds", _folds_table(summary["folds"])),
         "<h2>Confusion</h2>",
-        _table(
+        table(
             ["true \\ predicted", *summary["labels"]],
             [[label, *row] for label, row in zip(summary["labels"], pooled["confusion"], strict=True)],
         ),
@@ -48,10 +48,13 @@ def html(summary: Mapping[str, Any]) -> str:
     ]
     if summary["robustness"]:
         parts.append(_section("Over telephone lines", _slices_table(summary["robustness"])))
-    body = "\n".join(parts)
-    title = markup.escape(f"{summary['model']}: {summary['protocol']}")
+    return page(f"{summary['model']}: {summary['protocol']}", "\n".join(parts))
+
+
+def page(title: str, body: str) -> str:
+    """A document of a title, which is text, and a body, which is markup."""
     return (
-        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>'
+        f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{markup.escape(title)}</title>'
         f"<style>{_STYLE}</style></head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
@@ -60,7 +63,9 @@ def _section(title: str, table: str) -> str:
     return f"<h2>{markup.escape(title)}</h2>\n{table}"
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table of texts, which are escaped."""
+
     def cells(values: Sequence[Any], tag: str) -> str:
         return "".join(f"<{tag}>{markup.escape(str(value))}</{tag}>" for value in values)
 
@@ -83,17 +88,17 @@ def _pooled_table(pooled: Mapping[str, Any]) -> str:
         ["NLL", f"{pooled['nll']:.4f}", ""],
         ["Brier", f"{pooled['brier']:.4f}", ""],
     ]
-    return _table(["", "", "95 %, by speaker"], rows)
+    return table(["", "", "95 %, by speaker"], rows)
 
 
 def _folds_table(folds: Sequence[Mapping[str, Any]]) -> str:
     names = ["utterances", "wa", "ua", "macro_f1", "ece_uncalibrated", "ece", "temperature", "coverage", "risk"]
-    return _table(["fold", *names], [[fold["fold"], *(fold[name] for name in names)] for fold in folds])
+    return table(["fold", *names], [[fold["fold"], *(fold[name] for name in names)] for fold in folds])
 
 
 def _slices_table(kinds: Mapping[str, Mapping[str, Any]]) -> str:
     names = list(next(iter(kinds.values())))
-    return _table(["", *names], [[kind, *figures.values()] for kind, figures in kinds.items()])
+    return table(["", *names], [[kind, *figures.values()] for kind, figures in kinds.items()])
 
 
 def _figure(draw: Callable[[Any, Mapping[str, Any]], None], summary: Mapping[str, Any]) -> str:
