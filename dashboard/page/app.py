@@ -1,12 +1,9 @@
 """The page's web application: static files, one stream of events a viewer, calls as JSON, claims, login."""
 
 import asyncio
-import hmac
 import json
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
@@ -23,17 +20,25 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from callmood.dashboard.page.floor import Floor, Snapshot
+from callmood.dashboard.page.access import (
+    COOKIE,
+    SESSION_S,
+    Login,
+    Viewer,
+    logged_in,
+    new_session,
+    user_of,
+    viewer_of,
+)
+from callmood.dashboard.page.floor import Floor
+from callmood.dashboard.page.picture import alerts, picture, pulse
 from callmood.dashboard.reader import Dashboard
 
 STATIC: Final = Path(__file__).parent / "static"
-SHOWN: Final = 60
-"""Most calls that a wall lists; the others are counts per queue."""
-_COOKIE: Final = "callmood_session"
-_SESSION_S: Final = 12 * 3600
 _COMMENT_S: Final = 15.0
 _LONGEST: Final = 500
 _BODY: Final = 10_000
+_REMEMBERED: Final = 10_000
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -49,13 +54,15 @@ class PageOptions:
     """What an operator sets.
 
     Attributes:
-        token: what a viewer types to log in; None: no login.
+        viewers: everybody who may log in; empty: anybody sees everything.
+        queue_header: header in which a proxy says which queues may be seen; None: no proxy does.
         listen: address of the phone system, with `{call}` for the id; None: no link.
         recording: address of the recorder, with `{call}` and `{ms}`; None: no link.
         audit: told of each call that is opened and of each claim: the event, and its fields.
     """
 
-    token: str | None = None
+    viewers: tuple[Viewer, ...] = ()
+    queue_header: str | None = None
     listen: str | None = None
     recording: str | None = None
     audit: Callable[[str, Mapping[str, str]], None] = lambda _event, _fields: None
@@ -97,12 +104,16 @@ def create_app(floor: Floor, dashboard: Dashboard, viewers: Viewers, options: Pa
         Route("/alerts", page.html),
         Route("/login", page.login, methods=["GET", "POST"]),
         Route("/events", page.events),
+        Route("/api/calls", page.calls),
         Route("/api/calls/{call_id:path}", page.call),
+        Route("/api/alerts", page.alerts),
+        Route("/api/pulse", page.pulse),
         Route("/api/claims", page.claim, methods=["POST"]),
         Route("/healthz", page.health),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(_Headers), Middleware(_Login, token=options.token)])
+    login = Middleware(Login, viewers=options.viewers, queue_header=options.queue_header)
+    return Starlette(routes=routes, middleware=[Middleware(_Headers), login])
 
 
 class _Headers:
@@ -118,46 +129,14 @@ class _Headers:
         await self._app(scope, receive, answer)
 
 
-class _Login:
-    """Without a session only the login page, what it needs, and the health check are answered."""
-
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app = app
-        self._token = token
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        path = scope["path"]
-        is_open = self._token is None or path in ("/login", "/healthz") or path.startswith("/static/")
-        if is_open or is_session(Request(scope).cookies.get(_COOKIE, ""), self._token or ""):
-            await self._app(scope, receive, send)
-        elif path.startswith("/api/") or path == "/events":
-            await JSONResponse({"error": "log in first"}, 401)(scope, receive, send)
-        else:
-            await RedirectResponse("/login", 303)(scope, receive, send)
-
-
-def new_session(token: str, now_s: float | None = None) -> str:
-    """A cookie's value: when it ends, signed with the token."""
-    ends = str(round((time.time() if now_s is None else now_s) + _SESSION_S))
-    return f"{ends}.{_signature(ends, token)}"
-
-
-def is_session(cookie: str, token: str) -> bool:
-    """Whether a cookie was made by `new_session` and has not ended."""
-    ends, _, signature = cookie.partition(".")
-    return hmac.compare_digest(signature, _signature(ends, token)) and ends.isdigit() and int(ends) > time.time()
-
-
-def _signature(ends: str, token: str) -> str:
-    return hmac.new(token.encode(), b"callmood session " + ends.encode(), sha256).hexdigest()
-
-
 class _Page:
     def __init__(self, floor: Floor, dashboard: Dashboard, viewers: Viewers, options: PageOptions) -> None:
         self._floor = floor
         self._dashboard = dashboard
         self._viewers = viewers
         self._options = options
+        self._opened: dict[tuple[str, str], None] = {}
+        """Who has opened which calls, the newest last."""
 
     async def html(self, _request: Request) -> Response:
         return FileResponse(STATIC / "index.html")
@@ -170,14 +149,14 @@ class _Page:
         if request.method == "GET":
             return FileResponse(STATIC / "login.html")
         given = parse_qs((await _body(request)).decode(errors="replace")).get("token", [""])[0]
-        token = self._options.token or ""
-        if not hmac.compare_digest(given.encode(), token.encode()):
+        viewer = logged_in(given, self._options.viewers)
+        if viewer is None:
             await asyncio.sleep(1.0)
             return RedirectResponse("/login?wrong", 303)
         response = RedirectResponse("/", 303)
         is_secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
         response.set_cookie(
-            _COOKIE, new_session(token), max_age=_SESSION_S, httponly=True, samesite="strict", secure=is_secure
+            COOKIE, new_session(viewer.token), max_age=SESSION_S, httponly=True, samesite="strict", secure=is_secure
         )
         return response
 
@@ -185,13 +164,43 @@ class _Page:
         call_id, after = request.path_params["call_id"], request.query_params.get("after", "0")
         if not after.isdigit():
             return JSONResponse({"error": "after is a number"}, 400)
-        if after == "0":
-            self._audit(request, "call opened", call_id)
         try:
             answer = await run_in_threadpool(self._read, call_id, int(after))
         except redis.RedisError as error:
             return JSONResponse({"error": f"Redis does not answer: {type(error).__name__}"}, 503)
-        return JSONResponse(answer or {"error": "no such call"}, 200 if answer else 404)
+        if answer is None:
+            return JSONResponse({"error": "no such call"}, 404)
+        if not viewer_of(request).may_see(answer["call"]["attributes"].get("queue")):
+            self._audit(request, "call refused", call_id)
+            return JSONResponse({"error": "the call belongs to a queue that you may not see"}, 403)
+        if self._is_opened(user_of(request, viewer_of(request)), call_id, is_first=after == "0"):
+            self._audit(request, "call opened", call_id)
+        return JSONResponse(answer)
+
+    def _is_opened(self, user: str, call_id: str, *, is_first: bool) -> bool:
+        """Whether somebody opens a call now, and does not only read on."""
+        is_known = (user, call_id) in self._opened
+        self._opened.pop((user, call_id), None)
+        self._opened[user, call_id] = None
+        if len(self._opened) > _REMEMBERED:
+            del self._opened[next(iter(self._opened))]
+        return is_first or not is_known
+
+    async def calls(self, request: Request) -> Response:
+        seen = picture(self._floor.snapshot, self._chosen(request), viewer_of(request))
+        return JSONResponse(
+            {name: seen[name] for name in ("at_ms", "problem", "live", "need", "queues", "ended")}
+            | {"calls": seen["shown"]}
+        )
+
+    async def alerts(self, request: Request) -> Response:
+        return JSONResponse({"alerts": alerts(self._floor.snapshot, viewer_of(request))})
+
+    async def pulse(self, _request: Request) -> Response:
+        return JSONResponse(pulse(self._floor.snapshot))
+
+    def _chosen(self, request: Request) -> dict[str, str]:
+        return {name: request.query_params.get(name, "") for name in ("queue", "team", "search")}
 
     def _read(self, call_id: str, after: int) -> dict[str, Any] | None:
         views = self._dashboard.calls([call_id])
@@ -214,7 +223,9 @@ class _Page:
             alert_id, by, note = (str(asked[name])[:_LONGEST] for name in ("alert_id", "by", "note"))
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"error": "a claim has alert_id, by and note"}, 400)
-        if not by.strip() or all(alert["alert_id"] != alert_id for alert in self._floor.snapshot.alerts):
+        if not by.strip() or all(
+            alert["alert_id"] != alert_id for alert in alerts(self._floor.snapshot, viewer_of(request))
+        ):
             return JSONResponse({"error": "no name, or no such alert"}, 400)
         try:
             is_first = await run_in_threadpool(self._floor.claim, alert_id, by.strip(), note)
@@ -224,15 +235,15 @@ class _Page:
         return JSONResponse({"first": is_first}, 200 if is_first else 409)
 
     def _audit(self, request: Request, event: str, call_id: str) -> None:
-        user = request.headers.get("x-forwarded-user") or (request.client.host if request.client else "")
-        self._options.audit(event, {"call": call_id, "user": user})
+        self._options.audit(event, {"call": call_id, "user": user_of(request, viewer_of(request))})
 
     async def events(self, request: Request) -> Response:
-        chosen = {name: request.query_params.get(name, "") for name in ("queue", "team", "search")}
         headers = {"X-Accel-Buffering": "no"}
-        return StreamingResponse(self._stream(chosen), media_type="text/event-stream", headers=headers)
+        return StreamingResponse(
+            self._stream(self._chosen(request), viewer_of(request)), media_type="text/event-stream", headers=headers
+        )
 
-    async def _stream(self, chosen: Mapping[str, str]) -> AsyncIterator[str]:
+    async def _stream(self, chosen: Mapping[str, str], viewer: Viewer) -> AsyncIterator[str]:
         """First all of it, then what has changed; a comment every 15 s; ends with the server."""
         yield "retry: 2000\n\n"
         sent: dict[str, Mapping[str, Any]] = {}
@@ -241,7 +252,7 @@ class _Page:
             snapshot = self._floor.snapshot
             if snapshot.number != number:
                 number = snapshot.number
-                message = picture(snapshot, chosen)
+                message = picture(snapshot, chosen, viewer)
                 fresh = {row["id"]: row for row in message.pop("shown")}
                 message["rows"] = [row for name, row in fresh.items() if sent.get(name) is not row]
                 message["order"] = list(fresh)
@@ -249,54 +260,6 @@ class _Page:
                 yield f"data: {json.dumps(message, separators=(',', ':'))}\n\n"
             elif not await self._viewers.wait(_COMMENT_S):
                 yield ": still here\n\n"
-
-
-def picture(snapshot: Snapshot, chosen: Mapping[str, str]) -> dict[str, Any]:
-    """What a viewer sees who has chosen a queue, a team or a text to search for.
-
-    `shown` are the calls of the list: those that need a person, or whatever the search finds; `queues` counts all.
-    """
-    queues: dict[str, dict[str, int]] = {}
-    for row in snapshot.rows:
-        count = queues.setdefault(row["queue"], {"live": 0, "need": 0})
-        count["live"] += 1
-        count["need"] += bool(row["level"])
-    matching = [row for row in snapshot.rows if _matches(row, chosen)]
-    is_search = bool(chosen.get("search"))
-    shown = [row for row in matching if row["level"] or is_search]
-    quiet = [row for row in matching if not row["level"]] if not is_search else []
-    heard, uncertain = (sum(row[name] for row in snapshot.rows) for name in ("heard", "uncertain"))
-    return {
-        "at_ms": round(snapshot.at_s * 1000),
-        "problem": snapshot.problem,
-        "newest_audio_ms": snapshot.newest_audio_ms,
-        "live": len(snapshot.rows),
-        "need": sum(bool(row["level"]) for row in snapshot.rows),
-        "uncertain": round(uncertain / heard, 3) if heard else None,
-        "models": sorted({row["model"] for row in snapshot.rows if row["model"]}),
-        "teams": sorted({row["team"] for row in snapshot.rows if row["team"]}),
-        "queues": [{"name": name, **count} for name, count in sorted(queues.items())],
-        "alerts": _alerts(snapshot),
-        "shown": [*shown, *quiet][:SHOWN],
-    }
-
-
-def _alerts(snapshot: Snapshot) -> list[Mapping[str, Any]]:
-    """The newest alerts; `live` says whether the call goes on."""
-    live = {row["id"] for row in snapshot.rows}
-    names = ("alert_id", "call_id", "rule", "severity", "message", "raised_at_ms", "raised_ms", "claim")
-    return [
-        {**{name: alert.get(name) for name in names}, "live": alert["call_id"] in live} for alert in snapshot.alerts
-    ]
-
-
-def _matches(row: Mapping[str, Any], chosen: Mapping[str, str]) -> bool:
-    text = chosen.get("search", "").lower()
-    return (
-        chosen.get("queue", "") in ("", row["queue"])
-        and chosen.get("team", "") in ("", row["team"])
-        and (not text or any(text in row[name].lower() for name in ("id", "agent", "queue")))
-    )
 
 
 async def _body(request: Request) -> bytes:

@@ -9,13 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis
 
 from callmood.dashboard.page import rows
 from callmood.redis_address import Address, connect
+from callmood.schemas.call import AlertState
 from callmood.schemas.keys import Keys
 
 _LOOK_S: Final = 1.0
@@ -24,6 +25,9 @@ _BATCH: Final = 500
 _LETTERS: Final = 24
 _ALERTS: Final = 200
 _ENTRIES: Final = 5_000
+_ENDED: Final = 100
+_GONE: Final = {"state": AlertState.ENDED.value, "over_ms": None}
+"""What is said of an alert whose call is not there any more, or has had many since."""
 _CLAIM_LIFE_S: Final = 7 * 24 * 3600
 
 
@@ -40,8 +44,10 @@ class Snapshot:
     """Why it is not fresh; empty if it is."""
     ended: tuple[Mapping[str, Any], ...] = ()
     """Calls that have ended, the newest first, as in `rows`."""
-    waiting_s: float | None = None
-    """So long no worker has committed the partition that has waited longest; None if no worker ever has."""
+    waiting_for: str | None = None
+    """The partition that has waited longest for a commit; None if no worker has ever committed."""
+    waiting_ms: int = 0
+    """How long, by the clock of Redis."""
 
 
 @dataclass
@@ -68,6 +74,10 @@ class Floor:
         self._changed = changed
         self._calls: dict[str, _Call] = {}
         self._said: dict[str, deque[str]] = {}
+        self._ended: dict[str, Mapping[str, Any]] = {}
+        self._waiting: tuple[str | None, int] = (None, 0)
+        self._states: dict[str, dict[str, Any]] = {}
+        """By call and alert: its part of `alerts` of call/1."""
         self._alerts: deque[dict[str, Any]] = deque(maxlen=_ALERTS)
         self._read_until: dict[str, str] = {}
         self._stopping = threading.Event()
@@ -108,7 +118,8 @@ class Floor:
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        risks, updates = self._live()
+        risks, updates, ended = self._lists()
+        self._read_ended(ended)
         for call_id in self._calls.keys() - updates.keys():
             del self._calls[call_id]
             self._said.pop(call_id, None)
@@ -122,15 +133,21 @@ class Floor:
         for call_id in news:
             if call := self._calls.get(call_id):
                 call.row = rows.row(call_id, call.fields, call.risk, self._said.get(call_id, ()))
-        self._read_claims()
+        self._follow_alerts()
         self._publish()
 
-    def _live(self) -> tuple[dict[str, float], dict[str, float]]:
+    def _lists(self) -> tuple[dict[str, float], dict[str, float], list[str]]:
+        """Live calls with their risk, and with their newest audio; calls that have ended, the newest first."""
         pipe = self._redis.pipeline(transaction=False)
         pipe.zrange(self._keys.live_by("risk"), 0, -1, withscores=True)
         pipe.zrange(self._keys.live_by("update"), 0, -1, withscores=True)
-        risks, updates = pipe.execute()
-        return {name: float(score) for name, score in risks}, {name: float(score) for name, score in updates}
+        pipe.zrevrange(self._keys.ended, 0, _ENDED - 1)
+        pipe.zrange(self._keys.pulse, 0, 0, withscores=True)
+        pipe.time()
+        risks, updates, ended, slowest, (seconds, micros) = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        self._waiting = (slowest[0][0], max(0, now_ms - int(slowest[0][1]))) if slowest else (None, 0)
+        return dict(map(_scored, risks)), dict(map(_scored, updates)), ended
 
     def _is_news(self, call_id: str, updated: float, risk: float) -> bool:
         known = self._calls.get(call_id)
@@ -144,6 +161,22 @@ class Floor:
             fields = dict(zip(rows.FIELDS, values, strict=True))
             if fields["status"] is not None:
                 self._calls[call_id] = _Call(updates[call_id], risks.get(call_id, 0.0), fields)
+                self._note_states(call_id, fields)
+
+    def _read_ended(self, call_ids: list[str]) -> None:
+        """Calls that have ended, each read once."""
+        fresh = [call_id for call_id in call_ids if call_id not in self._ended]
+        pipe = self._redis.pipeline(transaction=False)
+        for call_id in fresh:
+            pipe.hmget(self._keys.call(call_id), rows.FIELDS)
+        found = dict(zip(fresh, pipe.execute(), strict=True)) if fresh else {}
+        for call_id, values in found.items():
+            fields = dict(zip(rows.FIELDS, values, strict=True))
+            if fields["status"] is not None:
+                said = self._said.get(call_id, ())
+                self._ended[call_id] = rows.row(call_id, fields, 0.0, said)
+                self._note_states(call_id, fields)
+        self._ended = {call_id: self._ended[call_id] for call_id in call_ids if call_id in self._ended}
 
     def _read_said(self, call_ids: list[str]) -> None:
         """The newest answers of calls that are new to us."""
@@ -184,7 +217,19 @@ class Floor:
         if entry.get("role") in set(rows.ROLES):
             said.append(rows.letter(entry.get("label")))
 
-    def _read_claims(self) -> None:
+    def _note_states(self, call_id: str, fields: Mapping[str, str | None]) -> None:
+        """What became of a call's alerts."""
+        self._states[call_id] = {one["alert_id"]: one for one in json.loads(fields["alerts"] or "[]")}
+
+    def _follow_alerts(self) -> None:
+        """Claims and states of the alerts that are shown."""
+        shown = {alert["call_id"] for alert in self._alerts}
+        self._states = {
+            call_id: states for call_id, states in self._states.items() if call_id in shown | self._calls.keys()
+        }
+        for alert in self._alerts:
+            known = self._states.get(alert["call_id"], {}).get(alert["alert_id"], _GONE)
+            alert |= {"state": known["state"], "over_ms": known["over_ms"]}
         if self._alerts:
             found = self._redis.hmget(self._keys.claims, [alert["alert_id"] for alert in self._alerts])
             for alert, claim in zip(self._alerts, found, strict=True):
@@ -193,14 +238,18 @@ class Floor:
     def _publish(self, *, problem: str = "") -> None:
         known = self.snapshot
         if problem:
-            self.snapshot = Snapshot(
-                known.number + 1, known.at_s, known.rows, known.alerts, known.newest_audio_ms, problem
-            )
+            self.snapshot = replace(known, number=known.number + 1, problem=problem)
             return
         ordered = sorted((c.row for c in self._calls.values() if c.row), key=_rank)
         newest_ms = max((row["updated_at_ms"] for row in ordered), default=known.newest_audio_ms)
         alerts = tuple(dict(alert) for alert in reversed(self._alerts))
-        self.snapshot = Snapshot(known.number + 1, time.time(), tuple(ordered), alerts, newest_ms, "")
+        ended = tuple(self._ended.values())
+        now_s = time.time()
+        self.snapshot = Snapshot(known.number + 1, now_s, tuple(ordered), alerts, newest_ms, "", ended, *self._waiting)
+
+
+def _scored(item: tuple[str, Any]) -> tuple[str, float]:
+    return item[0], float(item[1])
 
 
 def _rank(row: Mapping[str, Any]) -> tuple[int, float, str]:

@@ -42,7 +42,7 @@ def row(call_id: str, fields: Mapping[str, str | None], risk: float, said: Seque
     heard, abstained = (_int(fields, f"roles.{role}.emotion.{name}") for name in ("utterances", "abstained"))
     return {
         "id": call_id,
-        "level": fields.get("need") if why else "",
+        "level": (fields.get("need") or "") if why else "",
         "risk": risk,
         "why": why,
         "queue": fields.get("attr.queue") or "",

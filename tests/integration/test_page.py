@@ -11,12 +11,18 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import closing
+from pathlib import Path
 
+import jsonschema
 import pytest
+import yaml
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
 from publisher import Publisher
+from referencing import Registry
+from referencing.jsonschema import DRAFT202012
 
+from callmood import schemas
 from callmood.schemas.common import Emotion
 from callmood.schemas.keys import Keys
 from deploy.local.nursery import free_port
@@ -108,6 +114,19 @@ class _Stay(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def problems(path, body):
+    """What in the body of an answer is not as schemas/openapi.yaml says."""
+    folder = Path(schemas.__file__).parent
+    document = yaml.safe_load((folder / "openapi.yaml").read_text(encoding="utf-8"))
+    schema = document["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    files = {f"json/{one.name}": json.loads(one.read_text(encoding="utf-8")) for one in (folder / "json").glob("*")}
+    resources = [(name, DRAFT202012.create_resource(one)) for name, one in files.items()]
+    validator = jsonschema.Draft202012Validator(
+        {"components": document["components"]} | schema, registry=Registry().with_resources(resources)
+    )
+    return [error.message for error in validator.iter_errors(body)]
+
+
 def angry(worker, call_id, times=4, **attributes):
     for _ in range(times):
         worker.say(call_id, Emotion.ANGER, attributes=attributes)
@@ -182,6 +201,23 @@ def test_the_page_survives_a_restart_of_its_server(worker, served, browse):
     expect(page.locator("#trouble")).to_be_hidden()
 
 
+def test_calls_alerts_and_the_pulse_follow_redis(worker, served, browse):
+    """An alert is open, then cleared; a call that ends is still found; a pipeline that stands still is named."""
+    angry(worker, "upset", 6, queue="billing")
+    address, _ = served()
+    page, alerts = browse(address), browse(f"{address}/alerts")
+    expect(alerts.locator("tbody")).to_contain_text("open")
+    for _ in range(8):
+        worker.say("upset", Emotion.HAPPINESS)
+    expect(alerts.locator("tbody")).to_contain_text("cleared at")
+    worker.say("upset", end=True)
+    expect(page.locator("#pulse")).to_contain_text("quiet, workers are running")
+    page.get_by_text("Ended lately").click()
+    page.locator(".ended").get_by_role("link", name="upset").click()
+    expect(page.locator(".events")).to_contain_text("sustained negative, cleared at")
+    expect(alerts.locator("#trouble")).to_contain_text("No worker has written results of audio:0", timeout=40_000)
+
+
 def test_without_emotion_the_page_shows_who_needs_help(worker, served, browse):
     """Only agents are heard here: interruptions and silence are reasons all the same."""
     for _ in range(4):
@@ -224,6 +260,47 @@ def test_without_the_token_nothing_is_shown(worker, served, browse, tmp_path):
     expect(page.locator("table.wall")).to_contain_text("upset")
     (cookie,) = page.context.cookies()
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+
+
+def test_each_viewer_sees_own_queues_only(worker, served, tmp_path):
+    """Another queue's call, its alerts and their claims are refused; the log says who opened and who was refused."""
+    angry(worker, "mine", 6, queue="billing")
+    angry(worker, "theirs", 6, queue="sales")
+    (tmp_path / "access.toml").write_text(f"[kim]\ntoken = '{_TOKEN}'\nqueues = ['billing']\n")
+    address, _ = served("--access-file", tmp_path / "access.toml", "--queue-header", "X-Queues")
+    cookie = answer(f"{address}/login", f"token={_TOKEN}".encode())[1]["Set-Cookie"].partition(";")[0]
+
+    def ask(path, queues="*", body=None):
+        status, _, text = answer(address + path, body, Cookie=cookie, X_Queues=queues)
+        return status, json.loads(text)
+
+    assert [row["id"] for row in ask("/api/calls")[1]["calls"]] == ["mine"]
+    alerts = ask("/api/alerts")[1]["alerts"]
+    assert {alert["call_id"] for alert in alerts} == {"mine"}
+    assert ask("/api/calls/mine")[0] == 200
+    for path in ("theirs", "%74heirs", "theirs?after=1", "mine/../theirs"):
+        assert ask(f"/api/calls/{path}")[0] in (403, 404), path
+    assert ask("/api/claims", body={"alert_id": "theirs:negative_run:1", "by": "Kim", "note": ""})[0] == 400
+    assert ask("/api/calls/mine", queues="sales")[0] == 403
+    assert ask("/api/calls", queues="sales")[1]["live"] == 0
+    assert answer(f"{address}/api/calls", Cookie=cookie)[0] == 403
+    log = (tmp_path / "page-0.log").read_text()
+    assert log.count("call opened") == 1
+    assert "kim" in log
+    assert "call refused" in log
+
+
+def test_the_answers_are_those_of_the_openapi_file(worker, served):
+    """Calls, one call, alerts and the pulse fit their schemas."""
+    angry(worker, "upset", 6, queue="billing")
+    worker.say("over", Emotion.NEUTRAL, end=True)
+    address, _ = served()
+    paths = {"/api/calls": "/api/calls", "/api/calls/{call_id}": "/api/calls/upset"}
+    for path, asked in (paths | {name: name for name in ("/api/alerts", "/api/pulse")}).items():
+        status, _, text = answer(address + asked)
+        assert (status, problems(path, json.loads(text))) == (200, [])
+    assert [row["id"] for row in json.loads(answer(f"{address}/api/calls")[2])["ended"]] == ["over"]
+    assert json.loads(answer(f"{address}/api/pulse")[2])["waiting"]["partition"] == "audio:0"
 
 
 def test_requests_that_make_no_sense_are_refused(worker, served):

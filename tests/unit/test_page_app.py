@@ -1,9 +1,17 @@
 """What a viewer gets of the floor, and the session's cookie."""
 
+import re
 import time
+from pathlib import Path
 
-from callmood.dashboard.page.app import SHOWN, is_session, new_session, picture
+import pytest
+import yaml
+
+from callmood import schemas
+from callmood.dashboard.page.access import Viewer, is_session, logged_in, new_session, parse_viewers, session_of
+from callmood.dashboard.page.app import PageOptions, create_app
 from callmood.dashboard.page.floor import Snapshot
+from callmood.dashboard.page.picture import SHOWN, picture
 
 
 def a_row(number, level="", **more):
@@ -46,3 +54,78 @@ def test_a_session_is_signed_and_ends():
     assert not is_session(new_session("a token of some length", time.time() - 100_000), "a token of some length")
     assert not is_session("", "a token of some length")
     assert not is_session("x.y", "a token of some length")
+
+
+KIM = """
+[kim]
+token = "the token of Kim, long"
+queues = ["billing"]
+
+[ada]
+token = "the token of Ada, long"
+"""
+
+
+def test_a_viewer_sees_own_queues_only():
+    """Rows, counts, ended calls and alerts of other queues, and of none, are left out."""
+    calls = (a_row(1, queue="billing"), a_row(2, "high"), a_row(3, queue=""))
+    told = tuple({"alert_id": f"{q}:1", "call_id": q, "attributes": {"queue": q} if q else {}} for q in ("billing", ""))
+    snapshot = Snapshot(1, 10.0, calls, told, ended=(a_row(4), a_row(5, queue="billing")))
+    kim, ada = parse_viewers(KIM)
+    seen = picture(snapshot, {}, kim)
+    assert ([row["id"] for row in seen["shown"]], seen["live"], seen["need"]) == (["call-1"], 1, 0)
+    assert seen["queues"] == [{"name": "billing", "live": 1, "need": 0}]
+    assert ([row["id"] for row in seen["ended"]], [one["alert_id"] for one in seen["alerts"]]) == (
+        ["call-5"],
+        ["billing:1"],
+    )
+    assert (picture(snapshot, {}, ada)["live"], len(picture(snapshot, {}, ada)["alerts"])) == (3, 2)
+
+
+def test_each_viewer_has_an_own_session():
+    """A token opens its owner's session only."""
+    kim, ada = viewers = parse_viewers(KIM)
+    assert (logged_in(kim.token, viewers), logged_in("another token", viewers)) == (kim, None)
+    assert session_of({"callmood_session": new_session(ada.token)}, viewers) == ada
+    assert session_of({}, viewers) is None
+    assert session_of({"callmood_session": "\N{SNOWMAN}.\N{SNOWMAN}"}, viewers) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "names no viewer"),
+        ("token = 'long enough, but of whom?'", r"\[token\] has"),
+        ("[kim]\ntoken = 'short'", r"\[kim\]: a token has at least 16"),
+        ("[kim]\ntoken = 'long enough a token'\nqueues = 'billing'", "queues is a list"),
+        ("[kim]\ntoken = 'long enough a token'\nqueue = ['billing']", "nothing else"),
+        ("[kim]\ntoken = 'long enough a token'\n[ada]\ntoken = 'long enough a token'", "token of another"),
+        ("[kim]\ntoken = ?", "line 2"),
+    ],
+)
+def test_a_wrong_access_file_is_refused(text, message):
+    """The message names the viewer or the line, and no token."""
+    with pytest.raises(ValueError, match=message) as error:
+        parse_viewers(text)
+    assert "long enough" not in str(error.value)
+
+
+def test_the_pulse_tells_a_quiet_floor_from_a_broken_pipeline():
+    """It has the partition that has waited longest."""
+    seen = picture(Snapshot(1, 10.0, waiting_for="audio:3", waiting_ms=45_000), {})
+    assert seen["waiting"] == {"partition": "audio:3", "ms": 45_000}
+    assert picture(Snapshot(), {}, Viewer())["waiting"] == {"partition": None, "ms": 0}
+
+
+def test_the_openapi_file_names_every_route_of_the_api():
+    """And its methods, and no other."""
+    app = create_app(None, None, None, PageOptions())
+    served = {
+        (re.sub(r":path", "", route.path), method)
+        for route in app.routes
+        if route.path.startswith("/api/")
+        for method in route.methods - {"HEAD"}
+    }
+    document = yaml.safe_load((Path(schemas.__file__).parent / "openapi.yaml").read_text(encoding="utf-8"))
+    named = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
+    assert named == served

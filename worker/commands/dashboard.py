@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -12,8 +12,10 @@ from callmood.worker.adapters.redis_client import redis_address, redis_errors
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.logs import call_hash, configure
 
+if TYPE_CHECKING:
+    from callmood.dashboard.page.access import Viewer
+
 _LOCAL: Final = {"127.0.0.1", "::1", "localhost"}
-_SHORTEST: Final = 16
 
 log: Final = structlog.get_logger()
 
@@ -22,8 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=8090, help="port; default: 8090")
+    parser.add_argument("--token-file", type=Path, help="file with the token that all viewers log in with")
     parser.add_argument(
-        "--token-file", type=Path, help="file with the token that viewers log in with; required beyond this machine"
+        "--access-file", type=Path, help="TOML file with a token, and the queues to see, for each viewer"
+    )
+    parser.add_argument(
+        "--queue-header",
+        metavar="NAME",
+        help="header in which your proxy names the queues to see, comma-separated or *",
     )
     parser.add_argument("--listen", metavar="URL", help="link into the phone system, with {call} for the call id")
     parser.add_argument("--recording", metavar="URL", help="link into the recorder, with {call} and {ms}")
@@ -39,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
     configured = settings.load()
     configure(configured.log, process="dashboard")
     options = PageOptions(
-        token=_token(arguments.token_file, arguments.host),
+        viewers=_viewers(arguments),
+        queue_header=arguments.queue_header,
         listen=arguments.listen,
         recording=arguments.recording,
         audit=_audit,
@@ -56,18 +65,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _token(path: Path | None, host: str) -> str | None:
-    if path is None:
-        if host not in _LOCAL:
-            raise ConfigurationError(f"--host {host} is reached by other machines: set --token-file")
-        return None
+def _viewers(arguments: argparse.Namespace) -> "tuple[Viewer, ...]":
+    """Everybody who may log in; nobody has to on this machine."""
+    from callmood.dashboard.page.access import SHORTEST_TOKEN, Viewer, read_viewers  # noqa: PLC0415 - an extra
+
+    token_file, access_file = arguments.token_file, arguments.access_file
+    if token_file and access_file:
+        raise ConfigurationError("--token-file and --access-file exclude each other")
+    if not (token_file or access_file):
+        if arguments.host not in _LOCAL:
+            raise ConfigurationError(
+                f"--host {arguments.host} is reached by other machines: set --token-file or --access-file"
+            )
+        return ()
+    path = token_file or access_file
     try:
-        token = path.read_text().strip()
+        if access_file:
+            return read_viewers(access_file)
+        token = token_file.read_text(encoding="utf-8").strip()
     except OSError as error:
-        raise ConfigurationError(f"--token-file {path}: {error.strerror}") from error
-    if len(token) < _SHORTEST:
-        raise ConfigurationError(f"--token-file {path}: a token has at least {_SHORTEST} characters")
-    return token
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+    if len(token) < SHORTEST_TOKEN:
+        raise ConfigurationError(f"{path}: a token has at least {SHORTEST_TOKEN} characters")
+    return (Viewer(token=token),)
 
 
 def _audit(event: str, fields: Mapping[str, str]) -> None:

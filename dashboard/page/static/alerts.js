@@ -3,10 +3,11 @@ import { clock, element } from "./dom.js";
 
 const NAME = "callmood.name";
 const NEWEST = 3;
+const STATES = { raised: "open", cleared: "cleared", ended: "call ended" };
 
 /** The newest unclaimed alerts of live calls, below the wall. @param {HTMLElement} place */
 export function showOpen(place, floor) {
-  const open = floor.alerts.filter((alert) => !alert.claim && alert.live);
+  const open = floor.alerts.filter((alert) => !alert.claim && alert.state === "raised");
   const text = JSON.stringify(open.slice(0, NEWEST).map((alert) => alert.alert_id)) + open.length;
   if (place.dataset.text === text) return;
   place.dataset.text = text;
@@ -54,15 +55,16 @@ export function showAlerts(main) {
   return {
     update(floor) {
       const rows = floor.alerts.map((alert) => {
-        const text = JSON.stringify([alert.claim, alert.live]);
+        const text = JSON.stringify([alert.claim, alert.state]);
         const known = shown.get(alert.alert_id);
         if (known?.text === text) return known.row;
-        const state = alert.claim ? `claimed by ${alert.claim.by} at ${time(alert.claim.at_ms)}${alert.claim.note ? `: ${alert.claim.note}` : ""}` : alert.live ? "open" : "call ended";
+        const now = STATES[alert.state] + (alert.over_ms === null ? "" : ` at ${clock(alert.over_ms)}`);
+        const claimed = alert.claim ? `claimed by ${alert.claim.by} at ${time(alert.claim.at_ms)}${alert.claim.note ? `: ${alert.claim.note}` : ""}, ` : "";
         const row = element(
-          "tr", { class: alert.claim || !alert.live ? "calm" : alert.severity },
+          "tr", { class: alert.claim || alert.state !== "raised" ? "calm" : alert.severity },
           element("td", {}, time(alert.raised_at_ms)), element("th", { scope: "row" }, toCall(alert)),
           element("td", {}, `${alert.rule.replaceAll("_", " ")}: ${alert.message} (at ${clock(alert.raised_ms)})`),
-          element("td", {}, state),
+          element("td", {}, claimed + now),
           element("td", {}, alert.claim ? null : element("button", { type: "button", click: () => claim(alert), "aria-label": `claim ${alert.rule} of ${alert.call_id}` }, "claim")),
         );
         shown.set(alert.alert_id, { text, row });

@@ -6,6 +6,7 @@ const WIDTH = 1000;
 const LANE = 28;
 const LETTERS = { anger: "A", sadness: "S", neutral: "N", happiness: "H" };
 const AGENT = "agent";
+const SPANS = { pause: "paused", gap: "lost", hold: "hold" };
 
 /** @param {HTMLElement} main @param {string} id */
 export function showCall(main, id) {
@@ -15,6 +16,8 @@ export function showCall(main, id) {
   let links = {};
 
   const facts = element("p", { class: "facts" });
+  const signs = element("p", { class: "signs" });
+  const events = element("ul", { class: "events", "aria-label": "Alerts, and stretches without audio" });
   const actions = element("p", { class: "actions" });
   const lanes = element("div", { class: "lanes", tabindex: "0", role: "group", "aria-label": "Lanes of the call. Arrow keys step through the utterances; the table below holds the same." });
   const detail = element("section", { class: "detail", "aria-live": "polite", "aria-label": "Chosen utterance" });
@@ -22,7 +25,7 @@ export function showCall(main, id) {
   const body = element("tbody");
   const raw = element("pre", { tabindex: "0", "aria-label": "call/1" });
   main.append(
-    element("h1", {}, `Call ${id}`), facts, actions, lanes, detail, figures,
+    element("h1", {}, `Call ${id}`), facts, signs, actions, lanes, events, detail, figures,
     element("h2", {}, "Utterances"),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterances" }, element(
       "table", {},
@@ -82,6 +85,11 @@ export function showCall(main, id) {
       ...(listen && call.status === "live" ? [element("a", { href: listen, class: "button" }, "listen"), " "] : []),
       ...(recording ? [element("a", { href: recording, class: "button" }, `recording at ${clock(from)}`)] : []),
     );
+    const why = call.signs.filter((sign) => sign.role !== AGENT).map((sign) => sign.text);
+    signs.textContent = why.length ? `Needs a look: ${why.join(" · ")}` : "";
+    const stretches = call.spans.map((span) => `${SPANS[span.kind]} ${clock(span.start_ms)} to ${clock(span.end_ms)}`);
+    const raised = call.alerts.map((alert) => `▲ ${clock(alert.raised_ms)} ${alert.rule.replaceAll("_", " ")}, ${alert.state === "raised" ? "open" : `${alert.state} at ${clock(alert.over_ms)}`}`);
+    events.replaceChildren(...[...raised, ...stretches].map((text) => element("li", {}, text)));
     raw.textContent = JSON.stringify(call, null, 1);
     paintFigures();
     paintLanes();
@@ -106,6 +114,7 @@ export function showCall(main, id) {
     const x = (ms) => (WIDTH * ms) / length;
     const height = LANE * (roles.length + 1) + 24;
     const picture = drawn("svg", { viewBox: `-90 0 ${WIDTH + 100} ${height}`, "aria-hidden": "true" });
+    for (const span of call.spans) picture.append(drawn("rect", { x: x(span.start_ms), y: 0, width: Math.max(2, x(span.end_ms - span.start_ms)), height: LANE * (roles.length + 1), class: `span ${span.kind}` }));
     roles.forEach((role, place) => picture.append(drawn("text", { x: -85, y: LANE * place + 18, class: "name" }, role)));
     utterances.forEach((utterance, number) => {
       const place = roles.indexOf(utterance.role);
@@ -119,6 +128,8 @@ export function showCall(main, id) {
       if (letter && width > 9) picture.append(drawn("text", { x: x(utterance.start_ms) + width / 2, y: LANE * place + 19, class: "letter" }, letter));
     });
     for (const [from, to] of overlaps()) picture.append(drawn("rect", { x: x(from), y: LANE * roles.length + 6, width: Math.max(2, x(to - from)), height: LANE - 14, class: "overlap" }));
+    for (const span of call.spans) if (x(span.end_ms - span.start_ms) > 40) picture.append(drawn("text", { x: x(span.start_ms) + 3, y: LANE * roles.length + 18, class: "tick" }, SPANS[span.kind]));
+    for (const alert of call.alerts) picture.append(drawn("text", { x: x(alert.raised_ms), y: LANE * (roles.length + 1) + 6, class: "alert" }, "▲"));
     picture.append(drawn("text", { x: -85, y: LANE * roles.length + 18, class: "name" }, "both"));
     const step = [10, 30, 60, 300, 600, 1800].find((seconds) => length / 1000 / seconds <= 10) ?? 3600;
     for (let second = 0; second * 1000 <= length; second += step) {

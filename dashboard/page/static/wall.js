@@ -27,6 +27,15 @@ export function showWall(main, connect) {
   const hint = element("p", { class: "hint", hidden: true });
   const empty = element("p", { class: "empty" }, "No call needs a person.");
   const queues = element("ul", { class: "queues", "aria-label": "Calls per queue" });
+  const over = element("tbody");
+  const ended = element(
+    "details", { class: "ended" },
+    element("summary", {}, "Ended lately"),
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ended lately" }, element(
+      "table", {},
+      element("caption", {}, "Calls that have ended, the newest first"),
+      element("thead", {}, element("tr", {}, ...["call", "queue", "agent", "time", "why it needed a look", "customer's labels"].map((name) => element("th", { scope: "col" }, name)))), over)),
+  );
   const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
   const search = element("input", { type: "search", id: "search", placeholder: "call, agent or queue", value: chosen.search ?? "" });
   const form = element(
@@ -38,7 +47,7 @@ export function showWall(main, connect) {
     element("h1", {}, "Calls"), form, queues, hint,
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Calls" }, table), empty,
     element("p", { class: "legend" }, "A anger, S sadness, N neutral, H happiness, ? uncertain; newest at the right. Agents have no emotion."),
-    alerts,
+    alerts, ended,
   );
 
   // The order is held while somebody points at a row or has it in focus.
@@ -126,6 +135,15 @@ export function showWall(main, connect) {
         ))));
       }
       showOpen(alerts, floor);
+      const calls = JSON.stringify(floor.ended.map((row) => row.id));
+      if (ended.dataset.calls !== calls) {
+        ended.dataset.calls = calls;
+        over.replaceChildren(...floor.ended.map((row) => element(
+          "tr", {},
+          element("th", { scope: "row" }, element("a", { href: `/calls/${encodeURIComponent(row.id)}` }, row.id)),
+          ...[row.queue, row.agent, clock(row.duration_ms), row.why.join(" · "), row.said].map((text) => element("td", {}, text)),
+        )));
+      }
     },
   };
 }
