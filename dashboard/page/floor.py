@@ -88,9 +88,11 @@ class Floor:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, if there is one, and let go of the connection."""
         self._stopping.set()
-        self._thread.join(_TIMEOUT_S)
+        if self._thread.is_alive():
+            self._thread.join(_TIMEOUT_S)
+        self._redis.close()
 
     def claim(self, alert_id: str, by: str, note: str) -> bool:
         """Say in Redis who looks after an alert; False if somebody else already does.

@@ -51,6 +51,17 @@ def test_its_command_is_one_that_callmood_accepts(render):
     assert service["selector"] == deployment["spec"]["selector"]["matchLabels"]
 
 
+def test_viewers_can_be_limited_to_their_queues(render):
+    """The secret can hold an access file, and a proxy can name the queues."""
+    limited = PAGE | {"page.isAccessFile": True, "page.queueHeader": "X-Queues"}
+    (container,) = named(render(limited), "Deployment")["spec"]["template"]["spec"]["containers"]
+    parser = argparse.ArgumentParser()
+    dashboard.add_arguments(parser)
+    arguments = parser.parse_args(container["args"][1:])
+    assert (arguments.token_file, str(arguments.access_file)) == (None, "/etc/callmood/page/token")
+    assert arguments.queue_header == "X-Queues"
+
+
 def test_it_takes_neither_a_gpu_nor_the_model(render):
     """Only the workers need them, and no worker is chosen by the page's selector."""
     objects = render(PAGE | {"gpu.enabled": True, "gpu.runtimeClassName": "nvidia"})

@@ -2,7 +2,8 @@
 # ruff: noqa: PLC0415 - the model's libraries take seconds to import: only the tests that need them pay
 
 import json
-from contextlib import contextmanager, suppress
+import time
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from callmood.schemas.keys import Keys
 from callmood.worker.commands.recordings import Recording, Shape, load
 from callmood.worker.settings import Settings
 from deploy.local import apache
-from deploy.local.nursery import Nursery
+from deploy.local.nursery import Nursery, free_port
+from deploy.local.redis_server import find_server
 
 pytest.register_assert_rewrite("live")
 import live  # noqa: E402 - after the line that lets its assertions explain themselves
@@ -43,6 +45,27 @@ def guarded(real_kafka):
             yield broker.bootstrap_servers
 
     return run
+
+
+@pytest.fixture
+def own_redis():
+    """`start, url`: starts a Redis of this test's own, always at the same address, and returns it."""
+    with Nursery() as nursery:
+        port, names = free_port(), iter(range(10))
+
+        def start():
+            options = ["--bind", "127.0.0.1", "--port", str(port), "--save", ""]
+            started = nursery.start(f"redis-{next(names)}", [find_server("valkey"), *options])
+            with closing(redis.Redis(port=port)) as client:
+                deadline_s = time.monotonic() + 20
+                while time.monotonic() < deadline_s:
+                    with suppress(redis.RedisError):
+                        client.ping()
+                        break
+                    time.sleep(0.05)
+            return started
+
+        yield start, f"redis://127.0.0.1:{port}/0"
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ def served(redis_url, redis_prefix, tmp_path):
     """`served(*options, port)` starts the page and waits for it; its address, and its process."""
     processes = []
 
-    def start(*options, port=None):
+    def start(*options, port=None, redis_url=redis_url):
         port = port or free_port()
         environment = os.environ | {"CALLMOOD_REDIS__URL": redis_url, "CALLMOOD_REDIS__PREFIX": redis_prefix}
         command = [sys.executable, "-m", "callmood", "dashboard", "--port", str(port), *map(str, options)]
@@ -216,6 +216,24 @@ def test_calls_alerts_and_the_pulse_follow_redis(worker, served, browse):
     page.locator(".ended").get_by_role("link", name="upset").click()
     expect(page.locator(".events")).to_contain_text("sustained negative, cleared at")
     expect(alerts.locator("#trouble")).to_contain_text("No worker has written results of audio:0", timeout=40_000)
+
+
+def test_the_page_survives_a_restart_of_redis(own_redis, redis_prefix, served, browse):
+    """It says that it is not fresh, keeps what it had, and shows the calls of the new server when there is one."""
+    start, url = own_redis
+    running = start()
+    with closing(Publisher(url, redis_prefix)) as worker:
+        worker.say("before", Emotion.NEUTRAL)
+        page = browse(served(redis_url=url)[0])
+        expect(page.locator("table.wall")).to_contain_text("before")
+        running.process.kill()
+        expect(page.locator("#trouble")).to_contain_text("Redis does not answer")
+        expect(page.locator("table.wall")).to_contain_text("before")
+    start()
+    with closing(Publisher(url, redis_prefix)) as worker:
+        worker.say("after", Emotion.SADNESS)
+        expect(page.locator("table.wall")).to_contain_text("after", timeout=30_000)
+        expect(page.locator("#trouble")).to_be_hidden()
 
 
 def test_without_emotion_the_page_shows_who_needs_help(worker, served, browse):

@@ -1,43 +1,32 @@
 """The floor as it is read from a real Redis, also from one that goes away."""
 
 import time
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing
 
 import pytest
-import redis
 from publisher import Publisher
 
 from callmood.dashboard.page.floor import Floor
 from callmood.redis_address import Address
 from callmood.schemas.common import Emotion
-from deploy.local.nursery import Nursery, free_port
-from deploy.local.redis_server import find_server
 
 
 @pytest.fixture
-def server():
-    """`server()` starts a Redis of this test's own, always at the same address, and returns it."""
-    with Nursery() as nursery:
-        port, names = free_port(), iter(range(10))
+def a_floor():
+    """Floors that are read by the test itself."""
+    with ExitStack() as floors:
 
-        def start():
-            options = ["--bind", "127.0.0.1", "--port", str(port), "--save", ""]
-            started = nursery.start(f"redis-{next(names)}", [find_server("valkey"), *options])
-            with closing(redis.Redis(port=port)) as client:
-                deadline_s = time.monotonic() + 20
-                while time.monotonic() < deadline_s:
-                    with suppress(redis.RedisError):
-                        client.ping()
-                        break
-                    time.sleep(0.05)
-            return started
+        def made(url, prefix):
+            floor = Floor(Address(url), prefix)
+            floors.callback(floor.stop)
+            return floor
 
-        yield start, f"redis://127.0.0.1:{port}/0"
+        yield made
 
 
-def test_only_calls_with_news_are_read(redis_url, redis_prefix):
+def test_only_calls_with_news_are_read(redis_url, redis_prefix, a_floor):
     """A look without news reads no call; a look after one utterance reads that call."""
-    floor = Floor(Address(redis_url), redis_prefix)
+    floor = a_floor(redis_url, redis_prefix)
     with closing(Publisher(redis_url, redis_prefix)) as worker:
         for number in range(20):
             worker.say(f"call-{number}", Emotion.NEUTRAL)
@@ -53,21 +42,21 @@ def test_only_calls_with_news_are_read(redis_url, redis_prefix):
     assert after["call-7"]["said"] == "NA"
 
 
-def test_answers_from_before_the_start_are_known(redis_url, redis_prefix):
+def test_answers_from_before_the_start_are_known(redis_url, redis_prefix, a_floor):
     """The letters of a call are those of all its newest utterances; agents have none."""
     with closing(Publisher(redis_url, redis_prefix)) as worker:
         for label in (Emotion.ANGER, None, Emotion.SADNESS, Emotion.HAPPINESS, None):
             worker.say("call-1", label)
-        floor = Floor(Address(redis_url), redis_prefix)
+        floor = a_floor(redis_url, redis_prefix)
         floor.look()
         worker.say("call-1", Emotion.NEUTRAL)
         floor.look()
     assert floor.snapshot.rows[0]["said"] == "ASHN"
 
 
-def test_a_redis_that_was_away_and_came_back_empty_is_read_again(server):
+def test_a_redis_that_was_away_and_came_back_empty_is_read_again(own_redis):
     """Meanwhile the old rows stay, with the reason why they are not fresh."""
-    start, url = server
+    start, url = own_redis
     running = start()
     floor = Floor(Address(url), "test")
     with closing(Publisher(url, "test")) as worker:

@@ -1,6 +1,7 @@
-"""`callmood demo`: a worker, several calls at the same time, and the live view."""
+"""`callmood demo`: a worker, several calls at the same time, the live view, and the page for supervisors."""
 
 import argparse
+import importlib.util
 import os
 import signal
 import socket
@@ -13,7 +14,7 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -33,6 +34,7 @@ _READY_S = 180
 _STOP_S = 40
 _GRACE_S = 60
 _LOG_LINES = 10
+_PAGE_PORT = 8090
 
 
 class DemoFailed(ConfigurationError):  # noqa: N818 - says what happened
@@ -44,17 +46,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files", metavar="FILE", type=Path, nargs="*", help="recorded call; default: all of examples/calls"
     )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        help="how long the page stays after the calls; default: until Ctrl-C on a terminal, else 0",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until all calls have ended, or Ctrl-C; then stop the worker."""
+    """Run until all calls have ended, or Ctrl-C; then stop the worker, and the page when nobody needs it any more."""
     console = Console()
     try:
         configured = settings.load()
         calls = _calls(arguments.files)
-        with redis_errors(), _worker(console) as log:
-            is_complete = _show(calls, configured, console)
-            console.print(f"worker log: {log}" if is_complete else f"stopped; worker log: {log}")
+        with redis_errors(), _page() as page:
+            with _worker(console) as log:
+                console.print(f"page for supervisors: {page}" if page else "no page: pip install 'callmood[page]'")
+                is_complete = _show(calls, configured, console)
+                console.print(f"worker log: {log}" if is_complete else f"stopped; worker log: {log}")
+            if page and is_complete:
+                _stay(page, arguments.seconds, console)
     except KeyboardInterrupt:
         return 130
     return 0 if is_complete else 1
@@ -86,12 +97,49 @@ def _show(calls: list[Call], configured: Settings, console: Console) -> bool:
         sender.join()
 
 
+def _stay(page: str, seconds: float | None, console: Console) -> None:
+    """Leave the page there, until Ctrl-C or for so long."""
+    if seconds is None and console.is_terminal:
+        console.print(f"The calls have ended. {page} still shows them; Ctrl-C ends the demo.")
+    stays_s = (None if console.is_terminal else 0.0) if seconds is None else seconds
+    with suppress(KeyboardInterrupt):
+        threading.Event().wait(stays_s)
+
+
+@contextmanager
+def _page() -> Iterator[str | None]:
+    """Serve the page; yields its address, or None where its extra is not installed."""
+    if importlib.util.find_spec("starlette") is None or importlib.util.find_spec("uvicorn") is None:
+        yield None
+        return
+    port = _free_port(_PAGE_PORT)
+    process = subprocess.Popen(  # noqa: S603 - our own command
+        [sys.executable, "-m", "callmood", "dashboard", "--port", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C is for the demo, which then ends the page
+    )
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        process.terminate()
+        process.wait(_STOP_S)
+
+
+def _free_port(wanted: int = 0) -> int:
+    """This port, or another one if it is taken."""
+    with socket.socket() as free:
+        try:
+            free.bind(("127.0.0.1", wanted))
+        except OSError:
+            free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def _worker(console: Console) -> Iterator[Path]:
     """Start a worker; yields the path of its log once it is ready."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     environment = os.environ | {
         "CALLMOOD_WORKER__HEALTH_HOST": "127.0.0.1",
         "CALLMOOD_WORKER__HEALTH_PORT": str(port),

@@ -4,6 +4,7 @@ import { showCall } from "./call.js";
 import { clock } from "./dom.js";
 import { showWall } from "./wall.js";
 
+const DAY_MS = 86400000;
 const SILENT_MS = 5000;
 const WAITING_MS = 15000; // a worker commits each of its partitions at least every 5 s
 const main = document.getElementById("main");
@@ -27,7 +28,7 @@ function connect(chosen) {
 function showPulse(floor) {
   const age = floor.newest_audio_ms ? Math.max(0, Date.now() - floor.newest_audio_ms) : null;
   const unsure = floor.uncertain === null ? "" : ` · ${Math.round(100 * floor.uncertain)} % of labels uncertain`;
-  const audio = floor.live === 0 ? (floor.waiting.ms > WAITING_MS || floor.waiting.partition === null ? "no live calls" : "quiet, workers are running") : `newest audio ${age < 60000 ? `${(age / 1000).toFixed(0)} s` : clock(age)} old`;
+  const audio = floor.live === 0 ? (floor.waiting.ms > WAITING_MS || floor.waiting.partition === null ? "no live calls" : "quiet, workers are running") : `newest audio ${age < 60000 ? `${(age / 1000).toFixed(0)} s` : age < DAY_MS ? clock(age) : "more than a day"} old`;
   document.getElementById("pulse").textContent = `${floor.live} ${floor.live === 1 ? "call" : "calls"} · ${floor.need} need a look${unsure} · ${audio}`;
   document.getElementById("demo").hidden = !floor.models.some((model) => model.startsWith("demo"));
   if (floor.problem) say(`${floor.problem}. What you see is ${clock(Date.now() - floor.at_ms)} old.`);
