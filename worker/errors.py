@@ -51,7 +51,7 @@ class StoreUnavailable(CallmoodError):  # noqa: N818 - the outside is in error; 
 
 
 class Unsettled(StoreUnavailable):
-    """A partition cannot be taken over yet, because a transaction of its earlier owner is open.
+    """A partition cannot be taken over yet: its earlier owner's transaction is open, or an output topic lacks it.
 
     `retry_s` is the time until the next try.
     """

@@ -26,6 +26,7 @@ class _Reader:
 
     def __init__(self, records, at_once):
         self.records, self.at_once, self.at, self.now_s, self.seeks = records, at_once, 0, 0.0, []
+        self.partitions = self.partitions_on_broker = {0}
 
     def assign(self, _partitions):
         pass
@@ -47,6 +48,12 @@ class _Reader:
         polled = self.records[self.at : self.at + self.at_once]
         self.at += len(polled)
         return {STATES: [SimpleNamespace(key=key, value=value) for key, value in polled]}
+
+    def partitions_for_topic(self, _topic):
+        return self.partitions
+
+    def topics(self):
+        self.partitions = self.partitions_on_broker
 
     def end_offsets(self, partitions, timeout_ms):
         assert timeout_ms
@@ -95,6 +102,18 @@ def test_the_states_know_the_position(committed, watermark):
         restored, _ = claimed(store)
     assert (restored.watermark, restored.time, set(restored.states)) == (watermark, StreamTime(7, 8), {"a", "b"})
     assert len(lines) == (committed is None or committed < 40)
+
+
+def test_a_partition_that_an_output_topic_lacks_is_waited_for():
+    """The log names the topic, the other partitions go on, and so does this one once the topic has it."""
+    store, reader, _ = open_store([])
+    source = SOURCE._replace(partition=1)
+    with capture_logs() as lines, pytest.raises(Unsettled, match="no partition 1") as raised:
+        store.claim(source)
+    assert [line["partition"] for line in lines] == [1]
+    assert raised.value.retry_s >= 1
+    reader.partitions_on_broker = {0, 1}
+    assert store.claim(source).watermark is None
 
 
 def test_a_partition_without_anything_is_new():

@@ -40,6 +40,8 @@ _SLICE_S = 0.5
 """So long a claim reads states at once: the loop works on its other partitions in between."""
 _STILL_S = 2.0
 """After this long without a record the states are not to be read now."""
+_NARROW_S = 10.0
+"""Until the next look for an output partition that is not there."""
 
 
 _FENCED = (ProducerFencedError, InvalidProducerEpochError)
@@ -113,9 +115,12 @@ class KafkaStore:
 
         The states topic knows the position too. Where the group's offset is gone or was set back, that position
         counts: from an older one, calls that have ended would be published again.
+
+        A partition that the audio topic alone was given waits until the output topics have it too.
         """
         reading = self._readings.pop(source, None)
         try:
+            self._require_outputs(source)
             if reading is None or reading.membership != self._consumer.membership:
                 reading = self._begin(source)
             is_read = self._read_on(source, reading)
@@ -125,6 +130,15 @@ class KafkaStore:
             self._readings[source] = reading
             raise Unsettled(f"states are read: {reading.next_offset} of {reading.end}", retry_s=0.0)
         return self._restored(source, reading)
+
+    def _require_outputs(self, source: TopicPartition) -> None:
+        for topic in _outputs(self._settings):
+            if source.partition in (self._ends.partitions_for_topic(topic) or ()):
+                continue
+            self._ends.topics()  # asks the brokers again
+            if source.partition not in (self._ends.partitions_for_topic(topic) or ()):
+                log.warning("output topic lacks a partition", topic=topic, partition=source.partition)
+                raise Unsettled(f"topic {topic!r} has no partition {source.partition}: add it", retry_s=_NARROW_S)
 
     def _begin(self, source: TopicPartition) -> _Reading:
         membership = self._consumer.membership
@@ -251,8 +265,12 @@ def open_kafka_store(consumer: AudioConsumer, settings: KafkaSettings, slot: str
     return KafkaStore(consumer, Clients(producer, reader, ends), settings)
 
 
+def _outputs(topics: KafkaSettings) -> tuple[str, ...]:
+    return topics.utterance_topic, topics.call_topic, topics.alert_topic, topics.state_topic
+
+
 def _check_topics(reader: KafkaConsumer, wanted: int, topics: KafkaSettings) -> None:
-    for topic in (topics.utterance_topic, topics.call_topic, topics.alert_topic, topics.state_topic):
+    for topic in _outputs(topics):
         found = len(reader.partitions_for_topic(topic) or ())
         if found != wanted:
             reader.close(timeout_ms=1_000)
