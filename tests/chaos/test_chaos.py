@@ -12,7 +12,7 @@ AT_NIGHT = pytest.param("kafka", marks=pytest.mark.nightly)  # `both` commits in
 VARIANTS = {
     "redis": ("--seed", "11", "--tamper"),
     "kafka": ("--seed", "12", "--assignor", "range", "--chunk-ms", "20", "--tamper"),
-    "both": ("--seed", "13", "--membership", "static", "--chunk-ms", "1000", "--takeovers", "1", "--calls", "36"),
+    "both": ("--seed", "13", "--membership", "static", "--chunk-ms", "1000"),
 }
 
 
