@@ -11,8 +11,9 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 REFERENCE = 'speechbrain==1.1.2'
 # Tests are chosen by folder, so that no phase collects another's. A folder that is not named here needs no server.
 LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulation tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-# Three processes on the servers: their tests mostly wait. Each file stays in one process.
-WAITING := --numprocesses 3 --dist loadfile
+# Three processes on the servers: their tests mostly wait. Each file stays in one process. A machine with other work
+# is given time.
+WAITING := --numprocesses 3 --dist loadfile --timeout 180
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types style light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
@@ -89,7 +90,7 @@ nightly: $(READY) ## what takes a night: tests of threads and servers twenty tim
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
-	$(PYTEST) -m nightly tests/chaos
+	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999

@@ -139,7 +139,7 @@ class Worker:
         """The newest process of this name: `inference`, `ingest-0`."""
         return [int(line["pid"]) for line in self.lines("process started") if line["name"] == name][-1]
 
-    def exit_code(self, timeout_s: float = 60.0) -> int:
+    def exit_code(self, timeout_s: float = _READY_S) -> int:
         """Wait for the end; every process of the tree must then be gone within moments."""
         code = self.process.wait(timeout_s)
         assert wait_until(lambda: not self.pids(), _QUIET_S), f"left running: {self.pids()}\n{self.log}"

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-pytestmark = pytest.mark.timeout(1800)
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.nightly]  # the build takes minutes
 
 ROOT = Path(__file__).parents[2]
 VARIANT = os.environ.get("IMAGE_VARIANT", "none")
