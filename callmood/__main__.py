@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, dashboard, watch, demo, bench."""
+"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, dashboard, watch, report, demo, bench."""
 
 import argparse
 import importlib
@@ -22,6 +22,7 @@ _COMMANDS = {
     "redrive": "list dead-letter records by reason, or send them back after a fix",
     "dashboard": "serve the page for supervisors: calls that need a person, and why",
     "watch": "show live calls from Redis in the terminal",
+    "report": "write one call as an HTML file: lanes, figures with their definitions, alerts, utterances",
     "bench": "measure the inference engine or the speech check on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }
