@@ -1,4 +1,4 @@
-"""`callmood`: worker, analyze, replay, check, topics, acls, erase, redrive, dashboard, watch, report, demo, bench."""
+"""`callmood`, the command line: `_COMMANDS` lists what it can do."""
 
 import argparse
 import importlib
@@ -23,6 +23,7 @@ _COMMANDS = {
     "dashboard": "serve the page for supervisors: calls that need a person, and why",
     "watch": "show live calls from Redis in the terminal",
     "report": "write one call as an HTML file: lanes, figures with their definitions, alerts, utterances",
+    "rules": "test alert rules on calls that are over or live",
     "bench": "measure the inference engine or the speech check on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }

@@ -85,6 +85,10 @@ class Dashboard:
                 views.append(CallView(call, risk))
         return views
 
+    def ended_calls(self, since_ms: int = 0) -> list[CallView]:
+        """The calls whose end Redis took after this time (its clock, ms since 1970), the newest first."""
+        return self.calls(self._redis.zrevrangebyscore(self._keys.ended, "+inf", f"({since_ms}"))
+
     def utterances(self, call_id: str, *, after: int = 0) -> list[Utterance]:
         """The utterances of a call with a number above `after`, in order."""
         entries = self._redis.xrange(self._keys.utterances_of(call_id), f"({after}-0" if after else "-", "+")

@@ -172,12 +172,44 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
     """Rules from TOML: one `[name]` table a rule, with the fields of `Rule`.
 
     Raises:
-        ConfigurationError: not TOML, an unknown field or value, or figures that contradict each other.
+        ConfigurationError: not TOML, an unknown field or value, or figures that contradict each other; names the line.
     """
     try:
-        return tuple(Rule(**{"name": name, **table}) for name, table in tomllib.loads(text).items())
-    except (tomllib.TOMLDecodeError, TypeError, ValidationError) as error:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"alert rules: {error}") from error
+    return tuple(_rule(text, name, table) for name, table in tables.items())
+
+
+def _rule(text: str, name: str, table: object) -> Rule:
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"alert rules, line {_line_of(text, name)}: {name} is not in the table of a rule")
+    try:
+        return Rule(**{"name": name, **table})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        where = f"alert rules, line {_line_of(text, name, field)}: [{name}]"
+        raise ConfigurationError(f"{where}{f' {field}' if field else ''}: {first['msg']}") from error
+
+
+def _line_of(text: str, name: str, field: str = "") -> int:
+    """The line of a field of a rule, or where the rule begins; 1 if it is written in a way that is not looked for."""
+    lines = text.splitlines()
+    heads = [number for number, line in enumerate(lines) if _head_of(line) == name]
+    if not heads:
+        return next((n for n, line in enumerate(lines, 1) if line.partition("=")[0].strip() == name), 1)
+    for number in range(heads[0] + 1, len(lines)):
+        if lines[number].lstrip().startswith("["):
+            break
+        if field and lines[number].partition("=")[0].strip() == field:
+            return number + 1
+    return heads[0] + 1
+
+
+def _head_of(line: str) -> str:
+    line = line.partition("#")[0].strip()
+    return line[1:-1].strip().strip("\"'") if line.startswith("[") and line.endswith("]") else ""
 
 
 def evaluate(

@@ -1,10 +1,12 @@
 """The aggregate and the alerts of a call, computed again from its stored utterance/1 records. Pure.
 
-It tries new rules on past calls, and proves that an aggregate is the fold of its utterances. Pauses and gaps are not
-utterances: they count as silence here.
+It tries new rules on past calls, and proves that an aggregate is the fold of its utterances and spans. Of a call with
+more spans than call/1 has, the older ones count as silence here.
 """
 
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from callmood.schemas.common import EMOTIONS, Encoding, Kind, Notice, Role
@@ -36,17 +38,27 @@ def refold(
     state = aggregate.start(aggregate.Aggregate(call["call_id"]), started_at_ms=call["started_at_ms"])
     notice = Notice(call["notice"]) if call["notice"] else None
     state = aggregate.describe(state, attributes=call["attributes"], notice=notice)
-    for record in sorted(utterances, key=lambda utterance: utterance["number"]):
+    spans = deque(sorted(call.get("spans", ()), key=itemgetter("end_ms")))
+    for record in sorted(utterances, key=itemgetter("number")):
+        while spans and spans[0]["end_ms"] <= record["end_ms"]:
+            state = _with_span(state, spans.popleft())
         result = result_of(record)
         state = aggregate.fold(state, result)
         memory, raised = alert.evaluate(rules, memory, state, result if result.is_speech else None)
         alerts.extend(raised)
+    for span in spans:
+        state = _with_span(state, span)
     if call["end_reason"] is not None:
         state = aggregate.finish(state, reason=call["end_reason"], end_ms=call["duration_ms"])
         memory, raised = alert.evaluate(rules, memory, state)
         alerts.extend(raised)
     ended_ms = None if call["end_reason"] is None else state.timeline.end_ms
     return Refolded(state, alerts, alert.states(memory, state.call_id, ended_ms=ended_ms))
+
+
+def _with_span(state: aggregate.Aggregate, span: Mapping[str, Any]) -> aggregate.Aggregate:
+    fold = {"pause": aggregate.fold_pause, "gap": aggregate.fold_gap, "hold": aggregate.fold_hold}[span["kind"]]
+    return fold(state, start_ms=span["start_ms"], end_ms=span["end_ms"])
 
 
 def result_of(record: Mapping[str, Any]) -> Result:

@@ -1,4 +1,4 @@
-"""A report of a call in Redis."""
+"""Commands on calls that Redis holds: a report of one, and rules on all."""
 
 from contextlib import closing
 
@@ -27,3 +27,20 @@ def test_a_call_in_redis_becomes_a_file(redis_url, redis_prefix, tmp_path, capsy
     assert "negative_run" in text
     assert main(["report", "unknown"]) == 2
     assert "Redis has no call unknown" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_here")
+def test_rules_are_tried_on_the_calls_in_redis(redis_url, redis_prefix, tmp_path, capsys):
+    """Calls that are live and calls that have ended lately."""
+    rule = '[quick]\nmeasure = "negative_run"\nrole = "customer"\nraise_at = 2\nclear_at = 0\n'
+    (tmp_path / "rules.toml").write_text(rule)
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        for call_id, is_over in (("live", False), ("over", True), ("calm", True)):
+            for number in range(3):
+                label = Emotion.NEUTRAL if call_id == "calm" else Emotion.ANGER
+                worker.say(call_id, label, attributes={"queue": "billing"}, end=is_over and number == 2)
+    assert main(["rules", "test", str(tmp_path / "rules.toml"), "--supervisors", "2"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 calls within" in printed
+    assert "quick: 2 alerts in 2 calls" in printed
+    assert "  billing: 2" in printed
