@@ -86,7 +86,7 @@ cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/clus
 OFTEN := tests/unit tests/contract tests/integration tests/chaos/test_proxy.py
 TIMES ?= 20
 
-nightly: $(READY) ## what takes a night: tests of threads and servers twenty times, 20,000 seeds, ten times the examples
+nightly: $(READY) ## what takes a night: tests of threads and servers twenty times, the image, 20,000 seeds, ten times the examples
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
