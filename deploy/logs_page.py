@@ -27,7 +27,8 @@ come from libraries and are about their connections.
 | --- | --- | --- |
 """
 _FIELDS: Final = {
-    "action": "`call opened` or `alert claimed`",
+    "action": "`call opened`, `call refused` or `alert claimed`",
+    "attempt": "how often the alert was sent to this hook, from 1",
     "assigned": "number of partitions that this process got",
     "batch_seconds": "length of the largest batch from now on, padding included, in s",
     "call": "hash of the call id, 12 hex digits",
@@ -41,6 +42,7 @@ _FIELDS: Final = {
     "exception": "the exception, with its traceback",
     "exit_code": "exit code of the process; negative: the signal that ended it, such as -9 for SIGKILL",
     "exits": "number of unexpected exits of a process within `window_s` at which the worker stops",
+    "hook": "name of the webhook",
     "health_port": "port of /livez, /readyz and /metrics",
     "kind": "class of the error",
     "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",

@@ -48,6 +48,21 @@ class Keys:
         """Hash: who looks after an alert; written by the page for supervisors."""
         return self.named("claims")
 
+    @property
+    def webhooks(self) -> str:
+        """Hash: up to which alert each webhook is done; written by `callmood webhooks`."""
+        return self.named("webhooks")
+
+    @property
+    def undelivered(self) -> str:
+        """Stream: alerts that a webhook has refused for too long."""
+        return self.named("undelivered")
+
+    @property
+    def streams_of_calls(self) -> tuple[str, ...]:
+        """Every stream with entries of many calls."""
+        return self.utterances, self.alerts, self.undelivered
+
     def live_by(self, order: Literal["update", "risk", "alert"]) -> str:
         """Sorted set: ids of live calls; by alert: of those with an alert that is not cleared."""
         return self.named(f"live:by_{order}")

@@ -48,6 +48,8 @@ class Snapshot:
     """The partition that has waited longest for a commit; None if no worker has ever committed."""
     waiting_ms: int = 0
     """How long, by the clock of Redis."""
+    undelivered: int = 0
+    """Alerts that webhooks have given up."""
 
 
 @dataclass
@@ -76,6 +78,7 @@ class Floor:
         self._said: dict[str, deque[str]] = {}
         self._ended: dict[str, Mapping[str, Any]] = {}
         self._waiting: tuple[str | None, int] = (None, 0)
+        self._undelivered = 0
         self._states: dict[str, dict[str, Any]] = {}
         """By call and alert: its part of `alerts` of call/1."""
         self._alerts: deque[dict[str, Any]] = deque(maxlen=_ALERTS)
@@ -146,7 +149,8 @@ class Floor:
         pipe.zrevrange(self._keys.ended, 0, _ENDED - 1)
         pipe.zrange(self._keys.pulse, 0, 0, withscores=True)
         pipe.time()
-        risks, updates, ended, slowest, (seconds, micros) = pipe.execute()
+        pipe.xlen(self._keys.undelivered)
+        risks, updates, ended, slowest, (seconds, micros), self._undelivered = pipe.execute()
         now_ms = seconds * 1000 + micros // 1000
         self._waiting = (slowest[0][0], max(0, now_ms - int(slowest[0][1]))) if slowest else (None, 0)
         return dict(map(_scored, risks)), dict(map(_scored, updates)), ended
@@ -247,7 +251,9 @@ class Floor:
         alerts = tuple(dict(alert) for alert in reversed(self._alerts))
         ended = tuple(self._ended.values())
         now_s = time.time()
-        self.snapshot = Snapshot(known.number + 1, now_s, tuple(ordered), alerts, newest_ms, "", ended, *self._waiting)
+        self.snapshot = Snapshot(
+            known.number + 1, now_s, tuple(ordered), alerts, newest_ms, "", ended, *self._waiting, self._undelivered
+        )
 
 
 def _scored(item: tuple[str, Any]) -> tuple[str, float]:

@@ -49,6 +49,7 @@ def pulse(snapshot: Snapshot) -> dict[str, Any]:
         "at_ms": round(snapshot.at_s * 1000),
         "problem": snapshot.problem,
         "newest_audio_ms": snapshot.newest_audio_ms,
+        "undelivered": snapshot.undelivered,
         "waiting": {"partition": snapshot.waiting_for, "ms": snapshot.waiting_ms},
     }
 

@@ -152,7 +152,7 @@ def test_a_second_erasure_finds_nothing(served, capsys):
         for place in receipt["places"]
         if not place["where"].startswith("kafka") and "states" not in place["where"]
     ]
-    assert len(gone) == 8
+    assert len(gone) == 9
     assert all(place["found"] == 0 for place in gone)
 
 

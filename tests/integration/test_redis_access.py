@@ -16,6 +16,8 @@ from callmood.schemas.call import Call
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.store import Committed
+from callmood.worker.commands.hooks import parse_hooks
+from callmood.worker.commands.webhooks import Delivery
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
@@ -118,6 +120,17 @@ def test_a_dashboard_does_nothing_else(published, login, attempt):
     """The recommended user can neither write, nor read the worker's own keys, nor look around."""
     with pytest.raises(redis.exceptions.NoPermissionError):
         attempt(login(RULES["dashboard"]), published)
+
+
+def test_webhooks_are_sent_with_the_rights_of_the_catalogue(published, login, redis_prefix):
+    """The recommended user reads alerts, and notes how far it is and what it has given up."""
+    text = f"[a]\nurl = 'http://127.0.0.1:9/'\nsecret = 'whsec_{'A' * 40}'\n"
+    client = login(RULES["webhooks"])
+    client.hset(published.webhooks, "a", "0-0")
+    delivery = Delivery(client, *parse_hooks(text), redis_prefix, ttl_s=9, pause=lambda _: False)
+    assert (delivery.turn(1), delivery.turn(1)) == (1, 0)
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        client.hgetall(published.call("call-1"))
 
 
 def test_every_key_has_the_lifetime_of_the_catalogue(published, redis_client):

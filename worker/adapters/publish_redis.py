@@ -194,7 +194,7 @@ class RedisStore:
             self._redis.delete(keys.call(call_id), keys.utterances_of(call_id))
             for name in keys.lists_of_calls:
                 self._redis.zrem(name, call_id)
-            for name in (keys.utterances, keys.alerts):
+            for name in keys.streams_of_calls:
                 delete_entries(self._redis, name, call_id)
 
     def _call(self, call: CallUpdate, said: int) -> dict[str, Any]:

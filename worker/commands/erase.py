@@ -99,7 +99,7 @@ def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Li
     for name in keys.lists_of_calls:
         removed = int(client.zrem(name, call_id))
         yield Line(name, removed, int(client.zscore(name, call_id) is not None))
-    for name in (keys.utterances, keys.alerts):
+    for name in keys.streams_of_calls:
         found_there = delete_entries(client, name, call_id)
         yield Line(name, found_there, sum(1 for _ in entries_of(client, name, call_id)))
     yield Line(all_states, len(remembered), len(remembered))

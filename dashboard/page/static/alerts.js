@@ -27,12 +27,13 @@ export function showAlerts(main) {
   const note = element("input", { id: "note", maxlength: "300" });
   const said = element("p", { role: "status", class: "hint" });
   name.addEventListener("change", () => localStorage.setItem(NAME, name.value.trim()));
+  const lost = element("p", { class: "signs", hidden: true });
   const head = ["raised", "call", "what", "state", "claim"];
   main.append(
     element("h1", {}, "Alerts"),
     element("form", { class: "filter", submit: (event) => event.preventDefault() },
       element("label", { for: "name" }, "Your name"), name, element("label", { for: "note" }, "Note"), note),
-    said,
+    said, lost,
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Alerts" }, element(
       "table", {},
       element("caption", {}, "Alerts, the newest first"),
@@ -54,6 +55,8 @@ export function showAlerts(main) {
 
   return {
     update(floor) {
+      lost.hidden = !floor.undelivered;
+      lost.textContent = `${floor.undelivered} alerts could not be sent to a webhook: see the log of callmood webhooks.`;
       const rows = floor.alerts.map((alert) => {
         const text = JSON.stringify([alert.claim, alert.state]);
         const known = shown.get(alert.alert_id);

@@ -1,0 +1,138 @@
+"""Webhooks: which alerts go where, and the signed request (Standard Webhooks). Pure, but for `send`."""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import html
+import json
+import tomllib
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from http.client import HTTPException
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import quote
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from callmood.worker.errors import ConfigurationError
+
+_PREFIX: Final = "whsec_"
+_MIN_SECRET_BYTES: Final = 24
+_TIMEOUT_S: Final = 10.0
+_SUCCESS: Final = range(200, 300)
+EVENT: Final = "callmood.alert.raised"
+
+
+class Hook(BaseModel):
+    """Where alerts go. `queues` and `rules` None: of all queues, of all rules."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    secret: Annotated[str, Field(repr=False)]
+    """`whsec_` and at least 24 bytes as base64."""
+    queues: frozenset[str] | None = None
+    rules: frozenset[str] | None = None
+    format: Literal["callmood", "slack"] = "callmood"
+    link: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    """Address of a call's page, with `{call}`."""
+
+    @field_validator("secret")
+    @classmethod
+    def _is_long_enough(cls, secret: str) -> str:
+        if len(_bytes_of(secret)) < _MIN_SECRET_BYTES:
+            raise ValueError(f"a secret is `{_PREFIX}` and at least {_MIN_SECRET_BYTES} bytes as base64")
+        return secret
+
+    def wants(self, alert: Mapping[str, Any]) -> bool:
+        """Whether an alert/1 goes there."""
+        queue = alert.get("attributes", {}).get("queue", "")
+        return (self.queues is None or queue in self.queues) and (self.rules is None or alert["rule"] in self.rules)
+
+    def request(self, alert: Mapping[str, Any], now_s: float) -> urllib.request.Request:
+        """The signed request for an alert/1. Its id is the same on every try, so that a receiver can drop a copy."""
+        body, name, stamp = self._body(alert, now_s), message_id(alert["alert_id"]), str(int(now_s))
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "callmood",
+            "webhook-id": name,
+            "webhook-timestamp": stamp,
+            "webhook-signature": signature(self.secret, name, stamp, body),
+        }
+        return urllib.request.Request(self.url, data=body, headers=headers, method="POST")  # noqa: S310 - http or https
+
+    def _body(self, alert: Mapping[str, Any], now_s: float) -> bytes:
+        link = self.link and self.link.replace("{call}", quote(alert["call_id"], safe=""))
+        if self.format == "slack":
+            queue = alert.get("attributes", {}).get("queue")
+            named = html.escape(alert["call_id"], quote=False)
+            where = f"<{link}|{named.replace('|', ' ')}>" if link else named
+            about = html.escape(f"{alert['severity']}: {alert['message']}", quote=False)
+            more = f" ({html.escape(queue, quote=False)})" if queue else ""
+            return json.dumps({"text": f"{about}{more}, call {where}"}).encode()
+        data, sent_at = {"alert": alert, "link": link}, datetime.fromtimestamp(now_s, UTC).isoformat()
+        return json.dumps({"type": EVENT, "timestamp": sent_at, "data": data}).encode()
+
+
+def parse_hooks(text: str) -> tuple[Hook, ...]:
+    """Hooks from TOML: a `[name]` table each.
+
+    Raises:
+        ConfigurationError: it is no such file; the message names the hook and the field, and no secret.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"webhooks: {error}") from error
+    hooks = []
+    for name, table in tables.items():
+        if not isinstance(table, dict):
+            raise ConfigurationError(f"webhooks: {name} is not in the table of a hook")
+        try:
+            hooks.append(Hook(**{**table, "name": name}))
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"webhooks: [{name}] {field}: {first['msg']}") from error
+    if not hooks:
+        raise ConfigurationError("webhooks: the file names no hook")
+    return tuple(hooks)
+
+
+def message_id(alert_id: str) -> str:
+    """Id of an alert's message: plain ASCII, and without the call id."""
+    return f"msg_{hashlib.sha256(alert_id.encode()).hexdigest()[:32]}"
+
+
+def signature(secret: str, name: str, stamp: str, body: bytes) -> str:
+    """`webhook-signature` of Standard Webhooks."""
+    signed = b".".join((name.encode(), stamp.encode(), body))
+    return "v1," + base64.b64encode(hmac.new(_bytes_of(secret), signed, hashlib.sha256).digest()).decode()
+
+
+def send(request: urllib.request.Request) -> str:
+    """Send it once; returns what is wrong, or nothing. A redirect is an error: the secret's owner is at the address."""
+    try:
+        with urllib.request.build_opener(_Stay).open(request, timeout=_TIMEOUT_S) as answer:
+            return "" if answer.status in _SUCCESS else f"status {answer.status}"
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"status {error.code}"
+    except (OSError, ValueError, HTTPException) as error:  # ValueError: an address that no connection can have
+        return type(error).__name__ if not str(error) else f"{type(error).__name__}: {error}"
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+def _bytes_of(secret: str) -> bytes:
+    try:
+        return base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
+    except (binascii.Error, ValueError):
+        return b""
