@@ -71,7 +71,7 @@ check: $(READY) ## what must hold before a commit: lint, and the tests that need
 	$(SIDE_BY_SIDE) types style light
 
 slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, a release
-	$(PYTEST) --numprocesses auto -m 'simulation or slow' tests/simulation tests/training tests/project
+	$(PYTEST) --numprocesses auto -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
 
 integration: $(READY) ## the tests on a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
@@ -90,7 +90,7 @@ nightly: $(READY) ## what takes a night: tests of threads and servers twenty tim
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
-	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos
+	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos tests/training
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999

@@ -20,7 +20,6 @@ from rich.table import Table
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training import config, manifest
-from callmood.training.commands import absolute
 from callmood.training.loop import runs
 from callmood.training.manifest import Item
 from callmood.training.protocols import Fold
@@ -47,7 +46,7 @@ def main() -> None:
     path = folder / "corpus" / "manifest.jsonl"
     if not path.exists():
         synthesize.synthesize(path.parent, demo.corpus)
-    items = absolute(manifest.read(path), path)
+    items = manifest.absolute(manifest.read(path), path)
     encoder = pretrain(demo, items, folder)
     rows = {name: run(name, settings, items, folder) for name, settings in ways(demo, encoder).items()}
     show(rows)

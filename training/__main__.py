@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from callmood.schemas.common import Role
 from callmood.training import commands, signals
 from callmood.training.corpora import CORPORA
 from callmood.training.protocols import PROTOCOLS
@@ -76,6 +77,14 @@ def command_line() -> argparse.ArgumentParser:
         command("prepare", commands.prepare_command, "Write a manifest of a corpus, or of your own list of utterances.")
     )
 
+    _answers(command)
+    _production(command)
+    _bundles(command)
+    _synthetic(command)
+    return parser
+
+
+def _answers(command: Callable[..., argparse.ArgumentParser]) -> None:
     evaluating = command(
         "evaluate",
         commands.evaluate,
@@ -98,9 +107,48 @@ def command_line() -> argparse.ArgumentParser:
         "--browser", type=Path, help="also write an HTML page: the confusion matrix, with the utterances of each cell"
     )
     _computing(predicting)
-    _bundles(command)
-    _synthetic(command)
-    return parser
+
+
+def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
+    collecting = command(
+        "collect",
+        commands.collect_command,
+        "Sample published utterances, cut them from recordings, and write a list to label.",
+    )
+    collecting.add_argument(
+        "results",
+        nargs="+",
+        help="files of JSON lines as `callmood analyze` writes them, - for standard input, or redis: the results in "
+        "the Redis of CALLMOOD_REDIS__URL",
+    )
+    collecting.add_argument(
+        "recordings",
+        help="folder of recordings named by call id; or a path or URL with {call_id}, and with {stream} or {channel} "
+        "if these have files of their own",
+    )
+    collecting.add_argument("out", type=Path, help="folder for the list and the audio of its utterances")
+    collecting.add_argument("--number", type=_at_least(1), default=200, help="utterances to label; default: 200")
+    collecting.add_argument(
+        "--random", type=_share, default=0.3, help="share drawn at random, for a test without bias; default: 0.3"
+    )
+    collecting.add_argument("--seed", type=_at_least(0), default=0, help="seed of the draw; default: 0")
+    collecting.add_argument(
+        "--role", action="append", choices=list(Role), help="role to label; repeatable; default: customer"
+    )
+    collecting.add_argument("--erased", type=Path, metavar="FILE", help="ids of erased calls, one a line: never used")
+    collecting.add_argument("--prefix", default="callmood", help="prefix of the keys in Redis; default: callmood")
+    collecting.add_argument(
+        "--offset-s", type=float, default=0.0, help="time of the call's start in its recording, s; default: 0"
+    )
+    for what in ("speaker", "queue"):
+        collecting.add_argument(f"--{what}-attribute", default="", help=f"attribute of a call that has its {what}'s id")
+    for what in ("speaker", "call", "queue"):
+        text = f"highest number of uncertain utterances of a {what}; default: no limit"
+        collecting.add_argument(f"--per-{what}", type=_at_least(1), default=0, help=text)
+
+    joining = command("votes", commands.votes_command, "Join the labels of several annotators to one list with votes.")
+    joining.add_argument("lists", type=Path, nargs="+", help="the same list, labelled by each annotator")
+    joining.add_argument("out", type=Path, help="CSV file to write, for `prepare own`")
 
 
 def _bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -143,6 +191,13 @@ def _at_least(lowest: int) -> Callable[[str], int]:
     return whole_number
 
 
+def _share(text: str) -> float:
+    share = float(text)
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1")
+    return share
+
+
 def _computing(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=_at_least(1), default=8, help="utterances in a batch; default: 8")
     parser.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
@@ -152,6 +207,9 @@ def _train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="a file, or the name of a shipped configuration")
     parser.add_argument("manifest", type=Path, help=_MANIFEST)
     parser.add_argument("out", type=Path, help=_BUNDLE_OUT)
+    parser.add_argument(
+        "--add", type=Path, action="append", default=[], metavar="MANIFEST", help="another manifest; repeatable"
+    )
     parser.add_argument("--work", type=Path, help="folder of the run; default: OUT.run")
     parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)
     _running(parser)

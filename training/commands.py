@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from callmood.training.corpora import own as own_corpus
 from callmood.training.loop import runs
 from callmood.training.loop.place import device_and_share
 from callmood.training.options import CorpusConfig
+from callmood.training.production import collect, published, sample, votes
 from callmood.training.protocols import PROTOCOLS, Fold
 from callmood.training.results import browser, predict, publish, row
 from callmood.training.results.convert import convert
@@ -37,16 +39,19 @@ def demo_tiny(options: argparse.Namespace) -> None:
     settings = config.load(DEMO_CONFIG, options.set)
     path = synthesize.synthesize(options.work, synthetic(settings))
     command = command_of(options, "demo-tiny")
-    _make(settings, path, options.work / "run", runs.Options(options.device, options.resume, command=command))
+    _make(settings, [path], options.work / "run", runs.Options(options.device, options.resume, command=command))
     _export(options.work / "run", options.out, {"espeak-ng": speak.version()})
 
 
 def train(options: argparse.Namespace) -> None:
     """Train on a manifest with splits; write a bundle."""
     settings = config.load(config.find(options.config), options.set)
-    command = command_of(options, "train", Path(options.config).name, options.manifest.name, options.out.name)
+    command = command_of(
+        options, "train", Path(options.config).name, options.manifest.name, options.out.name, *_added(options.add)
+    )
     work = options.work or options.out.with_name(options.out.name + ".run")
-    _make(settings, options.manifest, work, runs.Options(options.device, options.resume, options.robustness, command))
+    paths = [options.manifest, *options.add]
+    _make(settings, paths, work, runs.Options(options.device, options.resume, options.robustness, command))
     _export(work, options.out, {})
 
 
@@ -87,7 +92,7 @@ def prepare_command(options: argparse.Namespace) -> None:
 def evaluate(options: argparse.Namespace) -> None:
     """Evaluate a model on the test split of a manifest, or on all of a manifest without splits."""
     model = load(options.model)
-    items = absolute(manifest.read_any(options.manifest), options.manifest)
+    items = manifest.absolute(manifest.read_any(options.manifest), options.manifest)
     tested = [item for item in items if item.split in ("test", "")]
     if not tested:
         raise ConfigurationError(f"{options.manifest}: no items to evaluate")
@@ -111,6 +116,39 @@ def predict_command(options: argparse.Namespace) -> None:
     if options.browser:
         write_text(options.browser, browser.html(f"{model.info.id} {model.info.version}: {options.list.name}", table))
     sys.stdout.write(json.dumps(predict.counted(table), indent=2) + "\n")
+
+
+def collect_command(options: argparse.Namespace) -> None:
+    """Sample published utterances, cut them from recordings, and write a list to label."""
+    rules = sample.Rules(
+        roles=options.role or ("customer",),
+        erased=frozenset(_words(options.erased)) if options.erased else frozenset(),
+        speaker=options.speaker_attribute,
+        queue=options.queue_attribute,
+        per_speaker=options.per_speaker,
+        per_call=options.per_call,
+        per_queue=options.per_queue,
+    )
+    recordings = collect.Recordings(options.recordings, options.offset_s)
+    records = chain.from_iterable(published.records(source, options.prefix) for source in options.results)
+    found, refused = sample.candidates(records, rules)
+    if not found:
+        raise ConfigurationError(f"no utterance may be labelled: {dict(refused) or 'there are none'}")
+    chosen = sample.choose(found, options.number, options.random, rules, options.seed)
+    dropped = collect.write(chosen, recordings, options.out)
+    counts = {
+        "candidates": len(found),
+        "refused": dict(refused),
+        "random": sum(one.split == "test" for one in chosen),
+        "uncertain": sum(one.split != "test" for one in chosen),
+        "dropped": dict(dropped),
+    }
+    sys.stdout.write(json.dumps(counts, indent=2) + f"\n{options.out / collect.LIST}\n")
+
+
+def votes_command(options: argparse.Namespace) -> None:
+    """Join the lists of several annotators."""
+    sys.stdout.write(json.dumps(votes.join(options.lists, options.out), indent=2) + "\n")
 
 
 def export(options: argparse.Namespace) -> None:
@@ -166,9 +204,9 @@ def command_of(options: argparse.Namespace, *words: str) -> str:
     return shlex.join(["callmood-train", *words, *(word for value in options.set for word in ("--set", value))])
 
 
-def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> None:
-    """Train and evaluate on a manifest with splits."""
-    items = absolute(manifest.read(path), path)
+def _make(settings: Config, paths: Sequence[Path], folder: Path, options: runs.Options) -> None:
+    """Train and evaluate on manifests with splits."""
+    items = manifest.joined(paths)
     fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
     model, _ = runs.run(settings, fold, clips, folder, options)
     if device_and_share(options.device)[1].rank == 0:
@@ -177,6 +215,10 @@ def _make(settings: Config, path: Path, folder: Path, options: runs.Options) -> 
         claim = row.Claim(settings.model.id, "given", PROTOCOLS["given"].summary)
         evaluated = row.calibrated(outcome, **dataclasses.asdict(settings.calibration))
         row.written(row.summarise(claim, ["test"], [evaluated]), folder)
+
+
+def _added(paths: Sequence[Path]) -> list[str]:
+    return [word for path in paths for word in ("--add", path.name)]
 
 
 def _export(run: Path, out: Path, tools: dict[str, str]) -> None:
@@ -198,12 +240,14 @@ def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[ma
                 prepare.prepare(CORPORA[options.corpus], source, path.parent, how)
             if share.world > 1:
                 distributed.barrier()
-        items += absolute(manifest.read_any(path), path)
+        items += manifest.absolute(manifest.read_any(path), path)
     manifest.refuse_same_ids(items, "--data", "; if these are several own lists, name each with `prepare --name`")
     return items
 
 
-def absolute(items: Sequence[manifest.Item], path: Path) -> list[manifest.Item]:
-    """Items with absolute paths; `path` is their manifest."""
-    folder = path.resolve().parent
-    return [dataclasses.replace(item, path=str(folder / item.path)) for item in items]
+def _words(path: Path) -> list[str]:
+    """Lines of a file without those that are empty."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error

@@ -5,7 +5,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -105,11 +105,32 @@ def read(path: Path) -> list[Item]:
         ConfigurationError: the file is missing, a line is not an item, a split is unknown or empty, or two splits share
             a speaker.
     """
-    items = read_any(path)
-    for number, item in enumerate(items, start=1):
+    return _with_splits(read_any(path), str(path))
+
+
+def joined(paths: Sequence[Path]) -> list[Item]:
+    """Read manifests with splits as one, whose paths are absolute.
+
+    Raises:
+        ConfigurationError: see `read`; two items have the same id, or a speaker is in two splits of different files.
+    """
+    items = [item for path in paths for item in absolute(read_any(path), path)]
+    where = " and ".join(map(str, paths))
+    refuse_same_ids(items, where)
+    return _with_splits(items, where)
+
+
+def absolute(items: Iterable[Item], path: Path) -> list[Item]:
+    """Items with absolute paths; `path` is their manifest."""
+    folder = path.resolve().parent
+    return [dataclasses.replace(item, path=str(folder / item.path)) for item in items]
+
+
+def _with_splits(items: list[Item], where: str) -> list[Item]:
+    for item in items:
         if item.split not in SPLITS:
-            raise ConfigurationError(f"{path}, line {number}: no split; use `row` with a protocol that makes splits")
-    refuse_empty_splits(items, str(path))
+            raise ConfigurationError(f"{where}: {item.id} has no split; use `row` with a protocol that makes splits")
+    refuse_empty_splits(items, where)
     refuse_shared_speakers(items, "; `row` with `--protocol given_shared` trains on such splits")
     return items
 

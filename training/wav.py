@@ -40,11 +40,11 @@ def read(path: Path) -> tuple[Sound, bytes]:
         return sound, file.read(sound.frames * sound.channels * sound.sample_bytes)
 
 
-def write(path: Path, rate_hz: int, samples: bytes) -> None:
-    """Write mono s16le samples; folders are made."""
+def write(path: Path, rate_hz: int, samples: bytes, *, channels: int = 1) -> None:
+    """Write s16le samples; folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
+        file.setnchannels(channels)
         file.setsampwidth(SAMPLE_BYTES)
         file.setframerate(rate_hz)
         file.writeframes(samples)

@@ -65,3 +65,23 @@ def test_a_line_that_is_no_item_is_refused_by_its_number(tmp_path: Path, change:
         file.write(json.dumps({**dataclasses.asdict(ITEMS[0]), **change}) + "\n")
     with pytest.raises(ConfigurationError, match="line 4"):
         manifest.read(path)
+
+
+def test_manifests_are_joined_with_their_own_folders(tmp_path: Path):
+    """Several manifests are one corpus: paths stay right, ids are unique, and a speaker is in one split of all."""
+    one = manifest.Item("a", "a.wav", "own", "s1", "en", Emotion.ANGER, "train", 1.0)
+    first, second = tmp_path / "1" / "m.jsonl", tmp_path / "2" / "m.jsonl"
+    manifest.write(first, [one, dataclasses.replace(one, id="b", speaker="s2", split="valid")])
+    manifest.write(second, [dataclasses.replace(one, id="c", speaker="s3", split="test")])
+    assert [item.path for item in manifest.joined([first, second])] == [
+        str(tmp_path / "1" / "a.wav"),
+        str(tmp_path / "1" / "a.wav"),
+        str(tmp_path / "2" / "a.wav"),
+    ]
+    for changes, message in (
+        ({"id": "a"}, "have the id a"),
+        ({"speaker": "s1"}, "speaker s1 of own is in train and in"),
+    ):
+        manifest.write(second, [dataclasses.replace(one, **{"id": "c", "speaker": "s3", "split": "test", **changes})])
+        with pytest.raises(ConfigurationError, match=message):
+            manifest.joined([first, second])

@@ -62,7 +62,7 @@ def find(path: Path) -> Iterator[Found]:
 def read(path: Path, needed: AbstractSet[str]) -> Iterator[Found]:
     """As `find`, of a list whose rows have at least the columns `needed`; other texts are empty."""
     heard: dict[tuple[Path, int | None], list[Found]] = defaultdict(list)
-    for number, row in _rows(path):
+    for number, row in rows(path):
         try:
             found = _found(path, number, row, needed)
             same = heard[found.path, found.cut.channel]
@@ -85,7 +85,7 @@ def _refuse_shared_audio(found: Found, earlier: Sequence[Found]) -> None:
 
 
 def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[str]) -> Found:
-    votes = {_label(key.removeprefix(_VOTES)): _count(value) for key, value in row.items() if key.startswith(_VOTES)}
+    votes = {label_of(key.removeprefix(_VOTES)): _count(value) for key, value in row.items() if key.startswith(_VOTES)}
     texts = {key: _text(key, value) for key, value in row.items() if not key.startswith(_VOTES)}
     texts = {key: text for key, text in texts.items() if text}
     if missing := needed - texts.keys():
@@ -134,8 +134,12 @@ def _text(key: str, value: Any) -> str:
     return text if key == "path" else unicodedata.normalize("NFC", text)  # one name, however its accents are written
 
 
-def _label(name: str) -> str:
-    """A label that votes are for, in lower case. Other emotions are allowed; a misspelt one of ours is not."""
+def label_of(name: str) -> str:
+    """A label that votes are for, in lower case. Other emotions are allowed.
+
+    Raises:
+        ConfigurationError: it is a misspelt one of ours.
+    """
     label = name.strip().lower()
     if label not in _LABELS and (meant := difflib.get_close_matches(label, _LABELS, n=1, cutoff=_TYPO)):
         raise ConfigurationError(f"unknown {_VOTES}{name}: write {_VOTES}{meant[0]}")
@@ -152,7 +156,7 @@ def _count(value: Any) -> float:
     return count
 
 
-def _rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows with their numbers, from 1; empty lines are skipped."""
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark

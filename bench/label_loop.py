@@ -1,0 +1,194 @@
+"""What labels from production are worth: model A, its answers to calls, a sample of them, model B; synthetic speech.
+
+Run `python -m callmood.bench.label_loop [FOLDER]`; some minutes on two idle cores.
+Model A learns from few voices. Voices that it never heard make calls, which `callmood analyze` cuts and answers with
+model A. `callmood-train collect` samples utterances at random or by uncertainty; each gets the label of the utterance
+that was spoken then. Model B learns from A's utterances and these, with as many steps as A. All are tested on voices of
+no training, all by the commands of docs/training.md. The figures say nothing about real people.
+"""
+
+import contextlib
+import csv
+import dataclasses
+import io
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from callmood.training import manifest, wav
+from callmood.training.__main__ import main as callmood_train
+from callmood.training.manifest import Item
+from callmood.worker.errors import CallmoodError
+
+RATE_HZ: Final = 8000
+_PAUSE_S: Final = 1.5
+_WAYS: Final = {"random": 1.0, "uncertain": 0.0}
+
+
+class Heard(NamedTuple):
+    """What is spoken when in a call."""
+
+    start_s: float
+    end_s: float
+    label: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """How much of everything; `overrides` change the configuration of the demo model."""
+
+    labelled_voices: int = 3
+    shares: Sequence[float] = (0.2,)
+    seeds: Sequence[int] = (1,)
+    overrides: Sequence[str] = (
+        "corpus.voices_per_split=12",
+        "corpus.languages_per_voice=2",
+        "corpus.train_utterances=4",
+        "corpus.valid_utterances=1",
+        "corpus.test_utterances=4",
+        "model.encoder.hidden_size=64",
+        "model.encoder.num_hidden_layers=2",
+        "model.encoder.intermediate_size=128",
+        "model.encoder.conv_dim=[64, 64]",
+        "train.epochs=0",
+        "train.steps=400",
+        "train.evaluate_steps=100",
+        "train.warmup_steps=50",
+        "calibration.wanted_risk=0.5",
+    )
+
+
+def main() -> None:
+    """Run the loop and print the curve."""
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "build/label-loop")
+    size = Size()
+    table = Table("labelled of production", *_WAYS, title="UA on voices of no training, %; mean (each seed)")
+    figures = run(folder, size)
+    names = ["none", *(f"{share:.0%}" for share in size.shares), "all"]
+    for name in names:
+        cells = [figures[way, name] for way in _WAYS]
+        table.add_row(name, *(f"{100 * np.mean(c):.1f} ({', '.join(f'{100 * one:.1f}' for one in c)})" for c in cells))
+    Console(width=110).print(table)
+
+
+def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
+    """UA on the test split by way and share of the production utterances that were labelled, one of each seed."""
+    settings = [word for override in size.overrides for word in ("--set", override)]
+    corpus = folder / "corpus"
+    if not (corpus / "manifest.jsonl").exists():
+        _train_command("synthesize", str(corpus), *settings)
+    items = manifest.absolute(manifest.read(corpus / "manifest.jsonl"), corpus / "manifest.jsonl")
+    voices = sorted({item.speaker for item in items if item.split == "train"})
+    known = [item for item in items if item.split != "train" or item.speaker in voices[: size.labelled_voices]]
+    pool = [item for item in items if item.split == "train" and item.speaker in voices[size.labelled_voices :]]
+    calls = make_calls(pool, folder / "calls")
+    figures: dict[tuple[str, str], list[float]] = {}
+
+    def add(way: str, name: str, more: Iterable[Item], seed: int) -> Path:
+        out = folder / f"{way}-{name.rstrip('%')}-{seed}"
+        ua = train([*known, *more], out, [*settings, "--set", f"train.seed={seed}"])
+        print(f"{way}, {name} labelled, seed {seed}: UA {ua:.1%}", flush=True)
+        for one in _WAYS if way == "both" else (way,):
+            figures.setdefault((one, name), []).append(ua)
+        return out
+
+    for seed in size.seeds:
+        results = analyze(calls, add("both", "none", (), seed), folder / f"results-{seed}.jsonl")
+        every = list(_utterances(results))
+        for share, (way, random_share) in itertools.product(size.shares, _WAYS.items()):
+            number = round(share * len(every))
+            sampled = sample(folder / f"sampled-{way}-{share}-{seed}", results, number, random_share, calls)
+            add(way, f"{share:.0%}", sampled, seed)
+        add("both", "all", sample(folder / f"sampled-all-{seed}", results, len(every), 1.0, calls), seed)
+    return figures
+
+
+def make_calls(pool: Sequence[Item], folder: Path) -> dict[str, list[Heard]]:
+    """A stereo recording of each voice and language: utterances and pauses, on the left; what is spoken, by file."""
+    spoken: dict[str, list[Heard]] = {}
+    groups = itertools.groupby(pool, key=lambda item: (item.speaker, item.language))
+    for number, (_, items) in enumerate(groups):
+        parts = [np.zeros(round(_PAUSE_S * RATE_HZ), np.int16)]
+        heard = spoken.setdefault(f"call-{number:03d}", [])
+        for item in items:
+            samples = np.frombuffer(wav.read(Path(item.path))[1], "<i2")
+            start_s = sum(part.size for part in parts) / RATE_HZ
+            heard.append(Heard(start_s, start_s + samples.size / RATE_HZ, str(item.label)))
+            parts += [samples, parts[0]]
+        left = np.concatenate(parts)
+        stereo = np.stack([left, np.zeros_like(left)], axis=1)
+        folder.mkdir(parents=True, exist_ok=True)
+        wav.write(folder / f"call-{number:03d}.wav", RATE_HZ, stereo.tobytes(), channels=2)
+    return {str(folder / f"{name}.wav"): heard for name, heard in spoken.items()}
+
+
+def analyze(calls: Iterable[str], model: Path, out: Path) -> Path:
+    """The answers of a model to the calls, as `callmood analyze` prints them."""
+    command = [sys.executable, "-m", "callmood", "analyze", *calls]
+    environment = {**os.environ, "CALLMOOD_MODEL__PATH": str(model)}
+    with out.open("w") as file:
+        subprocess.run(command, env=environment, stdout=file, check=True)
+    return out
+
+
+def sample(
+    out: Path, results: Path, number: int, random_share: float, calls: Mapping[str, Sequence[Heard]]
+) -> list[Item]:
+    """Utterances of production to train on: collected, labelled by what was spoken, prepared."""
+    where = str(Path(next(iter(calls))).parent)
+    given = ("--number", str(number), "--random", str(random_share))
+    _train_command("collect", str(results), where, str(out), *given)
+    times = {one["utterance_id"]: one for one in _utterances(results)}
+    with (out / "to-label.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        spoken = calls[f"{where}/{row['session']}.wav"]
+        one = times[row["id"]]
+        row["label"] = spoken_then(spoken, one["start_ms"] / 1000, one["end_ms"] / 1000)
+        row["split"] = "train"
+    with (out / "labelled.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    _train_command("prepare", "own", str(out / "labelled.csv"), str(out / "data"))
+    path = out / "data" / "manifest.jsonl"
+    return manifest.absolute(manifest.read_any(path), path)
+
+
+def spoken_then(spoken: Sequence[Heard], start_s: float, end_s: float) -> str:
+    """The label of what is spoken for most of this time."""
+    return max(spoken, key=lambda heard: min(heard.end_s, end_s) - max(heard.start_s, start_s)).label
+
+
+def train(items: Sequence[Item], out: Path, settings: Sequence[str]) -> float:
+    """Train a bundle on these; returns its UA on the test split."""
+    if not (out / "report.json").exists():
+        path = out.with_name(f"{out.name}.jsonl")
+        manifest.write(path, items)
+        _train_command("train", "demo_tiny", str(path), str(out), *settings, "--resume")
+    return float(json.loads((out / "report.json").read_text())["test"]["ua"])
+
+
+def _utterances(results: Path) -> Iterable[dict[str, Any]]:
+    records = (json.loads(line) for line in results.read_text().splitlines())
+    return (one for one in records if one["schema"] == "callmood.utterance/1" and one["emotion"])
+
+
+def _train_command(*arguments: str) -> None:
+    with contextlib.redirect_stdout(io.StringIO()):
+        code = callmood_train(arguments)
+    if code:
+        raise CallmoodError(f"callmood-train {arguments[0]} ended with {code}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""`callmood-train collect`: results and recordings in, a list to label out."""
+
+import csv
+import http.server
+import json
+import stat
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from callmood.training.__main__ import main
+from callmood.training.production.collect import Recordings
+from callmood.training.production.sample import Candidate
+from callmood.worker.errors import ConfigurationError
+
+RATE_HZ = 8000
+
+
+def samples_of(call: int) -> np.ndarray[Any, Any]:
+    """Five seconds of stereo noise."""
+    return np.random.default_rng(call).integers(-9000, 9000, size=(5 * RATE_HZ, 2)).astype(np.int16)
+
+
+def utterance(call: int, number: int) -> dict[str, Any]:
+    """An utterance/1 record of a customer."""
+    return {
+        "schema": "callmood.utterance/1",
+        "utterance_id": f"call-{call}:0:0:{number}",
+        "call_id": f"call-{call}",
+        "stream": "0",
+        "channel": 0,
+        "role": "customer",
+        "start_ms": 250 + 2000 * number,
+        "end_ms": 1750 + 2000 * number,
+        "kind": "speech",
+        "emotion": {"probabilities": {"anger": 0.4, "happiness": 0.3, "neutral": 0.2, "sadness": 0.1}},
+        "withheld": None,
+        "policy": {"emotion_roles": ["customer"]},
+    }
+
+
+@pytest.fixture
+def production(tmp_path: Path) -> Path:
+    """Results of six calls of two utterances, and their recordings in FLAC."""
+    lines = []
+    (tmp_path / "recordings").mkdir()
+    for call in range(6):
+        soundfile.write(tmp_path / "recordings" / f"call-{call}.flac", samples_of(call), RATE_HZ, subtype="PCM_16")
+        lines += [utterance(call, number) for number in range(2)]
+        lines.append({"schema": "callmood.call/1", "call_id": f"call-{call}", "attributes": {"customer": f"p{call}"}})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return tmp_path
+
+
+def listed(out: Path) -> list[dict[str, str]]:
+    with (out / "to-label.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def collect(folder: Path, where: str, *more: str) -> int:
+    return main(["collect", str(folder / "results.jsonl"), where, str(folder / "out"), *more])
+
+
+def check_audio(folder: Path, rows: list[dict[str, str]]) -> None:
+    """Each listed file has exactly the samples of its utterance, from the customer's channel."""
+    for row in rows:
+        call, number = int(row["session"][5:]), int(row["id"][-1])
+        first = (250 + 2000 * number) * RATE_HZ // 1000
+        heard, rate_hz = soundfile.read(folder / "out" / row["path"], dtype="int16")
+        np.testing.assert_array_equal(heard, samples_of(call)[first : first + 1500 * RATE_HZ // 1000, 0])
+        assert rate_hz == RATE_HZ
+
+
+def test_sampled_utterances_are_cut_by_channel_and_time(production: Path, capsys: pytest.CaptureFixture[str]):
+    """The list has audio, speaker, call and split of each utterance, and a label to fill in; files reveal no call."""
+    where = str(production / "recordings")
+    assert collect(production, where, "--number", "8", "--random", "0.25", "--speaker-attribute", "customer") == 0
+    rows = listed(production / "out")
+    assert {row["label"] for row in rows} == {""}
+    assert sorted(row["split"] for row in rows) == [""] * 6 + ["test"] * 2
+    assert {row["speaker"] for row in rows if row["split"]}.isdisjoint(
+        {row["speaker"] for row in rows if not row["split"]}
+    )
+    assert all(row["speaker"] == f"p{row['session'][5:]}" and "call" not in row["path"] for row in rows)
+    check_audio(production, rows)
+    assert stat.S_IMODE((production / "out").stat().st_mode) == 0o700
+    assert json.loads(capsys.readouterr().out.rpartition("\n/")[0])["candidates"] == 12
+
+
+def test_recordings_that_are_missing_are_counted(production: Path, capsys: pytest.CaptureFixture[str]):
+    """A call without a recording costs its utterances alone, and erased calls are not even looked for."""
+    (production / "recordings" / "call-0.flac").unlink()
+    (production / "erased.txt").write_text("call-1\n\n")
+    where = str(production / "recordings" / "{call_id}.flac")
+    assert (
+        collect(production, where, "--number", "12", "--random", "0", "--erased", str(production / "erased.txt")) == 0
+    )
+    assert {row["session"] for row in listed(production / "out")} == {f"call-{call}" for call in range(2, 6)}
+    counts = json.loads(capsys.readouterr().out.rpartition("\n/")[0])
+    assert counts["dropped"] == {"audio missing": 2}
+    assert counts["refused"] == {"call is erased": 2}
+
+
+@pytest.fixture
+def server(production: Path) -> Iterator[str]:
+    """A web server of the recordings."""
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(production / "recordings"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as serving:
+        thread = threading.Thread(target=serving.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{serving.server_port}"
+        serving.shutdown()
+        thread.join()
+
+
+def test_recordings_are_fetched_from_a_url(production: Path, server: str, capsys: pytest.CaptureFixture[str]):
+    """A template of a URL is fetched for each utterance; a status that is not 200 is counted."""
+    (production / "recordings" / "call-3.flac").unlink()
+    assert collect(production, f"{server}/{{call_id}}.flac", "--number", "12", "--random", "0") == 0
+    rows = listed(production / "out")
+    assert len(rows) == 10
+    check_audio(production, rows)
+    counts = json.loads(capsys.readouterr().out.rpartition("\n/")[0])
+    assert counts["dropped"] == {"recording cannot be fetched: status 404": 2}
+
+
+def candidate(call_id: str = "c", stream: str = "0", channel: int = 1) -> Candidate:
+    return Candidate("u", call_id, stream, channel, 1.0, 2.0, 0.1, "s")
+
+
+def test_a_channel_with_a_file_of_its_own_is_the_only_one_in_it(tmp_path: Path):
+    """With `{channel}` in the template, the file is mono; `--offset-s` moves the times."""
+    samples = samples_of(0)[:, 1]
+    soundfile.write(tmp_path / "c-1.wav", samples, RATE_HZ, subtype="PCM_16")
+    recordings = Recordings(str(tmp_path / "{call_id}-{channel}.wav"), offset_s=0.5)
+    heard, rate_hz = recordings.cut(candidate())
+    np.testing.assert_array_equal(heard, samples[12000:20000])
+    assert rate_hz == RATE_HZ
+
+
+@pytest.mark.parametrize(("call_id", "stream"), [("../secret", "0"), ("a/b", "0"), ("..", "0"), ("c", "../x")])
+def test_a_call_id_cannot_leave_the_folder(tmp_path: Path, call_id: str, stream: str):
+    """Ids come from outside: one that is no file name is dropped, not opened."""
+    soundfile.write(tmp_path / "secret.wav", samples_of(0), RATE_HZ)
+    (tmp_path / "in").mkdir()
+    recordings = Recordings(str(tmp_path / "in" / "{call_id}.wav"))
+    with pytest.raises(Exception, match="no file name"):
+        recordings.cut(candidate(call_id, stream))
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [("nowhere", "no such folder"), ("{queue}/{call_id}.wav", "only"), ("{stream}.wav", "needs {call_id}")],
+)
+def test_a_wrong_place_is_refused(where: str, message: str):
+    """A place that can never have recordings is an error before anything is sampled."""
+    with pytest.raises(ConfigurationError, match=message):
+        Recordings(where)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"), [("{", "line 1"), ("[]", "not a record"), ('{"a": 1}', "not a record"), ("", "there are none")]
+)
+def test_results_that_are_none_are_refused(production: Path, capsys, line: str, message: str):
+    """A file that is not of results is an error with the line."""
+    (production / "results.jsonl").write_text(line + "\n")
+    assert collect(production, str(production / "recordings")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_redis_needs_its_address(production: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """The address, which may have a password in it, is in the environment and not on the command line."""
+    monkeypatch.delenv("CALLMOOD_REDIS__URL", raising=False)
+    assert main(["collect", "redis", str(production / "recordings"), str(production / "out")]) == 2
+    assert "set CALLMOOD_REDIS__URL" in capsys.readouterr().err

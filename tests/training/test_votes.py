@@ -1,0 +1,87 @@
+"""`callmood-train votes`: what several annotators labelled, as one list."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from callmood.training import manifest
+from callmood.training.__main__ import main
+from callmood.training.production import votes
+
+
+def write(path: Path, labels: dict[str, str], splits: str = "test") -> Path:
+    """A list as one annotator returns it."""
+    path.parent.mkdir(exist_ok=True)
+    lines = [f"{name},audio/{name}.wav,{label},s-{name},{splits}" for name, label in labels.items()]
+    path.write_text("id,path,label,speaker,split\n" + "".join(line + "\n" for line in lines))
+    return path
+
+
+def test_majorities_and_votes_of_three_annotators(tmp_path: Path):
+    """The majority's label and all votes are kept, names of an emotion are one; an empty label is no vote."""
+    first = write(tmp_path / "a.csv", {"1": "anger", "2": "happy", "3": "", "4": "Sad"})
+    second = write(tmp_path / "b.csv", {"1": "anger", "2": "frustrated", "3": "", "4": ""})
+    third = write(tmp_path / "c.csv", {"1": "neutral", "2": "HAPPINESS", "3": "", "4": ""})
+    counts = votes.join([first, second, third], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert {name: row["label"] for name, row in rows.items()} == {"1": "anger", "2": "happiness", "4": "sadness"}
+    assert (rows["1"]["votes.anger"], rows["1"]["votes.neutral"]) == ("2", "1")
+    assert (rows["2"]["votes.happiness"], rows["2"]["votes.frustrated"]) == ("2", "1")
+    assert counts == {"utterances": 4, "labelled": 3, "unanimous": 1, "ties": 0, "left_out": 0, "kappa": None}
+
+
+@pytest.mark.parametrize(("split", "kept"), [("test", 1), ("valid", 1), ("train", 2), ("", 2)])
+def test_a_tie_trains_and_is_not_judged(tmp_path: Path, split: str, kept: int):
+    """Where two annotators disagree, training has half a vote for each; figures are not computed on it."""
+    first = write(tmp_path / "a.csv", {"1": "anger", "2": "sadness"}, split)
+    second = write(tmp_path / "b.csv", {"1": "neutral", "2": "sadness"}, split)
+    counts = votes.join([first, second], tmp_path / "out.csv")
+    assert (counts["labelled"], counts["unanimous"], counts["ties"], counts["left_out"]) == (2, 1, 1, 2 - kept)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        rows = {row["id"]: row for row in csv.DictReader(file)}
+    assert len(rows) == kept
+    if kept == 2:
+        assert (rows["1"]["label"], rows["1"]["votes.anger"], rows["1"]["votes.neutral"]) == ("anger", "1", "1")
+
+
+def test_cohens_kappa_of_a_known_table(tmp_path: Path):
+    """20 and 15 agreed of 50, with 5 and 10 disagreements: kappa is 0.4 (Cohen's formula by hand)."""
+    pairs = [("anger", "anger")] * 20 + [("anger", "neutral")] * 5
+    pairs += [("neutral", "anger")] * 10 + [("neutral", "neutral")] * 15
+    lists = [write(tmp_path / f"{k}.csv", {str(i): pair[k] for i, pair in enumerate(pairs)}, "train") for k in range(2)]
+    assert votes.join(lists, tmp_path / "out.csv")["kappa"] == 0.4
+
+
+def test_the_joined_list_is_one_for_prepare(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Paths are still right in another folder, and the votes of two annotators are soft labels of the manifest."""
+    (tmp_path / "audio").mkdir()
+    emotions = ("anger", "happiness", "neutral", "sadness")
+    for name in "1234":
+        soundfile.write(tmp_path / "audio" / f"{name}.wav", np.sin(np.arange(8000) / 5) / 2, 8000, subtype="PCM_16")
+    first = write(tmp_path / "a.csv", dict(zip("1234", emotions, strict=True)), "")
+    second = write(tmp_path / "b.csv", dict(zip("1234", ("neutral", *emotions[1:]), strict=True)), "")
+    (tmp_path / "joined").mkdir()
+    assert main(["votes", str(first), str(second), str(tmp_path / "joined" / "list.csv")]) == 0
+    assert json.loads(capsys.readouterr().out)["labelled"] == 4
+    assert main(["prepare", "own", str(tmp_path / "joined" / "list.csv"), str(tmp_path / "data")]) == 0
+    items = {item.id: item for item in manifest.read(tmp_path / "data" / "manifest.jsonl")}
+    assert items["1"].shares == (0.5, 0.0, 0.5, 0.0)
+    assert items["2"].shares == (0.0, 1.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [({"9": "anger"}, "9 is not in"), ({"1": "angr"}, "row 1: unknown"), ({}, "no manifest")],
+)
+def test_lists_that_do_not_fit_are_refused(tmp_path: Path, capsys, second: dict[str, str], message: str):
+    """Another list's utterance and a misspelt emotion are errors with the file."""
+    first = write(tmp_path / "a.csv", {"1": "anger"})
+    other = write(tmp_path / "b.csv", second) if second else tmp_path / "none.csv"
+    assert main(["votes", str(first), str(other), str(tmp_path / "out.csv")]) == 2
+    assert (message if second else "none.csv") in capsys.readouterr().err
+    assert not (tmp_path / "out.csv").exists()

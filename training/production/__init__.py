@@ -1,0 +1,1 @@
+"""From production back to training: sample published utterances, cut their audio, join annotators' labels."""
