@@ -3,13 +3,17 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field
+from callmood.bench import engine, field, ingest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
-    for name, what, about in (("engine", engine, "the inference engine"), ("field", field, "the speech check")):
+    for name, what, about in (
+        ("engine", engine, "the inference engine"),
+        ("field", field, "the speech check"),
+        ("ingest", ingest, "what runs in front of the model"),
+    ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))
         measure.set_defaults(measure=what.run)
 

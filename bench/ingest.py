@@ -2,20 +2,19 @@
 
 Calls with two speakers who take turns, in PCMU at 8 kHz, as one leg or as both legs interleaved, in records of several
 lengths. They go through the whole ingest loop in one process; Kafka, the model and the Redis server answer at once and
-cost nothing. Every figure is CPU time of this process, the best of several runs. Each stage is measured alone, on the
-same records; a stage that contains another is shown without it. The floor is the WebRTC voice detector called by its
-own Python package, on the same frames, in the same run.
+cost nothing. Every figure is CPU time of this process, the best of several runs of each turn. Each stage is measured
+alone, on the same records; a stage that contains another is shown without it. The floor is the WebRTC voice detector
+called by its own Python package, on the same frames, in the same run.
 """
 
 import argparse
-import gc
 import io
 import platform
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import groupby
+from itertools import product
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple
 
@@ -56,7 +55,7 @@ _TURN_MS: Final = 50
 """Time of the records that one turn of the loop takes: the client's longest wait for a fetch."""
 _ANSWER: Final = Prediction((0.1, 0.2, 0.6, 0.1))
 _STAMPS: Final = Stamps(policy.stamp(Settings().policy), ModelInfo("null", "0", "sha256:0"))
-_INPUT: Final = {"input_format": "headers", "max_record_ms": 5_000}
+_decode = partial(decode.decode, input_format="headers", max_record_ms=5_000)
 
 
 class Load(NamedTuple):
@@ -148,97 +147,101 @@ def records_of(load: Load, speech: bytes) -> Iterator[Record]:
         )
 
 
-# -- stages
+# -- stages: each yields after every turn
 
 
-def cpu_s(work: Callable[[], object]) -> float:
-    """CPU time of this process for the work."""
-    gc.collect()
-    gc.freeze()
-    began_s = time.process_time()
-    work()
-    took_s = time.process_time() - began_s
-    gc.unfreeze()
-    return took_s
+def detect(load: Load, polls: Iterable[list[Record]]) -> Iterator[None]:
+    """The floor: nothing but the detector, in its own Python package."""
+    vads: dict[tuple[str, int], webrtcvad.Vad] = {}
+    size = 2 * _RATE_HZ * FRAME_MS // 1000
+    for chunks in _chunks(polls):
+        frames = []
+        for chunk, index in product(chunks, range(load.channels)):
+            vad = vads.setdefault((chunk.call_id, index), webrtcvad.Vad(2))
+            pcm = to_s16(Encoding.PCMU, _channel(chunk, index)).tobytes()
+            frames += [(vad, pcm[first : first + size]) for first in range(0, len(pcm), size)]
+        yield
+        for vad, frame in frames:
+            vad.is_speech(frame, _RATE_HZ)
+        yield
 
 
-def detect(frames: Iterable[tuple[webrtcvad.Vad, bytes]]) -> None:
-    """The floor: nothing but the detector."""
-    for vad, frame in frames:
-        vad.is_speech(frame, _RATE_HZ)
-
-
-def _frames(load: Load, records: Iterable[Record]) -> Iterator[tuple[webrtcvad.Vad, bytes]]:
-    vads = {(key, channel): webrtcvad.Vad(2) for key in {r.key for r in records} for channel in range(load.channels)}
-    for record in records:
-        for channel in range(load.channels):
-            pcm = to_s16(Encoding.PCMU, (record.value or b"")[channel :: load.channels]).tobytes()
-            for first in range(0, len(pcm), 2 * _RATE_HZ * FRAME_MS // 1000):
-                yield vads[record.key, channel], pcm[first : first + 2 * _RATE_HZ * FRAME_MS // 1000]
-
-
-def decode_all(records: Iterable[Record]) -> None:
+def read(polls: Iterable[list[Record]]) -> Iterator[None]:
     """Headers and audio to chunks."""
-    for record in records:
-        decode.decode(record, **_INPUT)
+    for records in polls:
+        yield
+        for record in records:
+            _decode(record)
+        yield
 
 
-def segment(channels: Iterable[tuple[Segmenter, int, bytes]]) -> None:
+def segment(load: Load, polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     """Audio to utterances, channel by channel."""
-    for channel, first, audio in channels:
-        channel.feed(first, audio)
-
-
-def _channels(load: Load, chunks: Iterable[Chunk], settings: Settings) -> Iterator[tuple[Segmenter, int, bytes]]:
     made: dict[tuple[str, int], Segmenter] = {}
-    for chunk in chunks:
-        assert chunk.format is not None
-        for index in range(load.channels):
-            key = chunk.call_id, index
-            if key not in made:
-                made[key] = Segmenter(Encoding.PCMU, _RATE_HZ, settings.segment)
-            yield made[key], chunk.seq * chunk.samples, chunk.format.channel(chunk.audio, index)
+    for chunks in _chunks(polls):
+        fed = []
+        for chunk, index in product(chunks, range(load.channels)):
+            if (chunk.call_id, index) not in made:
+                made[chunk.call_id, index] = Segmenter(Encoding.PCMU, _RATE_HZ, settings.segment)
+            fed.append((made[chunk.call_id, index], chunk.seq * chunk.samples, _channel(chunk, index)))
+        yield
+        for channel, first, audio in fed:
+            channel.feed(first, audio)
+        yield
 
 
-def push(streams: Iterable[tuple[Stream, Chunk]]) -> None:
+def push(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     """Chunks through the media session that each belongs to."""
-    for stream, chunk in streams:
-        stream.push(chunk)
-        stream.forget_covered()
-
-
-def _streams(chunks: Iterable[Chunk], settings: Settings) -> Iterator[tuple[Stream, Chunk]]:
     made: dict[str, Stream] = {}
-    for chunk in chunks:
-        if chunk.call_id not in made:
-            made[chunk.call_id] = Stream(MediaTime(0), settings.segment, settings.input)
-        yield made[chunk.call_id], chunk
+    for chunks in _chunks(polls):
+        for chunk in chunks:
+            if chunk.call_id not in made:
+                made[chunk.call_id] = Stream(MediaTime(0), settings.segment, settings.input)
+        yield
+        for chunk in chunks:
+            stream = made[chunk.call_id]
+            stream.push(chunk)
+            stream.forget_covered()
+        yield
 
 
-def take(partition: Partition, polls: Iterable[list[Record]], settings: Settings) -> None:
+def take(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     """Records through the partition, answers back, and what is due out of it."""
     turns = settings.worker.commit_interval_ms // _TURN_MS
+    partition = Partition(_SOURCE, Restored(0, StreamTime(), {}), _decode, settings, DEFAULT_RULES)
     for turn, records in enumerate(polls):
+        yield
         for record in records:
             for utterance in partition.take(record, 0.0):
                 partition.answer(utterance.call_id, utterance.id, _ANSWER, 0.0)
         if turn % turns == 0:
             partition.confirm(partition.collect(_STAMPS, 0.0))
+        yield
+
+
+def _chunks(polls: Iterable[list[Record]]) -> Iterator[list[Chunk]]:
+    for records in polls:
+        yield [chunk for record in records if (chunk := _decode(record))]
+
+
+def _channel(chunk: Chunk, index: int) -> bytes:
+    assert chunk.format is not None
+    return chunk.format.channel(chunk.audio, index)
 
 
 # -- the whole loop, between servers that cost nothing
 
 
 class _Consumer:
-    """A consumer whose polls are made beforehand, one for each turn."""
+    """A consumer of one partition."""
 
-    def __init__(self, polls: list[list[Record]]) -> None:
-        self.polls = iter(polls)
+    def __init__(self) -> None:
+        self.next: list[Record] = []
         self._assigned = {_SOURCE}
-        self._is_started = False
 
     def poll(self, _timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
-        return {_SOURCE: next(self.polls, [])} if self._is_started else {}
+        records, self.next = self.next, []
+        return {_SOURCE: records} if records else {}
 
     def take_changes(self) -> Changes:
         assigned, self._assigned = self._assigned, set()
@@ -247,13 +250,14 @@ class _Consumer:
     def take_skipped(self) -> list[Any]:
         return []
 
-    def start(self, *_: object) -> None:
-        self._is_started = True
-
     def start_of(self, *_: object) -> int:
         return 0
 
     oldest = lag = position = start_of
+
+    def start(self, *_: object) -> None:
+        """Nothing is read but what a turn is given."""
+
     pause = resume = show_progress = start
 
 
@@ -303,49 +307,63 @@ class _Model:
         return True
 
 
-def polls_of(records: Iterable[Record]) -> list[list[Record]]:
-    """The records of each turn."""
-    return [list(group) for _, group in groupby(records, lambda record: record.timestamp_ms // _TURN_MS)]
-
-
-def loop(polls: list[list[Record]], settings: Settings) -> Callable[[], None]:
-    """The ingest loop over these polls, ready to run; its clock is that of the records."""
-    now_s = [0.0]
+def turns(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
+    """The whole ingest loop; its clock is that of the records."""
+    now_s, consumer = [0.0], _Consumer()
     store = RedisStore(_Redis(), settings.redis, "bench")
-    outside = Outside(_Consumer(polls), store, _Model(), SimpleNamespace(send=lambda _: None))  # type: ignore[arg-type]
+    outside = Outside(consumer, store, _Model(), SimpleNamespace(send=lambda _: None))  # type: ignore[arg-type]
     ingest = Ingest(outside, settings, DEFAULT_RULES, lambda: _EPOCH_MS / 1000 + now_s[0], lambda: now_s[0])
     ingest.turn()
-
-    def run() -> None:
-        for _ in polls:
-            now_s[0] += _TURN_MS / 1000
-            ingest.turn()
-
-    return run
+    for records in polls:
+        consumer.next = records
+        now_s[0] += _TURN_MS / 1000
+        yield
+        ingest.turn()
+        yield
 
 
 # -- measuring
 
 
+def polls_of(load: Load, speech: bytes) -> Iterator[list[Record]]:
+    """The records of each turn."""
+    due: list[Record] = []
+    end_ms = _EPOCH_MS + _TURN_MS
+    for record in records_of(load, speech):
+        while record.timestamp_ms >= end_ms:
+            yield due
+            due, end_ms = [], end_ms + _TURN_MS
+        due.append(record)
+    yield due
+
+
+def cpu_s(stage: Iterator[None]) -> list[float]:
+    """CPU time of this process for each turn of a stage, without what prepares the turn."""
+    took_s: list[float] = []
+    for _ in stage:
+        began_s = time.process_time()
+        next(stage)
+        took_s.append(time.process_time() - began_s)
+    return took_s
+
+
 def costs(load: Load, speech: bytes, settings: Settings, repeats: int) -> Costs:
-    """The best of several runs of each stage, one after the other so that a busy moment hits them all."""
-    best = dict.fromkeys(Costs._fields, float("inf"))
+    """The sum of the best of several runs of each turn: a busy moment of the machine hits one run of it, not all."""
+    best: dict[str, list[float]] = {}
     for _ in range(repeats):
-        records = list(records_of(load, speech))
-        chunks = [chunk for record in records if (chunk := decode.decode(record, **_INPUT))]
-        first = Restored(0, StreamTime(), {})
-        partition = Partition(_SOURCE, first, partial(decode.decode, **_INPUT), settings, DEFAULT_RULES)
-        work: dict[str, Callable[[], None]] = {
-            "loop": loop(polls_of(records_of(load, speech)), settings),
-            "decode": partial(decode_all, records),
-            "detector": partial(detect, list(_frames(load, records))),
-            "segment": partial(segment, list(_channels(load, chunks, settings))),
-            "stream": partial(push, list(_streams(chunks, settings))),
-            "partition": partial(take, partition, polls_of(records), settings),
+        polls = partial(polls_of, load, speech)
+        stages = {
+            "loop": turns(polls(), settings),
+            "decode": read(polls()),
+            "detector": detect(load, polls()),
+            "segment": segment(load, polls(), settings),
+            "stream": push(polls(), settings),
+            "partition": take(polls(), settings),
         }
-        for name, stage in work.items():
-            best[name] = min(best[name], cpu_s(stage) / load.records * 1e6)
-    return Costs(**best)
+        for name, stage in stages.items():
+            took_s = cpu_s(stage)
+            best[name] = list(map(min, best.get(name, took_s), took_s))
+    return Costs(**{name: sum(took_s) / load.records * 1e6 for name, took_s in best.items()})
 
 
 def row(load: Load, cost: Costs) -> list[str]:
@@ -366,7 +384,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
     parser.add_argument("--calls", type=int, default=50, help="calls at the same time")
     parser.add_argument("--seconds", type=int, default=10, help="length of each call, s")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each stage, of which the best counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each turn, of which the best counts")
     parser.add_argument(
         "--chunk-ms", type=int, nargs="*", default=CHUNKS_MS, choices=CHUNKS_MS, help="length of the records, ms"
     )
@@ -377,6 +395,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(io.StringIO()), cache_logger_on_first_use=False)
     settings, speech = Settings(), dialogue(60, 1)
+    costs(Load(200, LAYOUTS[1], 1, 20), speech, settings, 1)  # what is imported and made once
     stages = ("decode", "detector", "segment", "stream", "call and partition", "turn and Redis")
     columns = ("records of", "channels", "channels per core", "us a record", "us a frame", "floor", *stages)
     table = Table(*columns, title="CPU time by stage, us a record", caption=f"Python {platform.python_version()}")

@@ -25,7 +25,7 @@ _COMMANDS = {
     "report": "write one call as an HTML file: lanes, figures with their definitions, alerts, utterances",
     "rules": "test alert rules on calls that are over or live",
     "webhooks": "send alerts to other systems, signed, with retries",
-    "bench": "measure the inference engine or the speech check on this machine",
+    "bench": "measure the ingest loop, the inference engine or the speech check on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }
 

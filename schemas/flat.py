@@ -57,7 +57,8 @@ def _add(fields: dict[str, str], name: str, value: object) -> None:
         case bool():
             fields[name] = "true" if value else "false"
         case float():
-            fields[name] = format(Decimal(repr(value)), "f")
+            text = repr(value)
+            fields[name] = format(Decimal(text), "f") if "e" in text else text
         case list() | tuple() if name in LISTS:
             if value:
                 fields[name] = json.dumps(value, separators=(",", ":"))

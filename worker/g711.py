@@ -38,6 +38,7 @@ PCMU_TO_S16: Final[Samples] = _pcmu_values()
 """The 16-bit value of each mu-law code."""
 PCMA_TO_S16: Final[Samples] = _pcma_values()
 """The 16-bit value of each A-law code."""
+_TO_S16: Final = {Encoding.PCMU: PCMU_TO_S16, Encoding.PCMA: PCMA_TO_S16}
 
 
 def _pcmu_codes() -> npt.NDArray[np.uint8]:
@@ -83,12 +84,9 @@ def to_s16(encoding: Encoding, data: bytes) -> Samples:
     Raises:
         ValueError: two-byte samples, and the last byte is missing.
     """
-    match encoding:
-        case Encoding.PCMU:
-            return PCMU_TO_S16[np.frombuffer(data, np.uint8)]
-        case Encoding.PCMA:
-            return PCMA_TO_S16[np.frombuffer(data, np.uint8)]
-        case Encoding.S16LE:
-            return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
-        case Encoding.S16BE:
-            return np.frombuffer(data, ">i2").astype(np.int16)
+    table = _TO_S16.get(encoding)
+    if table is not None:
+        return table[np.frombuffer(data, np.uint8)]
+    if encoding is Encoding.S16LE:
+        return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
+    return np.frombuffer(data, ">i2").astype(np.int16)

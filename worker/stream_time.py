@@ -94,7 +94,9 @@ class _Run(NamedTuple):
 
 def in_ms(timestamp: int) -> int:
     """A timestamp in milliseconds; one that makes sense (2000 to 2100) only in another unit is taken to be in that."""
-    for numerator, denominator in ((1, 1), (1_000, 1), (1, 1_000), (1, 1_000_000)):
+    if _YEAR_2000_MS <= timestamp < _YEAR_2100_MS:
+        return timestamp
+    for numerator, denominator in ((1_000, 1), (1, 1_000), (1, 1_000_000)):
         scaled_ms = timestamp * numerator // denominator
         if _YEAR_2000_MS <= scaled_ms < _YEAR_2100_MS:
             return scaled_ms

@@ -17,7 +17,7 @@ import msgpack
 from redis.exceptions import NoScriptError
 
 from callmood.schemas import flat
-from callmood.schemas.call import AlertState, Call
+from callmood.schemas.call import AlertState
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.redis_client import redis_errors
 from callmood.worker.adapters.redis_entries import delete_entries
@@ -204,7 +204,7 @@ class RedisStore:
             packed["state"] = call.state
         if call.summary is not None:
             packed |= {
-                "fields": _flat_list(flat.flatten(Call.model_validate(call.summary))),
+                "fields": _flat_list(flat.flatten(call.summary)),
                 "live": not call.has_ended,
                 "ttl": str(self._settings.ended_ttl_s if call.has_ended else self._settings.call_ttl_s),
                 "updated": str(call.summary["updated_at_ms"]),

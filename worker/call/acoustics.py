@@ -88,12 +88,24 @@ def _framed(samples: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.flo
 
 def _offset(frames: npt.NDArray[np.float32]) -> np.float32:
     spread = frames.var(axis=1)
-    offset: np.float32 = frames[spread <= np.percentile(spread, _QUIETEST)].mean()
+    (quiet,) = _percentiles(spread, _QUIETEST)
+    offset: np.float32 = frames[spread <= quiet].mean()
     return offset
 
 
+def _percentiles(values: npt.NDArray[np.float32], *percents: int) -> list[float]:
+    """As `np.percentile`, which takes ten times as long for as few values as these."""
+    ordered = np.sort(values)
+    found = []
+    for percent in percents:
+        below, share = divmod((len(ordered) - 1) * percent, 100)
+        low, high = float(ordered[below]), float(ordered[min(below + 1, len(ordered) - 1)])
+        found.append(low + (high - low) * share / 100)
+    return found
+
+
 def _snr_db(frame_power: npt.NDArray[np.float32], noise_dbfs: float | None) -> float:
-    quiet, loud = (float(p) for p in np.percentile(frame_power, (_QUIET, _LOUD)))
+    quiet, loud = _percentiles(frame_power, _QUIET, _LOUD)
     floor = 10 ** (_FLOOR_DBFS / 10)
     noise = max(quiet if noise_dbfs is None else 10 ** (noise_dbfs / 10), floor)
     return float(np.clip(_db(max(loud - noise, floor)) - _db(noise), -20.0, _MAX_SNR_DB))

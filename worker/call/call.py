@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from callmood.schemas.common import Event, Notice, Scope
+from callmood.worker.call import streams
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.fold import Fold
@@ -17,10 +18,9 @@ from callmood.worker.call.group import Group
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
-from callmood.worker.call.streams import are_open, follow_pause, hear_one_copy, is_copy, parts_of, reach
 from callmood.worker.call.utterance import Facts, utterance_of
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.records import Chunk, Cut, Prediction, Result, Unheard, Utterance, reserved
+from callmood.worker.records import Chunk, Cut, Prediction, Unheard, Utterance, reserved
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import Stream
@@ -28,8 +28,6 @@ from callmood.worker.speech.taken import Taken
 
 _MAX_OPEN_STREAMS = 64
 _FORGOTTEN = ""  # no name of a stream
-_MAX_STALLED_STREAMS = 64
-"""Stalled streams that may go on; with one more, the call forgets the one that stalled first."""
 
 
 class Call:
@@ -46,6 +44,8 @@ class Call:
         """Whether no record can change the call any more; answers may still be missing."""
         self.has_end = False
         """Whether one of its streams has ended."""
+        self.goes_on = False
+        """Whether the newest record was plain audio of a known stream: nothing is due earlier than before it."""
         self._hold = Hold()
         self.was_idle = False
         """Whether it is over because no record came."""
@@ -61,8 +61,8 @@ class Call:
         """`_taken_offset` of the checkpoint that this call was restored from."""
         self._places = Places()
         self._notice: Notice | None = None
-        self._reserved: Mapping[str, str] = {}
-        """Its attributes with reserved names."""
+        self._reserved: Mapping[str, str] = {}  # its attributes with reserved names
+        self._described: Mapping[str, str] = {}  # the newest attributes that are in the aggregate
         self._groups: deque[Group] = deque()
         self._awaited: dict[str, Group] = {}
         """The group of each utterance that the model has not answered."""
@@ -87,28 +87,46 @@ class Call:
         self._taken_offset = max(self._taken_offset, chunk.position.offset)
         if chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset:
             return Outcome([], is_duplicate=True)  # a record of a forgotten stream, read again
+        is_ordinary = self._goes_on(chunk)
         stream = self._stream(chunk)
         next_seq = stream.next_seq
-        came_from_ms = stream.time.call_position_ms if stream.is_begun else None
+        came_from_ms = stream.time.call_position_ms if stream.is_begun and not is_ordinary else None
         taken, is_duplicate = stream.push(chunk)
-        self._streams.setdefault(chunk.stream, stream)
-        self._place(chunk, taken, came_from_ms, elapsed_ms=elapsed_ms)
+        self.goes_on = is_ordinary and not is_duplicate and taken.is_plain
+        if not is_ordinary:
+            self._streams.setdefault(chunk.stream, stream)
+            self._place(chunk, taken, came_from_ms, elapsed_ms=elapsed_ms)
         if is_duplicate:
             return Outcome([], is_duplicate=True)
         stream.mark_active(elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         self._unsettled[chunk.position.offset] = (chunk.stream, max(chunk.seq, next_seq))
+        all_taken = {chunk.stream: taken}
+        if not self.goes_on:
+            self._learn(chunk, all_taken)
+        elif not taken.spans:
+            stream.forget_covered()
+            return Outcome([], is_duplicate=False)
+        if chunk.event is Event.END:
+            return Outcome(self._leave(chunk, all_taken, now_ms), is_duplicate=False)
+        return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
+
+    def _goes_on(self, chunk: Chunk) -> bool:
+        """Whether the record can bring nothing but the audio with which a known stream goes on."""
+        is_news = chunk.notice is not None or (chunk.attributes and chunk.attributes is not self._described)
+        is_new = chunk.position.offset > self._restored_offset
+        return is_new and not is_news and self._paused_at_ms is None and streams.goes_on(chunk, self._streams)
+
+    def _learn(self, chunk: Chunk, taken: dict[str, Taken]) -> None:
+        """What a record brings of the call: its notice and attributes, a pause, a hold."""
         self._notice = chunk.notice or self._notice
         if chunk.attributes or chunk.notice is not None:
             self._reserved = {**self._reserved, **reserved(chunk.attributes)}
             self.fold.describe(chunk.attributes, chunk.notice)
-        all_taken = {chunk.stream: taken}
-        self._paused_at_ms = follow_pause(chunk.stream, self._streams, all_taken, self._paused_at_ms)
+            self._described = chunk.attributes
+        self._paused_at_ms = streams.follow_pause(chunk.stream, self._streams, taken, self._paused_at_ms)
         if chunk.position.offset > self._restored_offset:
-            self._hold.follow(taken)
-        if chunk.event is Event.END:
-            return Outcome(self._leave(chunk, all_taken, now_ms), is_duplicate=False)
-        return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
+            self._hold.follow(taken[chunk.stream])
 
     def pause(self, offset: int, now_ms: float) -> tuple[list[Utterance], bool]:
         """The record at this offset asks for a pause and is refused for something else: the call pauses all the same.
@@ -136,15 +154,11 @@ class Call:
 
     def stall(self, quiet_since_ms: int, now_ms: float) -> list[Utterance]:
         """Close what is open in the streams without a record since then, so that they do not hold the watermark."""
-        stalled = [
-            name
-            for name, stream in self._streams.items()
-            if stream.active_at_ms is not None and stream.active_at_ms <= quiet_since_ms
-        ]
+        stalled = streams.quiet_since(quiet_since_ms, self._streams)
         taken = {name: self._streams[name].close(Cut.GAP) for name in stalled}
-        hear_one_copy({name: stream for name, stream in self._streams.items() if name not in stalled})
+        streams.hear_one_copy({name: stream for name, stream in self._streams.items() if name not in stalled})
         for name in stalled:
-            self._paused_at_ms = follow_pause(name, self._streams, taken, self._paused_at_ms)
+            self._paused_at_ms = streams.follow_pause(name, self._streams, taken, self._paused_at_ms)
             self._streams[name] = self._streams.pop(name)  # the newest to stall comes last
         return self._group(taken, now_ms, let_go=stalled)
 
@@ -193,9 +207,9 @@ class Call:
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
         stream = Stream(time, self._settings.segment, self._settings.input)
-        stream.is_copy = chunk.has_track and is_copy(chunk.stream, self._streams)
+        stream.is_copy = chunk.has_track and streams.is_copy(chunk.stream, self._streams)
         if self._paused_at_ms is not None:
-            stream.begin_paused(self._paused_at_ms)
+            stream.paused.begin(min(self._paused_at_ms, stream.time.offset_ms))
         return stream
 
     def _place(self, chunk: Chunk, taken: Taken, came_from_ms: int | None, *, elapsed_ms: int) -> None:
@@ -214,19 +228,19 @@ class Call:
     def _leave(self, chunk: Chunk, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
         """A stream has ended, and with it the call, if no other stream is left or the record says so."""
         self.has_end = True
-        stream, parts = self._streams[chunk.stream], parts_of(chunk.stream, self._streams)
+        stream, parts = self._streams[chunk.stream], streams.parts_of(chunk.stream, self._streams)
         for name in parts:
             taken.setdefault(name, Taken()).extend(self._streams[name].close(Cut.END))
             self._streams[name].ended = True
-        hear_one_copy(self._streams)
-        if chunk.scope is Scope.STREAM or (chunk.scope is None and are_open(self._streams, stream)):
-            return self._group(taken, now_ms, let_go=(chunk.stream, *parts, *reach(stream, self._streams, taken)))
+        streams.hear_one_copy(self._streams)
+        if chunk.scope is Scope.STREAM or (chunk.scope is None and streams.are_open(self._streams, stream)):
+            let_go = chunk.stream, *parts, *streams.reach(stream, self._streams, taken)
+            return self._group(taken, now_ms, let_go=let_go)
         return self._end(Event.END.value, taken, now_ms)
 
     def _forget_streams(self) -> None:
         """Bound the state of a call with many reconnects."""
-        stalled = [name for name, stream in self._streams.items() if stream.active_at_ms is None]
-        forgotten = stalled[:-_MAX_STALLED_STREAMS]
+        forgotten = streams.stalled_first(self._streams)
         for name in forgotten:
             stream = self._streams.pop(name)
             self._forgotten_ms = max(self._forgotten_ms, stream.time.call_position_ms)
@@ -284,16 +298,7 @@ class Call:
         """Fold the results of complete groups, in the order in which their utterances closed."""
         while self._groups and self._groups[0].is_complete:
             group = self._groups.popleft()
-            for stretch in group.unheard:
-                if stretch.is_hold:
-                    self.fold.add_unheard(stretch)
-            for utterance in group.utterances:
-                answer, known_ms = group.answers[utterance.id]
-                result = Result.of(utterance, answer)
-                self._released.append(Released(result, self.fold.add(result), group.decided_ms, known_ms))
-            for stretch in group.unheard:
-                if not stretch.is_hold:
-                    self.fold.add_unheard(stretch)
+            self._released += group.fold_into(self.fold)
             if group.ended:
                 ends_ms = [stream.time.call_position_ms for stream in self._streams.values()]
                 self.fold.finish(group.ended, max(self._forgotten_ms, *ends_ms))
@@ -344,9 +349,7 @@ class Call:
             self._checkpoint = self._checkpoint_now()
         if self._checkpoint is None:
             return None
-        settled = [
-            offset for offset, (name, seq) in self._unsettled.items() if self._checkpoint.covers(offset, name, seq)
-        ]
+        settled = self._checkpoint.covered(self._unsettled)
         return Saved(Stored(self._checkpoint, self.fold.save(), self.last_offset).pack(), settled)
 
     def _checkpoint_now(self) -> Checkpoint:

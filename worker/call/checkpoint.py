@@ -33,10 +33,14 @@ class Checkpoint(NamedTuple):
     hold_from_ms: int | None = None
     reserved: Mapping[str, str] = {}
 
-    def covers(self, offset: int, stream: str, seq: int) -> bool:
-        """Whether a successor with this checkpoint does without the record."""
-        state = self.streams.get(stream)
-        return seq < state.seq if state else offset <= self.taken_offset  # newer ones are of streams still to come
+    def covered(self, records: Mapping[int, tuple[str, int]]) -> list[int]:
+        """The offsets of the records that a successor with this checkpoint does without; given by stream and seq."""
+        ends, taken = {name: state.seq for name, state in self.streams.items()}, self.taken_offset
+        return [
+            offset
+            for offset, (stream, seq) in records.items()
+            if (seq < ends[stream] if stream in ends else offset <= taken)  # newer ones are of streams still to come
+        ]
 
 
 class Stored(NamedTuple):

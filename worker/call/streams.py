@@ -6,12 +6,14 @@ off never ends; it is over once a later stream with the same roles goes on in it
 
 from collections.abc import Mapping
 
-from callmood.worker.records import Cut, Unheard
+from callmood.schemas.common import Event
+from callmood.worker.records import Chunk, Cut, Unheard
 from callmood.worker.speech.stream import Stream
 from callmood.worker.speech.taken import Taken
 
 _IN_PLACE_MS = 2_000
 """How much the audio of a stream and of the one in its place can overlap."""
+_MAX_STALLED = 64
 _FAR_BEHIND_MS = 5_000
 """A stream so far behind the end of another one is silent or stalled."""
 
@@ -19,6 +21,16 @@ _FAR_BEHIND_MS = 5_000
 def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
     """The streams that end with this one."""
     return [other for other, stream in streams.items() if other.startswith(f"{name}/") and not stream.ended]
+
+
+def quiet_since(at_ms: int, streams: Mapping[str, Stream]) -> list[str]:
+    """The streams that have not stalled yet, without a record since this time of the partition's clock."""
+    return [name for name, s in streams.items() if s.active_at_ms is not None and s.active_at_ms <= at_ms]
+
+
+def stalled_first(streams: Mapping[str, Stream]) -> list[str]:
+    """The stalled streams that a call forgets: all but the newest 64, which may go on."""
+    return [name for name, stream in streams.items() if stream.active_at_ms is None][:-_MAX_STALLED]
 
 
 def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
@@ -76,6 +88,13 @@ def _track(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def goes_on(chunk: Chunk, streams: Mapping[str, Stream]) -> bool:
+    """Whether a record is as nearly all are: audio of a known stream, where the place of each stream is certain."""
+    stream = streams.get(chunk.stream)
+    is_known = stream is not None and stream.active_at_ms is not None and stream.is_begun
+    return is_known and chunk.event is Event.MEDIA and not any(other.is_tentative for other in streams.values())
+
+
 def follow_pause(
     name: str, streams: Mapping[str, Stream], taken: dict[str, Taken], paused_at_ms: int | None
 ) -> int | None:
@@ -88,7 +107,7 @@ def follow_pause(
     if stream.is_paused == is_paused and not is_repeated:
         return paused_at_ms
     if not is_repeated:
-        paused_at_ms = None if is_paused else stream.paused_at_ms
+        paused_at_ms = None if is_paused else stream.paused.at_ms
     paused_ms = max((u.end_ms - u.start_ms for u in taken[name].unheard if u.is_pause), default=0)
     for other_name, other in streams.items():
         if other is not stream:

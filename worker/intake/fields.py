@@ -91,6 +91,7 @@ def check_schema(fields: Fields) -> None:
         raise BadRecord(Reason.WRONG_SCHEMA, f"schema is not {AUDIO_SCHEMA}")
 
 
+@lru_cache(maxsize=16_384)
 def key_text(key: bytes | None) -> str:
     """The call id in the record's key.
 

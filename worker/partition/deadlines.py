@@ -25,6 +25,10 @@ class Deadlines:
         """Remove the key's deadline."""
         self._at_ms.pop(key, None)
 
+    def has_due(self, now_ms: int) -> bool:
+        """Whether `pop_due` might find something."""
+        return bool(self._heap) and self._heap[0][0] <= now_ms
+
     def pop_due(self, now_ms: int) -> Iterator[str]:
         """Take out the keys whose deadline has come, earliest first; the caller may set them again."""
         while self._heap and self._heap[0][0] <= now_ms:

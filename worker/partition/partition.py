@@ -139,7 +139,7 @@ class Partition:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
             utterances = self._reject(record, bad, now_ms)
-        return utterances + self._age(now_ms)
+        return [*utterances, *self._age(now_ms)]
 
     def skip_to(self, offset: int) -> None:
         """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
@@ -165,7 +165,8 @@ class Partition:
             call.refuse(record.position.offset)
             raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
         live = live or self._add(call)
-        self._deadlines.pull(call.id, self._deadline_ms(call))
+        if not call.goes_on:
+            self._deadlines.pull(call.id, self._deadline_ms(call))
         if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
@@ -233,10 +234,12 @@ class Partition:
         live = self._calls.get(call_id)
         return (live is not None and live.call.is_paused) or self._ended.is_paused(call_id)
 
-    def _age(self, now_ms: float) -> list[Utterance]:
+    def _age(self, now_ms: float) -> Sequence[Utterance]:
         """Close what is open in stalled streams, and end idle calls."""
-        utterances: list[Utterance] = []
         elapsed_ms = self._time.elapsed_ms
+        if not self._deadlines.has_due(elapsed_ms):
+            return ()
+        utterances: list[Utterance] = []
         for call_id in self._deadlines.pop_due(elapsed_ms):
             live = self._calls[call_id]
             call = live.call

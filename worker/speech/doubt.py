@@ -29,6 +29,14 @@ class Doubt:
         self._newest_seq, refused, self._doubted_ms = state or DoubtState()
         self._refused = list(refused)
 
+    def is_clear(self, chunk: Chunk) -> bool:
+        """Whether nothing is in doubt and the record is newer than all before: then, unless absurd, it is believed."""
+        return self._doubted_ms is None and chunk.seq > self._newest_seq
+
+    def believe(self, chunk: Chunk) -> None:
+        """Take a record that is clear, and is not absurd."""
+        self._newest_seq = chunk.seq
+
     def refuses(self, chunk: Chunk, time: MediaTime) -> bool:
         """Whether the record is refused; `time` is the position of its stream."""
         if chunk.seq in self._refused:

@@ -119,6 +119,16 @@ class MediaTime:
         lost_ms = min(lost_ms, ahead_ms)
         return Step(lost_ms, ahead_ms - lost_ms)
 
+    def goes_on(self, chunk: Chunk) -> bool:
+        """Whether a record with audio begins where the stream is; if no number is missing, the step to it is none."""
+        if self._zero_ms is None or not self._record_ms or self._again is not None:
+            return False
+        position_ms = self.position_ms
+        if chunk.media_ms is not None:
+            base_ms = self._base_ms
+            return base_ms is not None and -_RAN_BACK_MS <= chunk.media_ms - base_ms - position_ms <= _TOLERANCE_MS
+        return -_SET_BACK_MS <= chunk.capture_ms - self._zero_ms - position_ms - self._drift_ms <= _JITTER_MS
+
     def _anchor(self, chunk: Chunk, lost_ms: float) -> None:
         """The first record ties media time and capture time to the position."""
         position_ms = self.position_ms
@@ -223,16 +233,16 @@ class MediaTime:
     def save(self) -> MediaTimeState:
         """The state to restore from."""
         return MediaTimeState(
-            offset_ms=self.offset_ms,
-            rate_hz=self.rate_hz,
-            sample=self.sample,
-            early_ms=self._early_ms,
-            zero_ms=self._zero_ms,
-            record_ms=self._record_ms,
-            base_ms=self._base_ms,
-            again=self._again,
-            drift_ms=self._drift_ms,
-            shifts=self._shifts,
+            self.offset_ms,
+            self.rate_hz,
+            self.sample,
+            self._early_ms,
+            self._zero_ms,
+            self._record_ms,
+            self._base_ms,
+            self._again,
+            self._drift_ms,
+            self._shifts,
         )
 
     @classmethod

@@ -58,6 +58,14 @@ class StreamOrder:
         """The first record that has not been released; 0 while nothing was seen."""
         return self._next or 0
 
+    def is_next(self, chunk: Chunk) -> bool:
+        """Whether it is this record's turn, and none waits: then `pass_next` does what `push` would."""
+        return chunk.seq == self._next and not self._held
+
+    def pass_next(self, chunk: Chunk) -> None:
+        """The next record has come in its turn; neither it nor one that waits is a pause, a resume or an end."""
+        self._next = chunk.seq + 1
+
     def push(self, chunk: Chunk) -> Pushed:
         """Take the next record as it arrived."""
         if self._next is None:

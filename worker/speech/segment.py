@@ -12,6 +12,7 @@ frame of one constant value (digital silence, as gateways fill in for lost packe
 against speech.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +23,11 @@ from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech import conceal
 from callmood.worker.speech.rules import Rules
-from callmood.worker.speech.vad import FRAME_MS, Vad
+from callmood.worker.speech.vad import FRAME_MS, Vad, Vote
 
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
 _SMOOTH_FRAMES = 5  # loudness is compared over 100 ms, so that a stop consonant is no pause
+_VOICED = Vote.VOICED
 _BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
 
 
@@ -95,12 +97,18 @@ class Segmenter:
         Raises:
             ValueError: samples are missing before `first_sample`; declare them by `conceal`, or `close` and `skip_to`.
         """
-        known = self._known
+        known, length = self._known, self._rules.frame_samples
         if first_sample > known:
             raise ValueError(f"samples {known} to {first_sample} are missing")
-        self._audio += audio[(known - first_sample) * self._width :]
-        self._cursor = first_sample + len(audio) // self._width
-        spans = self._decide()
+        samples = len(audio) // self._width
+        self._audio += audio[(known - first_sample) * self._width :] if first_sample < known else audio
+        self._cursor = first_sample + samples
+        is_whole = first_sample == known == self._frame * length and not samples % length
+        if is_whole and samples <= _BLOCK_FRAMES * length and not self._concealed and not self._silent:
+            votes = self._vad.votes(to_s16(self._encoding, audio).tobytes())
+            spans = [] if self._is_pause(votes) else self._count(votes)
+        else:
+            spans = self._decide()
         self._forget()
         return spans
 
@@ -263,15 +271,25 @@ class Segmenter:
 
     def _decide(self) -> list[Span]:
         """Judge all whole frames that are there."""
-        length, spans = self._rules.frame_samples, []
-        for frame in range(self._frame, self._known // length, _BLOCK_FRAMES):
-            end = min(frame + _BLOCK_FRAMES, self._known // length)
-            pcm = self._pcm(frame, end).tobytes()
-            frames = [pcm[i : i + 2 * length] for i in range(0, len(pcm), 2 * length)]
-            spans += self._judge(frames, self._lost(frame, end))
+        length, known, spans = self._rules.frame_samples, self._known, []
+        for frame in range(self._frame, known // length, _BLOCK_FRAMES):
+            end = min(frame + _BLOCK_FRAMES, known // length)
+            spans += self._count(self._votes(frame, end))
         return spans
 
-    def _lost(self, first_frame: int, end_frame: int) -> frozenset[int]:
+    def _votes(self, first_frame: int, end_frame: int) -> Sequence[Vote | None]:
+        """The vote of each frame; None for one that the detector must not hear."""
+        pcm = self._pcm(first_frame, end_frame).tobytes()
+        if not self._concealed and not self._silent:
+            return self._vad.votes(pcm)
+        size, lost = 2 * self._rules.frame_samples, self._lost(first_frame, end_frame)
+        votes: list[Vote | None] = []
+        for number, frame in enumerate(range(first_frame, end_frame)):
+            heard = pcm[number * size : (number + 1) * size]
+            votes += [None] if frame in lost else self._vad.votes(heard)
+        return votes
+
+    def _lost(self, first_frame: int, end_frame: int) -> set[int]:
         """Which of these frames hold lost samples, or are silent in part."""
         length, lost = self._rules.frame_samples, set[int]()
         for first, end in self._concealed:
@@ -281,40 +299,41 @@ class Segmenter:
             if end > max(first, self._floor):
                 lost.update({first // length} if first % length else ())
                 lost.update({end // length} if end % length else ())
-        return frozenset(lost)
+        return lost
 
-    def _judge(self, frames: list[bytes], lost: frozenset[int]) -> list[Span]:
+    def _is_pause(self, votes: list[Vote]) -> bool:
+        """Count votes of silence where nothing is open or can open; returns whether they are that."""
+        if self._start is not None or self._window or any(votes):
+            return False
+        self._frame += len(votes)
+        self._history = self._history << len(votes) & self._rules.history_mask
+        return True
+
+    def _count(self, votes: Sequence[Vote | None]) -> list[Span]:
         """The hot loop: votes into windows, windows into transitions."""
-        rules, spans, votes = self._rules, [], 0
-        length, voiced = rules.frame_samples, bool(self._history & 1)
-        for pcm in frames:
-            if self._frame not in lost:
-                voiced = self._is_speech(pcm)
-            elif self._last_heard == self._frame - 1:
-                self._last_heard = self._frame
-            votes = votes << 1 | voiced
+        rules, spans, bits, voiced = self._rules, list[Span](), 0, bool(self._history & 1)
+        for vote in votes:
+            frame = self._frame
+            if vote is not None:
+                voiced = vote > 0
+                if vote == _VOICED:
+                    self._last_heard = frame
+            elif self._last_heard == frame - 1:
+                self._last_heard = frame
+            bits = bits << 1 | voiced
             self._window = window = (self._window << 1 | voiced) & rules.window_mask
             if voiced:
-                self._last_voiced = self._frame
-            self._frame += 1
+                self._last_voiced = frame
+            self._frame = frame = frame + 1
             if self._start is None:
-                if (window & rules.open_mask).bit_count() >= rules.open_votes:
+                if window and (window & rules.open_mask).bit_count() >= rules.open_votes:
                     self._open()
             elif (window & rules.close_mask).bit_count() <= rules.close_votes:
-                spans += self._close(Cut.SILENCE, self._frame * length)
-            elif (self._frame + 1) * length - self._start > rules.max_samples:
+                spans += self._close(Cut.SILENCE, frame * rules.frame_samples)
+            elif (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
                 spans.append(self._split(self._start))
-        self._history = (self._history << len(frames) | votes) & rules.history_mask
+        self._history = (self._history << len(votes) | bits) & rules.history_mask
         return spans
-
-    def _is_speech(self, pcm: bytes) -> bool:
-        """The vote of a frame that came."""
-        if pcm == pcm[:2] * (len(pcm) // 2):
-            return False
-        voiced = self._vad.is_speech(pcm)
-        if voiced and self._vad.heard_voice:
-            self._last_heard = self._frame
-        return voiced
 
     def _open(self) -> None:
         votes = self._window & self._rules.open_mask

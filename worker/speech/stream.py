@@ -4,7 +4,6 @@ The session owns the order of its records, the position on its media time line a
 it is a function of the records alone: chunk sizes, arrival times and restarts change nothing.
 """
 
-from collections import deque
 from collections.abc import Callable
 
 from callmood.schemas.common import Encoding, Event, Role
@@ -13,14 +12,15 @@ from callmood.worker.records import AudioFormat, Chunk, Cut, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.doubt import Doubt
+from callmood.worker.speech.heard import Heard, HeardRecords
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.order import Ready, StreamOrder
+from callmood.worker.speech.pause import Pause
 from callmood.worker.speech.segment import Segmenter
 from callmood.worker.speech.stream_state import StreamState
-from callmood.worker.speech.taken import ClosedSpan, Heard, Taken
+from callmood.worker.speech.taken import ClosedSpan, Taken
 
-_MAX_SEQ_JUMP = 1_000_000
-"""Five hours of 20 ms records: a number farther ahead is damaged, and waiting for it would hold the watermark."""
+_MAX_SEQ_JUMP = 1_000_000  # five hours of 20 ms records: a damaged number, and to wait would hold the watermark
 
 
 class Stream:
@@ -48,11 +48,8 @@ class Stream:
         """Whether its place on the call's time line can still change."""
         self._format: AudioFormat | None = None
         self._channels: list[Segmenter] = []
-        self.paused_at_ms: int | None = None
-        """The start of the pause on the call's time line."""
-        self._pause_left_ms: int | None = None
-        """Length of a pause that another stream has ended: this one goes on with its next record."""
-        self._heard: deque[Heard] = deque()
+        self.paused = Pause()
+        self._heard = HeardRecords()
         self._heard_from = time.save()
         self._has_skipped = False
         self._newest_capture_ms = 0
@@ -68,6 +65,8 @@ class Stream:
         Raises:
             BadRecord: the format changed within the stream, or its numbers began again or are absurd.
         """
+        if self._is_next(chunk):
+            return Taken(self._take_next(chunk)), False
         if self._format and chunk.format and not self._format.is_like(chunk.format):
             raise BadRecord(
                 Reason.FORMAT_CHANGED, "encoding, rate or channels changed: a new format needs a new stream"
@@ -117,50 +116,58 @@ class Stream:
     @property
     def is_paused(self) -> bool:
         """Whether the producer has paused the call."""
-        return self.paused_at_ms is not None and self._pause_left_ms is None
-
-    def begin_paused(self, paused_at_ms: int) -> None:
-        """The stream's first record comes while its call is paused."""
-        self.paused_at_ms = min(paused_at_ms, self.time.offset_ms)
+        return self.paused.goes_on
 
     def pause(self) -> Taken:
         """Another stream has brought a `pause`. Records that waited were sent before it and are released."""
         taken = self._apply_all(self._order.flush())
-        self._pause(taken)
+        self._begin_pause(taken)
         return taken
 
     def resume(self, paused_ms: int) -> Taken:
         """Another stream has ended a pause of this length. Records that waited are part of it, and are released."""
         taken = self._apply_all(self._order.flush())
-        if self.paused_at_ms is not None:
-            self._pause_left_ms = paused_ms
+        self.paused.end_elsewhere(paused_ms)
         return taken
 
-    def _pause(self, taken: Taken) -> None:
-        if self.paused_at_ms is None:
+    def _begin_pause(self, taken: Taken) -> None:
+        if self.paused.at_ms is None:
             taken.spans += self._close_channels(Cut.PAUSE)
-            self.paused_at_ms = self.time.call_position_ms
-        self._pause_left_ms = None
+        self.paused.begin(self.time.call_position_ms)
 
     def _end_pause(self, lost_ms: float = 0.0) -> list[Unheard]:
-        """The pause ends here, or ended earlier: what was lost since that end is missing, if it cannot be concealed."""
-        if self.paused_at_ms is None:
-            return []
-        start_ms, end_ms = self.paused_at_ms, self.time.call_position_ms
-        resumed_ms = end_ms if self._pause_left_ms is None else min(start_ms + self._pause_left_ms, end_ms)
-        self.paused_at_ms = None
-        self._pause_left_ms = None
-        if end_ms - resumed_ms <= self._input.conceal_ms:
-            resumed_ms = end_ms
-        lost_ms = min(round(lost_ms), end_ms - resumed_ms)
-        lost = [Unheard(end_ms - lost_ms, end_ms, is_pause=False)] if lost_ms > self._input.conceal_ms else []
-        return [Unheard(start_ms, resumed_ms, is_pause=True), *lost]
+        return self.paused.end(self.time.call_position_ms, lost_ms, self._input.conceal_ms)
 
     def _go_on(self, lost_ms: float, taken: Taken) -> None:
         """The first record after another stream has ended the pause: the stream is heard again."""
-        if self._pause_left_ms is not None:
+        if self.paused.left_ms is not None:
             taken.unheard += self._end_pause(lost_ms)
             self._skip_to_position()
+
+    def _is_next(self, chunk: Chunk) -> bool:
+        """Whether the record is as nearly all are: the next audio of a stream that is heard."""
+        return (
+            chunk.event is Event.MEDIA
+            and (chunk.format is self._format or chunk.format == self._format)
+            and self._is_heard
+            and not self.ended
+            and self._order.is_next(chunk)
+            and self._doubt.is_clear(chunk)
+            and self.time.goes_on(chunk)
+        )
+
+    def _take_next(self, chunk: Chunk) -> list[ClosedSpan]:
+        before, channel_of = self.time.save(), self.format.channel
+        self._order.pass_next(chunk)
+        self._numbers.add(chunk)
+        self._doubt.believe(chunk)
+        self.time.follow(chunk)
+        closed = self._closed(lambda index, channel: channel.feed(before.sample, channel_of(chunk.audio, index)))
+        self.time.advance(chunk.samples)
+        self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+        self._heard_from, self._has_skipped = before, False
+        self._heard.add(chunk, before, self.time.sample)
+        return closed
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
         taken = Taken()
@@ -178,7 +185,7 @@ class Stream:
                 self._media(ready, taken)
             case Event.PAUSE:
                 self._go_on(self._move_to(ready, taken), taken)
-                self._pause(taken)
+                self._begin_pause(taken)
                 taken.has_paused = True
             case Event.RESUME:
                 self._resume(ready, taken)
@@ -192,13 +199,10 @@ class Stream:
         self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
         if ready.is_late:
             return  # it holds no audio, and a successor must not begin at its number
-        end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
-        first_sample, end_sample = self._heard_from.sample, self.time.sample
-        is_concealed = first_sample < end_sample - chunk.samples and not self._has_skipped
-        seq = chunk.seq - ready.missing_seqs if is_concealed else chunk.seq
-        self._heard.append(
-            Heard(seq, chunk.position, first_sample, end_sample, end_ms, chunk.traceparent, self._heard_from)
-        )
+        end_sample = self.time.sample
+        is_concealed = self._heard_from.sample < end_sample - chunk.samples and not self._has_skipped
+        concealed_seqs = ready.missing_seqs if is_concealed else 0
+        self._heard.add(chunk, self._heard_from, end_sample, concealed_seqs)
 
     def _note(self, chunk: Chunk, taken: Taken) -> None:
         """An event that changes nothing but where the stream is, or what the time line tells."""
@@ -244,7 +248,7 @@ class Stream:
 
     @property
     def _is_heard(self) -> bool:
-        return self.paused_at_ms is None and not self.is_copy
+        return self.paused.at_ms is None and not self.is_copy
 
     # -- media time
 
@@ -287,7 +291,7 @@ class Stream:
             self._gap(chunk.discarded_ms, taken)
         else:
             self._move_to(ready, taken)
-        if self.paused_at_ms is not None:
+        if self.paused.at_ms is not None:
             taken.unheard += self._end_pause()
             self._skip_to_position()
 
@@ -329,9 +333,7 @@ class Stream:
 
     def sources(self, span: Span) -> list[Heard]:
         """The records that hold the span, in media order; their order on the topic may differ."""
-        start, end = span.start_sample, span.end_sample
-        inside = [h for h in self._heard if max(start, h.first_sample) < min(end, h.end_sample)]
-        return inside or [self._heard[-1]]  # all of it is concealed silence
+        return self._heard.sources(span)
 
     # -- durability
 
@@ -340,8 +342,7 @@ class Stream:
         needed_from = self.time.sample
         if self._is_heard and self._channels:
             needed_from = min(channel.keep_from for channel in self._channels)
-        while self._heard and self._heard[0].end_sample <= needed_from:
-            self._heard.popleft()
+        self._heard.forget(needed_from)
 
     @property
     def _is_let_go(self) -> bool:
@@ -351,16 +352,16 @@ class Stream:
     @property
     def resume_seq(self) -> int:
         """The first record that a successor must take again."""
-        return self._heard[0].seq if self._heard else self._order.next_seq
+        return self._heard.oldest.seq if self._heard.oldest else self._order.next_seq
 
     def snapshot(self) -> StreamState:
         """The state to go on from at `resume_seq`."""
-        audio = self._format
+        audio, oldest = self._format, self._heard.oldest
         return StreamState(
-            time=(self._heard[0].time if self._heard else self.time.save())._replace(offset_ms=self.time.offset_ms),
+            time=(oldest.time if oldest else self.time.save())._replace(offset_ms=self.time.offset_ms),
             seq=self.resume_seq,
-            paused_at_ms=self.paused_at_ms,
-            pause_left_ms=self._pause_left_ms,
+            paused_at_ms=self.paused.at_ms,
+            pause_left_ms=self.paused.left_ms,
             active_at_ms=self.active_at_ms,
             newest_capture_ms=self._newest_capture_ms,
             switch_seq=self._order.switch_seq,
@@ -384,8 +385,7 @@ class Stream:
         stream.is_tentative = snapshot.is_tentative
         stream.ended = snapshot.ended
         stream.is_copy = snapshot.is_copy
-        stream.paused_at_ms = snapshot.paused_at_ms
-        stream._pause_left_ms = snapshot.pause_left_ms
+        stream.paused = Pause(snapshot.paused_at_ms, snapshot.pause_left_ms)
         stream.active_at_ms = snapshot.active_at_ms
         stream._newest_capture_ms = snapshot.newest_capture_ms
         if snapshot.format:

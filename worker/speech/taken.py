@@ -1,28 +1,10 @@
-"""What a stream keeps of its records, and what they close. Values only."""
+"""What the records of a stream close. Values only."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from callmood.schemas.common import Role
-from callmood.worker.records import Position, Span, Unheard
-from callmood.worker.speech.media_time import MediaTimeState
-
-
-class Heard(NamedTuple):
-    """A released record, until no span can need its audio any more.
-
-    `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held that audio: a
-    successor that takes this record again must conceal the same again.
-    """
-
-    seq: int
-    position: Position
-    first_sample: int
-    end_sample: int
-    end_capture_ms: float
-    traceparent: str | None
-    time: MediaTimeState
-    """The position before it."""
+from callmood.worker.records import Span, Unheard
 
 
 class ClosedSpan(NamedTuple):
@@ -44,6 +26,11 @@ class Taken:
     """Whether a `pause` was among the records."""
     holds: list[tuple[bool, int]] = field(default_factory=list)
     """Each `hold` (true) and `unhold` (false), and where it is on the call's time line."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is no more than spans."""
+        return not (self.unheard or self.has_paused or self.holds)
 
     def extend(self, other: "Taken") -> None:
         """Add what was closed after it."""
