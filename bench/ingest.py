@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import product
 from types import SimpleNamespace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import structlog
@@ -24,18 +24,19 @@ import webrtcvad
 from rich.console import Console
 from rich.table import Table
 
+from callmood.bench import null_servers
+from callmood.bench.null_servers import ANSWER, MODEL, SOURCE
 from callmood.bench.synthetic import lengths_s, speak
 from callmood.schemas.common import Encoding, Event
-from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import policy
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
-from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.commits import Restored
 from callmood.worker.g711 import encode_pcmu, to_s16
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
-from callmood.worker.records import Chunk, ModelInfo, Position, Prediction, Record, Utterance
+from callmood.worker.records import Chunk, Position, Record
 from callmood.worker.run.ingest import Ingest, Outside
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
@@ -50,11 +51,9 @@ LAYOUTS: Final = ("customer", "customer,agent")
 
 _RATE_HZ: Final = 8_000
 _EPOCH_MS: Final = 1_700_000_000_000
-_SOURCE: Final = TopicPartition("audio", 0)
 _TURN_MS: Final = 50
 """Time of the records that one turn of the loop takes: the client's longest wait for a fetch."""
-_ANSWER: Final = Prediction((0.1, 0.2, 0.6, 0.1))
-_STAMPS: Final = Stamps(policy.stamp(Settings().policy), ModelInfo("null", "0", "sha256:0"))
+_STAMPS: Final = Stamps(policy.stamp(Settings().policy), MODEL)
 _decode = partial(decode.decode, input_format="headers", max_record_ms=5_000)
 
 
@@ -139,7 +138,7 @@ def records_of(load: Load, speech: bytes) -> Iterator[Record]:
             "layout": load.layout,
         }
         yield Record(
-            Position(*_SOURCE, number),
+            Position(*SOURCE, number),
             f"call-{call}".encode(),
             audio if load.channels == 2 else audio[::2],  # noqa: PLR2004 - both legs
             tuple((name, text.encode()) for name, text in headers.items()),
@@ -208,12 +207,12 @@ def push(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
 def take(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     """Records through the partition, answers back, and what is due out of it."""
     turns = settings.worker.commit_interval_ms // _TURN_MS
-    partition = Partition(_SOURCE, Restored(0, StreamTime(), {}), _decode, settings, DEFAULT_RULES)
+    partition = Partition(SOURCE, Restored(0, StreamTime(), {}), _decode, settings, DEFAULT_RULES)
     for turn, records in enumerate(polls):
         yield
         for record in records:
             for utterance in partition.take(record, 0.0):
-                partition.answer(utterance.call_id, utterance.id, _ANSWER, 0.0)
+                partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
         if turn % turns == 0:
             partition.confirm(partition.collect(_STAMPS, 0.0))
         yield
@@ -229,89 +228,11 @@ def _channel(chunk: Chunk, index: int) -> bytes:
     return chunk.format.channel(chunk.audio, index)
 
 
-# -- the whole loop, between servers that cost nothing
-
-
-class _Consumer:
-    """A consumer of one partition."""
-
-    def __init__(self) -> None:
-        self.next: list[Record] = []
-        self._assigned = {_SOURCE}
-
-    def poll(self, _timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
-        records, self.next = self.next, []
-        return {_SOURCE: records} if records else {}
-
-    def take_changes(self) -> Changes:
-        assigned, self._assigned = self._assigned, set()
-        return Changes(assigned=assigned)
-
-    def take_skipped(self) -> list[Any]:
-        return []
-
-    def start_of(self, *_: object) -> int:
-        return 0
-
-    oldest = lag = position = start_of
-
-    def start(self, *_: object) -> None:
-        """Nothing is read but what a turn is given."""
-
-    pause = resume = show_progress = start
-
-
-class _Redis:
-    """The client of a Redis that has no positions and agrees to every commit."""
-
-    def __init__(self) -> None:
-        self._sent = 0
-
-    def register_script(self, _script: str) -> Any:
-        return _Claim()
-
-    def pipeline(self, **_: object) -> "_Redis":
-        return self
-
-    def execute_command(self, *_: object) -> None:
-        self._sent += 1
-
-    def execute(self, **_: object) -> list[bytes]:
-        sent, self._sent = self._sent, 0
-        return [b"ok"] * sent
-
-
-class _Claim:
-    sha = ""
-
-    def __call__(self, **_: object) -> list[Any]:
-        return [[None] * (1 + len(StreamTime._fields)), [], b"0", b"1"]
-
-
-class _Model:
-    """Answers each utterance with the next turn."""
-
-    model, beat = _STAMPS.model, None
-
-    def __init__(self) -> None:
-        self._asked: list[str] = []
-
-    def submit(self, key: str, _utterance: Utterance) -> None:
-        self._asked.append(key)
-
-    def collect(self) -> list[tuple[str, Prediction]]:
-        asked, self._asked = self._asked, []
-        return [(key, _ANSWER) for key in asked]
-
-    def healthy(self, _now_s: float) -> bool:
-        return True
-
-
 def turns(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     """The whole ingest loop; its clock is that of the records."""
-    now_s, consumer = [0.0], _Consumer()
-    store = RedisStore(_Redis(), settings.redis, "bench")
-    outside = Outside(consumer, store, _Model(), SimpleNamespace(send=lambda _: None))  # type: ignore[arg-type]
+    now_s, consumer = [0.0], null_servers.Consumer()
+    store = RedisStore(null_servers.Redis(), settings.redis, "bench")
+    outside = Outside(consumer, store, null_servers.Model(), SimpleNamespace(send=lambda _: None))  # type: ignore[arg-type]
     ingest = Ingest(outside, settings, DEFAULT_RULES, lambda: _EPOCH_MS / 1000 + now_s[0], lambda: now_s[0])
     ingest.turn()
     for records in polls:

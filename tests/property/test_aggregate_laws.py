@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from callmood.schemas.call import Call
 from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
+from callmood.schemas.flat import flatten
 from callmood.worker.call import aggregate, policy, scores, signs
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
@@ -72,6 +73,7 @@ def test_every_aggregate_is_a_legal_record_that_adds_up(results, reason):
     if reason:
         state = aggregate.finish(state, reason=reason, end_ms=100_000)
     call = Call.model_validate(_summary(state))
+    assert flatten(_summary(state)) == flatten(call)  # what the worker writes to Redis without validating it again
     assert call.talk_ms + call.non_talk_ms == call.duration_ms
     assert call.longest_silence_ms <= call.non_talk_ms
     assert call.overlap_ms <= call.talk_ms <= sum(role.talk_ms for role in call.roles.values())
