@@ -28,6 +28,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import MemberState
 
+from callmood.worker.adapters.kafka_records import with_short_way
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import EXIT_AGAIN
 
@@ -39,7 +40,7 @@ def install() -> None:
     for owner, name, repair in (
         (KafkaTCPTransport, "_sock_recv", _with_last_bytes),
         (KafkaSSLTransport, "_sock_recv", _with_last_bytes),
-        (DefaultRecordBatch, "_read_msg", _with_any_header_name),
+        (DefaultRecordBatch, "_read_msg", lambda read: with_short_way(_with_any_header_name(read))),
     ):
         method = getattr(owner, name)
         if not hasattr(method, "__wrapped__"):

@@ -46,19 +46,20 @@ class Ledger(Generic[Mark]):
         """The records before this offset cannot be read: they are not open, and no owner needs to read them again."""
         self._next_offset = max(self._next_offset, offset)
 
-    def settle(self, offset: int) -> None:
-        """Nothing needs this record again; settling it twice is harmless."""
-        if not self._open or offset < self._open[0].offset:
+    def settle(self, *offsets: int) -> None:
+        """Nothing needs these records again; settling one twice is harmless."""
+        if not self._open:
             return
-        self._settled.add(offset)
+        first = self._open[0].offset
+        self._settled.update(offset for offset in offsets if offset >= first)
         while self._open and self._open[0].offset in self._settled:
             self._settled.discard(self._open.popleft().offset)
 
     def watermark_after(self, offsets: Iterable[int]) -> tuple[int, Mark]:
         """Watermark and mark as they will be once these offsets are settled too."""
-        settled = self._settled.union(offsets)
+        known, settled = self._settled, set(offsets)
         for record in self._open:
-            if record.offset not in settled:
+            if record.offset not in settled and record.offset not in known:
                 return record.offset, record.mark
         return self._next_offset, self._next_mark
 

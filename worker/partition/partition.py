@@ -323,8 +323,7 @@ class Partition:
         live.committed_changes = carried.changes
         live.must_publish = False
         live.saved_at_ms = elapsed_ms
-        for offset in carried.due.saved.settled_offsets:
-            self._ledger.settle(offset)
+        self._ledger.settle(*carried.due.saved.settled_offsets)
         if carried.ended is not None:
             del self._calls[call.id]
             self._deadlines.drop(call.id)
