@@ -1,5 +1,6 @@
 """The kinds of process below the supervisor, each from its start to its exit code."""
 
+import gc
 import os
 import signal
 import sys
@@ -80,6 +81,7 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
         time.sleep(_WAIT_S)
     reporter.send("joining the group")
     with traces.exported(settings.trace, process=name), open_ingest(settings, name, client) as loop:
+        gc.freeze()  # what is there now stays: the garbage collector need not look at it again
         while not stop.is_asked:
             loop.turn()
             if reporter.due():
