@@ -25,6 +25,10 @@ local seconds, micros = unpack(redis.call('TIME'))
 local now = seconds * 1000 + math.floor(micros / 1000)
 local function text(ms) return string.format('%.0f', ms) end
 
+-- What is too old leaves the lists. First of all: where the user may not do this, nothing has been written yet.
+redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - p.ended_ttl * 1000))
+redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - p.state_ttl * 1000))
+
 -- Keys of a call.
 local function hash_of(i) return KEYS[8 + 2 * i] end
 local function stream_of(i) return KEYS[9 + 2 * i] end
@@ -107,10 +111,7 @@ for _, id in ipairs(redis.call('ZRANDMEMBER', KEYS[5], 10)) do
     for i = 5, 7 do redis.call('ZREM', KEYS[i], id) end
   end
 end
-redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - p.ended_ttl * 1000))
-
 redis.call('ZADD', KEYS[9], text(now), p.source)
-redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - p.state_ttl * 1000))
 
 local left = p.whole and '0' or gone
 redis.call('HSET', KEYS[1], 'token', ARGV[2], 'states', known, 'gone', left, unpack(p.position))
