@@ -11,9 +11,8 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 REFERENCE = 'speechbrain==1.1.2'
 # Tests are chosen by folder, so that no phase collects another's. A folder that is not named here needs no server.
 LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulation tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-# Three processes on the servers: their tests mostly wait. Each file stays in one process. A machine with other work
-# is given time.
-WAITING := --numprocesses 3 --dist loadfile --timeout 180
+# Three processes on the servers: their tests mostly wait. Each file stays in one process.
+WAITING := --numprocesses 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types style light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model

@@ -151,7 +151,7 @@ def lives_through_a_commit(worker: Worker, random: Random, *, is_last: bool) -> 
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(40))
 @given(seed=SEEDS)
 def test_disorder_is_survived_exactly(seed):
     """Kills at any record and inside any commit change nothing that is published, whatever records come."""
@@ -167,7 +167,7 @@ def test_disorder_is_survived_exactly(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(40))
 @example(seed=802)
 @example(seed=2257)
 @example(seed=492609)
@@ -201,7 +201,7 @@ def test_disorder_gives_legal_results(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(40))
 @given(seed=SEEDS)
 def test_every_record_is_settled_in_the_end(seed):
     """Once all calls have ended or stalled, no record of theirs is needed again and no state of theirs is kept."""

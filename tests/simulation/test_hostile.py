@@ -12,7 +12,7 @@ from tests.simulation.expected import Expected, refuse_disturbed
 from tests.simulation.run import prepare, quiet_logs
 from tests.simulation.scenario import scenario
 
-SEEDS = 20_000 if IS_NIGHT else 100
+SEEDS = 20_000 if IS_NIGHT else 60
 BATCH = 20
 
 
