@@ -212,6 +212,9 @@ class SimReader:
     def seek_to_beginning(self, source) -> None:
         self._at[TopicPartition(*source)] = 0
 
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return {source.partition for source in self._world.broker.logs if source.topic == topic}
+
     def end_offsets(self, sources, timeout_ms: int) -> dict[TopicPartition, int]:
         assert timeout_ms > 0
         self._world.point(self._life, "ends")
