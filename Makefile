@@ -69,7 +69,7 @@ cpus: $(READY) ## the engine's tests as each smaller CPU would run them, and whi
 check: $(READY) ## what must hold before a commit: lint, and the tests that need no server
 	$(SIDE_BY_SIDE) types style light
 
-slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, a release
+slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, the wheel
 	$(PYTEST) --numprocesses auto -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
 
 integration: $(READY) ## the tests on a real Kafka and a real Redis
@@ -89,7 +89,7 @@ nightly: $(READY) ## what takes a night: tests of threads and servers twenty tim
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
-	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos tests/training
+	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos tests/training tests/project
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999

@@ -142,6 +142,7 @@ def test_the_recommended_user_may_erase(served, pipeline, monkeypatch, capsys):
             admin.execute_command("ACL", "DELUSER", user)
 
 
+@pytest.mark.nightly
 def test_a_second_erasure_finds_nothing(served, capsys):
     """Erasing again is harmless, and finds nothing in Redis."""
     first, _ = served("redis")
@@ -156,7 +157,7 @@ def test_a_second_erasure_finds_nothing(served, capsys):
     assert all(place["found"] == 0 for place in gone)
 
 
-@pytest.mark.parametrize("output", ["kafka", "both"])
+@pytest.mark.parametrize("output", [pytest.param("kafka", marks=pytest.mark.nightly), "both"])
 def test_an_erased_call_gets_tombstones_in_kafka(served, real_kafka, pipeline, capsys, output):
     """On each compacted topic a tombstone is the newest record; the projector does not bring the call back to Redis."""
     assert real_kafka

@@ -102,6 +102,7 @@ def test_redis_is_an_exact_projection_of_kafka(pipeline, outputs, recorded, wait
     worker.stop()
 
 
+@pytest.mark.nightly
 def test_two_workers_on_one_host_do_not_fence_each_other(pipeline, outputs, recorded, wait_until):
     """Two workers side by side share the partitions and commit to Kafka exactly, and neither dies of the other."""
     calls = {f"{name}-{uuid4().hex[:8]}": call for name, call in recorded.all().items() for _ in range(2)}

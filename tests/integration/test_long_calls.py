@@ -53,11 +53,8 @@ def at_s(consumer, source, offset):
     return records[0].timestamp / 1000
 
 
-@pytest.mark.parametrize(
-    "audio",
-    [pytest.param(quiet(60), marks=pytest.mark.nightly), voice(60)],
-    ids=["silence", "music"],
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize("audio", [quiet(60), voice(60)], ids=["silence", "music"])
 def test_an_hour_of_hold_is_not_read_again(pipeline, script, wait_until, audio):
     """After an hour of silence or music that nobody has ended, at most the last 25 s are still to be settled."""
     pipeline.start_worker().wait_ready()

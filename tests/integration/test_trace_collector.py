@@ -73,6 +73,7 @@ def test_a_trace_goes_from_the_audio_to_redis(pipeline, outputs, collector, trac
     assert not any(call_id.encode() in body for body in collector.bodies)
 
 
+@pytest.mark.nightly
 def test_a_collector_that_is_away_costs_spans_and_nothing_else(pipeline, recorded):
     """Results are exact, and a worker that is told to end does so in its time."""
     worker = pipeline.start_worker(trace__endpoint=f"http://127.0.0.1:{free_port()}").wait_ready()

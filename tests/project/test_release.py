@@ -13,6 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.slow
+@pytest.mark.nightly  # test_package.py builds and installs the wheel for each change
 @pytest.mark.usefixtures("helm")
 def test_a_release_is_made_and_tried_and_made_again_the_same(tmp_path):
     """Wheel, sources, chart, bills of materials and sums; the wheel has analyzed a call; built again it is the same."""
