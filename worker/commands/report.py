@@ -15,6 +15,7 @@ from callmood.schemas.call import CALL_SCHEMA, Call
 from callmood.schemas.utterance import UTTERANCE_SCHEMA, Utterance
 from callmood.worker import settings
 from callmood.worker.adapters.redis_client import redis_address, redis_errors
+from callmood.worker.commands.text_file import read_text
 from callmood.worker.errors import EXIT_OK, ConfigurationError
 
 _CONTRACTS: Final[dict[str, type[Call] | type[Utterance]]] = {CALL_SCHEMA: Call, UTTERANCE_SCHEMA: Utterance}
@@ -56,12 +57,7 @@ def _from_redis(call_id: str) -> tuple[Call, list[Utterance]]:
 
 
 def _from_file(path: Path, call_id: str) -> tuple[Call, list[Utterance]]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path} is not UTF-8") from error
+    lines = read_text(path).split("\n")
     records = [_record(line, f"{path}, line {number}", call_id) for number, line in enumerate(lines, start=1) if line]
     calls = [record for record in records if isinstance(record, Call)]
     if not calls:

@@ -16,7 +16,8 @@ from callmood.worker import settings
 from callmood.worker.adapters.redis_client import redis_address, redis_errors
 from callmood.worker.call.alert import Rule, parse_rules
 from callmood.worker.call.refold import refold
-from callmood.worker.errors import EXIT_OK, ConfigurationError
+from callmood.worker.commands.text_file import read_text
+from callmood.worker.errors import EXIT_OK
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _HOUR_MS: Final = 3_600_000
@@ -78,12 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a line for each rule; exit code 2 if the rules are wrong."""
-    try:
-        rules = parse_rules(arguments.rules.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{arguments.rules}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{arguments.rules} is not UTF-8") from error
+    rules = parse_rules(read_text(arguments.rules))
     configured = settings.load()
     with redis_errors(), Dashboard(redis_address(configured.redis), configured.redis.prefix) as dashboard:
         trial = Trial(rules)

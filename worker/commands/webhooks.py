@@ -22,7 +22,8 @@ from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors
 from callmood.worker.commands.hooks import Hook, message_id, parse_hooks, send
-from callmood.worker.errors import EXIT_OK, ConfigurationError, StoreUnavailable
+from callmood.worker.commands.text_file import read_text
+from callmood.worker.errors import EXIT_OK, StoreUnavailable
 from callmood.worker.logs import call_hash, configure
 from callmood.worker.settings import RedisSettings
 
@@ -43,12 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Send until SIGTERM or Ctrl-C."""
-    try:
-        hooks = parse_hooks(arguments.hooks.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{arguments.hooks}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{arguments.hooks} is not UTF-8") from error
+    hooks = parse_hooks(read_text(arguments.hooks))
     configured = settings.load()
     configure(configured.log, process="webhooks")
     over = threading.Event()
