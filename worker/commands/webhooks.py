@@ -156,7 +156,7 @@ def _serve(hook: Hook, wanted: RedisSettings, over: threading.Event, failures: l
             except StoreUnavailable as error:
                 log.warning("store unavailable; alerts wait", error=str(error))
                 over.wait(_REDIS_RETRY_S)
-    except Exception as error:  # noqa: BLE001 - run raises it again
+    except Exception as error:  # noqa: BLE001 - it would end this thread alone: run raises it again
         failures.append(error)
         over.set()
 
