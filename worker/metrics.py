@@ -6,13 +6,15 @@ PROMETHEUS_MULTIPROC_DIR, which the supervisor sets before it starts the other p
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from callmood.schemas.common import DeadLetterReason
+
 _LATENCY_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 
 RECORDS = Counter("callmood_records", "Records of the audio topic that the worker has read.", ["topic"])
 RECORD_BYTES = Counter("callmood_record_bytes", "Size of the values of these records, in bytes.", ["topic"])
 RECORDS_SKIPPED = Counter(
     "callmood_records_skipped",
-    "Records that the worker ignored: duplicates, and late records of ended calls.",
+    "Records that the worker ignored: duplicates, late records of ended calls, and records of calls that it gave up.",
     ["reason"],
 )
 RECORDS_LOST = Counter(
@@ -22,6 +24,7 @@ RECORDS_LOST = Counter(
 DEAD_LETTERS = Counter(
     "callmood_dead_letter_records", "Records that the worker wrote to the dead-letter topic, by reason.", ["reason"]
 )
+DEAD_LETTERS.labels(DeadLetterReason.WORKER_ERROR.value)  # an alert sees no increase in a series that begins at 1
 UTTERANCES = Counter(
     "callmood_utterances",
     "Utterances committed, by role and label; without a label, by the reason instead.",
@@ -40,7 +43,8 @@ STORE_ERRORS = Counter(
 )
 STORE_LOST = Counter(
     "callmood_store_lost",
-    "Keys of live calls that Redis has deleted: states (by partition), utterances and aggregates (by call).",
+    "Keys of live calls that Redis has deleted: states (by partition), utterances and aggregates (by call); and stored "
+    "states that cannot be read (by call).",
 )
 LATENCY = Histogram(
     "callmood_latency_seconds", "Time from the capture of an utterance's last sample to its commit.", buckets=_LATENCY_S

@@ -287,13 +287,13 @@ def test_records_are_settled_up_to_where_a_successor_resumes():
     assert due.saved.settled_offsets == list(range(resume(call)))
     assert resume(call) in (17, 18, 19)  # the padding of what may begin next
     call.confirm(due)
-    assert call.has_unsettled
+    assert call.open_offsets
     still_open = list(range(resume(call), 21))
     take(call, [leg.send("end")])
     due = call.due()
     assert due.saved.settled_offsets == still_open
     call.confirm(due)
-    assert not call.has_unsettled
+    assert not call.open_offsets
 
 
 def test_what_is_not_confirmed_is_due_again():

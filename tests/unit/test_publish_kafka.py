@@ -94,6 +94,13 @@ def claimed(store):
     raise AssertionError
 
 
+def test_a_foreign_record_on_the_states_topic_stops_no_takeover():
+    """A foreign producer wrote it: its key is no text, and the partition finds that its value is no state."""
+    store, _, _ = open_store([*stored(), (b"\xff\xfe", b"junk")])
+    restored, _ = claimed(store)
+    assert restored.states.keys() == {"a", "b", "\ufffd\ufffd"}
+
+
 @pytest.mark.parametrize(("committed", "watermark"), [(None, 40), (0, 40), (39, 40), (40, 40), (45, 45)])
 def test_the_states_know_the_position(committed, watermark):
     """Group offsets that expired, were deleted or set back do not publish a call twice; set forward, they count."""

@@ -186,7 +186,7 @@ class KafkaStore:
             )
             watermark = known
         elapsed = StreamTime(*stored["time"]) if stored else StreamTime()
-        return Restored(watermark, elapsed, {key.decode(): state for key, state in states.items()})
+        return Restored(watermark, elapsed, {key.decode(errors="replace"): state for key, state in states.items()})
 
     def commit(self, commits: Sequence[Commit]) -> Committed:
         """See `Store`. Never asks to be repeated: after an error the process starts again from what Kafka holds.

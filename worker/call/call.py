@@ -338,9 +338,9 @@ class Call:
         self._committed_revision = due.revision
 
     @property
-    def has_unsettled(self) -> bool:
-        """Whether a new owner would have to read records of the call again."""
-        return bool(self._unsettled)
+    def open_offsets(self) -> Collection[int]:
+        """The records of the call that a new owner would have to read again."""
+        return self._unsettled.keys()
 
     def _save(self) -> Saved | None:
         if self.is_finished:

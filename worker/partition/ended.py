@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgpack
+import msgspec
 
 from callmood.schemas.common import Event
 from callmood.worker.commits import CallUpdate
@@ -22,6 +23,8 @@ class Ended(NamedTuple):
     """Whether it ended while the producer had paused it."""
     was_idle: bool = False
     """Whether it ended because no record had come for a while."""
+    was_given_up: bool = False
+    """Whether it ended because the worker failed on it."""
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -50,6 +53,10 @@ def refuse_start(chunk: Chunk, *, was_idle: bool) -> None:
         raise BadRecord(Reason.CALL_ENDED, "a call with this id has just ended: use a new call id")
 
 
+_GIVEN_UP_MEMORY_MS = 24 * 3_600_000
+"""The rest of a call that was given up is no new call: longer than any call lasts."""
+
+
 class EndedCalls:
     """The ended calls of one partition."""
 
@@ -58,10 +65,14 @@ class EndedCalls:
         self._calls: dict[str, Ended] = {}
 
     def restore(self, call_id: str, blob: bytes) -> bool:
-        """Load a stored state; returns False if it is one of a live call."""
+        """Load a stored state; returns False if it is one of a live call.
+
+        Raises:
+            Exception: it is none.
+        """
         if not is_ended(blob):
             return False
-        self._calls[call_id] = Ended(*msgpack.unpackb(blob)["ended"])
+        self._calls[call_id] = msgspec.convert(msgpack.unpackb(blob)["ended"], Ended)
         return True
 
     @property
@@ -77,6 +88,10 @@ class EndedCalls:
     def is_paused(self, call_id: str) -> bool:
         """Whether this call ended while it was paused."""
         return call_id in self._calls and self._calls[call_id].is_paused
+
+    def was_given_up(self, call_id: str) -> bool:
+        """Whether this call ended because the worker failed on it."""
+        return call_id in self._calls and self._calls[call_id].was_given_up
 
     def add(self, call_id: str, ended: Ended) -> None:
         """Remember a call that is over and fully committed."""
@@ -108,10 +123,15 @@ class EndedCalls:
         skipped = set(without)
         return [CallUpdate(call_id, ended.pack()) for call_id, ended in self._calls.items() if call_id not in skipped]
 
+    def states_of(self, call_ids: Iterable[str]) -> list[CallUpdate]:
+        """The stored states of these."""
+        return [CallUpdate(call_id, self._calls[call_id].pack()) for call_id in call_ids]
+
     def forget(self, call_ids: Iterable[str]) -> None:
         """The store has deleted these calls."""
         for call_id in call_ids:
             self._calls.pop(call_id, None)
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
-        return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= self._memory_ms
+        memory_ms = max(self._memory_ms, _GIVEN_UP_MEMORY_MS) if ended.was_given_up else self._memory_ms
+        return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= memory_ms

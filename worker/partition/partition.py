@@ -3,24 +3,23 @@
 What is published depends on the log and the model's answers alone. All code that decides it is in this file and below.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from traceback import extract_tb
-from typing import Any, NamedTuple
 
-from callmood.worker.call import signs
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
-from callmood.worker.call.outputs import Due, Released
-from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.call.render import Stamps
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords
 from callmood.worker.intake.decode import named_calls, wants_pause
+from callmood.worker.partition.carried import Carried, Collected, Live
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.ledger import Ledger
-from callmood.worker.records import Chunk, Prediction, Record, Utterance
+from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import in_ms
 
@@ -28,61 +27,6 @@ STALL_MS = 5_000
 """Observed time without a record after which open speech of a stream is closed, so as not to hold the watermark."""
 
 Decode = Callable[[Record], Chunk | None]
-
-
-@dataclass(slots=True)
-class _Live:
-    """A call that is not over, or whose end is not committed."""
-
-    call: Call
-    saved_at_ms: int
-    """The partition's clock at the newest commit of its state."""
-    changes: int = 0
-    """How often something happened that the next commit must hold."""
-    committed_changes: int = 0
-    must_publish: bool = False
-    """Whether the store has lost the call's summary."""
-
-    @property
-    def is_changed(self) -> bool:
-        return self.changes != self.committed_changes
-
-
-class _Carried(NamedTuple):
-    """What a commit carries of one call; `ended` if the call is finished with it."""
-
-    live: _Live
-    changes: int
-    due: Due
-    ended: Ended | None
-
-    @classmethod
-    def of(cls, live: _Live) -> "_Carried | None":
-        """What is due of a call, or None while nothing of it may be stored."""
-        due, call = live.call.due(), live.call
-        if due is None:
-            return None
-        return cls(live, live.changes, due, _ended(call) if call.is_finished else None)
-
-    def update(self, stamps: Stamps) -> CallUpdate:
-        """The call's part of the commit."""
-        call, due = self.live.call, self.due
-        state = due.saved.blob if self.ended is None else self.ended.pack()
-        is_known = not due.is_first
-        if not due.is_changed and not self.live.must_publish:
-            return CallUpdate(call.id, state, is_known=is_known)
-        summary = call.fold.summary(stamps.policy, stamps.model)
-        return CallUpdate(call.id, state, summary, signs.risk(summary), due.is_first, is_known)
-
-
-class _Collected(NamedTuple):
-    """A commit that is not confirmed, and what it carries."""
-
-    commit: Commit
-    calls: list[_Carried]
-    past: list[str]
-    """Ended calls that it deletes."""
-    elapsed_ms: int
 
 
 class Partition:
@@ -98,28 +42,40 @@ class Partition:
         self._decode = decode
         self._time = restored.time
         self._ledger = Ledger(restored.watermark, restored.time)
-        self._calls: dict[str, _Live] = {}
+        self._calls: dict[str, Live] = {}
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
-        self._skipped = {"late": 0, "duplicate": 0}
+        self._skipped = {"late": 0, "duplicate": 0, "given_up": 0}
         self._dead: list[DeadLetter] = []
         self._stores_all = False
         self._held: set[int] = set()
         """Offsets of dead-letter records that are settled by the state of the call that they pause."""
+        self._given_up: dict[str, Sequence[int]] = {}
+        """The open offsets of calls on which the worker failed; the next commit settles them."""
+        self._unreadable: set[str] = set()
+        """Calls whose stored states are no states; the next commit deletes them."""
         self._bad_in_a_row = 0
-        self._collected: _Collected | None = None
+        self._collected: Collected | None = None
         self._committed_watermark = restored.watermark
         for call_id, blob in restored.states.items():
-            if not self._ended.restore(call_id, blob):
-                self._add(Call.restore(call_id, blob, settings, rules))
+            self._restore(call_id, blob)
         self._reported_offset = self._newest_restored_offset()
         """Bad records up to here have their dead-letter record: it was written before the newest state was stored."""
+
+    def _restore(self, call_id: str, blob: bytes) -> None:
+        try:
+            if not self._ended.restore(call_id, blob):
+                self._add(Call.restore(call_id, blob, self._settings, self._rules))
+        except CallmoodError:
+            raise
+        except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
+            self._unreadable.add(call_id)
 
     def _newest_restored_offset(self) -> int:
         return max([self._ended.last_offset, *(live.call.last_offset for live in self._calls.values())])
 
-    def _add(self, call: Call) -> _Live:
-        live = _Live(call, saved_at_ms=self._time.elapsed_ms)
+    def _add(self, call: Call) -> Live:
+        live = Live(call, saved_at_ms=self._time.elapsed_ms)
         self._calls[call.id] = live
         self._deadlines.set(call.id, self._deadline_ms(call))
         return live
@@ -154,7 +110,7 @@ class Partition:
         live = self._calls.get(chunk.call_id)
         if self._is_late(chunk, live):
             self._ledger.settle(record.position.offset)
-            self._skipped["late"] += 1
+            self._skipped["given_up" if self._ended.was_given_up(chunk.call_id) else "late"] += 1
             return []
         call = live.call if live else Call(chunk.call_id, self._settings, self._rules)
         try:
@@ -181,7 +137,7 @@ class Partition:
         except Exception as error:  # reading changes no state, so the record alone is to blame
             raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
 
-    def _is_late(self, chunk: Chunk, live: _Live | None) -> bool:
+    def _is_late(self, chunk: Chunk, live: Live | None) -> bool:
         if live is None or not live.call.is_over:
             return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
         live.call.drop(chunk)
@@ -216,7 +172,10 @@ class Partition:
             return [], False
         utterances, is_held = [], False
         for call_id in sorted(named_calls(record, input_format=input_format) or ()):
-            if (live := self._calls.get(call_id)) is not None:
+            live = self._calls.get(call_id)
+            if live is None:
+                continue
+            with self._at_its_own_cost(live):
                 closed, holds = live.call.pause(record.position.offset, now_ms)
                 utterances += closed
                 is_held = is_held or holds
@@ -242,27 +201,61 @@ class Partition:
         utterances: list[Utterance] = []
         for call_id in self._deadlines.pop_due(elapsed_ms):
             live = self._calls[call_id]
-            call = live.call
-            if call.is_over:
-                continue
-            if elapsed_ms - call.seen_at_ms >= call.idle_ms:
-                utterances += call.end("end" if call.has_end else "idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
-            else:
-                utterances += call.stall(elapsed_ms - STALL_MS, now_ms)
-                self._deadlines.set(call_id, self._deadline_ms(call))
-            live.changes += 1
+            with self._at_its_own_cost(live):
+                utterances += self._age_one(live.call, now_ms)
+                live.changes += 1
         return utterances
+
+    def _age_one(self, call: Call, now_ms: float) -> list[Utterance]:
+        elapsed_ms = self._time.elapsed_ms
+        if call.is_over:
+            return []
+        if elapsed_ms - call.seen_at_ms >= call.idle_ms:
+            return call.end("end" if call.has_end else "idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
+        closed = call.stall(elapsed_ms - STALL_MS, now_ms)
+        self._deadlines.set(call.id, self._deadline_ms(call))
+        return closed
 
     def _deadline_ms(self, call: Call) -> int:
         """When the next of the call's streams stalls, or the call is idle."""
         idle_at_ms, active_at_ms = call.seen_at_ms + call.idle_ms, call.active_at_ms
         return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
+    # -- a call on which the worker fails
+
+    @contextmanager
+    def _at_its_own_cost(self, live: Live) -> Iterator[None]:
+        """A fault of ours in the work for one call costs that call, and not the others of the partition."""
+        try:
+            yield
+        except CallmoodError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it would end every worker that takes the partition over
+            self._give_up(live.call, error)
+
+    def _give_up(self, call: Call, error: Exception) -> None:
+        """Work on a call no more: what is published of it stays, its later records are dropped and counted.
+
+        One dead-letter record at its newest record says so. No value of a later record may get there: its pauses are
+        not followed any more.
+        """
+        del self._calls[call.id]
+        self._deadlines.drop(call.id)
+        self._given_up[call.id] = tuple(call.open_offsets)
+        self._ended.add(
+            call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_idle=False, was_given_up=True)
+        )
+        newest = Position(*self.source, max(0, call.last_offset))
+        record = Record(newest, call.id.encode(), None, (), self._time.newest_ms)
+        self._dead.append(DeadLetter(record, Reason.WORKER_ERROR, f"the call was given up: {_place_of(error)}"))
+
     # -- answers in
 
     def answer(self, call_id: str, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
-        """Take the model's answer for one of this partition's utterances."""
-        live = self._calls[call_id]
+        """Take the model's answer for one of this partition's utterances; one for a call given up is ignored."""
+        live = self._calls.get(call_id)
+        if live is None:
+            return
         live.call.answer(utterance_id, prediction, now_ms)
         live.changes += 1
 
@@ -270,31 +263,36 @@ class Partition:
 
     def collect(self, stamps: Stamps, now_ms: float) -> Commit:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
-        due = self._calls.values() if self._stores_all else filter(self._is_due, self._calls.values())
-        carried = [_Carried.of(live) for live in due]
+        due = [live for live in self._calls.values() if self._stores_all or self._is_due(live)]
+        carried = [self._carried(live, stamps, now_ms) for live in due]
         calls = [one for one in carried if one is not None]
-        dead = tuple(self._dead)
+        dead, given_up = tuple(self._dead), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
+        settled += [offset for offsets in self._given_up.values() for offset in offsets]
         settled += [offset for offset in _offsets(dead) if offset not in self._held]
         watermark, time = self._ledger.watermark_after(settled)
-        past = self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms)
+        self._unreadable -= self._calls.keys()  # their own states replace those
+        past = [*self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms), *self._unreadable]
+        states = self._ended.states(without=past) if self._stores_all else self._ended.states_of(given_up)
         commit = Commit(
             self.source,
             watermark,
             time,
-            utterances=tuple(_utterance(item, stamps, now_ms) for one in calls for item in one.due.results),
+            utterances=tuple(utterance for one in calls for utterance in one.utterances),
             alerts=tuple(alert for one in calls for alert in one.due.alerts),
-            calls=(
-                *(one.update(stamps) for one in calls),
-                *(CallUpdate(call_id, state=None) for call_id in past),
-                *(self._ended.states(without=past) if self._stores_all else ()),
-            ),
+            calls=(*(one.update for one in calls), *(CallUpdate(call_id, state=None) for call_id in past), *states),
             dead_letters=dead,
             is_news=bool(calls or past or dead or self._stores_all) or watermark != self._committed_watermark,
             is_whole=self._stores_all,
         )
-        self._collected = _Collected(commit, calls, past, self._time.elapsed_ms)
+        self._collected = Collected(commit, calls, past, given_up, self._time.elapsed_ms)
         return commit
+
+    def _carried(self, live: Live, stamps: Stamps, now_ms: float) -> Carried | None:
+        carried = None
+        with self._at_its_own_cost(live):
+            carried = Carried.of(live, stamps, now_ms)
+        return carried
 
     def confirm(self, commit: Commit) -> None:
         """Drop what the commit carried that was collected last, because the store has it now.
@@ -312,12 +310,15 @@ class Partition:
                 self._held.discard(offset)
             else:
                 self._ledger.settle(offset)
+        for call_id in collected.given_up:
+            self._ledger.settle(*self._given_up.pop(call_id))
         del self._dead[: len(commit.dead_letters)]
         self._ended.forget(collected.past)
+        self._unreadable.difference_update(collected.past)
         self._stores_all = self._stores_all and not commit.is_whole
         self._committed_watermark = commit.watermark
 
-    def _confirm_call(self, carried: "_Carried", elapsed_ms: int) -> None:
+    def _confirm_call(self, carried: Carried, elapsed_ms: int) -> None:
         live, call = carried.live, carried.live.call
         call.confirm(carried.due)
         live.committed_changes = carried.changes
@@ -337,18 +338,18 @@ class Partition:
                 live.must_publish = True
                 live.changes += 1
 
-    def _is_due(self, live: _Live) -> bool:
+    def _is_due(self, live: Live) -> bool:
         return live.is_changed or self._is_overdue(live)
 
-    def _is_overdue(self, live: _Live) -> bool:
+    def _is_overdue(self, live: Live) -> bool:
         """Whether the call has held the watermark for so long that its state is saved without any result."""
         quiet_ms = self._time.elapsed_ms - live.saved_at_ms
-        return live.call.has_unsettled and quiet_ms >= self._settings.worker.state_interval_ms
+        return bool(live.call.open_offsets) and quiet_ms >= self._settings.worker.state_interval_ms
 
     # -- facts
 
     def take_skipped(self) -> Mapping[str, int]:
-        """Records skipped since the last call: late ones of ended calls, and duplicates."""
+        """Records skipped since the last call: late ones of ended calls, duplicates, those of calls given up."""
         skipped, self._skipped = self._skipped, dict.fromkeys(self._skipped, 0)
         return skipped
 
@@ -356,6 +357,11 @@ class Partition:
     def fresh_detectors(self) -> int:
         """Channels that could not be restored exactly and go on with a fresh detector."""
         return sum(live.call.fresh_detectors for live in self._calls.values())
+
+    @property
+    def unreadable_states(self) -> int:
+        """Stored states that are no states; their calls start again."""
+        return len(self._unreadable)
 
     @property
     def position(self) -> int:
@@ -378,11 +384,6 @@ class Partition:
         return len(self._calls)
 
 
-def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
-    times = Times(item.decided_ms, item.known_ms, now_ms)
-    return utterance_record(item.result, item.number, stamps, times)
-
-
 def _offsets(letters: Iterable[DeadLetter]) -> list[int]:
     return [letter.record.position.offset for letter in letters]
 
@@ -391,7 +392,3 @@ def _place_of(error: Exception) -> str:
     """The kind of an error and where it was raised; its text may hold what the record holds."""
     frame = extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"
-
-
-def _ended(call: Call) -> Ended:
-    return Ended(call.last_offset, call.seen_at_ms, call.is_paused, call.was_idle)

@@ -40,7 +40,7 @@ from callmood.worker.partition.partition import Partition
 from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
 from callmood.worker.run import traces
 from callmood.worker.run.account import account
-from callmood.worker.run.losses import report_gone, report_skipped
+from callmood.worker.run.losses import report_gone, report_restored, report_skipped
 from callmood.worker.run.progress import Progress, Stage, Status
 from callmood.worker.run.reading import Reading
 from callmood.worker.run.split_calls import SplitCalls
@@ -242,7 +242,7 @@ class Ingest:
         self._partitions[source] = Partition(source, restored, self._decode, self._settings, self._rules)
         self._partitions[source].skip_to(start)
         self._confirm_s[source] = self._monotonic() + _CONFIRM_S
-        metrics.VAD_FALLBACKS.inc(self._partitions[source].fresh_detectors)
+        report_restored(self._partitions[source])
         self._consumer.start(source, start)
         del self._restoring[source]
         log.info("partition restored", partition=source.partition, watermark=start, calls=len(restored.states))

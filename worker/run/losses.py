@@ -1,4 +1,4 @@
-"""Counts and logs losses: records that Kafka deleted or that cannot be parsed, and keys that Redis evicted."""
+"""Counts and logs losses: records that Kafka deleted or that cannot be parsed, and what the store lost."""
 
 import structlog
 
@@ -6,6 +6,7 @@ from callmood.worker import metrics
 from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.adapters.store import Gone
 from callmood.worker.commits import TopicPartition
+from callmood.worker.partition.partition import Partition
 
 log = structlog.get_logger()
 
@@ -37,6 +38,18 @@ def report_lost_states(source: TopicPartition) -> None:
     """Report states of live calls that are lost: these calls start again."""
     metrics.STORE_LOST.inc()
     log.error("store lost the states of live calls; the calls start again", partition=source.partition)
+
+
+def report_restored(partition: Partition) -> None:
+    """Report what of a partition's states could not be restored: calls start again, channels get a new detector."""
+    metrics.VAD_FALLBACKS.inc(partition.fresh_detectors)
+    if partition.unreadable_states:
+        metrics.STORE_LOST.inc(partition.unreadable_states)
+        log.error(
+            "stored states cannot be read; their calls start again",
+            partition=partition.source.partition,
+            lost=partition.unreadable_states,
+        )
 
 
 def report_gone(source: TopicPartition, gone: Gone) -> None:

@@ -1,0 +1,79 @@
+"""What a partition's commit carries of each call. Pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from callmood.worker.call import signs
+from callmood.worker.call.call import Call
+from callmood.worker.call.outputs import Due, Released
+from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.commits import CallUpdate, Commit
+from callmood.worker.partition.ended import Ended
+
+
+@dataclass(slots=True)
+class Live:
+    """A call that is not over, or whose end is not committed."""
+
+    call: Call
+    saved_at_ms: int
+    """The partition's clock at the newest commit of its state."""
+    changes: int = 0
+    """How often something happened that the next commit must hold."""
+    committed_changes: int = 0
+    must_publish: bool = False
+    """Whether the store has lost the call's summary."""
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether something happened since the newest commit."""
+        return self.changes != self.committed_changes
+
+
+class Carried(NamedTuple):
+    """What a commit carries of one call; `ended` if the call is finished with it."""
+
+    live: Live
+    changes: int
+    due: Due
+    ended: Ended | None
+    update: CallUpdate
+    utterances: tuple[Mapping[str, Any], ...]
+
+    @classmethod
+    def of(cls, live: Live, stamps: Stamps, now_ms: float) -> "Carried | None":
+        """What is due of a call, or None while nothing of it may be stored."""
+        due, call = live.call.due(), live.call
+        if due is None:
+            return None
+        ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, call.was_idle) if call.is_finished else None
+        utterances = tuple(_utterance(item, stamps, now_ms) for item in due.results)
+        return cls(live, live.changes, due, ended, _update(live, due, ended, stamps), utterances)
+
+
+class Collected(NamedTuple):
+    """A commit that is not confirmed, and what it carries."""
+
+    commit: Commit
+    calls: Iterable[Carried]
+    past: Iterable[str]
+    """Calls whose states it deletes."""
+    given_up: Iterable[str]
+    """Calls on which the worker failed; it stores that."""
+    elapsed_ms: int
+
+
+def _update(live: Live, due: Due, ended: Ended | None, stamps: Stamps) -> CallUpdate:
+    call = live.call
+    state = due.saved.blob if ended is None else ended.pack()
+    is_known = not due.is_first
+    if not due.is_changed and not live.must_publish:
+        return CallUpdate(call.id, state, is_known=is_known)
+    summary = call.fold.summary(stamps.policy, stamps.model)
+    return CallUpdate(call.id, state, summary, signs.risk(summary), due.is_first, is_known)
+
+
+def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
+    times = Times(item.decided_ms, item.known_ms, now_ms)
+    return utterance_record(item.result, item.number, stamps, times)
