@@ -264,8 +264,7 @@ class Partition:
     def collect(self, stamps: Stamps, now_ms: float) -> Commit:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
         due = [live for live in self._calls.values() if self._stores_all or self._is_due(live)]
-        carried = [self._carried(live, stamps, now_ms) for live in due]
-        calls = [one for one in carried if one is not None]
+        calls = self._carry(due, stamps, now_ms)
         dead, given_up = tuple(self._dead), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
         settled += [offset for offsets in self._given_up.values() for offset in offsets]
@@ -288,11 +287,12 @@ class Partition:
         self._collected = Collected(commit, calls, past, given_up, self._time.elapsed_ms)
         return commit
 
-    def _carried(self, live: Live, stamps: Stamps, now_ms: float) -> Carried | None:
-        carried = None
-        with self._at_its_own_cost(live):
-            carried = Carried.of(live, stamps, now_ms)
-        return carried
+    def _carry(self, due: Iterable[Live], stamps: Stamps, now_ms: float) -> list[Carried]:
+        carried: list[Carried | None] = []
+        for live in due:
+            with self._at_its_own_cost(live):
+                carried.append(Carried.of(live, stamps, now_ms))
+        return [one for one in carried if one is not None]
 
     def confirm(self, commit: Commit) -> None:
         """Drop what the commit carried that was collected last, because the store has it now.
