@@ -34,7 +34,7 @@ Score = Annotated[float, Field(strict=True, ge=-5, le=5, allow_inf_nan=False)]
 
 
 class Status(StrEnum):
-    """Life cycle: `live`, then `completed` or `failed`, which never changes."""
+    """Life cycle: `live`, then `completed` or `failed`; `live` again if records continue a call that had ended idle."""
 
     LIVE = "live"
     COMPLETED = "completed"

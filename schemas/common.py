@@ -133,7 +133,7 @@ class DeadLetterReason(_Explained):
     BAD_MEDIA_TIME = "bad_media_time", "`media_ms` is further ahead of the stream than the record's timestamp allows."
     CALL_ENDED = (
         "call_ended",
-        "The call with this id has just ended: use a new id, or `hold` for a call that is silent.",
+        "A call with this id has just ended by an `end`, and a `start` came: use a new id.",
     )
     WORKER_ERROR = "worker_error", "The worker failed on this record because of a bug in the worker: please report it."
     NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."

@@ -1,5 +1,7 @@
 """The worker's errors. Each leads to a dead-letter record, a pause, a retry, or a stop with an exit code."""
 
+from pathlib import Path
+from traceback import extract_tb
 from typing import ClassVar, Final
 
 from callmood.schemas.common import DeadLetterReason
@@ -82,3 +84,9 @@ class InferenceLost(CallmoodError):  # noqa: N818 - as StoreUnavailable
 def exit_code(error: BaseException) -> int:
     """Exit code of a process or command that stops because of this error."""
     return error.exit_code if isinstance(error, CallmoodError) else EXIT_AGAIN
+
+
+def place_of(error: Exception) -> str:
+    """The kind of an error and where it was raised; its text may hold what the record holds."""
+    frame = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"

@@ -216,6 +216,7 @@ class CallSettings(_Group):
     idle_s: Positive = Field(600, description="time without a record after which the worker ends a call, s")
     leave_s: Positive = Field(60, description="the same after the end of a stream, if others neither end nor send, s")
     hold_s: Positive = Field(14_400, description="the same for a call on hold, s")
+    resume_s: Positive = Field(3_600, description="time after an idle end for which new audio continues the call, s")
     ended_memory_s: Positive = Field(600, description="time after a call's end for which late records are dropped, s")
 
 

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 from callmood.worker.call.call import Call
 from callmood.worker.call.fold import Fold
+from callmood.worker.call.group import Group, Groups
 from callmood.worker.partition.ended import Ended, EndedCalls
 from callmood.worker.partition.ledger import Ledger
 from callmood.worker.partition.partition import Partition
@@ -76,14 +77,35 @@ def ended_calls_are_not_stored() -> Iterator[None]:
 # -- the state of a call
 
 
-@planted(32)
+@planted(22)
+def a_continued_call_stays_over() -> Iterator[None]:
+    """A record that continues a call does not undo its end."""
+    with patch.object(Group, "has_reopened", property(lambda _: False, lambda *_: None)):
+        yield
+
+
+@planted(38)
+def a_successor_does_not_know_that_a_call_is_over() -> Iterator[None]:
+    """Whether a call is over is not part of its state."""
+    original = Call.restore
+
+    def restore(*state):
+        call = original(*state)
+        call.is_over = False
+        return call
+
+    with patch.object(Call, "restore", restore):
+        yield
+
+
+@planted(23)
 def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
     def take(original, self, chunk, **more):
-        before, groups = self._checkpoint_now(), len(self._groups)
+        before, groups = self._checkpoint_now(), len(self._groups.waiting)
         outcome = original(self, chunk, **more)
-        for group in list(self._groups)[groups:]:
+        for group in list(self._groups.waiting)[groups:]:
             group.checkpoint = before
         return outcome
 
@@ -99,7 +121,7 @@ def state_of_the_newest_record() -> Iterator[None]:
         if self.is_over:
             return original(self)
         self._checkpoint = self._checkpoint_now()
-        groups, self._groups = self._groups, deque()
+        groups, self._groups = self._groups, Groups()
         saved, self._groups = original(self), groups
         return saved
 
@@ -112,7 +134,7 @@ def results_overtake_each_other() -> Iterator[None]:
     """Results are released as they come."""
 
     def release(original, self):
-        self._groups = deque(sorted(self._groups, key=lambda group: not group.is_complete))
+        self._groups.waiting = deque(sorted(self._groups.waiting, key=lambda group: not group.is_complete))
         return original(self)
 
     with around(Call, "release", release):
@@ -124,7 +146,7 @@ def half_of_a_group() -> Iterator[None]:
     """Results are released before all of what a record closed is known."""
 
     def release(original, self):
-        for group in self._groups:
+        for group in self._groups.waiting:
             if group.answers:
                 group.answers.update({u.id: (None, 0.0) for u in group.utterances if u.id not in group.answers})
                 break

@@ -23,6 +23,7 @@ EPOCH_MS = 1_700_000_000_000
 SESSION_S = 3.0
 IDLE_S = 9
 ENDED_MEMORY_S = 5
+RESUME_S = 7
 _HOSTILE = 0.2
 """How many seeds have a hostile producer."""
 Output = Literal["redis", "kafka", "both"]
@@ -147,7 +148,7 @@ def _settings_of(
         kafka=KafkaSettings(audio_topic=TOPIC),
         input=InputSettings(reorder_records=reorder_records),
         segment=SegmentSettings(max_utterance_s=max_utterance_s, split_search_s=1.0),
-        call=CallSettings(idle_s=IDLE_S, ended_memory_s=ENDED_MEMORY_S),
+        call=CallSettings(idle_s=IDLE_S, ended_memory_s=ENDED_MEMORY_S, resume_s=RESUME_S),
         model=ModelSettings(max_in_flight=max_in_flight),
         worker=Work(commit_interval_ms=commit_interval_ms, state_interval_ms=state_interval_ms, output=output),
     )

@@ -78,6 +78,9 @@ class Telephone:
         length_ms = self._stream("0", self._begin_ms, ends=0.0 if is_cut_off else 0.7)
         if is_cut_off:
             self._stream("1", self._begin_ms + length_ms + 300, ends=0.7)
+        second = Random(f"second leg {self._key!r} {self._begin_ms}")
+        if not is_cut_off and second.random() < 0.25:
+            self._leg(second, length_ms)
         self._disturb()
         end_ms = max(arrival.arrives_ms for arrival in self._arrivals)
         if self._random.random() < 0.15:  # as a producer that has forgotten where it was
@@ -93,6 +96,17 @@ class Telephone:
             poison = self._arrivals[at]._replace(headers=(("schema", b"nonsense"),), value=b"\x00")
             self._arrivals.insert(at, poison)
         return self._arrivals
+
+    def _leg(self, random: Random, length_ms: float) -> None:
+        """A second leg; its `end` ends the call, and may overtake what the other one has sent before."""
+        known, own = len(self._arrivals), self._random
+        self._random = random
+        own_length_ms = self._stream("leg", self._begin_ms + random.uniform(0, 500), ends=0.0)
+        self._random = own
+        end_ms = self._begin_ms + max(length_ms, own_length_ms + 500)
+        end = self._record("leg", len(self._arrivals) - known, "end", end_ms, scope="call")
+        self._arrivals.append(end._replace(arrives_ms=end_ms - random.choice([0.0, random.uniform(100, 1_500)])))
+        self._arrivals.sort(key=lambda arrival: arrival.arrives_ms)
 
     def ticks(self, until_ms: float) -> list[Arrival]:
         """A call without audio that only moves the partition's clock, and ends."""
@@ -121,7 +135,11 @@ class Telephone:
             random.uniform(300, 4000): kind for kind in random.sample(["pause", "pause", "gap", "gap", "hold"], 2)
         }
         breaks = breaks if random.random() < 0.4 else {}
-        silent_ms = {"pause": random.uniform(200, 1500), "gap": 400.0, "hold": random.choice([200.0, 2_000.0, 6_000.0])}
+        silent_ms = {
+            "pause": random.uniform(200, 1500),
+            "gap": 400.0,
+            "hold": random.choice([200.0, 2_000.0, 14_000.0]),
+        }
         media = {"encoding": encoding.value, "rate": str(RATE_HZ), "layout": layout}
         first, seq, skipped_ms = 0, 0, 0.0
 

@@ -127,23 +127,101 @@ def test_a_hold_until_the_end_is_a_hold():
     assert (call["hold_ms"], call["duration_ms"]) == (30_000, 33_000)
 
 
-@pytest.mark.parametrize("make", [transfer, partial(hold, 40, is_told=True)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        transfer,
+        partial(hold, 40, is_told=True),
+        partial(hold, 640, is_told=False),
+        lambda: ticks(0, 7) + overtaken(10) + ticks(7, 20),
+        lambda: ticks(0, 7) + [r for n, r in enumerate(overtaken(20)) if n != 52] + ticks(7, 20),  # one is lost
+    ],
+)
 def test_a_restart_at_any_record_changes_nothing(make):
     """Ends, holds and waits survive."""
     log = log_of(make())
     steady = Worker().read(log).commit()
-    for end in range(1, len(log), 4):
+    for end in sorted({*range(1, len(log), max(4, len(log) // 20)), *range(len(log) - 20, len(log), 4)}):
         store = Worker().read(log[:end]).commit()
         Worker(store).read(record for record in log if record.position.offset >= store.watermark).commit()
         assert facts(store) == facts(steady)
 
 
-def test_audio_after_an_idle_end_is_a_dead_letter():
-    """It cannot be heard any more, and says why."""
-    store = analyse(hold(700, is_told=False))
-    assert store.calls["call-1"]["end_reason"] == "idle"
-    assert set(store.dead.values()) == {"call_ended"}
-    assert len(store.dead) == 15
+@pytest.mark.parametrize("silent_s", [700, 1_500, 3_900])
+def test_a_call_that_ended_idle_goes_on_with_its_next_record(silent_s):
+    """A hold of any length without packets: the call is live again, its numbers go on, and nothing is lost."""
+    store = analyse(hold(silent_s, is_told=False))
+    call, lasting = store.calls["call-1"], Settings(call={"idle_s": 14_400})
+    steady = analyse(hold(silent_s, is_told=False), lasting).calls["call-1"]
+    assert (call["end_reason"], call["utterances"], store.dead) == ("end", 2, {})
+    assert [u["number"] for u in store.of()] == [1, 2]
+    assert {**call, "version": 0} == {**steady, "version": 0}
+
+
+def test_after_its_time_an_idle_call_does_not_go_on():
+    """More than an hour after the end, the id starts another call."""
+    log, worker = log_of(hold(4_300, is_told=False)), Worker()
+    for first in range(0, len(log), 1_000):
+        store = worker.read(log[first : first + 1_000]).commit()
+    assert [u["number"] for u in store.of()] == [1, 1]
+
+
+def test_a_call_that_ended_idle_while_it_was_paused_goes_on_paused():
+    """What is said before the `resume` is not heard, however long it took."""
+    leg = Leg()
+    sent = [*leg.media(SENTENCE), leg.send("pause")]
+    leg.skip(700_000)
+    sent += [*leg.media(SENTENCE), leg.send("resume"), *leg.media(SENTENCE), leg.send("end")]
+    store = analyse(in_time(sent, ticks(0, 720)))
+    call = store.calls["call-1"]
+    assert (call["utterances"], call["end_reason"], call["redacted_ms"]) == (2, "end", 703_000)
+
+
+def test_a_refused_pause_counts_in_a_call_that_ended_idle():
+    """Its audio goes on later, and is not heard."""
+    leg = Leg()
+    sent = leg.media(SENTENCE)
+    leg.skip(700_000)
+    bad = leg.send("pause", traceparent="x", seq="none")
+    store = analyse(in_time([*sent, bad, *leg.media(SENTENCE), leg.send("end")], ticks(0, 720)))
+    assert (store.calls["call-1"]["utterances"], list(store.dead.values())) == (1, ["bad_header"])
+
+
+def test_a_reconnect_after_an_idle_end_goes_on():
+    """The gateway comes back with a new stream, and says `start`."""
+    one, two = Leg(stream="one"), Leg(stream="two", start_ms=EPOCH_MS + 900_000)
+    back = [two.send("start"), *two.media(SENTENCE), two.send("end")]
+    call = analyse(in_time(one.media(SENTENCE), back, ticks(0, 910))).calls["call-1"]
+    assert (call["utterances"], call["end_reason"], call["duration_ms"]) == (2, "end", 903_000)
+
+
+def test_a_copy_of_a_record_continues_nothing():
+    """A producer that sends its newest record again does not make an idle call live."""
+    leg = Leg()
+    sent = leg.media(SENTENCE)
+    copy = sent[-1]._replace(at_ms=EPOCH_MS + 650_000)
+    call = analyse(in_time([*sent, copy], ticks(0, 660))).calls["call-1"]
+    assert (call["status"], call["end_reason"]) == ("completed", "idle")
+
+
+def overtaken(late: int) -> list[Sent]:
+    """The agent's `end` of the call arrives before the newest records of the customer, which were captured before."""
+    customer, agent = Leg(stream="customer"), Leg(stream="agent", layout="agent")
+    legs = in_time(customer.media(quiet(2) + voice(4) + quiet(1)), agent.media(quiet(7)))
+    rest = [item for item in legs if item.headers["stream"] == "customer"][-late:]
+    customer.skip(200)
+    after = customer.media(voice(1))
+    return [*[item for item in legs if item not in rest], agent.send("end", scope="call"), *rest, *after]
+
+
+@pytest.mark.parametrize("late", [3, 10, 20])
+def test_audio_that_the_end_of_the_call_has_overtaken_counts(late):
+    """What another leg had sent before the `end` is heard; what it sends after is not."""
+    store = analyse(ticks(0, 7) + overtaken(late) + ticks(7, 20))
+    call = store.calls["call-1"]
+    assert (call["status"], call["end_reason"], call["duration_ms"]) == ("completed", "end", 7_000)
+    assert call["talk_ms"] == pytest.approx(4_000, abs=200)
+    assert call["missing_ms"] == 0
 
 
 def test_a_role_can_change_on_a_stream():

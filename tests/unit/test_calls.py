@@ -335,10 +335,10 @@ def test_a_pause_that_came_late_is_settled_with_what_came_before_it():
     take(call, [pause])
     assert call.is_paused
     offset_of_pause = call.last_offset
-    (group,) = call._groups
-    call._groups.clear()
+    (group,) = call._groups.waiting
+    call._groups.waiting.clear()
     call._checkpoint = group.checkpoint
-    call._groups.append(group)  # the model has not answered: the older state is stored
+    call._groups.add(group, group.utterances)  # the model has not answered: the older state is stored
     assert call._checkpoint.streams["0"].paused_at_ms is None
     assert offset_of_pause not in call.due().saved.settled_offsets
 

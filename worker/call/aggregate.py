@@ -136,6 +136,11 @@ def finish(state: Aggregate, *, reason: str, end_ms: int) -> Aggregate:
     return _changed(state, end_reason=EndReason(reason), timeline=timeline.finish(state.timeline, end_ms))
 
 
+def reopen(state: Aggregate, *, after: Aggregate) -> Aggregate:
+    """The call goes on: `state` is what it was before its end, `after` what the end made of it."""
+    return replace(state, version=after.version + 1)
+
+
 def summary(
     state: Aggregate,
     *,

@@ -5,7 +5,6 @@ record, its checkpoint, never before and never without it. A successor that rest
 records again from each stream's `seq` on does exactly what this process would have done.
 """
 
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,14 +12,17 @@ from callmood.schemas.common import Event, Notice, Scope
 from callmood.worker.call import streams
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
+from callmood.worker.call.ending import LATE_MS, End, Ending
 from callmood.worker.call.fold import Fold
-from callmood.worker.call.group import Group
+from callmood.worker.call.group import Group, Groups
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
+from callmood.worker.call.streams import Forgotten
+from callmood.worker.call.told import Told
 from callmood.worker.call.utterance import Facts, utterance_of
 from callmood.worker.errors import BadRecord, Reason
-from callmood.worker.records import Chunk, Cut, Prediction, Unheard, Utterance, reserved
+from callmood.worker.records import Chunk, Cut, Prediction, Unheard, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import Stream
@@ -47,25 +49,22 @@ class Call:
         self.goes_on = False
         """Whether the newest record was plain audio of a known stream: nothing is due earlier than before it."""
         self._hold = Hold()
-        self.was_idle = False
-        """Whether it is over because no record came."""
+        self._has_reopened = False
+        """Whether it was over, and what it does next will say that it is not."""
+        self.ending = Ending()
+        """Which record it goes on with although it is over, or is about to be."""
         self._paused_at_ms: int | None = None
         """The start of the pause on the call's time line; stays as it is at the call's end."""
         self._settings = settings
         self._streams: dict[str, Stream] = {}
-        self._forgotten_ms = 0
-        self._forgotten_audio = False
+        self._forgotten = Forgotten()
         self._taken_offset = -1
         """Newest record that this state contains; behind `last_offset` while a successor reads records again."""
         self._restored_offset = -1
         """`_taken_offset` of the checkpoint that this call was restored from."""
         self._places = Places()
-        self._notice: Notice | None = None
-        self._reserved: Mapping[str, str] = {}  # its attributes with reserved names
-        self._described: Mapping[str, str] = {}  # the newest attributes that are in the aggregate
-        self._groups: deque[Group] = deque()
-        self._awaited: dict[str, Group] = {}
-        """The group of each utterance that the model has not answered."""
+        self._told = Told()
+        self._groups = Groups()
         self._released: list[Released] = []
         self._alerts: list[Mapping[str, Any]] = []
         self._checkpoint: Checkpoint | None = None
@@ -90,14 +89,16 @@ class Call:
         is_ordinary = self._goes_on(chunk)
         stream = self._stream(chunk)
         next_seq = stream.next_seq
-        came_from_ms = stream.time.call_position_ms if stream.is_begun and not is_ordinary else None
+        was_begun = stream.is_begun
         taken, is_duplicate = stream.push(chunk)
         self.goes_on = is_ordinary and not is_duplicate and taken.is_plain
         if not is_ordinary:
             self._streams.setdefault(chunk.stream, stream)
-            self._place(chunk, taken, came_from_ms, elapsed_ms=elapsed_ms)
+            self._place(chunk, taken, was_begun=was_begun, elapsed_ms=elapsed_ms)
         if is_duplicate:
             return Outcome([], is_duplicate=True)
+        if self.is_over:
+            self.is_over, self._has_reopened = False, True
         stream.mark_active(elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         self._unsettled[chunk.position.offset] = (chunk.stream, max(chunk.seq, next_seq))
@@ -113,17 +114,17 @@ class Call:
 
     def _goes_on(self, chunk: Chunk) -> bool:
         """Whether the record can bring nothing but the audio with which a known stream goes on."""
-        is_news = chunk.notice is not None or (chunk.attributes and chunk.attributes is not self._described)
         is_new = chunk.position.offset > self._restored_offset
-        return is_new and not is_news and self._paused_at_ms is None and streams.goes_on(chunk, self._streams)
+        return (
+            is_new
+            and not self._told.is_news(chunk)
+            and self._paused_at_ms is None
+            and streams.goes_on(chunk, self._streams)
+        )
 
     def _learn(self, chunk: Chunk, taken: dict[str, Taken]) -> None:
         """What a record brings of the call: its notice and attributes, a pause, a hold."""
-        self._notice = chunk.notice or self._notice
-        if chunk.attributes or chunk.notice is not None:
-            self._reserved = {**self._reserved, **reserved(chunk.attributes)}
-            self.fold.describe(chunk.attributes, chunk.notice)
-            self._described = chunk.attributes
+        self._told.take(chunk, self.fold)
         self._paused_at_ms = streams.follow_pause(chunk.stream, self._streams, taken, self._paused_at_ms)
         if chunk.position.offset > self._restored_offset:
             self._hold.follow(taken[chunk.stream])
@@ -135,8 +136,9 @@ class Call:
             The utterances that this closes, and whether the call settles the offset with its state.
         """
         self.last_offset = max(self.last_offset, offset)
-        if self.is_over or offset <= self._restored_offset:
+        if offset <= self._restored_offset or (self.is_over and not self.ending.is_open):
             return [], False
+        self.is_over, self._has_reopened = False, self._has_reopened or self.is_over
         self._taken_offset = max(self._taken_offset, offset)
         taken = {name: stream.pause() for name, stream in self._streams.items()}
         if self._paused_at_ms is None:
@@ -147,10 +149,6 @@ class Call:
     def refuse(self, offset: int) -> None:
         """The record at this offset was taken in part and has failed: it is no record of the call any more."""
         self._unsettled.pop(offset, None)
-
-    def drop(self, chunk: Chunk) -> None:
-        """Note a record that came after the call's end."""
-        self.last_offset = max(self.last_offset, chunk.position.offset)
 
     def stall(self, quiet_since_ms: int, now_ms: float) -> list[Utterance]:
         """Close what is open in the streams without a record since then, so that they do not hold the watermark."""
@@ -168,8 +166,10 @@ class Call:
         return min((s.active_at_ms for s in self._streams.values() if s.active_at_ms is not None), default=None)
 
     def end(self, reason: str, *, elapsed_ms: int, now_ms: float) -> list[Utterance]:
-        """End the call without an `end` record."""
+        """The clock ends the call; without an end of its own, it goes on with any record."""
         self.seen_at_ms = elapsed_ms
+        until_ms = elapsed_ms + self._settings.call.resume_s * 1000
+        self.ending = Ending() if self.ending.is_said else Ending(until_ms)
         return self._end(reason, {}, now_ms)
 
     @property
@@ -181,6 +181,8 @@ class Call:
     def idle_ms(self) -> int:
         """Time without a record after which the call is over."""
         settings = self._settings.call
+        if self.ending.is_said:
+            return LATE_MS
         if self._hold.from_ms is not None:
             return settings.hold_s * 1000
         return (min(settings.leave_s, settings.idle_s) if self.has_end else settings.idle_s) * 1000
@@ -193,8 +195,7 @@ class Call:
     @property
     def has_news(self) -> bool:
         """Whether there is something to publish."""
-        is_complete = bool(self._groups) and self._groups[0].is_complete
-        return is_complete or bool(self._released) or self.fold.revision != self._committed_revision
+        return self._groups.has_complete or bool(self._released) or self.fold.revision != self._committed_revision
 
     def _stream(self, chunk: Chunk) -> Stream:
         stream = self._streams.get(chunk.stream)
@@ -212,14 +213,14 @@ class Call:
             stream.paused.begin(min(self._paused_at_ms, stream.time.offset_ms))
         return stream
 
-    def _place(self, chunk: Chunk, taken: Taken, came_from_ms: int | None, *, elapsed_ms: int) -> None:
-        """Put a new stream on the call's time line; `came_from_ms`: where a known one was before this record."""
+    def _place(self, chunk: Chunk, taken: Taken, *, was_begun: bool, elapsed_ms: int) -> None:
+        """Put a new stream on the call's time line, or see where a known one goes on."""
         if chunk.position.offset <= self._restored_offset:
             return
         stream, origin_ms = self._streams[chunk.stream], self._places.origin_ms
         others = [other for other in self._streams.values() if other is not stream and other.is_begun]
-        if came_from_ms is not None:
-            self._places.compare(came_from_ms, others)
+        if was_begun:
+            self._places.compare(stream, others, chunk)
         elif stream.time.zero_ms is not None:
             self._places.place(stream, others, chunk, taken, elapsed_ms=elapsed_ms)
         if self._places.origin_ms is not None and self._places.origin_ms != origin_ms:
@@ -236,15 +237,15 @@ class Call:
         if chunk.scope is Scope.STREAM or (chunk.scope is None and streams.are_open(self._streams, stream)):
             let_go = chunk.stream, *parts, *streams.reach(stream, self._streams, taken)
             return self._group(taken, now_ms, let_go=let_go)
+        is_closed = not streams.are_on_their_way(self._streams)
+        self.ending = Ending() if is_closed else Ending(self.seen_at_ms + LATE_MS, chunk.capture_ms)
         return self._end(Event.END.value, taken, now_ms)
 
     def _forget_streams(self) -> None:
         """Bound the state of a call with many reconnects."""
         forgotten = streams.stalled_first(self._streams)
         for name in forgotten:
-            stream = self._streams.pop(name)
-            self._forgotten_ms = max(self._forgotten_ms, stream.time.call_position_ms)
-            self._forgotten_audio |= stream.time.rate_hz is not None
+            self._forgotten = self._forgotten.adding(self._streams.pop(name))
         if forgotten:  # their name may come again, as a new stream
             self._unsettled = {
                 offset: (_FORGOTTEN if name in forgotten else name, seq)
@@ -252,19 +253,23 @@ class Call:
             }
 
     def _end(self, reason: str, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
+        known = self._forgotten
         for name, stream in self._streams.items():
             taken.setdefault(name, Taken()).extend(stream.close(Cut.END))
-        self.is_over, self.was_idle = True, reason == "idle"
-        has_audio = self._forgotten_audio or any(stream.time.rate_hz for stream in self._streams.values())
-        return self._group(taken, now_ms, ended=reason if has_audio else "no_audio", let_go=self._streams)
+            known = known.adding(stream)
+            if self._paused_at_ms is not None:  # if the call goes on, so does its pause
+                stream.paused.begin(stream.time.call_position_ms)
+        self.is_over = True
+        end = End(reason if known.had_audio else "no_audio", known.end_ms, self.ending.is_open)
+        return self._group(taken, now_ms, end=end, let_go=self._streams)
 
     def _group(
-        self, taken: Mapping[str, Taken], now_ms: float, *, ended: str | None = None, let_go: Collection[str] = ()
+        self, taken: Mapping[str, Taken], now_ms: float, *, end: End | None = None, let_go: Collection[str] = ()
     ) -> list[Utterance]:
         """Turn what was closed into utterances that wait for the model together; forget what these streams held."""
         utterances: list[Utterance] = []
         unheard: list[Unheard] = []
-        facts = Facts(self._places.origin_ms or 0, self._reserved, self._notice, self._settings.policy)
+        facts = Facts(self._places.origin_ms or 0, self._told.names, self._told.notice, self._settings.policy)
         for name, brought in taken.items():
             stream = self._streams[name]
             stream.is_tentative &= not (brought.spans or brought.unheard)
@@ -277,31 +282,25 @@ class Call:
         if let_go:
             self._forget_streams()
         asked = [u for u in utterances if u.wants_emotion or self._settings.model.speech_check]
-        if utterances or unheard or ended:
+        if utterances or unheard or end or self._has_reopened:
             self._hold.tell(max((s.time.call_position_ms for s in self._streams.values()), default=0), unheard)
             self._places.is_settled = True
-            group = Group(utterances, unheard, ended, self._checkpoint_now(), now_ms)
-            group.answers.update({u.id: (None, now_ms) for u in utterances if u not in asked})
-            self._awaited.update({u.id: group for u in asked})
-            self._groups.append(group)
+            group = Group(utterances, unheard, end, self._checkpoint_now(), now_ms)
+            group.has_reopened = self._has_reopened
+            self._has_reopened = False
+            self._groups.add(group, asked)
         return asked
 
     # -- answers in
 
     def answer(self, utterance_id: str, prediction: Prediction, now_ms: float) -> None:
         """Take the inference process's answer; one that this call does not wait for is ignored."""
-        group = self._awaited.pop(utterance_id, None)
-        if group is not None:
-            group.answers[utterance_id] = (prediction, now_ms)
+        self._groups.answer(utterance_id, prediction, now_ms)
 
     def release(self) -> None:
         """Fold the results of complete groups, in the order in which their utterances closed."""
-        while self._groups and self._groups[0].is_complete:
-            group = self._groups.popleft()
+        for group in self._groups.complete():
             self._released += group.fold_into(self.fold)
-            if group.ended:
-                ends_ms = [stream.time.call_position_ms for stream in self._streams.values()]
-                self.fold.finish(group.ended, max(self._forgotten_ms, *ends_ms))
             self._alerts += self.fold.take_alerts()
             self._checkpoint = group.checkpoint
 
@@ -343,29 +342,30 @@ class Call:
         return self._unsettled.keys()
 
     def _save(self) -> Saved | None:
-        if self.is_finished:
+        if self.is_finished and not self.ending.is_open:
             return Saved(b"", list(self._unsettled))
         if not self._groups:
             self._checkpoint = self._checkpoint_now()
         if self._checkpoint is None:
             return None
-        settled = self._checkpoint.covered(self._unsettled)
+        settled = list(self._unsettled) if self.is_finished else self._checkpoint.covered(self._unsettled)
         return Saved(Stored(self._checkpoint, self.fold.save(), self.last_offset).pack(), settled)
 
     def _checkpoint_now(self) -> Checkpoint:
         return Checkpoint(
             streams={name: stream.snapshot() for name, stream in self._streams.items()},
             origin_ms=self._places.origin_ms,
-            notice=self._notice.value if self._notice else None,
+            notice=self._told.notice and self._told.notice.value,
             seen_at_ms=self.seen_at_ms,
             taken_offset=self._taken_offset,
             paused_at_ms=self._paused_at_ms,
-            forgotten_ms=self._forgotten_ms,
-            forgotten_audio=self._forgotten_audio,
+            forgotten=self._forgotten,
             is_settled=self._places.is_settled,
             has_end=self.has_end,
             hold_from_ms=self._hold.from_ms,
-            reserved=self._reserved,
+            reserved=self._told.names,
+            ending=self.ending,
+            is_over=self.is_over,
         )
 
     @classmethod
@@ -382,17 +382,17 @@ class Call:
         call.seen_at_ms = checkpoint.seen_at_ms
         call.last_offset = stored.last_offset
         call._places = Places(checkpoint.origin_ms, is_settled=checkpoint.is_settled)
-        call._notice = Notice(checkpoint.notice) if checkpoint.notice else None
-        call._reserved = checkpoint.reserved
+        call._told = Told(Notice(checkpoint.notice) if checkpoint.notice else None, checkpoint.reserved)
         call._streams = {
             name: Stream.restore(stream, settings.segment, settings.input)
             for name, stream in checkpoint.streams.items()
         }
         call._paused_at_ms = checkpoint.paused_at_ms
         call.has_end = checkpoint.has_end
+        call.ending = checkpoint.ending
+        call.is_over = checkpoint.is_over
         call._hold = Hold(checkpoint.hold_from_ms)
-        call._forgotten_ms = checkpoint.forgotten_ms
-        call._forgotten_audio = checkpoint.forgotten_audio
+        call._forgotten = Forgotten(*checkpoint.forgotten)
         call._taken_offset = checkpoint.taken_offset
         call._restored_offset = checkpoint.taken_offset
         call._checkpoint = checkpoint

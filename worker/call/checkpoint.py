@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import msgpack
 
+from callmood.worker.call.ending import Ending
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.speech.stream_state import StreamState
 
@@ -14,10 +15,9 @@ STATE_VERSION = 2
 class Checkpoint(NamedTuple):
     """A call's processing state right after one record; holds no audio.
 
-    `taken_offset` is the newest record taken until then. `forgotten_ms` and `forgotten_audio` describe streams that the
-    call has forgotten: the latest end of any, and whether one had audio. `is_settled`: whether
-    the call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`;
-    `reserved`: attributes with reserved names.
+    `taken_offset` is the newest record taken until then. `forgotten` is as in `Forgotten`. `is_settled`: whether the
+    call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`;
+    `reserved`: attributes with reserved names; `ending`: what it goes on with after its end.
     """
 
     streams: Mapping[str, StreamState]
@@ -26,12 +26,13 @@ class Checkpoint(NamedTuple):
     seen_at_ms: int
     taken_offset: int
     paused_at_ms: int | None
-    forgotten_ms: int
-    forgotten_audio: bool
+    forgotten: tuple[int, bool]
     is_settled: bool = True
     has_end: bool = False
     hold_from_ms: int | None = None
     reserved: Mapping[str, str] = {}
+    ending: Ending = Ending()
+    is_over: bool = False
 
     def covered(self, records: Mapping[int, tuple[str, int]]) -> list[int]:
         """The offsets of the records that a successor with this checkpoint does without; given by stream and seq."""
@@ -70,4 +71,5 @@ class Stored(NamedTuple):
         checkpoint, fold, last_offset = state["call"]
         streams, *facts = checkpoint
         restored = {name: StreamState.unpack(stream) for name, stream in streams.items()}
-        return cls(Checkpoint(restored, *facts), fold, last_offset)
+        checkpoint = Checkpoint(restored, *facts)
+        return cls(checkpoint._replace(ending=Ending(*checkpoint.ending)), fold, last_offset)

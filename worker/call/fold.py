@@ -7,15 +7,17 @@ import msgspec
 
 from callmood.schemas.common import Notice
 from callmood.worker.call import aggregate, alert
+from callmood.worker.call.aggregate import Aggregate
 from callmood.worker.records import ModelInfo, Result, Unheard
 
 
 class _Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A fold as it is stored."""
 
-    aggregate: aggregate.Aggregate
+    aggregate: Aggregate
     memory: alert.Memory
     number: int
+    before_end: Aggregate | None = None
 
 
 _DECODER = msgspec.msgpack.Decoder(_Saved)
@@ -30,6 +32,7 @@ class Fold:
         self._rules = rules
         self._aggregate = aggregate.Aggregate(call_id)
         self._memory = alert.Memory()
+        self._before_end: Aggregate | None = None  # of a call that may go on after its end
         self._alerts: list[dict[str, Any]] = []
 
     @property
@@ -59,9 +62,16 @@ class Fold:
             fold = aggregate.fold_pause if stretch.is_pause else aggregate.fold_gap
         self._set(fold(self._aggregate, start_ms=stretch.start_ms, end_ms=stretch.end_ms))
 
-    def finish(self, reason: str, end_ms: int) -> None:
-        """End the call; see `aggregate.finish`."""
+    def finish(self, reason: str, end_ms: int, *, is_open: bool = False) -> None:
+        """End the call, see `aggregate.finish`; `is_open`: it may go on."""
+        self._before_end = self._aggregate if is_open else None
         self._set(aggregate.finish(self._aggregate, reason=reason, end_ms=end_ms))
+
+    def reopen(self) -> None:
+        """The call goes on as if it had not ended; the alerts stay."""
+        assert self._before_end is not None
+        self._aggregate = aggregate.reopen(self._before_end, after=self._aggregate)
+        self._before_end = None
 
     def _set(self, state: aggregate.Aggregate, result: Result | None = None) -> None:
         self._aggregate = state
@@ -82,9 +92,10 @@ class Fold:
 
     def save(self) -> bytes:
         """What `load` restores. The one place where the state becomes msgpack: each of its values is an array."""
-        return msgspec.msgpack.encode(_Saved(self._aggregate, self._memory, self.number))
+        return msgspec.msgpack.encode(_Saved(self._aggregate, self._memory, self.number, self._before_end))
 
     def load(self, saved: bytes) -> None:
         """The fold that `save` returned these bytes for."""
         state = _DECODER.decode(saved)
         self._aggregate, self._memory, self.number = state.aggregate, state.memory, state.number
+        self._before_end = state.before_end

@@ -35,7 +35,6 @@ class Places:
 
     def place(self, stream: Stream, others: Collection[Stream], chunk: Chunk, taken: Taken, *, elapsed_ms: int) -> None:
         """Place a stream whose first record has just been taken. Where all others have ended, the call was paused."""
-        record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
         assert stream.time.zero_ms is not None
         assert self.origin_ms is not None
         zero_ms = round(stream.time.zero_ms)
@@ -43,7 +42,7 @@ class Places:
             self.origin_ms = max(0, zero_ms)
         at_ms, now_ms = zero_ms - self.origin_ms, _now_ms(others, elapsed_ms)
         if at_ms < -_APART_MS and others:
-            at_ms = now_ms - round(record_ms)
+            at_ms = now_ms - round(_length_ms(chunk))
         elif at_ms < 0 and not self.is_settled:
             self.origin_ms = max(0, self.origin_ms + at_ms)
             for other in others:
@@ -54,14 +53,18 @@ class Places:
             taken.unheard.insert(0, Unheard(stopped_ms, stream.time.offset_ms, is_pause=True))
         stream.is_tentative = bool(others) and stream.time.call_position_ms > now_ms + _APART_MS
 
-    def compare(self, went_on_from_ms: int, others: Collection[Stream]) -> None:
-        """A stream has gone on from this place: one that was placed far ahead of it has another clock."""
+    def compare(self, stream: Stream, others: Collection[Stream], chunk: Chunk) -> None:
+        """A stream has gone on with this record: one that was placed far ahead of it has another clock."""
         for other in others:
             if other.is_tentative:
-                ahead_ms = other.time.call_position_ms - went_on_from_ms
+                ahead_ms = other.time.call_position_ms - stream.time.call_position_ms + round(_length_ms(chunk))
                 other.is_tentative = False
                 if ahead_ms > _APART_MS:
                     other.time.offset_ms = max(0, other.time.offset_ms - ahead_ms)
+
+
+def _length_ms(chunk: Chunk) -> float:
+    return chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0
 
 
 def _now_ms(streams: Collection[Stream], elapsed_ms: int) -> int:

@@ -5,6 +5,7 @@ off never ends; it is over once a later stream with the same roles goes on in it
 """
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk, Cut, Unheard
@@ -16,6 +17,18 @@ _IN_PLACE_MS = 2_000
 _MAX_STALLED = 64
 _FAR_BEHIND_MS = 5_000
 """A stream so far behind the end of another one is silent or stalled."""
+
+
+class Forgotten(NamedTuple):
+    """Of the streams that a call has forgotten: the latest end of any, and whether one had audio."""
+
+    end_ms: int = 0
+    had_audio: bool = False
+
+    def adding(self, stream: Stream) -> "Forgotten":
+        """With one more."""
+        end_ms = max(self.end_ms, stream.time.call_position_ms)
+        return Forgotten(end_ms, self.had_audio or stream.time.rate_hz is not None)
 
 
 def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
@@ -40,6 +53,11 @@ def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
         for stream in streams.values()
         if stream is not leaving and stream.time.rate_hz is not None
     )
+
+
+def are_on_their_way(streams: Mapping[str, Stream]) -> bool:
+    """Whether audio of a stream that sends and was not ended itself can still come."""
+    return any(_is_sending(stream) and stream.time.rate_hz is not None for stream in streams.values())
 
 
 def _replaces(other: Stream, stream: Stream) -> bool:

@@ -25,7 +25,7 @@ from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors
 from callmood.worker.adapters.redis_entries import delete_entries, entries_of
 from callmood.worker.errors import EXIT_OK, ConfigurationError, KafkaUnavailable
-from callmood.worker.partition.ended import is_ended
+from callmood.worker.partition.ended import is_final
 from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
 
 _EXIT_LEFT: Final = 1
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 class CallIsLiveError(ConfigurationError):
-    """The call is live, so a worker would write it again."""
+    """The call is live or may go on, so a worker would write it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +106,11 @@ def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Li
 
 
 def _refuse_live(call_id: str, states: list[bytes]) -> None:
-    if not all(map(is_ended, states)):
-        raise CallIsLiveError(f"call {call_id} is live, and its worker would write it again: erase it after its end")
+    if not all(map(is_final, states)):
+        raise CallIsLiveError(
+            f"call {call_id} is live or may go on, and its worker would write it again: erase it after its end, or "
+            "CALLMOOD_CALL__RESUME_S after an end without an `end` record"
+        )
 
 
 def _from_kafka(configured: Settings, call_id: str) -> Iterator[Line]:

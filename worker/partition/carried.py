@@ -8,7 +8,7 @@ from callmood.worker.call import signs
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
-from callmood.worker.commits import CallUpdate, Commit
+from callmood.worker.commits import CallUpdate, Commit, DeadLetter
 from callmood.worker.partition.ended import Ended
 
 
@@ -30,6 +30,10 @@ class Live:
         """Whether something happened since the newest commit."""
         return self.changes != self.committed_changes
 
+    def is_due(self, elapsed_ms: int, every_ms: int) -> bool:
+        """Whether something happened, or the call has held the watermark for so long without any result."""
+        return self.is_changed or (bool(self.call.open_offsets) and elapsed_ms - self.saved_at_ms >= every_ms)
+
 
 class Carried(NamedTuple):
     """What a commit carries of one call; `ended` if the call is finished with it."""
@@ -47,7 +51,9 @@ class Carried(NamedTuple):
         due, call = live.call.due(), live.call
         if due is None:
             return None
-        ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, call.was_idle) if call.is_finished else None
+        ended = None
+        if call.is_finished:
+            ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, due.saved.blob, call.ending)
         utterances = tuple(_utterance(item, stamps, now_ms) for item in due.results)
         return cls(live, live.changes, due, ended, _update(live, due, ended, stamps), utterances)
 
@@ -77,3 +83,8 @@ def _update(live: Live, due: Due, ended: Ended | None, stamps: Stamps) -> CallUp
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
     times = Times(item.decided_ms, item.known_ms, now_ms)
     return utterance_record(item.result, item.number, stamps, times)
+
+
+def offsets_of(letters: Iterable[DeadLetter]) -> list[int]:
+    """Where the records of dead-letter records came from."""
+    return [letter.record.position.offset for letter in letters]

@@ -7,6 +7,7 @@ import msgpack
 import msgspec
 
 from callmood.schemas.common import Event
+from callmood.worker.call.ending import Ending
 from callmood.worker.commits import CallUpdate
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
@@ -21,8 +22,10 @@ class Ended(NamedTuple):
     """The partition's clock at its end."""
     is_paused: bool
     """Whether it ended while the producer had paused it."""
-    was_idle: bool = False
-    """Whether it ended because no record had come for a while."""
+    state: bytes = b""
+    """The state that it goes on from; empty if nothing continues it."""
+    ending: Ending = Ending()
+    """Which records do."""
     was_given_up: bool = False
     """Whether it ended because the worker failed on it."""
 
@@ -30,25 +33,25 @@ class Ended(NamedTuple):
         """As it is stored among the call states."""
         return bytes(msgpack.packb({"ended": list(self)}))
 
+    @classmethod
+    def unpack(cls, blob: bytes) -> "Ended | None":
+        """What `pack` wrote; None: the state of a live call."""
+        fields = msgpack.unpackb(blob).get("ended")
+        return None if fields is None else msgspec.convert(fields, cls)
 
-def is_ended(blob: bytes) -> bool:
-    """Whether a stored state is one of a call that is over."""
-    return "ended" in msgpack.unpackb(blob)
+
+def is_final(blob: bytes) -> bool:
+    """Whether a stored state is one of a call that is over, and that no record continues."""
+    ended = Ended.unpack(blob)
+    return ended is not None and not ended.state
 
 
-def refuse_start(chunk: Chunk, *, was_idle: bool) -> None:
+def refuse_start(chunk: Chunk) -> None:
     """The worker drops records of a call that is over, but reports a `start`: a new call would be lost with it.
 
-    Audio after a call that had only fallen silent is reported too: it would be lost.
-
     Raises:
-        BadRecord: the record starts a new call under the id of a call that has just ended, or resumes an idle one.
+        BadRecord: the record starts a new call under the id of a call that has just ended.
     """
-    if was_idle and chunk.event is Event.MEDIA:
-        raise BadRecord(
-            Reason.CALL_ENDED,
-            "the call ended after a time without records: send `hold`, or raise CALLMOOD_CALL__IDLE_S",
-        )
     if chunk.event is Event.START:
         raise BadRecord(Reason.CALL_ENDED, "a call with this id has just ended: use a new call id")
 
@@ -70,10 +73,10 @@ class EndedCalls:
         Raises:
             Exception: it is none.
         """
-        if not is_ended(blob):
-            return False
-        self._calls[call_id] = msgspec.convert(msgpack.unpackb(blob)["ended"], Ended)
-        return True
+        ended = Ended.unpack(blob)
+        if ended is not None:
+            self._calls[call_id] = ended
+        return ended is not None
 
     @property
     def last_offset(self) -> int:
@@ -97,6 +100,13 @@ class EndedCalls:
         """Remember a call that is over and fully committed."""
         self._calls[call_id] = ended
 
+    def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
+        """The call, if a record at this offset may continue it."""
+        ended = self._calls.get(call_id)
+        if ended is None or not ended.state or offset <= ended.last_offset:
+            return None
+        return ended if elapsed_ms < ended.ending.until_ms else None
+
     def refuse(self, chunk: Chunk, *, watermark: int, elapsed_ms: int) -> bool:
         """Whether the record belongs to a call that is over and can be dropped.
 
@@ -111,7 +121,7 @@ class EndedCalls:
             return False
         if chunk.position.offset > ended.last_offset:
             self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
-            refuse_start(chunk, was_idle=ended.was_idle)
+            refuse_start(chunk)
         return True
 
     def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:
@@ -134,4 +144,5 @@ class EndedCalls:
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
         memory_ms = max(self._memory_ms, _GIVEN_UP_MEMORY_MS) if ended.was_given_up else self._memory_ms
-        return ended.last_offset < watermark and elapsed_ms - ended.ended_at_ms >= memory_ms
+        until_ms = max(ended.ended_at_ms + memory_ms, ended.ending.until_ms)
+        return ended.last_offset < watermark and elapsed_ms >= until_ms

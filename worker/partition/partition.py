@@ -6,16 +6,14 @@ What is published depends on the log and the model's answers alone. All code tha
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from traceback import extract_tb
 
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
 from callmood.worker.call.render import Stamps
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
-from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords
+from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
 from callmood.worker.intake.decode import named_calls, wants_pause
-from callmood.worker.partition.carried import Carried, Collected, Live
+from callmood.worker.partition.carried import Carried, Collected, Live, offsets_of
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.ledger import Ledger
@@ -75,6 +73,7 @@ class Partition:
         return max([self._ended.last_offset, *(live.call.last_offset for live in self._calls.values())])
 
     def _add(self, call: Call) -> Live:
+        self._ended.forget([call.id])
         live = Live(call, saved_at_ms=self._time.elapsed_ms)
         self._calls[call.id] = live
         self._deadlines.set(call.id, self._deadline_ms(call))
@@ -107,25 +106,26 @@ class Partition:
         if chunk is None:
             self._ledger.settle(record.position.offset)
             return []
-        live = self._calls.get(chunk.call_id)
-        if self._is_late(chunk, live):
+        call = self._call_of(chunk)
+        if call is None:
             self._ledger.settle(record.position.offset)
             self._skipped["given_up" if self._ended.was_given_up(chunk.call_id) else "late"] += 1
             return []
-        call = live.call if live else Call(chunk.call_id, self._settings, self._rules)
         try:
             outcome = call.take(chunk, elapsed_ms=self._time.elapsed_ms, now_ms=now_ms)
         except CallmoodError:
             raise
         except Exception as error:  # a fault of ours: it costs the record, and not the other calls of the partition
             call.refuse(record.position.offset)
-            raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
-        live = live or self._add(call)
-        if not call.goes_on:
-            self._deadlines.pull(call.id, self._deadline_ms(call))
+            raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
         if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
+        if call.is_over and call.id not in self._calls:
+            return []  # a copy of a record continues nothing
+        live = self._calls.get(call.id) or self._add(call)
+        if not call.goes_on:
+            self._deadlines.pull(call.id, self._deadline_ms(call))
         live.changes += call.has_news
         return outcome.utterances
 
@@ -135,14 +135,24 @@ class Partition:
         except CallmoodError:
             raise
         except Exception as error:  # reading changes no state, so the record alone is to blame
-            raise BadRecord(Reason.WORKER_ERROR, _place_of(error)) from error
+            raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
 
-    def _is_late(self, chunk: Chunk, live: Live | None) -> bool:
-        if live is None or not live.call.is_over:
-            return self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=self._time.elapsed_ms)
-        live.call.drop(chunk)
-        refuse_start(chunk, was_idle=live.call.was_idle)
-        return True
+    def _call_of(self, chunk: Chunk) -> Call | None:
+        """The call of a record: a live one, one that goes on with it, or a new one; None if it is over."""
+        live, elapsed_ms, offset = self._calls.get(chunk.call_id), self._time.elapsed_ms, chunk.position.offset
+        if live is not None:
+            ending = live.call.ending
+            if ending.is_behind(chunk) or (live.call.is_over and not ending.allows(chunk, elapsed_ms)):
+                live.call.last_offset = max(live.call.last_offset, offset)
+                refuse_start(chunk)
+                return None
+            return live.call
+        ended = self._ended.open_call(chunk.call_id, offset=offset, elapsed_ms=elapsed_ms)
+        if ended is not None and ended.ending.allows(chunk, elapsed_ms):
+            return self._resumed(chunk.call_id, ended)
+        if self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=elapsed_ms):
+            return None
+        return Call(chunk.call_id, self._settings, self._rules)
 
     def _reject(self, record: Record, bad: BadRecord, now_ms: float) -> list[Utterance]:
         offset = record.position.offset
@@ -172,7 +182,7 @@ class Partition:
             return [], False
         utterances, is_held = [], False
         for call_id in sorted(named_calls(record, input_format=input_format) or ()):
-            live = self._calls.get(call_id)
+            live = self._calls.get(call_id) or self._continued(call_id, record.position.offset)
             if live is None:
                 continue
             with self._at_its_own_cost(live):
@@ -181,6 +191,18 @@ class Partition:
                 is_held = is_held or holds
                 live.changes += 1
         return utterances, is_held
+
+    def _continued(self, call_id: str, offset: int) -> Live | None:
+        ended = self._ended.open_call(call_id, offset=offset, elapsed_ms=self._time.elapsed_ms)
+        return ended and self._add(self._resumed(call_id, ended))
+
+    def _resumed(self, call_id: str, ended: Ended) -> Call:
+        try:
+            return Call.restore(call_id, ended.state, self._settings, self._rules)
+        except CallmoodError:
+            raise
+        except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
+            return Call(call_id, self._settings, self._rules)
 
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
@@ -242,12 +264,10 @@ class Partition:
         del self._calls[call.id]
         self._deadlines.drop(call.id)
         self._given_up[call.id] = tuple(call.open_offsets)
-        self._ended.add(
-            call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_idle=False, was_given_up=True)
-        )
+        self._ended.add(call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_given_up=True))
         newest = Position(*self.source, max(0, call.last_offset))
         record = Record(newest, call.id.encode(), None, (), self._time.newest_ms)
-        self._dead.append(DeadLetter(record, Reason.WORKER_ERROR, f"the call was given up: {_place_of(error)}"))
+        self._dead.append(DeadLetter(record, Reason.WORKER_ERROR, f"the call was given up: {place_of(error)}"))
 
     # -- answers in
 
@@ -263,12 +283,13 @@ class Partition:
 
     def collect(self, stamps: Stamps, now_ms: float) -> Commit:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
-        due = [live for live in self._calls.values() if self._stores_all or self._is_due(live)]
+        every_ms, now = self._settings.worker.state_interval_ms, self._time.elapsed_ms
+        due = [live for live in self._calls.values() if self._stores_all or live.is_due(now, every_ms)]
         calls = self._carry(due, stamps, now_ms)
         dead, given_up = tuple(self._dead), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
         settled += [offset for offsets in self._given_up.values() for offset in offsets]
-        settled += [offset for offset in _offsets(dead) if offset not in self._held]
+        settled += [offset for offset in offsets_of(dead) if offset not in self._held]
         watermark, time = self._ledger.watermark_after(settled)
         self._unreadable -= self._calls.keys()  # their own states replace those
         past = [*self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms), *self._unreadable]
@@ -305,7 +326,7 @@ class Partition:
             raise ValueError("only the commit that was collected last can be confirmed")
         for one in collected.calls:
             self._confirm_call(one, collected.elapsed_ms)
-        for offset in _offsets(commit.dead_letters):
+        for offset in offsets_of(commit.dead_letters):
             if offset in self._held:
                 self._held.discard(offset)
             else:
@@ -325,7 +346,7 @@ class Partition:
         live.must_publish = False
         live.saved_at_ms = elapsed_ms
         self._ledger.settle(*carried.due.saved.settled_offsets)
-        if carried.ended is not None:
+        if carried.ended is not None and call.is_finished:  # it has not gone on since
             del self._calls[call.id]
             self._deadlines.drop(call.id)
             self._ended.add(call.id, carried.ended._replace(last_offset=call.last_offset))
@@ -337,14 +358,6 @@ class Partition:
             if (live := self._calls.get(call_id)) is not None:
                 live.must_publish = True
                 live.changes += 1
-
-    def _is_due(self, live: Live) -> bool:
-        return live.is_changed or self._is_overdue(live)
-
-    def _is_overdue(self, live: Live) -> bool:
-        """Whether the call has held the watermark for so long that its state is saved without any result."""
-        quiet_ms = self._time.elapsed_ms - live.saved_at_ms
-        return bool(live.call.open_offsets) and quiet_ms >= self._settings.worker.state_interval_ms
 
     # -- facts
 
@@ -382,13 +395,3 @@ class Partition:
     def live_calls(self) -> int:
         """Calls that are not over, or whose end is not committed."""
         return len(self._calls)
-
-
-def _offsets(letters: Iterable[DeadLetter]) -> list[int]:
-    return [letter.record.position.offset for letter in letters]
-
-
-def _place_of(error: Exception) -> str:
-    """The kind of an error and where it was raised; its text may hold what the record holds."""
-    frame = extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__} in {Path(frame.filename).name}, line {frame.lineno}"

@@ -106,8 +106,8 @@ class Stream:
         self.active_at_ms = max(self.active_at_ms or 0, elapsed_ms)
 
     def let_go(self) -> None:
-        """After `close`: forget the pre-roll and the incomplete frame too, so that no record is needed again."""
-        self._skip_to_position()
+        """After `close`: go on with new channels, so that no record is needed again."""
+        self._open_channels() if self._channels else self._skip_to_position()
         self._heard.clear()
         self.active_at_ms = None
 
@@ -346,7 +346,7 @@ class Stream:
 
     @property
     def _is_let_go(self) -> bool:
-        """Whether new segmenters at this position would do all that the present ones can."""
+        """Whether the channels are new, and where the stream is."""
         return self.active_at_ms is None and all(c.next_sample == self.time.sample for c in self._channels)
 
     @property
