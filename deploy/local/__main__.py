@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
-from deploy.local.errors import NotInstalled, StackError
-from deploy.local.java import cache_folder, find_java, kafka_jars
+from deploy.local.apache import archive_classes
+from deploy.local.errors import StackError
+from deploy.local.java import cache_folder
 from deploy.local.stack import LocalStack
 
 _DOWN_S = 30.0
@@ -37,9 +38,8 @@ def up(stack: LocalStack) -> int:
 def fetch() -> int:
     """Download what a start needs, so that later starts are fast and need no network."""
     try:
-        find_java()
-        kafka_jars()
-    except NotInstalled as error:
+        archive_classes()
+    except StackError as error:
         print(f"Kafka cannot be started here yet: {error}", file=sys.stderr)
     return 0
 
