@@ -14,6 +14,10 @@ LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulati
 # Three processes on the servers: their tests mostly wait. Each file stays in one process.
 WAITING := --numprocesses 3 --dist loadfile
 
+ALL := .[demo,otel,page,train,test]
+# uv takes a fraction of pip's time. An index that only pip is configured for is left to pip.
+install = PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
+
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint types style light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
 
@@ -26,15 +30,10 @@ $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
 		echo "callmood needs Python 3.11 to 3.13, and $(PYTHON) is not: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "installing into $(VENV); the first time this is several GB and minutes" >&2
-	@if command -v uv > /dev/null; then \
-		{ test -x $(BIN)/python || uv venv --quiet --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV); } && \
-		uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[demo,otel,page,train,test]' && \
-		uv pip install --quiet --python $(BIN)/python --no-deps $(REFERENCE); \
-	else \
-		{ test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV); } && \
-		$(BIN)/python -m pip install --quiet --editable '.[demo,otel,page,train,test]' && \
-		$(BIN)/python -m pip install --quiet --no-deps $(REFERENCE); \
-	fi
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2> /dev/null || uv venv --quiet --python "$$(command -v $(PYTHON))" $(VENV)
+	@command -v uv > /dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	@$(call install,--editable '$(ALL)')
+	@$(call install,--no-deps $(REFERENCE))
 	@$(BIN)/python -m deploy.local fetch
 	@touch $@
 
