@@ -4,6 +4,7 @@ The model hears only what the check and the policy leave to it. A GPU is given i
 before, so that it never waits for Python: one thread starts batches, another waits for them.
 """
 
+import gc
 import math
 import multiprocessing
 import os
@@ -290,8 +291,13 @@ def _collect(started: "Future[Collect]") -> "list[Prediction]":
 
 
 def _open(settings: ModelSettings) -> "Engine":
-    from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
+    gc.disable()  # the imports and the model stay; looking for garbage among them takes a sixth of the start's CPU time
+    try:
+        from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
 
-    engine = open_engine(settings)
-    engine.warm_up()
+        engine = open_engine(settings)
+        engine.warm_up()
+    finally:
+        gc.freeze()
+        gc.enable()
     return engine
