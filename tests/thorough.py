@@ -10,3 +10,8 @@ _TIMES_AT_NIGHT = 10
 def examples(count: int) -> int:
     """Hypothesis examples of a test: this many for a change, ten times as many at night."""
     return count * _TIMES_AT_NIGHT if IS_NIGHT else count
+
+
+def fuzzed() -> int:
+    """Hypothesis examples of a target of fuzzing: about a minute at night."""
+    return 20_000 if IS_NIGHT else 50

@@ -3,6 +3,7 @@
 from itertools import count, pairwise
 
 import msgpack
+import msgspec
 import pytest
 
 from callmood.schemas.common import Encoding, Event, Role
@@ -207,7 +208,10 @@ def test_a_sample_keeps_its_place_while_the_drift_is_followed(captured_each_ms):
     samples = range(0, time.sample, 8)
     assert all(time.call_ms(first) <= time.call_ms(second) for first, second in pairwise(samples))
     assert abs(time.call_position_ms - 600 * captured_each_ms) <= 60
-    assert MediaTime.load(MediaTimeState.unpack(msgpack.unpackb(msgpack.packb(time.save())))).save() == time.save()
+    assert (
+        MediaTime.load(msgspec.convert(msgpack.unpackb(msgpack.packb(time.save())), MediaTimeState)).save()
+        == time.save()
+    )
 
 
 def test_jitter_of_capture_times_makes_no_silence_again_and_again():

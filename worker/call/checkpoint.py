@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgpack
+import msgspec
 
 from callmood.worker.call.ending import Ending
 from callmood.worker.errors import ConfigurationError
@@ -61,6 +62,7 @@ class Stored(NamedTuple):
 
         Raises:
             ConfigurationError: another version of the worker wrote it.
+            Exception: it is no state.
         """
         state = msgpack.unpackb(blob)
         if state["v"] != STATE_VERSION:
@@ -68,8 +70,4 @@ class Stored(NamedTuple):
                 f"a stored call state has format {state['v']}, this version of callmood reads {STATE_VERSION}: roll "
                 "back, let all calls end, then upgrade (docs/operations.md)"
             )
-        checkpoint, fold, last_offset = state["call"]
-        streams, *facts = checkpoint
-        restored = {name: StreamState.unpack(stream) for name, stream in streams.items()}
-        checkpoint = Checkpoint(restored, *facts)
-        return cls(checkpoint._replace(ending=Ending(*checkpoint.ending)), fold, last_offset)
+        return msgspec.convert(state["call"], cls)

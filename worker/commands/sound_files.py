@@ -152,7 +152,8 @@ class _Reader:
         """The few formats that ffmpeg does not know, such as Dialogic's VOX."""
         try:
             with soundfile.SoundFile(self._path) as file:
-                for block in file.blocks(_BLOCK, dtype="float32", always_2d=True):
+                shape = _BLOCK, file.channels  # of a damaged file, the library counts samples that it has not written
+                while len(block := file.read(out=np.zeros(shape, np.float32))):
                     yield block, file.samplerate
         except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a raw file
             raise BadRecording(f"{self._path}: not a readable sound file: {reason}") from error

@@ -2,7 +2,7 @@
 
 from bisect import bisect_right
 from math import copysign
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
@@ -47,13 +47,6 @@ class MediaTimeState(NamedTuple):
     again: tuple[int, float] | None = None
     drift_ms: float = 0.0
     shifts: tuple[tuple[int, int], ...] = ()
-
-    @classmethod
-    def unpack(cls, fields: list[Any]) -> "MediaTimeState":
-        """The state out of msgpack's lists."""
-        state = cls(*fields)
-        again = (state.again[0], state.again[1]) if state.again else None
-        return state._replace(again=again, shifts=tuple((sample, ms) for sample, ms in state.shifts))
 
 
 class MediaTime:

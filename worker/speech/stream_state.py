@@ -1,6 +1,6 @@
 """The stored state of a stream. Values only."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from callmood.worker.speech.doubt import DoubtState
 from callmood.worker.speech.media_time import MediaTimeState
@@ -29,11 +29,3 @@ class StreamState(NamedTuple):
     is_tentative: bool = False
     ended: bool = False
     is_copy: bool = False
-
-    @classmethod
-    def unpack(cls, fields: list[Any]) -> "StreamState":
-        """The state out of msgpack's lists."""
-        state = cls(*fields)
-        channels = [SegmenterState(*channel) for channel in state.channels]
-        time = MediaTimeState.unpack(list(state.time))
-        return state._replace(time=time, channels=channels, doubt=DoubtState(*state.doubt))
