@@ -28,6 +28,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import MemberState
 
+from callmood.worker.adapters import kafka_codecs
 from callmood.worker.adapters.kafka_records import with_short_way
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import EXIT_AGAIN
@@ -45,6 +46,7 @@ def install() -> None:
         method = getattr(owner, name)
         if not hasattr(method, "__wrapped__"):
             setattr(owner, name, repair(method))
+    kafka_codecs.install()
 
 
 # -- 1. The last bytes before the end of a connection are lost
