@@ -1,10 +1,16 @@
 """Several recordings at the same time, in the order in which they would come live."""
 
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
+from rich.progress import Progress
 
 from callmood.schemas.common import Role
+from callmood.worker.commands import replay
 from callmood.worker.commands.recordings import Recording, Shape
 from callmood.worker.commands.replay import Call, _interleaved
+from callmood.worker.settings import KafkaSettings
 
 
 def call(call_id, duration_ms, chunk_ms):
@@ -22,3 +28,20 @@ def test_records_of_all_calls_are_sent_when_they_are_due():
     for name in ("a", "b"):
         numbers = [int(dict(item.headers)["seq"]) for owner, item in sent if owner == name]
         assert numbers == list(range(len(numbers)))
+
+
+def test_a_wall_clock_that_is_set_meanwhile_delays_nothing(monkeypatch):
+    """What is due goes by the monotonic clock; capture times stay those of the start."""
+    sent, slept_s, walls = [], [], iter([10_000.0])
+    producer = SimpleNamespace(
+        partitions_for=lambda _: {0},
+        send=lambda *_, **fields: sent.append(fields) or SimpleNamespace(get=lambda **_: None),
+        flush=lambda **_: None,
+        close=lambda **_: None,
+    )
+    clock = SimpleNamespace(time=lambda: next(walls, 0.0), monotonic=lambda: sum(slept_s), sleep=slept_s.append)
+    monkeypatch.setattr(replay, "KafkaProducer", lambda **_: producer)
+    monkeypatch.setattr(replay, "time", clock)
+    replay.send([call("a", 1_000, 200)], KafkaSettings(), speed=1.0, progress=Progress(disable=True))
+    assert sum(slept_s) == pytest.approx(1.0)
+    assert [fields["timestamp_ms"] - 10_000_000 for fields in sent] == [0, 0, 200, 400, 600, 800, 1_000]

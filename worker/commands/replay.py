@@ -72,13 +72,13 @@ def send(
         if not producer.partitions_for(kafka.audio_topic):
             raise missing_topic(kafka.audio_topic, kafka)
         tasks = {c.call_id: progress.add_task(c.call_id, total=c.recording.duration_ms) for c in calls}
-        start_s = time.time()
+        start_s, began_s = time.time(), time.monotonic()  # the wall clock may be set meanwhile
         sent = []
         for call_id, item in _interleaved(calls):
             if should_stop():
                 break
-            due_s = start_s + item.due_ms / 1000 / speed if speed else 0.0
-            time.sleep(max(0.0, due_s - time.time()))
+            due_s = began_s + item.due_ms / 1000 / speed if speed else 0.0
+            time.sleep(max(0.0, due_s - time.monotonic()))
             sent.append(
                 producer.send(
                     kafka.audio_topic,
