@@ -1,0 +1,48 @@
+"""The load of `bench odd`: what is good in it, and what is odd."""
+
+from random import Random
+
+import pytest
+
+from callmood.bench import odd, odd_records
+from callmood.worker.errors import BadRecord
+from callmood.worker.intake.decode import decode
+from callmood.worker.records import Position, Record
+from callmood.worker.settings import Settings
+
+LOAD = odd.Load(records=1_000, odd=0.3, chunk_ms=200)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_odd_record_is_refused(seed):
+    """None of them is by chance a legal record, which would be a call of its own."""
+    random, kinds = Random(seed), set()
+    for _ in range(1_000):
+        key, headers, value = odd_records.bad_record(random, b"good-1")
+        with pytest.raises(BadRecord) as refusal:
+            decode(Record(Position("audio", 0, 0), key, value, headers, 1), input_format="headers", max_record_ms=5_000)
+        kinds.add(refusal.value.reason)
+    assert len(kinds) > 10
+
+
+def test_odd_records_can_be_sent():
+    """The client refuses a null header, an odd name, and a record without key and value."""
+    random = Random(1)
+    for _ in range(1_000):
+        key, headers, value = odd_records.bad_record_to_send(random, b"good-1", large=0.01)
+        assert key is not None or value is not None
+        assert all(isinstance(text, bytes) and name.isascii() for name, text in headers)
+
+
+def test_the_share_of_odd_records_is_as_wanted():
+    """The good records are the same with and without odd ones, in the same order."""
+    alone, among = (list(odd.mixed(LOAD, is_odd=is_odd)) for is_odd in (False, True))
+    assert [sent for sent, is_odd in among if not is_odd] == [sent for sent, _ in alone]
+    assert sum(is_odd for _, is_odd in among) / len(among) == pytest.approx(0.3, abs=0.01)
+
+
+def test_what_must_come_out_has_speech():
+    """The pure pipeline hears both speakers, and the call ends."""
+    utterances, call = odd.expected(0, LOAD.chunk_ms, Settings())
+    assert {utterance["role"] for utterance in utterances} == {"customer", "agent"}
+    assert (call["end_reason"], call["utterances"]) == ("end", len(utterances))
