@@ -303,3 +303,17 @@ def test_a_record_after_the_end_is_remembered_before_the_end_is_stored():
     late = worker.partition.position - 1
     worker.commit()
     assert worker.partition._ended.last_offset == late
+
+
+def test_a_takeover_after_a_gap_and_a_little_silence_changes_nothing():
+    """Wherever it happens: the next owner begins right after both, and hears the same samples at the same place."""
+    leg = Leg()
+    sent = leg.media(quiet(0.8) + voice(1.2), chunk_ms=400)
+    leg.lose(400, record_ms=400)  # too long to be concealed
+    leg.skip(8)  # too short to be silence, if it came alone
+    log = log_of([*sent, *leg.media(voice(6) + quiet(1.2), chunk_ms=400), leg.send("end")])
+    whole = facts(Worker().read(log).commit())
+    for first in range(1, len(log)):
+        store = Worker().read(log[:first]).commit()
+        again = Worker(store).read(record for record in log if record.position.offset >= store.watermark)
+        assert facts(again.commit()) == whole

@@ -278,9 +278,10 @@ class Stream:
         """Nobody spoke, so nothing was sent."""
         if not silent_ms:
             return
-        first = self.time.sample
-        samples = self.time.skip(silent_ms)
-        if self._is_heard:
+        first, samples = self.time.sample, self.time.skip(silent_ms)
+        if self._is_heard and self._has_skipped:  # a successor begins at this record: it must find nothing before it
+            self._skip_to_position()
+        elif self._is_heard:
             taken.spans += self._closed(lambda _, channel: channel.silence(samples, first))
             for channel in self._channels:
                 channel.move_on(self.time.sample)
