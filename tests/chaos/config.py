@@ -10,6 +10,7 @@ from callmood.redis_address import Address
 
 Mode = Literal["redis", "kafka", "both"]
 ENOUGH = "enough"  # the file of a run that lets its load end
+ODD = "odd.json"  # of a run: places of the hostile producer's records on the audio topic
 KINDS = ("audio", "dead_letter", "utterance", "call", "alert", "state")
 
 
