@@ -234,6 +234,7 @@ def _row(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--encoder", metavar="FOLDER", help="folder of the pre-trained encoder, instead of a download")
     parser.add_argument("--partial", action="store_true", help=_PARTIAL)
+    _map(parser)
     parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)
     parser.add_argument("--work", type=Path, help="folder of the runs; default: runs/NAME")
     _running(parser)
@@ -248,6 +249,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", default="", help="name of your own list, to tell several apart; speakers of two names are two persons"
     )
+    _map(parser)
     parser.add_argument(
         "--split",
         choices=["speakers"],
@@ -259,6 +261,16 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         "--speakers-of-2021",
         action="store_true",
         help="read IEMOCAP's speakers as the authors' code of 2021 did, which is wrong for 65 utterances",
+    )
+
+
+def _map(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="LABEL=EMOTION",
+        help="emotion that another label means, such as frustrated=anger; LABEL= drops its utterances; repeatable",
     )
 
 

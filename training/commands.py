@@ -83,7 +83,7 @@ def prepare_command(options: argparse.Namespace) -> None:
     split = options.split or ("speakers" if options.corpus == own_corpus.CORPUS.name else "")
     if options.name and options.corpus != own_corpus.CORPUS.name:
         raise ConfigurationError(f"--name is for your own lists, not for {options.corpus}")
-    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed, options.name)
+    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed, options.name, options.map)
     path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
     sys.stdout.write((options.out / prepare.REPORT).read_text(encoding="utf-8"))
     sys.stdout.write(f"{path}\n")
@@ -230,7 +230,11 @@ def _export(run: Path, out: Path, tools: dict[str, str]) -> None:
 def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[manifest.Item]:
     """Items of each `--data`: of a manifest, or of a corpus as distributed, which is prepared first."""
     _, share = device_and_share(options.device)
-    how = prepare.Options(partial=options.partial, speakers_of_2021=settings.paper_compat.speakers)
+    how = prepare.Options(
+        partial=options.partial, speakers_of_2021=settings.paper_compat.speakers, meanings=options.map
+    )
+    if options.map and not any(source.is_dir() for source in options.data):
+        raise ConfigurationError("--map is for folders of a corpus; labels of a manifest are mapped by `prepare --map`")
     items: list[manifest.Item] = []
     for number, source in enumerate(options.data):
         path = source

@@ -152,6 +152,11 @@ def test_waveforms_are_normalised_if_the_preprocessor_says_so(hub_folder):
     ("file", "change", "said"),
     [
         ("config.json", {"id2label": {"0": "calm", "1": "hap", "2": "ang", "3": "sad"}}, "calm"),
+        (
+            "config.json",
+            {"id2label": {"0": "neu", "1": "hap", "2": "ang", "3": "sad", "4": "frustrated"}},
+            "classes are neu, hap, ang, sad, frustrated; they must be anger, happiness, neutral, sadness",
+        ),
         ("config.json", {"architectures": ["HubertForCTC"]}, "HubertForSequenceClassification"),
         ("config.json", {"model_type": "wav2vec2"}, "HubertForSequenceClassification"),
         ("config.json", {"add_adapter": True}, "adapter"),

@@ -92,7 +92,7 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
         raise ConfigurationError(f"no {', '.join(sorted(missing))}")
     if unknown := texts.keys() - _KNOWN:
         raise ConfigurationError(f"unknown {', '.join(sorted(unknown))}")
-    label, speaker = texts.pop("label", "").lower(), texts.pop("speaker", "")
+    label, speaker = spelt(texts.pop("label", "")), texts.pop("speaker", "")
     cut = _cut(texts)
     if "split" in texts:
         split = texts["split"].lower()
@@ -134,13 +134,18 @@ def _text(key: str, value: Any) -> str:
     return text if key == "path" else unicodedata.normalize("NFC", text)  # one name, however its accents are written
 
 
+def spelt(label: str) -> str:
+    """A label without what does not distinguish two: case, spaces around it, the way an accent is written."""
+    return unicodedata.normalize("NFC", label).strip().lower()
+
+
 def label_of(name: str) -> str:
     """A label that votes are for, in lower case. Other emotions are allowed.
 
     Raises:
         ConfigurationError: it is a misspelt one of ours.
     """
-    label = name.strip().lower()
+    label = spelt(name)
     if label not in _LABELS and (meant := difflib.get_close_matches(label, _LABELS, n=1, cutoff=_TYPO)):
         raise ConfigurationError(f"unknown {_VOTES}{name}: write {_VOTES}{meant[0]}")
     return label

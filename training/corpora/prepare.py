@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ from callmood.training import manifest, protocols, wav
 from callmood.training.checkpoint import write_text
 from callmood.training.corpora import iemocap, own, sound
 from callmood.training.corpora.found import WHOLE, Corpus, Found, refuse_same_ids
+from callmood.training.corpora.labels import Labels
 from callmood.worker.errors import ConfigurationError
 
 MANIFEST: Final = "manifest.jsonl"
@@ -29,6 +31,7 @@ class Options:
         split: `speakers`: assign speakers without a split to train, valid and test.
         seed: of that draw.
         name: of your own list, among several.
+        meanings: of labels that are none of the four emotions, such as `frustrated=anger`, or `other=` to drop them.
     """
 
     partial: bool = False
@@ -36,6 +39,7 @@ class Options:
     split: str = ""
     seed: int = 0
     name: str = ""
+    meanings: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.name and self.name != manifest.file_name(self.name):
@@ -49,15 +53,18 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
         The manifest's path.
 
     Raises:
-        ConfigurationError: the corpus is missing or not whole, two utterances have the same id, a speaker has two
-            splits, or nothing is left.
+        ConfigurationError: the corpus is missing or not whole, two utterances have the same id, a label of an own list
+            has no meaning, a speaker has two splits, or nothing is left.
     """
+    labels = Labels(corpus, options.meanings)
+    listed = list(refuse_same_ids(corpus.find(root)))
+    labels.refuse_unknown(listed)
     out.mkdir(parents=True, exist_ok=True)
     items: list[manifest.Item] = []
     dropped: dict[str, list[str]] = {}
-    for found in refuse_same_ids(corpus.find(root)):
+    for found in listed:
         try:
-            items.append(_item(corpus, found, out, options))
+            items.append(_item(corpus, labels, found, out, options))
         except sound.DroppedError as reason:
             dropped.setdefault(str(reason), []).append(found.id)
     if not items:
@@ -68,7 +75,7 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
         items = protocols.by_speaker(items, options.seed)
     path = out / MANIFEST
     manifest.write(path, items)
-    write_text(out / REPORT, json.dumps(report(items, dropped), indent=2) + "\n")
+    write_text(out / REPORT, json.dumps({**report(items, dropped), "map": labels.given}, indent=2) + "\n")
     return path
 
 
@@ -90,11 +97,10 @@ def _counted(dropped: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(ids)} dropped: {reason}" for reason, ids in sorted(dropped.items()))
 
 
-def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest.Item:
+def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Options) -> manifest.Item:
     if found.unusable:
         raise sound.DroppedError(found.unusable)
-    if found.label not in corpus.labels:
-        raise sound.DroppedError(f"label {found.label}")
+    label = labels.of(found.label)
     if not found.path.is_file():
         raise sound.DroppedError("audio missing")
     path, seconds = _audio(corpus, found, out)
@@ -103,24 +109,20 @@ def _item(corpus: Corpus, found: Found, out: Path, options: Options) -> manifest
     speaker = found.speaker
     if options.speakers_of_2021 and corpus is iemocap.CORPUS:
         speaker = iemocap.speaker_of_2021(found.id, found.style)
-    votes: Counter[str] = Counter()
-    for label, count in found.votes.items():
-        if label in corpus.labels:
-            votes[str(corpus.labels[label])] += count  # type: ignore[assignment]
     return manifest.Item(
         id=found.id,
         path=os.path.relpath(path, out),
         corpus=options.name or corpus.name,
         speaker=speaker,
         language=found.language or corpus.language,
-        label=corpus.labels[found.label],
+        label=label,
         split=found.split,
         seconds=seconds,
         gender=found.gender,
         session=found.session,
         style=found.style,
         start=found.cut.start_s,
-        votes=dict(votes),
+        votes=labels.votes(found.votes),
     )
 
 
