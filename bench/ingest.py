@@ -210,9 +210,8 @@ def take(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
     partition = Partition(SOURCE, Restored(0, StreamTime(), {}), _decode, settings, DEFAULT_RULES)
     for turn, records in enumerate(polls):
         yield
-        for record in records:
-            for utterance in partition.take(record, 0.0):
-                partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
+        for utterance in partition.take(records, 0.0):
+            partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
         if turn % turns == 0:
             partition.confirm(partition.collect(_STAMPS, 0.0))
         yield

@@ -214,8 +214,7 @@ class Worker:
 
     def read(self, records: Iterable[Record]) -> "Worker":
         """Take records; their utterances wait for the model."""
-        for record in records:
-            self.waiting += self.partition.take(record, 0.0)
+        self.waiting += self.partition.take(records, 0.0)
         return self
 
     def answer(self, utterances: Iterable[Utterance] | None = None) -> None:

@@ -47,6 +47,14 @@ class TooManyBadRecords(CallmoodError):  # noqa: N818 - as BadRecord
 
     exit_code = EXIT_GIVE_UP
 
+    @classmethod
+    def of(cls, count: int, source: str, newest: BadRecord) -> "TooManyBadRecords":
+        """The error after so many on a partition."""
+        return cls(
+            f"{count} bad records in a row on {source}; the newest: {newest}. Check what the producers send, and "
+            "CALLMOOD_INPUT__FORMAT"
+        )
+
 
 class StoreUnavailable(CallmoodError):  # noqa: N818 - the outside is in error; to be retried
     """Redis or Kafka does not accept a commit now: pause reading and repeat the same commit."""

@@ -77,12 +77,16 @@ def shuffled(sent: list[Sent], random: Random) -> list[Sent]:
     return [item for _, item in sorted(places, key=lambda entry: entry[0])]
 
 
-def lives(log: list, random: Random, configured: Settings) -> list:
-    """What is stored after each step of a worker that restarts, answers late and commits in between."""
+def lives(log: list, random: Random, configured: Settings, poll: int = 40) -> list:
+    """What is stored after each step of a worker that restarts, answers late and commits in between.
+
+    Each step is read in polls of so many records.
+    """
     worker, position, stored = Worker(configured=configured), 0, []
     while position < len(log):
         step = random.randint(1, 40)
-        worker.read(log[position : position + step])
+        for first in range(position, position + step, poll):
+            worker.read(log[first : min(first + poll, position + step)])
         position += step
         match random.randint(0, 9):
             case 0:
@@ -109,12 +113,22 @@ def test_the_shorter_way_gives_the_same(legs, seed, is_disordered):
     configured = Settings(model={"speech_check": seed % 2 == 0})
     short = lives(log, Random(seed), configured)
     with (
-        patch.object(Stream, "_is_next", return_value=False),
+        patch.object(Stream, "is_next", return_value=False),
         patch.object(Call, "_goes_on", return_value=False),
         patch.object(decode, "_decode_known", return_value=None),
     ):
         long = lives(log, Random(seed), configured)
     assert short == long
+
+
+@pytest.mark.timeout(600)
+@settings(max_examples=examples(60))
+@given(legs=LEGS, seed=st.integers(0, 2**32), poll=st.integers(1, 8), is_disordered=st.booleans())
+def test_the_records_of_a_poll_change_nothing(legs, seed, poll, is_disordered):
+    """However the records are divided into polls, the same is stored at the same commits."""
+    sent = in_time(*(records(number, leg) for number, leg in enumerate(legs)))
+    log = log_of(shuffled(sent, Random(seed)) if is_disordered else sent)
+    assert lives(log, Random(seed), Settings()) == lives(log, Random(seed), Settings(), poll)
 
 
 def test_ordinary_records_take_the_shorter_way():
@@ -124,9 +138,21 @@ def test_ordinary_records_take_the_shorter_way():
     with patch.object(Call, "_learn", autospec=True, side_effect=Call._learn) as learned:
         Worker().read(log)
     assert learned.call_count == 1
-    with patch.object(Stream, "_take_next", autospec=True, side_effect=Stream._take_next) as taken:
+    with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
         Worker().read(log)
-    assert taken.call_count == len(log) - 2
+    assert sum(len(call.args[1]) for call in taken.call_args_list) == len(log) - 2
     decode._shape.cache_clear()
     Worker().read(log)
     assert decode._shape.cache_info().hits == len(log) - 2
+
+
+def test_short_records_are_taken_together():
+    """Of records of 20 ms, five of a call in a poll, few are taken alone: those at which an utterance can close."""
+    leg = Leg(layout="customer,agent")
+    log = log_of([leg.send("start"), *leg.media(AUDIO[:320_000], chunk_ms=20)])
+    with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
+        worker = Worker()
+        for first in range(0, len(log), 5):
+            worker.read(log[first : first + 5])
+    sizes = [len(call.args[1]) for call in taken.call_args_list]
+    assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)

@@ -56,7 +56,7 @@ class Expected:
         restored = Restored(log[0].position.offset, StreamTime(), {})
         partition = Partition(source, restored, read, settings, DEFAULT_RULES)
         for record in log:
-            utterances = partition.take(record, 0.0)
+            utterances = list(partition.take((record,), 0.0))
             self._note(number, partition)
             self._account(record, sum(partition.take_skipped().values()))
             for utterance in utterances:  # one by one: each may complete a step that a reader can see

@@ -116,7 +116,7 @@ def json_letters(key, *, ended=False, **fields):
     partition = Partition(SOURCE, Restored(0, StreamTime(), {}), read, settings, DEFAULT_RULES)
 
     def send(offset, key, value):
-        partition.take(Record(Position(*SOURCE, offset), key, value, (), EPOCH_MS + 200 * offset), 0.0)
+        list(partition.take([Record(Position(*SOURCE, offset), key, value, (), EPOCH_MS + 200 * offset)], 0.0))
 
     def value(**fields):
         return json.dumps({"schema": "callmood.audio/1", **fields}).encode()

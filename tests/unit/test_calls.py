@@ -8,6 +8,7 @@ from telephony import EPOCH_MS, Leg, both, heard, log_of, quiet, voice
 
 from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
+from callmood.worker.call.outputs import Outcome
 from callmood.worker.errors import BadRecord, ConfigurationError
 from callmood.worker.intake import decode
 from callmood.worker.records import Prediction, Speech
@@ -214,7 +215,7 @@ def test_records_of_a_forgotten_stream_that_are_read_again_are_duplicates():
     commit(call)
     successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
     first = READ(log_of(Leg(stream="0").media(SENTENCE, chunk_ms=1_000))[0])
-    assert successor.take(first, elapsed_ms=0, now_ms=0.0) == ([], True)
+    assert successor.take(first, elapsed_ms=0, now_ms=0.0) == Outcome([], is_duplicate=True)
 
 
 def test_the_end_knows_the_streams_that_are_forgotten():

@@ -73,8 +73,8 @@ def test_a_young_end_is_remembered():
 def test_a_stored_end_is_restored_and_a_living_call_is_not():
     """A successor knows the ended calls from their states, and leaves the others alone."""
     calls = EndedCalls(MEMORY_MS)
-    assert calls.restore("call-1", Ended(10, 5, is_paused=True).pack())
-    assert not calls.restore("call-2", msgpack.packb({"v": 1, "cut": {}}))
+    calls.add("call-1", Ended.unpack(Ended(10, 5, is_paused=True).pack()))
+    assert Ended.unpack(msgpack.packb({"v": 1, "cut": {}})) is None
     assert calls.refuse(chunk(3), watermark=0, elapsed_ms=0)
     assert not calls.refuse(chunk(3, call_id="call-2"), watermark=0, elapsed_ms=0)
 

@@ -223,21 +223,26 @@ def test_the_state_is_saved_though_nothing_is_said():
     assert worker.partition.oldest_capture_ms >= EPOCH_MS + 57_000
 
 
-def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch):
-    """A fault of ours costs the record and says where it is; its call and the others go on, and nothing stays open."""
+@pytest.mark.parametrize(("records", "lost"), [(1, {7}), (4, {5, 7})])
+def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch, records, lost):
+    """A fault of ours costs the record, and those taken with it; its call and the others go on, nothing stays open."""
     sent = in_time(Leg("good").media(SENTENCE, chunk_ms=200), Leg("odd").media(SENTENCE, chunk_ms=200))
-    log, take = log_of(sent), Stream.push
+    log, take = log_of(sent), Stream.take_next
 
-    def fail_once(stream, chunk):
-        taken = take(stream, chunk)
-        if chunk.position.offset == 7:
+    def fail_once(stream, chunks):
+        taken = take(stream, chunks)
+        if chunks[-1].position.offset == 7:
             raise ZeroDivisionError("what was said")
         return taken
 
-    monkeypatch.setattr(Stream, "push", fail_once)
-    worker = Worker().read(log)
-    (letter,) = worker.partition._dead
-    assert (letter.record.position.offset, letter.reason) == (7, "worker_error")
+    monkeypatch.setattr(Stream, "take_next", fail_once)
+    worker = Worker()
+    for number in range(0, len(log), records):
+        worker.read(log[number : number + records])
+    letters = worker.partition._dead
+    assert {letter.record.position.offset for letter in letters} == lost
+    assert {letter.reason for letter in letters} == {"worker_error"}
+    letter = letters[0]
     assert letter.detail.startswith("ZeroDivisionError in test_partition.py, line ")
     store = worker.commit()
     monkeypatch.undo()

@@ -120,7 +120,7 @@ def test_a_json_pause_counts_too():
         for offset, fields in enumerate(({"seq": 0, **media}, {"event": "pause", "seq": [1]})):
             body = json.dumps({"schema": "callmood.audio/1", "call_id": "call-1", **fields}).encode()
             position = Position(*SOURCE, offset)
-            partition.take(Record(position, key if offset else b"call-1", body, (), EPOCH_MS + offset), 0.0)
+            list(partition.take([Record(position, key if offset else b"call-1", body, (), EPOCH_MS + offset)], 0.0))
         assert partition._calls["call-1"].call.is_paused
         partition.confirm(partition.collect(STAMPS, 0.0))
         assert partition.open_records == 0

@@ -18,6 +18,7 @@ from callmood.worker.call.group import Group, Groups
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
+from callmood.worker.call.series import Series
 from callmood.worker.call.streams import Forgotten
 from callmood.worker.call.told import Told
 from callmood.worker.call.utterance import Facts, utterance_of
@@ -46,8 +47,6 @@ class Call:
         """Whether no record can change the call any more; answers may still be missing."""
         self.has_end = False
         """Whether one of its streams has ended."""
-        self.goes_on = False
-        """Whether the newest record was plain audio of a known stream: nothing is due earlier than before it."""
         self._hold = Hold()
         self._has_reopened = False
         """Whether it was over, and what it does next will say that it is not."""
@@ -67,10 +66,8 @@ class Call:
         self._groups = Groups()
         self._released: list[Released] = []
         self._alerts: list[Mapping[str, Any]] = []
-        self._checkpoint: Checkpoint | None = None
-        """That of the newest released group."""
-        self._unsettled: dict[int, tuple[str, int]] = {}
-        """Stream and seq of each open offset."""
+        self._checkpoint: Checkpoint | None = None  # that of the newest released group
+        self._unsettled: dict[int, tuple[str, int]] = {}  # stream and seq of each open offset
         self._committed_revision: int | None = None
         """The fold's revision in the newest confirmed commit."""
 
@@ -91,7 +88,6 @@ class Call:
         next_seq = stream.next_seq
         was_begun = stream.is_begun
         taken, is_duplicate = stream.push(chunk)
-        self.goes_on = is_ordinary and not is_duplicate and taken.is_plain
         if not is_ordinary:
             self._streams.setdefault(chunk.stream, stream)
             self._place(chunk, taken, was_begun=was_begun, elapsed_ms=elapsed_ms)
@@ -102,25 +98,34 @@ class Call:
         stream.mark_active(elapsed_ms)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         self._unsettled[chunk.position.offset] = (chunk.stream, max(chunk.seq, next_seq))
-        all_taken = {chunk.stream: taken}
-        if not self.goes_on:
+        all_taken, is_plain = {chunk.stream: taken}, is_ordinary and taken.is_plain
+        if not is_plain:
             self._learn(chunk, all_taken)
         elif not taken.spans:
             stream.forget_covered()
-            return Outcome([], is_duplicate=False)
+            return Outcome([], is_plain=True)
         if chunk.event is Event.END:
-            return Outcome(self._leave(chunk, all_taken, now_ms), is_duplicate=False)
-        return Outcome(self._group(all_taken, now_ms), is_duplicate=False)
+            return Outcome(self._leave(chunk, all_taken, now_ms))
+        return Outcome(self._group(all_taken, now_ms), is_plain=is_plain)
+
+    def series(self, chunk: Chunk, elapsed_ms: int) -> Series | None:
+        """A series that begins with this record; None if it has to be taken alone."""
+        is_ending = self.is_over or self._has_reopened or self.ending.is_said
+        is_ordinary = not is_ending and self._goes_on(chunk)
+        return Series.begin(self._streams[chunk.stream], chunk, elapsed_ms, self._told) if is_ordinary else None
+
+    def take_series(self, series: Series) -> None:
+        """Take the records of a series, which close nothing."""
+        series.take()
+        self.last_offset = max(self.last_offset, series.last_offset)
+        self._taken_offset = max(self._taken_offset, series.last_offset)
+        self.seen_at_ms = max(self.seen_at_ms, series.elapsed_ms)
+        self._unsettled.update({chunk.position.offset: (chunk.stream, chunk.seq) for chunk in series.chunks})
 
     def _goes_on(self, chunk: Chunk) -> bool:
         """Whether the record can bring nothing but the audio with which a known stream goes on."""
-        is_new = chunk.position.offset > self._restored_offset
-        return (
-            is_new
-            and not self._told.is_news(chunk)
-            and self._paused_at_ms is None
-            and streams.goes_on(chunk, self._streams)
-        )
+        is_new = chunk.position.offset > self._restored_offset and not self._told.is_news(chunk)
+        return is_new and self._paused_at_ms is None and streams.goes_on(chunk, self._streams)
 
     def _learn(self, chunk: Chunk, taken: dict[str, Taken]) -> None:
         """What a record brings of the call: its notice and attributes, a pause, a hold."""
@@ -132,8 +137,7 @@ class Call:
     def pause(self, offset: int, now_ms: float) -> tuple[list[Utterance], bool]:
         """The record at this offset asks for a pause and is refused for something else: the call pauses all the same.
 
-        Returns:
-            The utterances that this closes, and whether the call settles the offset with its state.
+        Returns the utterances that this closes, and whether the call settles the offset with its state.
         """
         self.last_offset = max(self.last_offset, offset)
         if offset <= self._restored_offset or (self.is_over and not self.ending.is_open):
@@ -183,9 +187,8 @@ class Call:
         settings = self._settings.call
         if self.ending.is_said:
             return LATE_MS
-        if self._hold.from_ms is not None:
-            return settings.hold_s * 1000
-        return (min(settings.leave_s, settings.idle_s) if self.has_end else settings.idle_s) * 1000
+        left_s = min(settings.leave_s, settings.idle_s) if self.has_end else settings.idle_s
+        return 1000 * (left_s if self._hold.from_ms is None else settings.hold_s)
 
     @property
     def fresh_detectors(self) -> int:
@@ -247,10 +250,8 @@ class Call:
         for name in forgotten:
             self._forgotten = self._forgotten.adding(self._streams.pop(name))
         if forgotten:  # their name may come again, as a new stream
-            self._unsettled = {
-                offset: (_FORGOTTEN if name in forgotten else name, seq)
-                for offset, (name, seq) in self._unsettled.items()
-            }
+            names = dict.fromkeys(forgotten, _FORGOTTEN)
+            self._unsettled = {at: (names.get(name, name), seq) for at, (name, seq) in self._unsettled.items()}
 
     def _end(self, reason: str, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
         known = self._forgotten
@@ -383,10 +384,7 @@ class Call:
         call.last_offset = stored.last_offset
         call._places = Places(checkpoint.origin_ms, is_settled=checkpoint.is_settled)
         call._told = Told(Notice(checkpoint.notice) if checkpoint.notice else None, checkpoint.reserved)
-        call._streams = {
-            name: Stream.restore(stream, settings.segment, settings.input)
-            for name, stream in checkpoint.streams.items()
-        }
+        call._streams = streams.restored(checkpoint.streams, settings)
         call._paused_at_ms = checkpoint.paused_at_ms
         call.has_end = checkpoint.has_end
         call.ending = checkpoint.ending

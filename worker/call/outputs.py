@@ -7,10 +7,14 @@ from callmood.worker.records import Result, Utterance
 
 
 class Outcome(NamedTuple):
-    """What a record led to: utterances for the model; or nothing, if it was a duplicate."""
+    """What a record led to: utterances for the model; or nothing, if it was a duplicate.
+
+    `is_plain`: it was audio of a known stream and nothing else, so nothing is due earlier than before it.
+    """
 
     utterances: list[Utterance]
-    is_duplicate: bool
+    is_duplicate: bool = False
+    is_plain: bool = False
 
 
 class Released(NamedTuple):

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk, Cut, Unheard
+from callmood.worker.settings import Settings
 from callmood.worker.speech.stream import Stream
+from callmood.worker.speech.stream_state import StreamState
 from callmood.worker.speech.taken import Taken
 
 _IN_PLACE_MS = 2_000
@@ -29,6 +31,11 @@ class Forgotten(NamedTuple):
         """With one more."""
         end_ms = max(self.end_ms, stream.time.call_position_ms)
         return Forgotten(end_ms, self.had_audio or stream.time.rate_hz is not None)
+
+
+def restored(states: Mapping[str, StreamState], settings: Settings) -> dict[str, Stream]:
+    """The streams as they were stored."""
+    return {name: Stream.restore(state, settings.segment, settings.input) for name, state in states.items()}
 
 
 def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:

@@ -68,7 +68,7 @@ def analyze(
         record = Record(
             Position(*_SOURCE, offset), call_id.encode(), sent.value, tuple(sent.headers), round(sent.media_ms)
         )
-        _answer(partition, partition.take(record, 0.0), listener)
+        _answer(partition, partition.take((record,), 0.0), listener)
     commit = partition.collect(Stamps(policy.stamp(configured.policy), listener.info), 0.0)
     if commit.dead_letters:
         letter = commit.dead_letters[0]

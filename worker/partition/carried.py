@@ -1,15 +1,17 @@
 """What a partition's commit carries of each call. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from callmood.worker.call import signs
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.call.series import Series
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter
 from callmood.worker.partition.ended import Ended
+from callmood.worker.records import Chunk, Record
 
 
 @dataclass(slots=True)
@@ -17,22 +19,28 @@ class Live:
     """A call that is not over, or whose end is not committed."""
 
     call: Call
+    number: int
+    """Its place in the order in which the partition's calls came."""
     saved_at_ms: int
     """The partition's clock at the newest commit of its state."""
     changes: int = 0
     """How often something happened that the next commit must hold."""
-    committed_changes: int = 0
     must_publish: bool = False
     """Whether the store has lost the call's summary."""
+    series: Series | None = None
+    """Records with which the call only goes on, and which it has not taken yet."""
+    waiting: list[Record] = field(default_factory=list)
+    """The same records, as they were read."""
 
-    @property
-    def is_changed(self) -> bool:
-        """Whether something happened since the newest commit."""
-        return self.changes != self.committed_changes
-
-    def is_due(self, elapsed_ms: int, every_ms: int) -> bool:
-        """Whether something happened, or the call has held the watermark for so long without any result."""
-        return self.is_changed or (bool(self.call.open_offsets) and elapsed_ms - self.saved_at_ms >= every_ms)
+    def can_wait(self, record: Record, chunk: Chunk, elapsed_ms: int) -> bool:
+        """Whether the call only goes on with this record, and with those that wait; then it waits with them."""
+        if self.series is None:
+            self.series = self.call.series(chunk, elapsed_ms)
+        elif not self.series.add(chunk, elapsed_ms):
+            return False
+        if self.series is not None:
+            self.waiting.append(record)
+        return self.series is not None
 
 
 class Carried(NamedTuple):

@@ -1,6 +1,6 @@
 """Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 import msgpack
@@ -67,30 +67,15 @@ class EndedCalls:
         self._memory_ms = memory_ms
         self._calls: dict[str, Ended] = {}
 
-    def restore(self, call_id: str, blob: bytes) -> bool:
-        """Load a stored state; returns False if it is one of a live call.
-
-        Raises:
-            Exception: it is none.
-        """
-        ended = Ended.unpack(blob)
-        if ended is not None:
-            self._calls[call_id] = ended
-        return ended is not None
-
     @property
     def last_offset(self) -> int:
         """Newest record of any ended call; -1 if there is none."""
         return max((ended.last_offset for ended in self._calls.values()), default=-1)
 
-    @property
-    def has_paused(self) -> bool:
-        """Whether one of the calls ended while it was paused."""
-        return any(ended.is_paused for ended in self._calls.values())
-
-    def is_paused(self, call_id: str) -> bool:
-        """Whether this call ended while it was paused."""
-        return call_id in self._calls and self._calls[call_id].is_paused
+    def is_any_paused(self, call_ids: Collection[str] | None) -> bool:
+        """Whether one of these calls, or with None one of all, ended while it was paused."""
+        ids = self._calls.keys() if call_ids is None else self._calls.keys() & set(call_ids)
+        return any(self._calls[call_id].is_paused for call_id in ids)
 
     def was_given_up(self, call_id: str) -> bool:
         """Whether this call ended because the worker failed on it."""

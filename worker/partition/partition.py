@@ -6,6 +6,7 @@ What is published depends on the log and the model's answers alone. All code tha
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
@@ -15,8 +16,11 @@ from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadR
 from callmood.worker.intake.decode import named_calls, wants_pause
 from callmood.worker.partition.carried import Carried, Collected, Live, offsets_of
 from callmood.worker.partition.deadlines import Deadlines
+from callmood.worker.partition.due import DueCalls
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
+from callmood.worker.partition.gathering import Gathering
 from callmood.worker.partition.ledger import Ledger
+from callmood.worker.partition.stored import stored_call
 from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import in_ms
@@ -43,50 +47,54 @@ class Partition:
         self._calls: dict[str, Live] = {}
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
+        self._due = DueCalls(settings.worker.state_interval_ms)
+        self._gathering = Gathering(self._due.take, self._refuse_waiting)
+        self._numbers = count()
         self._skipped = {"late": 0, "duplicate": 0, "given_up": 0}
         self._dead: list[DeadLetter] = []
         self._stores_all = False
-        self._held: set[int] = set()
-        """Offsets of dead-letter records that are settled by the state of the call that they pause."""
-        self._given_up: dict[str, Sequence[int]] = {}
-        """The open offsets of calls on which the worker failed; the next commit settles them."""
-        self._unreadable: set[str] = set()
-        """Calls whose stored states are no states; the next commit deletes them."""
+        self._held: set[int] = set()  # dead-letter records that are settled by the state of the call that they pause
+        self._given_up: dict[str, Sequence[int]] = {}  # open offsets of calls that failed; the next commit settles them
+        self._unreadable: set[str] = set()  # calls whose stored states are no states; the next commit deletes them
         self._bad_in_a_row = 0
         self._collected: Collected | None = None
         self._committed_watermark = restored.watermark
         for call_id, blob in restored.states.items():
-            self._restore(call_id, blob)
+            match stored_call(call_id, blob, settings, rules):
+                case Call() as call:
+                    self._add(call)
+                case Ended() as ended:
+                    self._ended.add(call_id, ended)
+                case None:
+                    self._unreadable.add(call_id)
         self._reported_offset = self._newest_restored_offset()
         """Bad records up to here have their dead-letter record: it was written before the newest state was stored."""
-
-    def _restore(self, call_id: str, blob: bytes) -> None:
-        try:
-            if not self._ended.restore(call_id, blob):
-                self._add(Call.restore(call_id, blob, self._settings, self._rules))
-        except CallmoodError:
-            raise
-        except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
-            self._unreadable.add(call_id)
 
     def _newest_restored_offset(self) -> int:
         return max([self._ended.last_offset, *(live.call.last_offset for live in self._calls.values())])
 
     def _add(self, call: Call) -> Live:
         self._ended.forget([call.id])
-        live = Live(call, saved_at_ms=self._time.elapsed_ms)
+        live = Live(call, next(self._numbers), saved_at_ms=self._time.elapsed_ms)
         self._calls[call.id] = live
         self._deadlines.set(call.id, self._deadline_ms(call))
         return live
 
     # -- records in
 
-    def take(self, record: Record, now_ms: float) -> list[Utterance]:
-        """Take the next record; returns the utterances for the model. `now_ms` only feeds latency figures.
+    def take(self, records: Iterable[Record], now_ms: float) -> Iterator[Utterance]:
+        """Take the next records; yields utterances for the model. `now_ms` only feeds latency figures.
 
         Raises:
             TooManyBadRecords: more bad records in a row than `max_consecutive_bad`.
         """
+        try:
+            for record in records:
+                yield from self._take_next(record, now_ms)
+        finally:
+            self._gathering.take_all()
+
+    def _take_next(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         self._time = self._time.after(record.timestamp_ms)
         captured_ms = self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
         self._ledger.open(record.position.offset, capture_ms=captured_ms, mark_after=self._time)
@@ -94,23 +102,25 @@ class Partition:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
             utterances = self._reject(record, bad, now_ms)
-        return [*utterances, *self._age(now_ms)]
+        return [*utterances, *self._age(now_ms)] if self._deadlines.has_due(self._time.elapsed_ms) else utterances
 
     def skip_to(self, offset: int) -> None:
         """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
         self._ledger.skip_to(offset)
 
-    def _take(self, record: Record, now_ms: float) -> list[Utterance]:
+    def _take(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         chunk = self._decoded(record)
         self._bad_in_a_row = 0  # readable, even if it does not fit its call
         if chunk is None:
             self._ledger.settle(record.position.offset)
-            return []
+            return ()
+        if self._gathering.add(self._calls.get(chunk.call_id), record, chunk, self._time.elapsed_ms):
+            return ()
         call = self._call_of(chunk)
         if call is None:
             self._ledger.settle(record.position.offset)
             self._skipped["given_up" if self._ended.was_given_up(chunk.call_id) else "late"] += 1
-            return []
+            return ()
         try:
             outcome = call.take(chunk, elapsed_ms=self._time.elapsed_ms, now_ms=now_ms)
         except CallmoodError:
@@ -122,11 +132,11 @@ class Partition:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
         if call.is_over and call.id not in self._calls:
-            return []  # a copy of a record continues nothing
+            return ()  # a copy of a record continues nothing
         live = self._calls.get(call.id) or self._add(call)
-        if not call.goes_on:
+        if not outcome.is_plain:
             self._deadlines.pull(call.id, self._deadline_ms(call))
-        live.changes += call.has_news
+        self._due.take(live)
         return outcome.utterances
 
     def _decoded(self, record: Record) -> Chunk | None:
@@ -136,6 +146,10 @@ class Partition:
             raise
         except Exception as error:  # reading changes no state, so the record alone is to blame
             raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
+
+    def _refuse_waiting(self, live: Live, record: Record, error: Exception) -> None:
+        live.call.refuse(record.position.offset)
+        self._reject(record, BadRecord(Reason.WORKER_ERROR, place_of(error)), 0.0)
 
     def _call_of(self, chunk: Chunk) -> Call | None:
         """The call of a record: a live one, one that goes on with it, or a new one; None if it is over."""
@@ -167,12 +181,8 @@ class Partition:
             record = replace(record, value=None)
         self._dead.append(DeadLetter(record, bad.reason, bad.detail))
         self._bad_in_a_row += 1
-        limit = self._settings.input.max_consecutive_bad
-        if limit and self._bad_in_a_row > limit:
-            raise TooManyBadRecords(
-                f"{self._bad_in_a_row} bad records in a row on {self.source.topic}/{self.source.partition}; "
-                f"the newest: {bad}. Check what the producers send, and CALLMOOD_INPUT__FORMAT"
-            )
+        if 0 < self._settings.input.max_consecutive_bad < self._bad_in_a_row:
+            raise TooManyBadRecords.of(self._bad_in_a_row, f"{self.source.topic}/{self.source.partition}", bad)
         return utterances
 
     def _pause_by(self, record: Record, now_ms: float) -> tuple[list[Utterance], bool]:
@@ -183,13 +193,13 @@ class Partition:
         utterances, is_held = [], False
         for call_id in sorted(named_calls(record, input_format=input_format) or ()):
             live = self._calls.get(call_id) or self._continued(call_id, record.position.offset)
-            if live is None:
-                continue
-            with self._at_its_own_cost(live):
-                closed, holds = live.call.pause(record.position.offset, now_ms)
-                utterances += closed
-                is_held = is_held or holds
-                live.changes += 1
+            if live is not None:
+                self._gathering.take(live)
+                with self._at_its_own_cost(live):
+                    closed, holds = live.call.pause(record.position.offset, now_ms)
+                    utterances += closed
+                    is_held = is_held or holds
+                    self._due.change(live)
         return utterances, is_held
 
     def _continued(self, call_id: str, offset: int) -> Live | None:
@@ -197,41 +207,33 @@ class Partition:
         return ended and self._add(self._resumed(call_id, ended))
 
     def _resumed(self, call_id: str, ended: Ended) -> Call:
-        try:
-            return Call.restore(call_id, ended.state, self._settings, self._rules)
-        except CallmoodError:
-            raise
-        except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
-            return Call(call_id, self._settings, self._rules)
+        call = stored_call(call_id, ended.state, self._settings, self._rules)
+        return call if isinstance(call, Call) else Call(call_id, self._settings, self._rules)
 
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
         named = named_calls(record, input_format=self._settings.input.format)
-        if named is None:
-            return self._ended.has_paused or any(live.call.is_paused for live in self._calls.values())
-        return any(self._is_paused(call_id) for call_id in named)
-
-    def _is_paused(self, call_id: str) -> bool:
-        live = self._calls.get(call_id)
-        return (live is not None and live.call.is_paused) or self._ended.is_paused(call_id)
+        ids = self._calls.keys() if named is None else named & self._calls.keys()
+        return self._ended.is_any_paused(named) or any(self._calls[call_id].call.is_paused for call_id in ids)
 
     def _age(self, now_ms: float) -> Sequence[Utterance]:
         """Close what is open in stalled streams, and end idle calls."""
-        elapsed_ms = self._time.elapsed_ms
-        if not self._deadlines.has_due(elapsed_ms):
-            return ()
         utterances: list[Utterance] = []
-        for call_id in self._deadlines.pop_due(elapsed_ms):
+        for call_id in self._deadlines.pop_due(self._time.elapsed_ms):
             live = self._calls[call_id]
+            self._gathering.take(live)
             with self._at_its_own_cost(live):
-                utterances += self._age_one(live.call, now_ms)
-                live.changes += 1
+                utterances += self._age_one(live, now_ms)
         return utterances
 
-    def _age_one(self, call: Call, now_ms: float) -> list[Utterance]:
-        elapsed_ms = self._time.elapsed_ms
+    def _age_one(self, live: Live, now_ms: float) -> list[Utterance]:
+        call, elapsed_ms, due_ms = live.call, self._time.elapsed_ms, self._deadline_ms(live.call)
         if call.is_over:
             return []
+        if due_ms > elapsed_ms:  # records have come since the deadline was set
+            self._deadlines.set(call.id, due_ms)
+            return []
+        self._due.change(live)
         if elapsed_ms - call.seen_at_ms >= call.idle_ms:
             return call.end("end" if call.has_end else "idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
         closed = call.stall(elapsed_ms - STALL_MS, now_ms)
@@ -261,8 +263,7 @@ class Partition:
         One dead-letter record at its newest record says so. No value of a later record may get there: its pauses are
         not followed any more.
         """
-        del self._calls[call.id]
-        self._deadlines.drop(call.id)
+        self._remove(call)
         self._given_up[call.id] = tuple(call.open_offsets)
         self._ended.add(call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_given_up=True))
         newest = Position(*self.source, max(0, call.last_offset))
@@ -277,22 +278,21 @@ class Partition:
         if live is None:
             return
         live.call.answer(utterance_id, prediction, now_ms)
-        live.changes += 1
+        self._due.change(live)
 
     # -- commits out
 
     def collect(self, stamps: Stamps, now_ms: float) -> Commit:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
-        every_ms, now = self._settings.worker.state_interval_ms, self._time.elapsed_ms
-        due = [live for live in self._calls.values() if self._stores_all or live.is_due(now, every_ms)]
-        calls = self._carry(due, stamps, now_ms)
+        elapsed_ms = self._time.elapsed_ms
+        calls = self._carry(self._due.at(elapsed_ms, self._calls, is_whole=self._stores_all), stamps, now_ms)
         dead, given_up = tuple(self._dead), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
         settled += [offset for offsets in self._given_up.values() for offset in offsets]
         settled += [offset for offset in offsets_of(dead) if offset not in self._held]
         watermark, time = self._ledger.watermark_after(settled)
         self._unreadable -= self._calls.keys()  # their own states replace those
-        past = [*self._ended.past(watermark=watermark, elapsed_ms=self._time.elapsed_ms), *self._unreadable]
+        past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms), *self._unreadable]
         states = self._ended.states(without=past) if self._stores_all else self._ended.states_of(given_up)
         commit = Commit(
             self.source,
@@ -305,7 +305,7 @@ class Partition:
             is_news=bool(calls or past or dead or self._stores_all) or watermark != self._committed_watermark,
             is_whole=self._stores_all,
         )
-        self._collected = Collected(commit, calls, past, given_up, self._time.elapsed_ms)
+        self._collected = Collected(commit, calls, past, given_up, elapsed_ms)
         return commit
 
     def _carry(self, due: Iterable[Live], stamps: Stamps, now_ms: float) -> list[Carried]:
@@ -342,13 +342,11 @@ class Partition:
     def _confirm_call(self, carried: Carried, elapsed_ms: int) -> None:
         live, call = carried.live, carried.live.call
         call.confirm(carried.due)
-        live.committed_changes = carried.changes
         live.must_publish = False
-        live.saved_at_ms = elapsed_ms
+        self._due.confirm(carried, elapsed_ms)
         self._ledger.settle(*carried.due.saved.settled_offsets)
         if carried.ended is not None and call.is_finished:  # it has not gone on since
-            del self._calls[call.id]
-            self._deadlines.drop(call.id)
+            self._remove(call)
             self._ended.add(call.id, carried.ended._replace(last_offset=call.last_offset))
 
     def restore_store(self, summaries: Iterable[str], *, all_states: bool) -> None:
@@ -357,7 +355,12 @@ class Partition:
         for call_id in summaries:
             if (live := self._calls.get(call_id)) is not None:
                 live.must_publish = True
-                live.changes += 1
+                self._due.change(live)
+
+    def _remove(self, call: Call) -> None:
+        del self._calls[call.id]
+        self._deadlines.drop(call.id)
+        self._due.forget(call.id)
 
     # -- facts
 

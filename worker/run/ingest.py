@@ -176,8 +176,8 @@ class Ingest:
         metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
         now_ms = self._clock() * 1000
         try:
-            for record in records:
-                self._submit(source, partition.take(record, now_ms))
+            for utterance in partition.take(records, now_ms):
+                self._submit(source, utterance)
         except TooManyBadRecords:
             self.drain(
                 self._monotonic() + self._settings.worker.drain_timeout_s
@@ -255,20 +255,19 @@ class Ingest:
 
     # -- inference
 
-    def _submit(self, source: TopicPartition, utterances: list[Utterance]) -> None:
-        for utterance in utterances:
-            key = f"{source.topic}/{source.partition}/{utterance.id}"
-            self._waiting[key] = _Asked(source, utterance.call_id, utterance.id)
-            self._inference.submit(key, utterance)
-            other = self._split_calls.note(utterance.call_id, source)
-            if other is not None:
-                metrics.SPLIT_CALLS.inc()
-                log.warning(
-                    "call is on two partitions",
-                    call=call_hash(utterance.call_id),
-                    partition=source.partition,
-                    other_partition=other.partition,
-                )
+    def _submit(self, source: TopicPartition, utterance: Utterance) -> None:
+        key = f"{source.topic}/{source.partition}/{utterance.id}"
+        self._waiting[key] = _Asked(source, utterance.call_id, utterance.id)
+        self._inference.submit(key, utterance)
+        other = self._split_calls.note(utterance.call_id, source)
+        if other is not None:
+            metrics.SPLIT_CALLS.inc()
+            log.warning(
+                "call is on two partitions",
+                call=call_hash(utterance.call_id),
+                partition=source.partition,
+                other_partition=other.partition,
+            )
 
     def _collect_answers(self) -> None:
         now_ms = self._clock() * 1000

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.speech.media_time import MediaTime
 
@@ -37,10 +38,17 @@ class Doubt:
         """Take a record that is clear, and is not absurd."""
         self._newest_seq = chunk.seq
 
-    def refuses(self, chunk: Chunk, time: MediaTime) -> bool:
-        """Whether the record is refused; `time` is the position of its stream."""
-        if chunk.seq in self._refused:
-            return True
+    def judge(self, chunk: Chunk, time: MediaTime) -> None:
+        """Believe the record or refuse it; `time` is the position of its stream.
+
+        Raises:
+            BadRecord: its media time cannot be.
+        """
+        if chunk.seq in self._refused or self._is_new_doubt(chunk, time):
+            media_ms = chunk.media_ms or 0.0
+            raise BadRecord(Reason.BAD_MEDIA_TIME, f"media_ms is {media_ms:.0f}, and the capture time is not")
+
+    def _is_new_doubt(self, chunk: Chunk, time: MediaTime) -> bool:
         if chunk.seq <= self._newest_seq:
             return False  # not newer than what was judged before, or taken again after a restart
         self._newest_seq = chunk.seq

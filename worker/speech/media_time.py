@@ -112,15 +112,20 @@ class MediaTime:
         lost_ms = min(lost_ms, ahead_ms)
         return Step(lost_ms, ahead_ms - lost_ms)
 
-    def goes_on(self, chunk: Chunk) -> bool:
-        """Whether a record with audio begins where the stream is; if no number is missing, the step to it is none."""
+    def goes_on(self, chunk: Chunk, samples: int = 0) -> bool:
+        """Whether a record with audio begins where the stream is; if no number is missing, the step to it is none.
+
+        With `samples`, records with so much audio, which go on too, come before it; at each, drift may be followed.
+        """
         if self._zero_ms is None or not self._record_ms or self._again is not None:
             return False
-        position_ms = self.position_ms
+        position_ms = self.ms(self.sample + samples) if samples else self.position_ms
         if chunk.media_ms is not None:
             base_ms = self._base_ms
             return base_ms is not None and -_RAN_BACK_MS <= chunk.media_ms - base_ms - position_ms <= _TOLERANCE_MS
-        return -_SET_BACK_MS <= chunk.capture_ms - self._zero_ms - position_ms - self._drift_ms <= _JITTER_MS
+        late_ms = chunk.capture_ms - self._zero_ms - position_ms - self._drift_ms
+        followed_ms = _DRIFT_SHARE * self.ms(samples) if samples else 0.0
+        return followed_ms - _SET_BACK_MS <= late_ms <= _JITTER_MS - followed_ms
 
     def _anchor(self, chunk: Chunk, lost_ms: float) -> None:
         """The first record ties media time and capture time to the position."""

@@ -6,6 +6,7 @@ The bound depends on the records that follow, never on time, so that a replay gi
 from typing import Final, NamedTuple
 
 from callmood.schemas.common import Event
+from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.settings import InputSettings
 
@@ -13,6 +14,7 @@ _NOW: Final = frozenset((Event.PAUSE, Event.END))
 """Events that do not wait: paused audio must not be heard, and nothing follows the end."""
 _SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
 """Events that count even after they were given up: otherwise a pause would never begin, or never end."""
+_MAX_JUMP: Final = 1_000_000  # five hours of 20 ms records: a damaged number, and to wait would hold the watermark
 
 
 class Ready(NamedTuple):
@@ -65,6 +67,15 @@ class StreamOrder:
     def pass_next(self, chunk: Chunk) -> None:
         """The next record has come in its turn; neither it nor one that waits is a pause, a resume or an end."""
         self._next = chunk.seq + 1
+
+    def refuse_jump(self, chunk: Chunk) -> None:
+        """Refuse a number that is absurd.
+
+        Raises:
+            BadRecord: it is too far ahead.
+        """
+        if self.next_seq and chunk.seq - self.next_seq > _MAX_JUMP:
+            raise BadRecord(Reason.BAD_HEADER, f"seq is more than {_MAX_JUMP} ahead")
 
     def push(self, chunk: Chunk) -> Pushed:
         """Take the next record as it arrived."""

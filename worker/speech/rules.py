@@ -63,6 +63,19 @@ class Rules:
             history_mask=_ones(history_frames),
         )
 
+    def frames_before_close(self, frame: int, window: int, start: int, *, is_open: bool) -> int:
+        """How many frames can follow and, whatever they hold, close nothing.
+
+        Args:
+            frame: the next one.
+            window: votes of the frames before it.
+            start: the first sample of what is open, or of what can open next.
+            is_open: whether something is open. What opens starts with a closing window full of speech.
+        """
+        votes = (window & self.close_mask if is_open else self.close_mask).bit_count()
+        before_split = (start + self.max_samples) // self.frame_samples - frame - 1
+        return min(votes - self.close_votes - 1, before_split)
+
 
 def _ones(bits: int) -> int:
     return (1 << bits) - 1

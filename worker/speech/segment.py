@@ -8,25 +8,22 @@ changes nothing.
 
 The detector follows the noise of the line. Frames that hold no sound of the line never reach it, or it would take them
 for a quieter room and the noise after them for speech: a frame with lost samples votes as the frame before it, and a
-frame of one constant value (digital silence, as gateways fill in for lost packets, mute and silence suppression) votes
-against speech.
+frame of one constant value (digital silence, which gateways fill in for lost packets and mute) votes against speech.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
-
-import numpy as np
 
 from callmood.schemas.common import Encoding
 from callmood.worker.g711 import Samples, to_s16
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech import conceal
+from callmood.worker.speech.quietest import quietest
 from callmood.worker.speech.rules import Rules
 from callmood.worker.speech.vad import FRAME_MS, Vad, Vote
 
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
-_SMOOTH_FRAMES = 5  # loudness is compared over 100 ms, so that a stop consonant is no pause
 _VOICED = Vote.VOICED
 _BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
 
@@ -191,6 +188,13 @@ class Segmenter:
         candidates = self._window & (rules.open_mask >> 1)
         first = (self._frame - candidates.bit_length()) * rules.frame_samples - rules.padding_samples
         return max(self._floor, first)
+
+    @property
+    def room(self) -> int:
+        """Samples that can follow and, whatever they hold, close nothing."""
+        rules, is_open = self._rules, self._start is not None
+        frames = rules.frames_before_close(self._frame, self._window, self.keep_from, is_open=is_open)
+        return (self._frame + frames + 1) * rules.frame_samples - 1 - self._known
 
     def voiced_ms(self, start_sample: int, end_sample: int) -> int:
         """Voiced time among the decided frames that begin within the samples; forgets after the longest utterance."""
@@ -367,11 +371,7 @@ class Segmenter:
         rules, length = self._rules, self._rules.frame_samples
         limit = start + rules.max_samples
         low, high = -(-max(limit - rules.search_samples, start + rules.min_samples) // length), limit // length
-        if high - low < _SMOOTH_FRAMES:
-            return high * length
-        frames = self._pcm(low, high).reshape(-1, length).astype(np.int64)
-        energy = np.convolve((frames * frames).sum(axis=1), np.ones(_SMOOTH_FRAMES, np.int64), "valid")
-        return int(low + np.argmin(energy) + _SMOOTH_FRAMES // 2) * length
+        return (low + quietest(self._pcm(low, high).reshape(-1, length))) * length
 
     def _pcm(self, first_frame: int, end_frame: int) -> Samples:
         length = self._rules.frame_samples

@@ -4,7 +4,7 @@ The session owns the order of its records, the position on its media time line a
 it is a function of the records alone: chunk sizes, arrival times and restarts change nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
@@ -19,8 +19,6 @@ from callmood.worker.speech.pause import Pause
 from callmood.worker.speech.segment import Segmenter
 from callmood.worker.speech.stream_state import StreamState
 from callmood.worker.speech.taken import ClosedSpan, Taken
-
-_MAX_SEQ_JUMP = 1_000_000  # five hours of 20 ms records: a damaged number, and to wait would hold the watermark
 
 
 class Stream:
@@ -57,24 +55,17 @@ class Stream:
     # -- records in
 
     def push(self, chunk: Chunk) -> tuple[Taken, bool]:
-        """Take one record.
-
-        Returns:
-            What it (and records that waited for it) brought, and whether it was a duplicate.
+        """Take one record; returns what it (and records that waited for it) brought, and whether it was a duplicate.
 
         Raises:
             BadRecord: the format changed within the stream, or its numbers began again or are absurd.
         """
-        if self._is_next(chunk):
-            return Taken(self._take_next(chunk)), False
+        if self.is_next(chunk):
+            return Taken(self.take_next((chunk,))), False
         if self._format and chunk.format and not self._format.is_like(chunk.format):
-            raise BadRecord(
-                Reason.FORMAT_CHANGED, "encoding, rate or channels changed: a new format needs a new stream"
-            )
-        if self.next_seq and chunk.seq - self.next_seq > _MAX_SEQ_JUMP:
-            raise BadRecord(Reason.BAD_HEADER, f"seq is more than {_MAX_SEQ_JUMP} ahead")
-        if self._doubt.refuses(chunk, self.time):
-            raise BadRecord(Reason.BAD_MEDIA_TIME, f"media_ms is {chunk.media_ms:.0f}, and the capture time is not")
+            raise BadRecord(Reason.FORMAT_CHANGED, "a new encoding, rate or number of channels needs a new stream")
+        self._order.refuse_jump(chunk)
+        self._doubt.judge(chunk, self.time)
         pushed = self._order.push(chunk)
         if not pushed.duplicate:
             self._format = self._format or chunk.format
@@ -144,7 +135,7 @@ class Stream:
             taken.unheard += self._end_pause(lost_ms)
             self._skip_to_position()
 
-    def _is_next(self, chunk: Chunk) -> bool:
+    def is_next(self, chunk: Chunk) -> bool:
         """Whether the record is as nearly all are: the next audio of a stream that is heard."""
         return (
             chunk.event is Event.MEDIA
@@ -156,18 +147,26 @@ class Stream:
             and self.time.goes_on(chunk)
         )
 
-    def _take_next(self, chunk: Chunk) -> list[ClosedSpan]:
-        before, channel_of = self.time.save(), self.format.channel
-        self._order.pass_next(chunk)
-        self._numbers.add(chunk)
-        self._doubt.believe(chunk)
-        self.time.follow(chunk)
-        closed = self._closed(lambda index, channel: channel.feed(before.sample, channel_of(chunk.audio, index)))
-        self.time.advance(chunk.samples)
-        self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+    @property
+    def room(self) -> int:
+        """Samples that can follow and, whatever they hold, close nothing."""
+        return min((channel.room for channel in self._channels), default=0)
+
+    def take_next(self, chunks: Sequence[Chunk]) -> list[ClosedSpan]:
+        """Take records each of which is the next; several must fit into `room`, and are heard as one."""
+        first, channel_of = self.time.sample, self.format.channel
+        for chunk in chunks:
+            before = self.time.save()
+            self._numbers.add(chunk)
+            self.time.follow(chunk)
+            self.time.advance(chunk.samples)
+            self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
+            self._heard.add(chunk, before, self.time.sample)
+        self._order.pass_next(chunks[-1])
+        self._doubt.believe(chunks[-1])
         self._heard_from, self._has_skipped = before, False
-        self._heard.add(chunk, before, self.time.sample)
-        return closed
+        audio = chunks[0].audio if len(chunks) == 1 else b"".join([chunk.audio for chunk in chunks])
+        return self._closed(lambda index, channel: channel.feed(first, channel_of(audio, index)))
 
     def _apply_all(self, ready: tuple[Ready, ...]) -> Taken:
         taken = Taken()

@@ -1,0 +1,52 @@
+"""Which calls the next commit has to look at: its work grows with what has changed, not with what lives. Pure."""
+
+from collections.abc import Mapping
+
+from callmood.worker.partition.carried import Carried, Live
+from callmood.worker.partition.deadlines import Deadlines
+
+
+class DueCalls:
+    """Calls that have changed, and those that have held the watermark for so long that they are stored all the same.
+
+    Args:
+        every_ms: how long a call with open records goes without a stored state, by the partition's clock.
+    """
+
+    def __init__(self, every_ms: int) -> None:
+        self._every_ms = every_ms
+        self._due: dict[str, Live] = {}
+        self._unsaved = Deadlines()
+
+    def change(self, live: Live) -> None:
+        """Something happened that the next commit must hold."""
+        live.changes += 1
+        self._due[live.call.id] = live
+
+    def take(self, live: Live) -> None:
+        """The call has taken records."""
+        self._unsaved.pull(live.call.id, live.saved_at_ms + self._every_ms)
+        if live.call.has_news:
+            self.change(live)
+
+    def at(self, elapsed_ms: int, calls: Mapping[str, Live], *, is_whole: bool) -> list[Live]:
+        """Those of these calls that are due, or all, in the order in which they came."""
+        for call_id in self._unsaved.pop_due(elapsed_ms):
+            if calls[call_id].call.open_offsets:
+                self._due[call_id] = calls[call_id]
+        return sorted((calls if is_whole else self._due).values(), key=lambda live: live.number)
+
+    def confirm(self, carried: Carried, elapsed_ms: int) -> None:
+        """The store has this; `elapsed_ms` is the partition's clock when it was collected."""
+        live, call_id = carried.live, carried.live.call.id
+        live.saved_at_ms = elapsed_ms
+        if live.changes == carried.changes:
+            self._due.pop(call_id, None)
+        self._unsaved.drop(call_id)
+        if live.call.open_offsets:
+            self._unsaved.set(call_id, elapsed_ms + self._every_ms)
+
+    def forget(self, call_id: str) -> None:
+        """The call is no more."""
+        self._due.pop(call_id, None)
+        self._unsaved.drop(call_id)

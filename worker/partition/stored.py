@@ -1,0 +1,23 @@
+"""Reads the stored state of a call. Pure."""
+
+from collections.abc import Sequence
+
+from callmood.worker.call.alert import Rule
+from callmood.worker.call.call import Call
+from callmood.worker.errors import CallmoodError
+from callmood.worker.partition.ended import Ended
+from callmood.worker.settings import Settings
+
+
+def stored_call(call_id: str, blob: bytes, settings: Settings, rules: Sequence[Rule]) -> Call | Ended | None:
+    """A live call, one that is over, or None if this is no state.
+
+    Raises:
+        ConfigurationError: another version of the worker wrote it.
+    """
+    try:
+        return Ended.unpack(blob) or Call.restore(call_id, blob, settings, rules)
+    except CallmoodError:
+        raise
+    except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
+        return None
