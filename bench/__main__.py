@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, ingest
+from callmood.bench import engine, field, idle, ingest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -12,6 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what, about in (
         ("engine", engine, "the inference engine"),
         ("field", field, "the speech check"),
+        ("idle", idle, "an ingest process without anything to do"),
         ("ingest", ingest, "what runs in front of the model"),
     ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))

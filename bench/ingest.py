@@ -37,7 +37,8 @@ from callmood.worker.g711 import encode_pcmu, to_s16
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Chunk, Position, Record
-from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.segment import Segmenter

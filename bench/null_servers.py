@@ -1,12 +1,15 @@
 """Kafka, Redis and a model that answer at once and cost nothing, for measurements of what is between them."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.commits import TopicPartition
 from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
 from callmood.worker.stream_time import StreamTime
+
+if TYPE_CHECKING:
+    from callmood.worker.inference.wire import Beat
 
 SOURCE: Final = TopicPartition("audio", 0)
 MODEL: Final = ModelInfo("null", "0", "sha256:0")
@@ -80,9 +83,9 @@ class _Claim:
 class Model:
     """Answers each utterance with the next turn."""
 
-    model, beat = MODEL, None
-
     def __init__(self) -> None:
+        self.model: ModelInfo | None = MODEL
+        self.beat: Beat | None = None
         self._asked: list[str] = []
 
     def submit(self, key: str, _utterance: Utterance) -> None:

@@ -4,7 +4,8 @@ from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.store import Store
 from callmood.worker.call.alert import DEFAULT_RULES
-from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.outside import Outside
 from callmood.worker.run.projector import Projector
 from tests.simulation.kafka_side import SimConsumer, SimDeadLetters
 from tests.simulation.model_side import SimInference

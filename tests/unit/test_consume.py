@@ -11,6 +11,7 @@ from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError
+from callmood.worker.settings import KafkaSettings
 
 SOURCE = TopicPartition("audio", 0)
 PARTITION = KafkaPartition(*SOURCE)
@@ -125,3 +126,20 @@ def test_an_origin_names_cluster_topic_group_and_partitions(client, consumer):
     consumer._group_id = "g"
     client.partitions_for_topic = lambda _: {0, 1}
     assert consumer.origin(SOURCE) == ("c", uuid.UUID(int=1).hex, "g", 2)
+
+
+def test_records_are_gathered_only_while_some_come(consumer, client, monkeypatch):
+    """A fetch waits for many records after one that brought some; after an empty one it ends with the first record."""
+    polled = {
+        PARTITION: [SimpleNamespace(offset=3, topic="audio", partition=0, key=b"", value=b"", headers=[], timestamp=1)]
+    }
+    answers = iter([polled, {}])
+    monkeypatch.setattr(kafka_workarounds, "poll", lambda *_: next(answers))
+    monkeypatch.setattr(kafka_workarounds, "stable_membership", lambda _: None)
+    client._fetcher = SimpleNamespace(config={})
+    consumer._listener, consumer.membership = SimpleNamespace(is_lost=False), None
+    consumer._settings = KafkaSettings(fetch_wait_ms=70)
+    assert list(consumer.poll(1)) == [SOURCE]
+    assert client._fetcher.config == {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 70}
+    assert not consumer.poll(1)
+    assert client._fetcher.config == {"fetch_min_bytes": 1, "fetch_max_wait_ms": 500}

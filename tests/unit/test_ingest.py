@@ -15,7 +15,8 @@ from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import ConfigurationError, StoreUnavailable, TooManyBadRecords
 from callmood.worker.records import Position, Record
 from callmood.worker.run import traces
-from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
 
@@ -29,10 +30,11 @@ class _Consumer:
         self.sources = [TopicPartition("audio", number) for number in range(3)]
         self.assigned, self.started, self.polls = set(self.sources), [], 0
         self.unread = {self.sources[0]: [UNREADABLE]}
-        self.skipped = []
+        self.skipped, self.waits_ms = [], []
 
-    def poll(self, _timeout_ms):
+    def poll(self, timeout_ms):
         self.polls += 1
+        self.waits_ms.append(timeout_ms)
         polled, self.unread = (self.unread, {}) if self.sources[0] in self.started else ({}, self.unread)
         return polled
 
@@ -102,6 +104,18 @@ def test_a_dead_letter_record_is_sent_once_however_often_its_commit_is_repeated(
         loop.ingest.turn()
     assert len(loop.sent) == 1
     assert sum(len(commit.dead_letters) for commit in loop.store.committed) == 1
+
+
+def test_a_turn_waits_until_the_next_commit():
+    """It is short while partitions are taken over, ends when a commit is due, and is long once nothing is."""
+    consumer, now_s = _Consumer(), [0.0]
+    inference = SimpleNamespace(model=None, beat=None, collect=list, healthy=lambda _now_s: True)
+    outside = Outside(consumer, _Store(consumer), inference, SimpleNamespace(send=lambda _: None))
+    ingest = Ingest(outside, Settings(), (), lambda: 0.0, lambda: now_s[0])
+    for at_s in (0.0, 0.0, 0.0, 0.25, 0.35, 0.495, 0.51, 0.52):
+        now_s[0] = at_s
+        ingest.turn()
+    assert consumer.waits_ms == [10, 10, 10, 10, 150, 10, 10, 500]
 
 
 def test_what_is_durable_is_not_sent_again(loop):

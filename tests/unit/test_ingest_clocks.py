@@ -14,7 +14,8 @@ from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable, Unsettled
 from callmood.worker.records import ModelInfo
-from callmood.worker.run.ingest import Ingest, Outside
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
 

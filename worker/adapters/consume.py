@@ -29,7 +29,10 @@ _ASSIGNORS = {
     "sticky": StickyPartitionAssignor,
     "range": RangePartitionAssignor,
 }
-_FETCH_WAIT_MS = 50
+_MANY_BYTES = 1 << 20
+"""So much ends the wait for a fetch at once: records are read as fast as they come where a worker is behind."""
+_QUIET_WAIT_MS = 500
+"""Wait for a fetch while no record comes; the first one ends it."""
 _METADATA_MS = 5_000
 """Age of metadata at which it is asked for again: new partitions, and a topic that was created again, show there."""
 _END_MS = 1_000
@@ -104,7 +107,7 @@ class AudioConsumer:
             heartbeat_interval_ms=max(settings.session_timeout_ms // 5, 100),
             max_poll_interval_ms=settings.max_poll_interval_ms,
             max_poll_records=settings.max_poll_records,
-            fetch_max_wait_ms=_FETCH_WAIT_MS,
+            metrics_enabled=False,
             metadata_max_age_ms=_METADATA_MS,
             max_partition_fetch_bytes=4 << 20,
             receive_buffer_bytes=1 << 20,
@@ -130,6 +133,8 @@ class AudioConsumer:
             ConfigurationError: a topic was deleted and created again.
         """
         polled = kafka_workarounds.poll(self._consumer, timeout_ms)
+        min_bytes, wait_ms = (_MANY_BYTES, self._settings.fetch_wait_ms) if polled else (1, _QUIET_WAIT_MS)
+        kafka_workarounds.wait_for(self._consumer, min_bytes=min_bytes, wait_ms=wait_ms)
         self._refuse_new_topics()
         if self._listener.is_lost:
             self.membership = None

@@ -1,4 +1,4 @@
-"""Nine faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
+"""Ten faults of kafka-python 3.0.12, and what the worker does about each. Nothing else depends on its private parts.
 
 Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
 its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
@@ -385,3 +385,15 @@ def topic_id(consumer: KafkaConsumer, topic: str) -> str:
     """Id of the topic, empty if unknown."""
     found = consumer._cluster.topic_id(topic)  # noqa: SLF001 - as above
     return found.hex if found is not None and found.int else ""
+
+
+# -- 10. What a fetch waits for cannot be changed
+#
+# kafka-python: `_create_fetch_requests` in kafka/consumer/fetcher.py reads it from a configuration without a setter.
+# We: change that configuration; from the next fetch on it counts.
+# Upstream: no upstream issue found.
+
+
+def wait_for(consumer: KafkaConsumer, *, min_bytes: int, wait_ms: int) -> None:
+    """A fetch ends with so many bytes, or after this time."""
+    consumer._fetcher.config.update(fetch_min_bytes=min_bytes, fetch_max_wait_ms=wait_ms)  # noqa: SLF001 - as above

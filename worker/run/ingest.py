@@ -13,14 +13,11 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 
 from callmood.worker import metrics
-from callmood.worker.adapters.consume import AudioConsumer
-from callmood.worker.adapters.dead_letters import DeadLetterTopic
-from callmood.worker.adapters.store import Store
 from callmood.worker.call import policy
 from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
@@ -33,14 +30,14 @@ from callmood.worker.errors import (
     TooManyBadRecords,
     Unsettled,
 )
-from callmood.worker.inference.wire import Beat
 from callmood.worker.intake import decode
 from callmood.worker.logs import call_hash
 from callmood.worker.partition.partition import Partition
-from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
+from callmood.worker.records import Record, Utterance
 from callmood.worker.run import traces
 from callmood.worker.run.account import account
 from callmood.worker.run.losses import report_gone, report_restored, report_skipped
+from callmood.worker.run.outside import Outside
 from callmood.worker.run.progress import Progress, Stage, Status
 from callmood.worker.run.reading import Reading
 from callmood.worker.run.split_calls import SplitCalls
@@ -49,36 +46,11 @@ from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
 
-_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 50
+_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 500
 _RETRY_S = 0.5
 _CONFIRM_S = 5.0
 _MEASURE_S = 1.0
 _ASK_AFTER_S = 10.0
-
-
-class Inference(Protocol):
-    """What the loop needs of the inference process."""
-
-    model: ModelInfo | None
-    beat: Beat | None
-
-    def submit(self, key: str, utterance: Utterance) -> None:
-        """Ask for an utterance's emotion under a key of the caller's; never waits."""
-
-    def collect(self) -> list[tuple[str, Prediction]]:
-        """The keys and answers since the last call; never waits."""
-
-    def healthy(self, now_s: float) -> bool:
-        """Whether the inference process beats and its model thread makes progress."""
-
-
-class Outside(NamedTuple):
-    """What the loop is wired to."""
-
-    consumer: AudioConsumer
-    store: Store
-    inference: Inference
-    dead_letters: DeadLetterTopic
 
 
 class _Asked(NamedTuple):
@@ -129,6 +101,7 @@ class Ingest:
         self._rendered_s = 0.0  # wall time at which the pending commits were made
         self._unsent: list[DeadLetter] = []  # dead-letter records of the pending commits, not in their topic yet
         self._is_paused, self._is_repairing = False, False
+        self._is_quiet = False  # whether nothing has come since a commit that found nothing to do
         self._is_store_healthy = True
         self._next_commit_s = 0.0
         self._next_measure_s = 0.0
@@ -150,7 +123,7 @@ class Ingest:
             ConfigurationError: the topic was created again, or a stored position belongs to another deployment.
         """
         try:
-            polled = self._consumer.poll(_BUSY_POLL_MS if self._waiting or self._restoring else _IDLE_POLL_MS)
+            polled = self._consumer.poll(self._wait_ms())
         except ConfigurationError:  # the topic was created again: what was read of the old one is not lost
             self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)
             raise
@@ -168,13 +141,22 @@ class Ingest:
         if not self._inference.healthy(self._monotonic()):
             raise InferenceLost("the inference process does not respond")
 
+    def _wait_ms(self) -> int:
+        """How long this turn may wait for records: until the next commit, for which it collects answers."""
+        if self._restoring or self._is_paused:
+            return _BUSY_POLL_MS
+        if self._is_quiet and not self._waiting:
+            return _IDLE_POLL_MS
+        until_ms = round(1000 * (self._next_commit_s - self._monotonic()))
+        return min(max(until_ms, _BUSY_POLL_MS), _IDLE_POLL_MS)
+
     def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         partition = self._partitions.get(source)
         if partition is None:
             return
         metrics.RECORDS.labels(source.topic).inc(len(records))
         metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
-        now_ms = self._clock() * 1000
+        now_ms, self._is_quiet = self._clock() * 1000, False
         try:
             for utterance in partition.take(records, now_ms):
                 self._submit(source, utterance)
@@ -303,6 +285,7 @@ class Ingest:
             self._rendered_s = now_s
             self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, now_s))]
             self._unsent = [dead_letter for commit in self._pending for dead_letter in commit.dead_letters]
+        self._is_quiet = not self._pending
         if not self._pending:
             self._is_repairing = False
             self._progress.note(Stage.COMMITS, began_s, has_work=True, has_moved=True)

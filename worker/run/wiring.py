@@ -18,7 +18,8 @@ from callmood.worker.adapters.redis_client import connect_redis, refuse_eviction
 from callmood.worker.adapters.store import Store
 from callmood.worker.call import alert
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
-from callmood.worker.run.ingest import Inference, Ingest, Outside
+from callmood.worker.run.ingest import Ingest
+from callmood.worker.run.outside import Inference, Outside
 from callmood.worker.run.projector import Projector
 from callmood.worker.settings import AlertSettings, Settings
 from callmood.worker.speech import vad
