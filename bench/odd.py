@@ -44,7 +44,7 @@ from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
-    from callmood.worker.run.ingest import Inference
+    from callmood.worker.run.outside import Inference
 
 ADDRESSES: Final = ("CALLMOOD_KAFKA__BOOTSTRAP_SERVERS", "CALLMOOD_REDIS__URL")
 
@@ -255,7 +255,7 @@ def expected(number: int, chunk_ms: int, settings: Settings) -> tuple[list[Mappi
     partition = Partition(TopicPartition("file", 0), Restored(0, StreamTime(), {}), reader, settings, DEFAULT_RULES)
     for offset, sent in enumerate(good_call(number, chunk_ms)):
         record = Record(Position("file", 0, offset), sent.key, sent.value, tuple(sent.headers), sent.stamp_ms)
-        for utterance in partition.take(record, 0.0):
+        for utterance in partition.take((record,), 0.0):
             partition.answer(utterance.call_id, utterance.id, null_servers.ANSWER, 0.0)
     commit = partition.collect(Stamps(policy.stamp(settings.policy), null_servers.MODEL), 0.0)
     (call,) = (call.summary for call in commit.calls if call.summary is not None)
