@@ -57,7 +57,7 @@ class Notice(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an utterance is: the speech of a person, or a tone, music or noise that was cut out like speech."""
+    """What an utterance is: speech of a person on this channel, or a tone, music, noise or echo."""
 
     SPEECH = "speech"
     NOT_SPEECH = "not_speech"
@@ -106,6 +106,7 @@ class WithheldReason(_Explained):
     ROLE_UNKNOWN = "policy:role_unknown", "`unknown` is not among the roles whose emotion may be inferred."
     NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
     NOT_SPEECH = "not_speech", "The speech check found no speech: a tone, music or noise."
+    ECHO = "echo", "It is the voice of another channel of the stream, heard again."
 
 
 class DeadLetterReason(_Explained):

@@ -161,6 +161,8 @@ class Utterance(Contract):
     """Start of the voiced time that is speech, ms; the call's figures count from here. Null for `not_speech`."""
     speech_end_ms: Ms | None = None
     """End of the voiced time that is speech, ms; the call's figures count to here. Null for `not_speech`."""
+    echo: Flag = False
+    """True: the voice of another channel of the stream, heard again, lower and later; then `kind` is `not_speech`."""
     emotion: EmotionResult | None = None
     """Null if the policy withholds it or the utterance is not speech."""
     withheld: WithheldReason | None = None
@@ -197,6 +199,8 @@ class Utterance(Contract):
             raise ValueError("speech_start_ms and speech_end_ms are null together")
         if self.kind is Kind.NOT_SPEECH and (self.emotion is not None or self.speech_end_ms is not None):
             raise ValueError("what is not speech has no emotion and no part that counts as speech")
+        if self.echo and self.kind is not Kind.NOT_SPEECH:
+            raise ValueError("an echo is not speech")
         if self.speech_start_ms is None or self.speech_end_ms is None:
             return self
         if not self.start_ms <= self.speech_start_ms < self.speech_end_ms <= self.end_ms:
@@ -217,8 +221,10 @@ def label_or_reason(utterance: Mapping[str, Any]) -> str:
 
     Returns:
         The label; `abstained` where the model was not sure; else why there are no probabilities: the model's failure
-        (`too_short`, `inference_failed`, ...), the policy's reason, or `not_speech`.
+        (`too_short`, `inference_failed`, ...), the policy's reason, `echo` or `not_speech`.
     """
+    if utterance.get("echo"):
+        return WithheldReason.ECHO.value
     if utterance.get("kind") == Kind.NOT_SPEECH:
         return Kind.NOT_SPEECH.value
     emotion = utterance["emotion"]

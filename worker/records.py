@@ -180,6 +180,8 @@ class Utterance:
     """Capture time of the start; None in records of earlier versions."""
     attributes: Mapping[str, str] = field(default_factory=dict)
     """Those of the call with reserved names, when the utterance ended."""
+    is_echo: bool = False
+    """Whether it is the voice of another channel, heard again: nobody speaks here."""
 
     @property
     def wants_emotion(self) -> bool:
@@ -271,8 +273,8 @@ class Result:
 
     @property
     def is_speech(self) -> bool:
-        """Whether a person speaks, as far as is known."""
-        return self.speech is None or self.speech.is_speech
+        """Whether a person speaks on this channel, as far as is known."""
+        return not self.utterance.is_echo and (self.speech is None or self.speech.is_speech)
 
     @property
     def voice_ms(self) -> tuple[int, int]:

@@ -2,26 +2,7 @@
 
 import numpy as np
 import pytest
-from telephony import EPOCH_MS, RATE_HZ, Leg, analyse, both, in_time
-
-from callmood.worker.g711 import encode_pcmu
-
-
-def line(length_s: float, turns: list[tuple[float, float]], seed: int = 1, noise_dbfs: float = -66) -> bytes:
-    """A line with noise and turns of a voice with syllables, as (start, length) in s; PCMU."""
-    t = np.arange(round(length_s * RATE_HZ)) / RATE_HZ
-    phase = 2 * np.pi * np.cumsum(150 * (1 + 0.12 * np.sin(2 * np.pi * 2.3 * t + seed))) / RATE_HZ
-    tone = sum(np.sin(k * phase) / k for k in range(1, 12)) * (0.6 + 0.4 * np.sin(2 * np.pi * 4 * t))
-    loud = np.zeros(t.size)
-    for at_s, turn_s in turns:
-        loud[round(at_s * RATE_HZ) : round((at_s + turn_s) * RATE_HZ)] = 1
-    noise = np.random.default_rng(seed).normal(0, 32768 * 10 ** (noise_dbfs / 20), t.size)
-    return encode_pcmu(np.round(tone * loud * 2500 + noise).astype(np.int16))
-
-
-def is_true(figure_ms: float, true_ms: float, turns: int = 0) -> bool:
-    """Within 3 % or 200 ms; with many short turns, within 60 ms a turn."""
-    return abs(figure_ms - true_ms) <= max(200, 0.03 * true_ms, 60 * turns)
+from telephony import EPOCH_MS, RATE_HZ, Leg, analyse, both, in_time, is_true, line
 
 
 @pytest.mark.parametrize("gap_s", [0.2, 0.35, 0.8, 3.5])

@@ -282,7 +282,7 @@ class Call:
                 stream.forget_covered()
         if let_go:
             self._forget_streams()
-        asked = [u for u in utterances if u.wants_emotion or self._settings.model.speech_check]
+        asked = [u for u in utterances if u.wants_emotion or (self._settings.model.speech_check and not u.is_echo)]
         if utterances or unheard or end or self._has_reopened:
             self._hold.tell(max((s.time.call_position_ms for s in self._streams.values()), default=0), unheard)
             self._places.is_settled = True

@@ -88,6 +88,7 @@ def result_of(record: Mapping[str, Any]) -> Result:
             voiced_end_ms=record.get("voiced_end_ms"),
             spoken_at_ms=record.get("spoken_at_ms"),
             attributes=record.get("attributes", {}),
+            is_echo=record.get("echo", False),
         ),
         _prediction(record["emotion"]),
         _speech(record),

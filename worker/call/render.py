@@ -43,6 +43,7 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         "voiced_start_ms": utterance.voiced_start_ms,
         "voiced_end_ms": utterance.voiced_end_ms,
         **_speech(result),
+        "echo": utterance.is_echo,
         "emotion": _emotion(prediction) if prediction else None,
         "withheld": utterance.withheld or (None if result.is_speech else WithheldReason.NOT_SPEECH.value),
         "acoustics": {

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from callmood.schemas.common import Notice
+from callmood.schemas.common import Notice, WithheldReason
 from callmood.worker import g711
 from callmood.worker.call import acoustics, policy
 from callmood.worker.records import Utterance
@@ -57,10 +57,12 @@ def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, fa
         acoustics=acoustics.measure(pcm, audio.rate_hz),
         first=min(source.position for source in sources),
         last=max(source.position for source in sources),
-        withheld=policy.withheld(closed.role, facts.notice, facts.policy),
+        withheld=policy.withheld(closed.role, facts.notice, facts.policy)
+        or (WithheldReason.ECHO if closed.is_echo else None),
         traceparent=last.traceparent,
         voiced_start_ms=stream.time.call_ms(span.voiced_start_sample),
         voiced_end_ms=stream.time.call_ms(span.voiced_end_sample),
         spoken_at_ms=facts.origin_ms + stream.time.call_ms(span.start_sample),
         attributes=facts.attributes,
+        is_echo=closed.is_echo,
     )

@@ -51,3 +51,17 @@ def _encoded(encoding: Encoding, samples: Samples) -> bytes:
             return encode_pcma(samples)
         case _:
             return samples.astype("<i2").tobytes()
+
+
+def frames_without_sound(
+    known: Sequence[Sequence[tuple[int, int]]], length: int, first_frame: int, end_frame: int
+) -> set[int]:
+    """Which of these frames hold lost samples, or are silent in part; `known`: what is lost, and what is silent."""
+    concealed, silent = known
+    frames = set[int]()
+    for first, end in concealed:
+        frames.update(range(max(first_frame, first // length), min(end_frame, -(-end // length))))
+    for first, end in silent:
+        frames.update({first // length} if first % length else ())
+        frames.update({end // length} if end % length else ())
+    return frames

@@ -12,40 +12,20 @@ frame of one constant value (digital silence, which gateways fill in for lost pa
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from callmood.schemas.common import Encoding
 from callmood.worker.g711 import Samples, to_s16
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
-from callmood.worker.speech import conceal
+from callmood.worker.speech import conceal, echo
 from callmood.worker.speech.quietest import quietest
 from callmood.worker.speech.rules import Rules
+from callmood.worker.speech.segment_state import SegmenterState
 from callmood.worker.speech.vad import FRAME_MS, Vad, Vote
 
 _SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
 _VOICED = Vote.VOICED
 _BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
-
-
-class SegmenterState(NamedTuple):
-    """Everything of a channel but its audio, below 1.2 kB; a successor is fed again from `keep_from` on.
-
-    `version` changes with everything that the detector's memory depends on.
-    """
-
-    version: str
-    frame: int
-    window: bytes
-    history: bytes
-    start: int | None
-    first_voiced: int
-    last_voiced: int
-    floor: int
-    keep_from: int
-    vad: bytes
-    last_heard: int = -1
-    """Frame of the newest voice; earlier versions did not store it."""
 
 
 class Segmenter:
@@ -73,6 +53,9 @@ class Segmenter:
         self._first_voiced = 0
         self._last_voiced = 0
         self._last_heard = -1  # the newest frame with a voice: the detector votes for speech a while after it
+        self._known_frame = 0  # when the open utterance became known
+        self._stretches = echo.Stretches()
+        self.keeps_levels = True
         self._floor = 0  # no later span may begin below: the last one's end, or a discontinuity
         # Audio: native bytes from `_base` on, and the caller's position; behind `next_sample` while it refills.
         self._base = 0
@@ -207,6 +190,16 @@ class Segmenter:
         votes = self._history >> (self._frame - end) & ((1 << end - start) - 1)
         return votes.bit_count() * FRAME_MS
 
+    @property
+    def frame_samples(self) -> int:
+        """Samples of a frame."""
+        return self._rules.frame_samples
+
+    def levels(self, first_frame: int, end_frame: int, *, known_by: int) -> echo.Levels:
+        """The levels [frames] of what was speech, as known at a frame; see `echo.Stretches`."""
+        open_now = [] if self._start is None else [self._stretch(self._start)]
+        return self._stretches.levels(first_frame, end_frame, known_by=known_by, more=open_now)
+
     # -- durability
 
     def snapshot(self) -> SegmenterState:
@@ -224,6 +217,8 @@ class Segmenter:
             keep_from=self.keep_from,
             vad=self._vad.dump(),
             last_heard=self._last_heard,
+            known_frame=self._known_frame,
+            stretches=self._stretches.save(),
         )
 
     @classmethod
@@ -242,6 +237,8 @@ class Segmenter:
         channel._first_voiced = snapshot.first_voiced
         channel._last_voiced = snapshot.last_voiced
         channel._last_heard = snapshot.last_heard
+        channel._known_frame = snapshot.known_frame
+        channel._stretches = echo.Stretches(snapshot.stretches)
         channel._floor = snapshot.floor
         channel.restored_exactly = snapshot.version == channel._rules.version and bool(snapshot.vad)
         if channel.restored_exactly:
@@ -286,24 +283,14 @@ class Segmenter:
         pcm = self._pcm(first_frame, end_frame).tobytes()
         if not self._concealed and not self._silent:
             return self._vad.votes(pcm)
-        size, lost = 2 * self._rules.frame_samples, self._lost(first_frame, end_frame)
+        known = [[one for one in some if one[1] > max(one[0], self._floor)] for some in (self._concealed, self._silent)]
+        length = self._rules.frame_samples
+        size, lost = 2 * length, conceal.frames_without_sound(known, length, first_frame, end_frame)
         votes: list[Vote | None] = []
         for number, frame in enumerate(range(first_frame, end_frame)):
             heard = pcm[number * size : (number + 1) * size]
             votes += [None] if frame in lost else self._vad.votes(heard)
         return votes
-
-    def _lost(self, first_frame: int, end_frame: int) -> set[int]:
-        """Which of these frames hold lost samples, or are silent in part."""
-        length, lost = self._rules.frame_samples, set[int]()
-        for first, end in self._concealed:
-            if end > max(first, self._floor):
-                lost.update(range(max(first_frame, first // length), min(end_frame, -(-end // length))))
-        for first, end in self._silent:
-            if end > max(first, self._floor):
-                lost.update({first // length} if first % length else ())
-                lost.update({end // length} if end % length else ())
-        return lost
 
     def _is_pause(self, votes: list[Vote]) -> bool:
         """Count votes of silence where nothing is open or can open; returns whether they are that."""
@@ -341,6 +328,7 @@ class Segmenter:
 
     def _open(self) -> None:
         votes = self._window & self._rules.open_mask
+        self._known_frame = self._frame
         self._first_voiced = self._frame - votes.bit_length()
         first = self._first_voiced * self._rules.frame_samples
         self._start = max(self._floor, first - self._rules.padding_samples)
@@ -349,6 +337,7 @@ class Segmenter:
     def _close(self, cut: Cut, decided_sample: int) -> list[Span]:
         assert self._start is not None
         rules, start = self._rules, self._start
+        self._keep_levels(start)
         self._start = None
         self._window = 0
         voiced_frames = self._last_voiced + 1 - self._first_voiced
@@ -359,8 +348,18 @@ class Segmenter:
         heard_end = (self._last_heard + 1) * rules.frame_samples
         return [self._span((start, self._floor), heard_end, decided_sample, cut)]
 
+    def _stretch(self, start: int) -> echo.Stretch:
+        first = -(-start // self._rules.frame_samples)
+        frames = self._pcm(first, self._frame).reshape(-1, self._rules.frame_samples)
+        return echo.Stretch(self._known_frame, first, echo.levels_of(frames))
+
+    def _keep_levels(self, start: int) -> None:
+        if self.keeps_levels:
+            self._stretches.add(self._stretch(start), oldest_frame=self._frame - self._rules.history_frames)
+
     def _split(self, start: int) -> Span:
         split = self._quietest(start)
+        self._keep_levels(start)
         span = self._span((start, split), split, self._frame * self._rules.frame_samples, Cut.FORCED)
         self._start = self._floor = split
         self._first_voiced = split // self._rules.frame_samples

@@ -10,6 +10,7 @@ from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Cut, Span, Unheard
 from callmood.worker.settings import InputSettings, SegmentSettings
+from callmood.worker.speech.beside import closed_span, may_echo
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.doubt import Doubt
 from callmood.worker.speech.heard import Heard, HeardRecords
@@ -243,6 +244,7 @@ class Stream:
     def _open_channels(self) -> None:
         audio = self.format
         self._channels = [Segmenter(audio.encoding, audio.rate_hz, self._segment) for _ in audio.layout]
+        may_echo(self._channels)
         self._skip_to_position()
 
     @property
@@ -302,11 +304,7 @@ class Stream:
         """What each channel closes when all do the same, in an order that does not depend on the chunking."""
         spans = [(index, span) for index, channel in enumerate(self._channels) for span in hear(index, channel)]
         spans.sort(key=lambda closed: (closed[1].decided_sample, closed[0]))
-        return [ClosedSpan(i, self.format.layout[i], span, self._overlap_ms(i, span)) for i, span in spans]
-
-    def _overlap_ms(self, index: int, span: Span) -> int:
-        start, end = span.start_sample, span.end_sample
-        return max((c.voiced_ms(start, end) for i, c in enumerate(self._channels) if i != index), default=0)
+        return [closed_span(self._channels, index, self.format.layout[index], span) for index, span in spans]
 
     def _skip_to_position(self) -> None:
         self._heard_from, self._has_skipped = self.time.save(), True
@@ -394,6 +392,7 @@ class Stream:
             stream._channels = [
                 Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot.channels
             ]
+            may_echo(stream._channels)
             if stream.time.rate_hz and not stream._channels:
                 stream._open_channels()
         return stream

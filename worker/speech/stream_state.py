@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from callmood.worker.speech.doubt import DoubtState
 from callmood.worker.speech.media_time import MediaTimeState
-from callmood.worker.speech.segment import SegmenterState
+from callmood.worker.speech.segment_state import SegmenterState
 
 
 class StreamState(NamedTuple):

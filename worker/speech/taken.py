@@ -8,12 +8,17 @@ from callmood.worker.records import Span, Unheard
 
 
 class ClosedSpan(NamedTuple):
-    """A span with its channel and role, and the longest time that another channel of the stream was voiced in it."""
+    """A span with its channel and role.
+
+    `overlap_ms` is the longest time that another channel of the stream was voiced in it. `is_echo`: it is the voice of
+    another channel, heard again.
+    """
 
     channel: int
     role: Role
     span: Span
     overlap_ms: int
+    is_echo: bool = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,132 @@
+"""The voice of one channel on another one, through the real `Partition`."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from telephony import Leg, Worker, analyse, both, facts, is_true, line, log_of, unsent
+
+from callmood.schemas.common import Encoding
+from callmood.worker.g711 import encode_pcmu, to_s16
+from callmood.worker.records import Prediction, Result
+from callmood.worker.settings import Settings
+from callmood.worker.speech import echo
+from callmood.worker.speech.echo import MAX_LAG_FRAMES, Stretch, Stretches
+
+_AGENT, _CUSTOMER = [(1.0, 3.5), (11.0, 4.0), (21.0, 3.0)], [(6.0, 3.0), (16.0, 3.0)]
+
+
+def call_with_echo(loss_db: float | None, lag_ms: int = 60, customer=_CUSTOMER) -> bytes:
+    """Agent and customer take turns for 26 s; the agent is on the customer's channel too, lower and later."""
+    agent, own = line(26, _AGENT, seed=3), line(26, customer, seed=5)
+    heard = to_s16(Encoding.PCMU, own).astype(float)
+    if loss_db is not None:
+        lag = lag_ms * 8
+        again = to_s16(Encoding.PCMU, agent).astype(float)[: len(heard) - lag] * 10 ** (-loss_db / 20)
+        heard[lag:] += again
+    return both(encode_pcmu(np.clip(np.rint(heard), -32768, 32767).astype(np.int16)), agent)
+
+
+def sent(audio: bytes, chunk_ms: float = 200):
+    """The records of the call."""
+    leg = Leg(layout="customer,agent")
+    return [*leg.media(audio, chunk_ms), leg.send("end")]
+
+
+@pytest.mark.parametrize("lag_ms", [0, 60, 137, 400])
+@pytest.mark.parametrize("loss_db", [8, 12, 20, 26])
+def test_the_agent_on_the_customers_channel_is_not_the_customer(loss_db, lag_ms):
+    """Talk, overlap, interruptions and emotion are those of the call without the echo."""
+    store = analyse(sent(call_with_echo(loss_db, lag_ms)))
+    call = store.calls["call-1"]
+    customer = call["roles"]["customer"]
+    echoes = [utterance for utterance in store.of() if utterance["echo"]]
+    assert len(echoes) == 3
+    assert {(one["role"], one["kind"], one["withheld"], one["emotion"]) for one in echoes} == {
+        ("customer", "not_speech", "echo", None)
+    }
+    assert is_true(customer["talk_ms"], 6_000)
+    assert is_true(call["talk_ms"], 16_500)
+    assert (customer["utterances"], customer["other_sounds"], call["overlap_ms"]) == (2, 3, 0)
+    assert not any(role["interruptions"]["count"] for role in call["roles"].values())
+
+
+def test_without_an_echo_nobody_is_one():
+    """Two people who take turns, or speak at once, keep what they say."""
+    at_once = [(start + 0.1, length) for start, length in _AGENT]
+    for loss_db, customer in ((None, _CUSTOMER), (None, at_once), (20, at_once)):
+        assert not any(one["echo"] for one in analyse(sent(call_with_echo(loss_db, customer=customer))).of())
+
+
+def test_a_customer_who_speaks_in_the_echo_is_heard():
+    """An utterance that has more than the echo counts."""
+    store = analyse(sent(call_with_echo(20, customer=[(2.0, 1.5), (12.0, 2.0), (22.0, 1.5)])))
+    assert not any(one["echo"] for one in store.of())
+
+
+def test_the_channel_that_speaks_is_no_echo_of_its_echo():
+    """The louder and earlier one is the speaker, whichever channel it is."""
+    assert {one["role"] for one in analyse(sent(call_with_echo(12))).of() if one["echo"]} == {"customer"}
+
+
+def test_two_equal_channels_are_no_echo():
+    """A mono recording on both channels is noticed elsewhere; nothing of it is lower."""
+    voice = line(10, [(1.0, 3.0), (6.0, 2.0)])
+    assert not any(one["echo"] for one in analyse(sent(both(voice, voice))).of())
+
+
+@pytest.mark.parametrize("chunk_ms", [20, 50, 1_000, 4_999])
+def test_the_length_of_the_records_changes_nothing(chunk_ms):
+    """An echo is one in any chunking."""
+    audio = call_with_echo(15, 90)
+    assert unsent(analyse(sent(audio, chunk_ms)).of()) == unsent(analyse(sent(audio)).of())
+
+
+def test_a_takeover_at_any_record_changes_nothing():
+    """The successor knows the levels of what the source had said."""
+    log = log_of(sent(call_with_echo(15, 300)))
+    steady = Worker().read(log).commit()
+    assert sum(one["echo"] for one in steady.of()) == 3
+    for end in range(3, len(log), 7):
+        store = Worker().read(log[:end]).commit()
+        Worker(store).read(record for record in log if record.position.offset >= store.watermark).commit()
+        assert facts(store) == facts(steady)
+
+
+def test_an_echo_is_heard_by_no_model():
+    """Neither the speech check nor the emotion model is asked."""
+    worker = Worker().read(log_of(sent(call_with_echo(12))))
+    assert [(one.role, one.is_echo) for one in worker.waiting if one.role == "customer"] == [("customer", False)] * 2
+
+
+def test_an_echo_has_no_emotion_whatever_the_model_says():
+    """Its result drops an answer."""
+    (first, *_) = Worker(configured=Settings()).read(log_of(sent(call_with_echo(None)))).waiting
+    result = Result.of(replace(first, is_echo=True, withheld="echo"), Prediction((0.7, 0.1, 0.1, 0.1)))
+    assert (result.prediction, result.is_speech, result.duration_ms) == (None, False, 0)
+
+
+# -- levels
+
+
+def test_levels_are_known_from_the_frame_on_at_which_they_were():
+    """What was opened later is not looked at, or the chunking would decide."""
+    stretches = Stretches()
+    stretches.add(Stretch(10, 5, bytes([40, 41, 42])), oldest_frame=0)
+    assert list(stretches.levels(4, 9, known_by=9)) == [0, 0, 0, 0, 0]
+    assert list(stretches.levels(4, 9, known_by=10)) == [0, 40, 41, 42, 0]
+    assert list(stretches.levels(6, 7, known_by=10, more=[Stretch(1, 6, bytes([50]))])) == [50]
+
+
+def test_old_levels_are_forgotten():
+    """The state does not grow with the call."""
+    stretches = Stretches([(0, 0, bytes(10)), (10, 10, bytes(range(5)))])
+    stretches.add(Stretch(20, 20, bytes(5)), oldest_frame=12)
+    assert stretches.save() == (Stretch(10, 12, bytes([2, 3, 4])), Stretch(20, 20, bytes(5)))
+
+
+@pytest.mark.parametrize("frames", [echo.MIN_FRAMES - 1, echo.MIN_FRAMES])
+def test_a_short_utterance_is_not_judged(frames):
+    """Below half a second, two people can be too alike."""
+    source = np.random.default_rng(1).integers(40, 80, frames + MAX_LAG_FRAMES).astype(float)
+    assert echo.is_echo(source[:frames] - 20, source) is (frames >= echo.MIN_FRAMES)
