@@ -2,11 +2,13 @@
 
 import json
 from contextlib import closing
+from functools import partial
 from uuid import uuid4
 
 import pytest
-from kafka import KafkaConsumer
+from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
+from kafka.partitioner.default import murmur2
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -21,7 +23,7 @@ def _read(pipeline, topic):
     with closing(
         KafkaConsumer(bootstrap_servers=pipeline.bootstrap_servers, isolation_level="read_committed")
     ) as reader:
-        partitions = [KafkaPartition(topic, number) for number in range(4)]
+        partitions = [KafkaPartition(topic, number) for number in reader.partitions_for_topic(topic)]
         reader.assign(partitions)
         reader.seek_to_beginning(*partitions)
         ends = reader.end_offsets(partitions)
@@ -126,3 +128,27 @@ def test_output_topics_must_match_the_audio_topic(pipeline, outputs, stack):
     worker = pipeline.start_worker(worker__output="kafka", **topics)
     assert worker.exit_code() == 2
     assert any("1 partitions" in line.get("error", "") for line in worker.lines("cannot run"))
+
+
+def _on_partition(number, partitions):
+    """A call id that producers put on this partition."""
+    ids = (f"call-{uuid4().hex[:8]}" for _ in range(1000))
+    return next(call_id for call_id in ids if (murmur2(call_id.encode()) & 0x7FFFFFFF) % partitions == number)
+
+
+def test_a_partition_that_only_the_audio_topic_has_waits(pipeline, outputs, recorded, wait_until):
+    """The log names it, the others go on meanwhile, and once the output topics have it, its calls lose nothing."""
+    worker = pipeline.start_worker(worker__output="kafka", **_QUICK, **outputs).wait_ready()
+    here, waiting = ({_on_partition(number, 5): recorded.call(name)} for number, name in ((1, "billing"), (4, "panne")))
+    ended = partial(_ended, pipeline, outputs["kafka__call_topic"])
+    with closing(KafkaAdminClient(bootstrap_servers=pipeline.bootstrap_servers)) as admin:
+        admin.create_partitions({pipeline.audio_topic: 5})
+        assert wait_until(lambda: worker.lines("output topic lacks a partition"), poll_s=0.5), worker.log
+        pipeline.send(here | waiting)
+        assert wait_until(lambda: ended() >= here.keys(), poll_s=0.5), worker.log
+        assert not ended() & waiting.keys()
+        assert {line["partition"] for line in worker.lines("output topic lacks a partition")} == {4}
+        admin.create_partitions(dict.fromkeys(outputs.values(), 5))
+    assert wait_until(lambda: ended() >= waiting.keys(), poll_s=0.5), worker.log
+    _assert_exact(pipeline, here | waiting, outputs)
+    worker.stop()
