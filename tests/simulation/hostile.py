@@ -28,20 +28,23 @@ def is_own(call_id: str) -> bool:
 
 def among(random: Random, arrivals: list[Arrival]) -> list[Arrival]:
     """The arrivals, in their order, with odd ones among them."""
-    share, mixed = random.choice([0.02, 0.1, 0.5]), []
+    share, mixed, ended = random.choice([0.02, 0.1, 0.5]), list[Arrival](), set[bytes | None]()
     own = [_Gateway(random, KEY + b"%d" % number) for number in range(random.choice([1, 3]))]
     for arrival in arrivals:
         mixed.append(arrival)
+        ended |= {arrival.key} if ("event", b"end") in arrival.headers else set()
         while random.random() < share:
             near = mixed[-random.randint(1, min(len(mixed), 30))]
             kinds = [_bad_record, _bad_record, random.choice(own).record]
             if arrival.arrives_ms - near.arrives_ms < _COPY_MS:
                 kinds.append(_copy)
-            odd = random.choice(kinds)(random, near)
+            kind = random.choice(kinds)
+            odd = kind(random, near)
             stamp = odd.stamp if odd.stamp is not None else random.choice(odd_records.STAMPS)
-            mixed.append(
-                odd._replace(arrives_ms=arrival.arrives_ms, capture_ms=arrival.capture_ms, stamp=stamp, is_odd=True)
-            )
+            capture_ms = arrival.capture_ms
+            if kind is _copy and odd.key in ended:  # with an older timestamp, it is audio that the `end` has overtaken
+                stamp, capture_ms = near.stamp, near.capture_ms
+            mixed.append(odd._replace(arrives_ms=arrival.arrives_ms, capture_ms=capture_ms, stamp=stamp, is_odd=True))
     return mixed
 
 
