@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest
+from callmood.bench import engine, field, idle, ingest, live
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("field", field, "the speech check"),
         ("idle", idle, "an ingest process without anything to do"),
         ("ingest", ingest, "what runs in front of the model"),
+        ("live", live, "a commit beside many live calls"),
     ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))
         measure.set_defaults(measure=what.run)

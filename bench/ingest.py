@@ -52,9 +52,9 @@ LAYOUTS: Final = ("customer", "customer,agent")
 
 _RATE_HZ: Final = 8_000
 _EPOCH_MS: Final = 1_700_000_000_000
-_TURN_MS: Final = 50
-"""Time of the records that one turn of the loop takes: the client's longest wait for a fetch."""
-_STAMPS: Final = Stamps(policy.stamp(Settings().policy), MODEL)
+_TURN_MS: Final = 100
+"""Time of the records that one turn of the loop takes: for so long Kafka gathers records for a fetch."""
+STAMPS: Final = Stamps(policy.stamp(Settings().policy), MODEL)
 _decode = partial(decode.decode, input_format="headers", max_record_ms=5_000)
 
 
@@ -214,7 +214,7 @@ def take(polls: Iterable[list[Record]], settings: Settings) -> Iterator[None]:
         for utterance in partition.take(records, 0.0):
             partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
         if turn % turns == 0:
-            partition.confirm(partition.collect(_STAMPS, 0.0))
+            partition.confirm(partition.collect(STAMPS, 0.0))
         yield
 
 
