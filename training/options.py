@@ -10,6 +10,7 @@ from callmood.worker.errors import ConfigurationError
 TRAINABLE = ("all", "encoder", "head")
 SCHEDULES = ("newbob", "step", "constant")
 PRECISIONS = ("fp32", "bf16")
+BALANCES = ("none", "classes", "classes_and_corpora")
 HEADS = ("mean_linear", "hf_superb", "attentive_statistics", "attention_pooling_cnn")
 LOSSES = ("cross_entropy", "focal")
 WEIGHTS = ("none", "inverse_frequency")
@@ -125,6 +126,8 @@ class TrainConfig:
         checkpoint_steps: optimiser steps between checkpoints for `--resume`; each validation writes one, too.
         accumulate: batches whose gradients make one step.
         bucket_batches: batches of utterances that are sorted by length together; 1: no sorting.
+        balance: what a pass draws: each clip once (`none`), each class equally often (`classes`), or also each corpus
+            or list equally often within a class (`classes_and_corpora`); the number of clips is the same.
         crop_s: length of random crops of longer utterances, s; 0: whole utterances.
         speeds: speeds at which training plays clips, drawn for each; the pitch changes, too.
         freeze_layers: number of transformer layers, from the bottom, that do not learn.
@@ -153,6 +156,7 @@ class TrainConfig:
     checkpoint_steps: int = 500
     accumulate: int = 1
     bucket_batches: int = 8
+    balance: str = "none"
     crop_s: float = 0.0
     speeds: Sequence[float] = (1.0,)
     freeze_layers: int = 0
@@ -173,6 +177,7 @@ class TrainConfig:
         _one_of("train", self.train, TRAINABLE)
         _one_of("schedule", self.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("balance", self.balance, BALANCES)
         _positive(
             self, "batch_size", "checkpoint_steps", "accumulate", "bucket_batches", "max_grad_norm", "layer_decay"
         )

@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from callmood.schemas.common import EMOTIONS
 from callmood.training import manifest
 from callmood.training.manifest import Item
 from callmood.worker.errors import ConfigurationError
@@ -18,6 +19,7 @@ from callmood.worker.errors import ConfigurationError
 SEEDS: Final = 5
 _TRAIN, _VALID = 0.8, 0.1
 _DEV: Final = 0.2  # SUPERB's
+_FOLDS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -143,6 +145,38 @@ def _loso_session_strict(items: Sequence[Item], seed: int) -> Iterator[Fold]:
         yield _fold(f"test-session-{session}", items, splits, seed)
 
 
+def _speaker_folds(items: Sequence[Item], seed: int) -> Iterator[Fold]:
+    """Each group of speakers tests once, and the next one validates; fewer speakers than folds test alone."""
+    group_of = _groups(items, seed)
+    number = max(group_of.values()) + 1
+    for tested in range(number):
+        split_of = {(tested + 1) % number: "valid", tested: "test"}
+        splits = [split_of.get(group_of[item.person], "train") for item in items]
+        yield _fold(f"fold-{tested + 1}", items, splits, seed)
+
+
+def _groups(items: Sequence[Item], seed: int) -> dict[tuple[str, str], int]:
+    """Deal speakers to `_FOLDS` groups that have about the same number of utterances of each label.
+
+    Those with most utterances are dealt first, each to the group that has fewest of what they bring: this keeps the sum
+    of squares of the groups' counts small.
+    """
+    people = sorted({item.person for item in items})
+    people = [people[i] for i in np.random.default_rng(seed).permutation(len(people))]
+    index = {person: i for i, person in enumerate(people)}
+    counts = np.zeros((len(people), len(EMOTIONS) + 1))  # of each label, and of all
+    for item in items:
+        counts[index[item.person], [EMOTIONS.index(item.label), -1]] += 1
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    held = np.zeros((min(_FOLDS, len(people)), counts.shape[1]))
+    group_of = {}
+    for i in np.argsort(-counts[:, -1], kind="stable"):
+        group = int(np.argmin(held @ shares[i]))
+        held[group] += shares[i]
+        group_of[people[i]] = group
+    return group_of
+
+
 def _cross_corpus(items: Sequence[Item], seed: int) -> Iterator[Fold]:
     """Each corpus tests what was trained on all others, some speakers of which validate."""
     corpora = sorted({item.corpus for item in items})
@@ -185,6 +219,11 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         _loso_session, Shared.TRAIN_AND_VALID, "leave one session out, a random fifth of the rest validates: SUPERB"
     ),
     "loso_session_strict": Protocol(_loso_session_strict, Shared.NONE, "leave one session out, another one validates"),
+    "speaker_folds": Protocol(
+        _speaker_folds,
+        Shared.NONE,
+        "five folds of speakers with about equal shares of each label",
+    ),
     "cross_corpus": Protocol(_cross_corpus, Shared.NONE, "leave one corpus out"),
     "given": Protocol(_given, Shared.NONE, "as the manifest says"),
     "given_shared": Protocol(_given, Shared.ALL, "as the manifest says, speakers shared (MELD)"),

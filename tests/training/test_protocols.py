@@ -1,5 +1,6 @@
 """Protocols: which utterances train, validate and test."""
 
+import dataclasses
 import time
 from collections import Counter
 
@@ -193,3 +194,37 @@ def test_speakers_of_two_corpora_with_one_name_are_two():
     dealt = {(item.person, item.split) for item in protocols.by_speaker(items, 1)}
     assert len(dealt) == 30
     assert any(len({split for person, split in dealt if person[1] == name}) > 1 for name in map(str, range(10)))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_folds_of_speakers_have_equal_shares_of_each_label(seed: int):
+    """Each utterance tests once, no speaker is in two splits, and each fold has close to a fifth of each label."""
+    rng = np.random.default_rng(seed)
+    items = [
+        dataclasses.replace(item, id=f"{call}-{item.id}", speaker=f"caller-{call}", session="", label=EMOTIONS[label])
+        for call in range(60)
+        for item, label in zip(
+            corpus(), rng.choice(4, size=rng.integers(1, 15), p=[0.1, 0.05, 0.7, 0.15]), strict=False
+        )
+    ]
+    folds = protocols.folds("speaker_folds", items, seed)
+    tested = [item for fold in folds for item in fold.items if item.split == "test"]
+    assert sorted(item.id for item in tested) == sorted(item.id for item in items)
+    of_all = Counter(item.label for item in items)
+    for fold in folds:
+        splits = [people(fold, split) for split in manifest.SPLITS]
+        assert len(set.union(*splits)) == sum(map(len, splits)) == 60
+        of_fold = Counter(item.label for item in fold.items if item.split == "test")
+        assert all(abs(of_fold[label] - of_all[label] / 5) <= 2 for label in EMOTIONS), of_fold
+        assert {item.split for item in fold.items} == set(manifest.SPLITS)
+
+
+def test_folds_of_speakers_are_as_many_as_speakers_allow():
+    """Three speakers make three folds, whatever the order of the list; two are refused."""
+    items = [item for item in corpus() if item.speaker in ("Ses01F", "Ses01M", "Ses02F")]
+    folds = protocols.folds("speaker_folds", items, seed=0)
+    assert [len(people(fold, "test")) for fold in folds] == [1, 1, 1]
+    backwards = protocols.folds("speaker_folds", items[::-1], seed=0)
+    assert [people(fold, "test") for fold in backwards] == [people(fold, "test") for fold in folds]
+    with pytest.raises(ConfigurationError, match="no items for train"):
+        protocols.folds("speaker_folds", items[:16], seed=0)

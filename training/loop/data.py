@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from callmood.schemas.common import EMOTIONS, RATES_HZ, Encoding
 from callmood.training import manifest, wav
-from callmood.training.loop import augment
+from callmood.training.loop import augment, balance
 from callmood.training.options import AugmentConfig, TrainConfig
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model import audio
@@ -37,6 +37,7 @@ class Clip:
         label: index in `EMOTIONS`.
         votes: shares in the order of `EMOTIONS`, or empty.
         name: the file, for messages.
+        corpus: its name.
     """
 
     rate_hz: int
@@ -44,6 +45,7 @@ class Clip:
     label: int
     votes: tuple[float, ...] = ()
     name: str = ""
+    corpus: str = ""
 
     @property
     def seconds(self) -> float:
@@ -114,6 +116,8 @@ class Plan:
         self._share = share
         crop_s = config.crop_s or float("inf")
         self._seconds = np.array([min(clip.seconds, crop_s) for clip in clips])
+        corpora = [clip.corpus if config.balance == "classes_and_corpora" else "" for clip in clips]
+        self._groups = balance.groups([clip.label for clip in clips], corpora)
         self._batches_per_step = config.accumulate * share.world
         batches = -(-len(clips) // config.batch_size)
         self.steps_per_pass = -(-batches // self._batches_per_step)
@@ -133,7 +137,10 @@ class Plan:
     def _pass(self, number: int) -> list[np.ndarray[Any, Any]]:
         """Batches of one pass: shuffled, and within every `bucket_batches` of them by length; shuffled again."""
         rng = np.random.default_rng((self._config.seed, _ORDER, number))
-        order = rng.permutation(self._seconds.size)
+        if self._config.balance == "none":
+            order = rng.permutation(self._seconds.size)
+        else:
+            order = balance.draw(self._groups, self._seconds.size, rng)
         size = self._config.batch_size
         bucket_size = size * self._config.bucket_batches
         batches = []

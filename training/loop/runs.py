@@ -74,9 +74,11 @@ class Clips:
         for item in items:
             if item.path not in self._known:
                 self._known[item.path] = data.read_clip(Path(), item)
-        # A file may be in the list under several items: label and votes are the item's.
+        # A file may be in the list under several items: label, votes and corpus are the item's.
         return [
-            dataclasses.replace(self._known[item.path], label=EMOTIONS.index(item.label), votes=item.shares)
+            dataclasses.replace(
+                self._known[item.path], label=EMOTIONS.index(item.label), votes=item.shares, corpus=item.corpus
+            )
             for item in items
         ]
 
