@@ -17,7 +17,7 @@ _HEAD: Final = """# Logs
 The worker logs to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto` gives
 readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
 (`supervisor`, `ingest-0`, `inference`, `projector`). The event is one of the constants below; values are in the other
-fields. [Operations](operations.md#alerts) says what to do about an error.
+fields. [Operations](operations.md#alerts) explains what to do about an error.
 
 The worker writes one line per utterance, and one per dead-letter record; it writes none for other records. Logs never
 contain audio, payloads, phone numbers, credentials or call ids: `call` is a hash of the id. Lines with other events
@@ -51,7 +51,7 @@ _FIELDS: Final = {
     "max_error": "largest error of a probability in a trial at start, 0 to 1",
     "name": "name of the process",
     "number": "number of the utterance in its call, from 1",
-    "offset": "offset of the record, or the one at which reading waits",
+    "offset": "offset of the record, or the offset at which reading waits",
     "other_partition": "the second partition with the same call id",
     "packed": "whether the engine computes without padding",
     "partition": "partition of the audio topic",
@@ -62,7 +62,7 @@ _FIELDS: Final = {
     "revoked": "number of partitions that this process gave up",
     "role": "role of the speaker",
     "rule": "name of the alert rule",
-    "stall_s": "time without progress after which the worker ends, in s",
+    "stall_s": "time without progress after which the worker stops, in s",
     "start_ms": "start of the utterance, in ms on the call's time line",
     "topic": "topic of the partition",
     "user": "name from the proxy, or the address of the viewer",

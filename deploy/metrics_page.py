@@ -10,7 +10,7 @@ _HEAD = """# Metrics
 
 <!-- written by `make docs` from worker/metrics.py; do not edit -->
 
-Prometheus scrapes `/metrics` on the port `CALLMOOD_WORKER__HEALTH_PORT` (8080). The answer covers all processes of a
+Prometheus scrapes `/metrics` on the port `CALLMOOD_WORKER__HEALTH_PORT` (8080). The response covers all processes of a
 worker. Counters end in `_total`; a histogram has `_bucket`, `_sum` and `_count`. Labels have few values; a call id is
 never a label. [Operations](operations.md#alerts) explains the alerts on these metrics, [logs](logs.md) lists the log
 events, [settings](configuration.md) the settings. The chart installs a Grafana dashboard (`dashboards.enabled`).

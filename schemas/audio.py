@@ -69,7 +69,7 @@ class AudioHeaders(BaseModel):
     layout: Annotated[str, Field(pattern=rf"^{ROLES_PATTERN}(,{ROLES_PATTERN}){{0,{MAX_CHANNELS - 1}}}$")] | None = None
     """Role of each interleaved channel, comma-separated. Required on `media`."""
     discarded_ms: DecimalMs | None = None
-    """Length of audio that never comes, ms: above 0 on `gap`, optional on `resume` and `silence`, else 0 or absent."""
+    """Length of audio that is not sent, ms: above 0 on `gap`, optional on `resume` and `silence`, else 0 or absent."""
     scope: Scope | None = None
     """What `end` ends: `stream` or `call`; absent: the stream, and with the last open stream the call."""
     notice: Notice | None = None

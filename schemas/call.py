@@ -164,7 +164,7 @@ class RoleEmotion(Contract):
     utterances: Count
     """Utterances that the model analysed: labelled ones plus abstained ones."""
     abstained: Count
-    """Analysed utterances without a label to act on: low confidence, or inference failed."""
+    """Analysed utterances without a label: low confidence, or inference failed."""
     counts: LabelCounts
     """Utterances per label."""
     durations_ms: LabelDurations
@@ -208,7 +208,7 @@ class RoleSummary(Contract):
     interruptions: Interruptions
     """Interruptions by the role."""
     emotion: RoleEmotion | None = None
-    """Null where the policy withholds it."""
+    """Null if the policy withholds emotion."""
 
 
 class Need(StrEnum):
@@ -245,7 +245,7 @@ class Sign(Contract):
 
 
 class AlertState(StrEnum):
-    """`raised`, then `cleared` once the measure is back, or `ended` with the call."""
+    """`raised`, then `cleared` when the measure has fallen, or `ended` when the call ends."""
 
     RAISED = "raised"
     CLEARED = "cleared"
@@ -262,7 +262,7 @@ class CallAlert(Contract):
     severity: Severity
     """How urgent it is."""
     state: AlertState
-    """Whether it still holds."""
+    """Whether the alert is raised, cleared or ended."""
     since_ms: Ms
     """Media time at which the episode began."""
     raised_ms: Ms
@@ -352,9 +352,9 @@ class Call(Contract):
     risk: Share | None = None
     """How urgently the call needs a person, 0 to 1; null in records of earlier versions."""
     need: Need | None = None
-    """The same in three steps; null in records of earlier versions."""
+    """The urgency in three levels; null in records of earlier versions."""
     signs: tuple[Sign, ...] = ()
-    """Why, the strongest first; empty if `need` is `none`."""
+    """Reasons for `need`, the strongest first; empty if `need` is `none`."""
     alerts: Annotated[tuple[CallAlert, ...], Field(max_length=MAX_ALERTS)] = ()
     """The newest 16 alerts of the call, oldest first."""
     spans: Annotated[tuple[Span, ...], Field(max_length=MAX_SPANS)] = ()

@@ -86,7 +86,7 @@ class _Explained(StrEnum):
 
 
 class AbstainReason(_Explained):
-    """Why an utterance that the model analysed has no label to act on."""
+    """Why an utterance that the model analysed has no label."""
 
     LOW_CONFIDENCE = "low_confidence", "The calibrated confidence is below the model's threshold."
     TOO_SHORT = "too_short", "The utterance is too short for the model."

@@ -11,7 +11,9 @@ from callmood.schemas.common import DeadLetterReason
 _LATENCY_S = (0.05, 0.1, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)
 
 RECORDS = Counter("callmood_records", "Records of the audio topic that the worker has read.", ["topic"])
-RECORD_BYTES = Counter("callmood_record_bytes", "Size of the values of these records, in bytes.", ["topic"])
+RECORD_BYTES = Counter(
+    "callmood_record_bytes", "Size of the values of the records that the worker has read, in bytes.", ["topic"]
+)
 RECORDS_SKIPPED = Counter(
     "callmood_records_skipped",
     "Records that the worker ignored: duplicates, late records of ended calls, and records of calls that it gave up.",

@@ -178,7 +178,7 @@ class InputSettings(_Group):
         "the utterance",
     )
     max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="more consecutive bad records than this on one partition stop the worker; 0: no limit"
+        0, description="maximum number of bad records in a row on one partition; one more stops the worker; 0: no limit"
     )
 
 
@@ -200,14 +200,14 @@ class SegmentSettings(_Group):
         140, description="audio kept before and after the voiced part, ms"
     )
     min_utterance_ms: Positive = Field(
-        250, description="utterances whose voiced part is shorter than this are dropped, ms"
+        250, description="shortest voiced part of an utterance, ms; shorter ones are dropped"
     )
     max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
         15.0, description="longest utterance, s; longer speech is split"
     )
     split_search_s: PositiveFloat = Field(
         3.0,
-        description="part at the end of a longest utterance in which the quietest point is searched for the split, s",
+        description="split of long speech: the last part, in which the quietest point is the split, s",
     )
 
 
@@ -215,10 +215,10 @@ class CallSettings(_Group):
     """End of a call. Times are by record timestamps."""
 
     idle_s: Positive = Field(600, description="time without a record after which the worker ends a call, s")
-    leave_s: Positive = Field(60, description="the same after the end of a stream, if others neither end nor send, s")
+    leave_s: Positive = Field(60, description="the same for a call of which a stream has ended, s")
     hold_s: Positive = Field(14_400, description="the same for a call on hold, s")
-    resume_s: Positive = Field(3_600, description="time after an idle end for which new audio continues the call, s")
-    ended_memory_s: Positive = Field(600, description="time after a call's end for which late records are dropped, s")
+    resume_s: Positive = Field(3_600, description="time after an idle end in which a new record continues the call, s")
+    ended_memory_s: Positive = Field(600, description="time after a call's end in which late records are dropped, s")
 
 
 class AlertSettings(_Group):
@@ -235,7 +235,7 @@ class PolicySettings(_Group):
     )
     legal_basis: Annotated[str, Field(max_length=1024)] | None = Field(
         None,
-        description="written reason for inferring emotions of other roles; required if "
+        description="written reason for inferring emotions of other roles; required if"
         " emotion_roles has `agent`, `mixed` or `unknown`",
     )
     require_notice: bool = Field(False, description="infer emotion only for calls with `notice=given`")
@@ -302,7 +302,7 @@ class WorkerSettings(_Group):
     name: str | None = Field(
         None,
         pattern=r"^[A-Za-z0-9_.-]+$",
-        description="name of this worker, different from that of other workers; with static membership, the same "
+        description="name of this worker, unique among the workers; with static membership, the same "
         "after a restart; default: the host name",
     )
 
@@ -310,7 +310,7 @@ class WorkerSettings(_Group):
         1, description="number of ingest processes, with one Kafka consumer each; at most the number of CPU cores"
     )
     output: Literal["redis", "kafka", "both"] = Field(
-        "redis", description="where the worker stores results; both: in Kafka, from where it copies them to Redis"
+        "redis", description="where the worker stores results; both: in Kafka, with a copy in Redis"
     )
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
     state_interval_ms: Positive = Field(

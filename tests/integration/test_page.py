@@ -212,7 +212,7 @@ def test_calls_alerts_and_the_pulse_follow_redis(worker, served, browse):
     expect(alerts.locator("tbody")).to_contain_text("cleared at")
     worker.say("upset", end=True)
     expect(page.locator("#pulse")).to_contain_text("quiet, workers are running")
-    page.get_by_text("Ended lately").click()
+    page.get_by_text("Ended recently").click()
     page.locator(".ended").get_by_role("link", name="upset").click()
     expect(page.locator(".events")).to_contain_text("sustained negative, cleared at")
     expect(alerts.locator("#trouble")).to_contain_text("No worker has written results of audio:0", timeout=40_000)

@@ -26,12 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=8090, help="port; default: 8090")
     parser.add_argument("--token-file", type=Path, help="file with the token that all viewers log in with")
     parser.add_argument(
-        "--access-file", type=Path, help="TOML file with a token, and the queues to see, for each viewer"
+        "--access-file",
+        type=Path,
+        help="TOML file with the token of each viewer, and the queues that the viewer may see",
     )
     parser.add_argument(
         "--queue-header",
         metavar="NAME",
-        help="header in which your proxy names the queues to see, comma-separated or *",
+        help="header in which your proxy names the queues that the viewer may see, comma-separated or *",
     )
     parser.add_argument("--listen", metavar="URL", help="link into the phone system, with {call} for the call id")
     parser.add_argument("--recording", metavar="URL", help="link into the recorder, with {call} and {ms}")

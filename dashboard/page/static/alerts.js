@@ -49,7 +49,7 @@ export function showAlerts(main) {
     const asked = { alert_id: alert.alert_id, by: name.value.trim(), note: note.value.trim() };
     const answer = await fetch("/api/claims", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked) });
     const told = await answer.json();
-    said.textContent = answer.ok ? `You look after ${alert.call_id}.` : answer.status === 409 ? "Somebody else was faster." : told.error;
+    said.textContent = answer.ok ? `You handle the alert of ${alert.call_id}.` : answer.status === 409 ? "Somebody else has claimed this alert." : told.error;
     if (answer.ok) note.value = "";
   }
 

@@ -19,7 +19,7 @@ export function showCall(main, id) {
   const signs = element("p", { class: "signs" });
   const events = element("ul", { class: "events", "aria-label": "Alerts, and stretches without audio" });
   const actions = element("p", { class: "actions" });
-  const lanes = element("div", { class: "lanes", tabindex: "0", role: "group", "aria-label": "Lanes of the call. Arrow keys step through the utterances; the table below holds the same." });
+  const lanes = element("div", { class: "lanes", tabindex: "0", role: "group", "aria-label": "Lanes of the call. Arrow keys step through the utterances; the table below has the same data." });
   const detail = element("section", { class: "detail", "aria-live": "polite", "aria-label": "Chosen utterance" });
   const figures = element("dl", { class: "figures" });
   const body = element("tbody");
@@ -29,7 +29,7 @@ export function showCall(main, id) {
     element("h2", {}, "Utterances"),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterances" }, element(
       "table", {},
-      element("caption", {}, "What was said, in order"),
+      element("caption", {}, "Utterances, in order"),
       element("thead", {}, element("tr", {}, ...["#", "from", "to", "who", "label", "probability", "ended by"].map((text) => element("th", { scope: "col" }, text)))), body)),
     element("details", {}, element("summary", {}, "Raw JSON"), raw),
   );
@@ -76,7 +76,7 @@ export function showCall(main, id) {
 
   function paint() {
     const attributes = Object.entries(call.attributes).map(([name, value]) => `${name} ${value}`);
-    const notice = call.notice === null ? "notice not said" : call.notice === "given" ? "caller was told" : "caller was not told";
+    const notice = call.notice === null ? "notice unknown" : call.notice === "given" ? "caller was told" : "caller was not told";
     facts.textContent = [call.status, clock(call.duration_ms), ...attributes, notice, `emotion of: ${call.policy.emotion_roles.join(", ") || "nobody"}`].join(" · ");
     const listen = link(links.listen, { call: id });
     const from = chosen >= 0 ? utterances[chosen].start_ms : 0;
@@ -155,7 +155,7 @@ export function showCall(main, id) {
     chosen = number;
     const utterance = utterances[number];
     const shares = utterance.role === AGENT || !utterance.emotion?.probabilities ? null : utterance.emotion.probabilities;
-    const said = label(utterance) || (utterance.role === AGENT ? "no emotion: agents have none" : `no emotion (${utterance.withheld ?? "unknown"})`);
+    const said = label(utterance) || (utterance.role === AGENT ? "no emotion: it is never shown for agents" : `no emotion (${utterance.withheld ?? "unknown"})`);
     detail.replaceChildren(
       element("h2", {}, `Utterance ${utterance.number}: ${utterance.role}, ${clock(utterance.start_ms)} to ${clock(utterance.end_ms)}`),
       element("p", {}, said, shares ? `: ${Object.entries(shares).map(([name, share]) => `${name} ${share.toFixed(2)}`).join(", ")}` : ""),

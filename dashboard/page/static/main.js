@@ -31,7 +31,7 @@ function showPulse(floor) {
   const audio = floor.live === 0 ? (floor.waiting.ms > WAITING_MS || floor.waiting.partition === null ? "no live calls" : "quiet, workers are running") : `newest audio ${age < 60000 ? `${(age / 1000).toFixed(0)} s` : age < DAY_MS ? clock(age) : "more than a day"} old`;
   document.getElementById("pulse").textContent = `${floor.live} ${floor.live === 1 ? "call" : "calls"} · ${floor.need} need a look${unsure} · ${audio}`;
   document.getElementById("demo").hidden = !floor.models.some((model) => model.startsWith("demo"));
-  if (floor.problem) say(`${floor.problem}. What you see is ${clock(Date.now() - floor.at_ms)} old.`);
+  if (floor.problem) say(`${floor.problem}. The data on this page is ${clock(Date.now() - floor.at_ms)} old.`);
   else if (floor.waiting.partition === null) say("No worker has written results yet.");
   else if (floor.waiting.ms > WAITING_MS) say(`No worker has written results of ${floor.waiting.partition} for ${clock(floor.waiting.ms)}: calls may be missing.`);
   else say("");
@@ -46,7 +46,7 @@ function say(text) {
 
 setInterval(() => {
   if (lastNews && Date.now() - lastNews > SILENT_MS) {
-    say(`No connection to the server. What you see is ${clock(Date.now() - lastNews)} old.`);
+    say(`No connection to the server. The data on this page is ${clock(Date.now() - lastNews)} old.`);
   }
 }, 1000);
 

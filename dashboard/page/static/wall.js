@@ -30,8 +30,8 @@ export function showWall(main, connect) {
   const over = element("tbody");
   const ended = element(
     "details", { class: "ended" },
-    element("summary", {}, "Ended lately"),
-    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ended lately" }, element(
+    element("summary", {}, "Ended recently"),
+    element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ended recently" }, element(
       "table", {},
       element("caption", {}, "Calls that have ended, the newest first"),
       element("thead", {}, element("tr", {}, ...["call", "queue", "agent", "time", "why it needed a look", "customer's labels"].map((name) => element("th", { scope: "col" }, name)))), over)),
@@ -71,7 +71,7 @@ export function showWall(main, connect) {
     const isNew = order.some((id) => !shown.has(id));
     if (held && !isNew) {
       hint.hidden = moved === 0;
-      hint.textContent = `Order held while you point here; ${moved} would move.`;
+      hint.textContent = `The order does not change while the pointer is here. Calls that would move: ${moved}.`;
       return;
     }
     hint.hidden = true;
