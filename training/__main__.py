@@ -133,6 +133,13 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     collecting.add_argument("--seed", type=_at_least(0), default=0, help="seed of the draw; default: 0")
     collecting.add_argument(
+        "--second",
+        type=Path,
+        metavar="FILE",
+        help="a second model's answers to the same utterances, from `callmood analyze` or `predict`: choose those on "
+        "which the two models disagree most, instead of uncertain ones",
+    )
+    collecting.add_argument(
         "--role", action="append", choices=list(Role), help="role to label; repeatable; default: customer"
     )
     collecting.add_argument("--erased", type=Path, metavar="FILE", help="ids of erased calls, one a line: never used")

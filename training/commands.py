@@ -21,7 +21,7 @@ from callmood.training.corpora import own as own_corpus
 from callmood.training.loop import runs
 from callmood.training.loop.place import device_and_share
 from callmood.training.options import CorpusConfig
-from callmood.training.production import collect, published, sample, votes
+from callmood.training.production import collect, published, sample, second, votes
 from callmood.training.protocols import PROTOCOLS, Fold
 from callmood.training.results import browser, predict, publish, row
 from callmood.training.results.convert import convert
@@ -134,10 +134,15 @@ def collect_command(options: argparse.Namespace) -> None:
     found, refused = sample.candidates(records, rules)
     if not found:
         raise ConfigurationError(f"no utterance may be labelled: {dict(refused) or 'there are none'}")
+    unanswered = {}
+    if options.second:
+        found, missing = second.compared(found, second.read(options.second))
+        unanswered = {"without_second": missing}
     chosen = sample.choose(found, options.number, options.random, rules, options.seed)
     dropped = collect.write(chosen, recordings, options.out)
     counts = {
         "candidates": len(found),
+        **unanswered,
         "refused": dict(refused),
         "random": sum(one.split == "test" for one in chosen),
         "uncertain": sum(one.split != "test" for one in chosen),

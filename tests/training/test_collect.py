@@ -179,3 +179,15 @@ def test_redis_needs_its_address(production: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("CALLMOOD_REDIS__URL", raising=False)
     assert main(["collect", "redis", str(production / "recordings"), str(production / "out")]) == 2
     assert "set CALLMOOD_REDIS__URL" in capsys.readouterr().err
+
+
+def test_a_second_model_decides_what_is_chosen(production: Path, capsys: pytest.CaptureFixture[str]):
+    """`--second` takes the results of another model; the utterance that it answers otherwise is listed first of all."""
+    others = [utterance(call, number) for call in range(5) for number in range(2)]
+    others[3]["emotion"] = {"probabilities": {"anger": 0.0, "happiness": 0.0, "neutral": 0.0, "sadness": 1.0}}
+    path = production / "other.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in others))
+    where = str(production / "recordings")
+    assert collect(production, where, "--number", "1", "--random", "0", "--second", str(path)) == 0
+    assert [row["id"] for row in listed(production / "out")] == [others[3]["utterance_id"]]
+    assert '"without_second": 2' in capsys.readouterr().out

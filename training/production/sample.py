@@ -22,9 +22,10 @@ class Candidate:
         stream: of its call.
         channel: in the stream, from 0.
         start_s: on the call's time line; and `end_s`.
-        margin: difference of the two highest probabilities, 0 to 1.
+        margin: difference of the two highest probabilities, 0 to 1; see `second.compared` for two models.
         speaker: the person, or the call and the role.
         queue: of its call, or empty.
+        probabilities: the answer, in the order of `EMOTIONS`.
     """
 
     id: str
@@ -36,6 +37,7 @@ class Candidate:
     margin: float
     speaker: str
     queue: str = ""
+    probabilities: tuple[float, ...] = ()
 
 
 class Chosen(NamedTuple):
@@ -134,7 +136,8 @@ def _refusal(record: Mapping[str, Any], rules: Rules) -> str:
 
 
 def _candidate(record: Mapping[str, Any], attributes: Mapping[str, str], rules: Rules) -> Candidate:
-    second, first = sorted(record["emotion"]["probabilities"][emotion] for emotion in EMOTIONS)[-2:]
+    probabilities = tuple(record["emotion"]["probabilities"][emotion] for emotion in EMOTIONS)
+    second, first = sorted(probabilities)[-2:]
     call_id = record["call_id"]
     return Candidate(
         id=record["utterance_id"],
@@ -146,4 +149,5 @@ def _candidate(record: Mapping[str, Any], attributes: Mapping[str, str], rules: 
         margin=first - second,
         speaker=attributes.get(rules.speaker) or f"{call_id}:{record['role']}",
         queue=attributes.get(rules.queue, ""),
+        probabilities=probabilities,
     )
