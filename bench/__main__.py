@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, live
+from callmood.bench import engine, field, idle, ingest, live, page
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("idle", idle, "an ingest process without anything to do"),
         ("ingest", ingest, "what runs in front of the model"),
         ("live", live, "a commit beside many live calls"),
+        ("page", page, "the page for supervisors"),
     ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))
         measure.set_defaults(measure=what.run)

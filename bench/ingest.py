@@ -30,8 +30,8 @@ from callmood.bench.synthetic import lengths_s, speak
 from callmood.schemas.common import Encoding, Event
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import policy
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.g711 import encode_pcmu, to_s16
 from callmood.worker.intake import decode

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from callmood.bench.ingest import STAMPS, Load, dialogue, records_of
 from callmood.bench.null_servers import ANSWER, SOURCE
-from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition

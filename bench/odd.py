@@ -33,8 +33,8 @@ from callmood.schemas.call import Call
 from callmood.schemas.utterance import Utterance
 from callmood.worker import metrics
 from callmood.worker.call import policy
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition

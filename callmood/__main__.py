@@ -23,9 +23,10 @@ _COMMANDS = {
     "dashboard": "serve the page for supervisors: calls that need a person, and why",
     "watch": "show live calls from Redis in the terminal",
     "report": "write one call as an HTML file: lanes, figures with their definitions, alerts, utterances",
+    "export": "write the calls of a day and their utterances as Parquet, CSV or JSON lines",
     "rules": "test alert rules on calls that are over or live",
     "webhooks": "send alerts to other systems, signed, with retries",
-    "bench": "measure the ingest loop, the inference engine or the speech check on this machine",
+    "bench": "measure the ingest loop, the inference engine, the speech check or the page on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }
 

@@ -89,6 +89,7 @@ def readme() -> str:
     return _HEAD + rows
 
 
+_A_GATEWAY = {"httpRoute": {"properties": {"parentRefs": {"minItems": 1}}}}
 _RULES: list[dict[str, Any]] = [
     {
         "if": {"properties": {"membership": {"const": "static"}}},
@@ -101,6 +102,16 @@ _RULES: list[dict[str, Any]] = [
     {
         "if": {"properties": {"page": {"properties": {"enabled": {"const": True}}}}},
         "then": {"properties": {"page": {"properties": {"tokenSecret": {"properties": {"name": {"minLength": 1}}}}}}},
+    },
+    {
+        "if": {"properties": {"page": {"properties": {"httpRoute": {"properties": {"enabled": {"const": True}}}}}}},
+        "then": {
+            "properties": {"page": {"properties": {"httpRoute": {"properties": {"parentRefs": {"minItems": 1}}}}}}
+        },
+    },
+    {
+        "if": {"properties": {"webhooks": {"properties": {"enabled": {"const": True}}}}},
+        "then": {"properties": {"webhooks": {"properties": {"secret": {"properties": {"name": {"minLength": 1}}}}}}},
     },
     {
         "if": {"properties": {"model": {"properties": {"source": {"const": "volume"}}}}},

@@ -59,9 +59,14 @@ class Keys:
         return self.named("undelivered")
 
     @property
+    def changes(self) -> str:
+        """Stream: which call has changed, in the order of the commits."""
+        return self.named("changes")
+
+    @property
     def streams_of_calls(self) -> tuple[str, ...]:
         """Every stream with entries of many calls."""
-        return self.utterances, self.alerts, self.undelivered
+        return self.utterances, self.alerts, self.changes, self.undelivered
 
     def live_by(self, order: Literal["update", "risk", "alert"]) -> str:
         """Sorted set: ids of live calls; by alert: of those with an alert that is not cleared."""

@@ -8,6 +8,7 @@ from callmood.schemas.common import EMOTIONS, Encoding, Role
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import aggregate, alert, policy
 from callmood.worker.call.render import Stamps, Times, utterance_record
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance, reserved
 from callmood.worker.settings import PolicySettings, RedisSettings
@@ -50,7 +51,7 @@ class Publisher:
         )  # fmt: skip
         result = Result(utterance, label and Prediction(tuple(0.7 if e is label else 0.1 for e in EMOTIONS)))
         state = aggregate.fold(state, result)
-        judged, alerts = alert.evaluate(alert.DEFAULT_RULES, self._judged.get(call_id, alert.Memory()), state, result)
+        judged, alerts = alert.evaluate(DEFAULT_RULES, self._judged.get(call_id, alert.Memory()), state, result)
         self._judged[call_id] = judged
         if end:
             state = aggregate.finish(state, reason="end", end_ms=start_ms + 4_000)

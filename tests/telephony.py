@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from callmood.worker import g711
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition

@@ -31,7 +31,9 @@ from callmood.dashboard.page.access import (
     viewer_of,
 )
 from callmood.dashboard.page.floor import Floor
+from callmood.dashboard.page.frames import Frames
 from callmood.dashboard.page.picture import alerts, picture, pulse
+from callmood.dashboard.page.trends import History
 from callmood.dashboard.reader import Dashboard
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -58,6 +60,7 @@ class PageOptions:
         queue_header: header in which a proxy says which queues may be seen; None: no proxy does.
         listen: address of the phone system, with `{call}` for the id; None: no link.
         recording: address of the recorder, with `{call}` and `{ms}`; None: no link.
+        history: folder with the files of `callmood export --format csv`; None: there is none.
         audit: told of each call that is opened and of each claim: the event, and its fields.
     """
 
@@ -65,6 +68,7 @@ class PageOptions:
     queue_header: str | None = None
     listen: str | None = None
     recording: str | None = None
+    history: Path | None = None
     audit: Callable[[str, Mapping[str, str]], None] = lambda _event, _fields: None
 
 
@@ -102,12 +106,14 @@ def create_app(floor: Floor, dashboard: Dashboard, viewers: Viewers, options: Pa
         Route("/", page.html),
         Route("/calls/{call_id:path}", page.html),
         Route("/alerts", page.html),
+        Route("/trends", page.html),
         Route("/login", page.login, methods=["GET", "POST"]),
         Route("/events", page.events),
         Route("/api/calls", page.calls),
         Route("/api/calls/{call_id:path}", page.call),
         Route("/api/alerts", page.alerts),
         Route("/api/pulse", page.pulse),
+        Route("/api/trends", page.trends),
         Route("/api/claims", page.claim, methods=["POST"]),
         Route("/healthz", page.health),
         Mount("/static", StaticFiles(directory=STATIC)),
@@ -135,6 +141,9 @@ class _Page:
         self._dashboard = dashboard
         self._viewers = viewers
         self._options = options
+        self._history = History(options.history)
+        self._links = {name: link for name in ("listen", "recording") if (link := getattr(options, name))}
+        self._frames = Frames(self._links)
         self._opened: dict[tuple[str, str], None] = {}
         """Who has opened which calls, the newest last."""
 
@@ -199,6 +208,13 @@ class _Page:
     async def pulse(self, _request: Request) -> Response:
         return JSONResponse(pulse(self._floor.snapshot))
 
+    async def trends(self, request: Request) -> Response:
+        viewer, days = viewer_of(request), await run_in_threadpool(self._history.rows)
+        told = {"hours": self._floor.snapshot.trends, "days": days}
+        return JSONResponse(
+            {name: [row for row in rows if viewer.may_see(row["queue"])] for name, rows in told.items()}
+        )
+
     def _chosen(self, request: Request) -> dict[str, str]:
         return {name: request.query_params.get(name, "") for name in ("queue", "team", "search")}
 
@@ -211,7 +227,7 @@ class _Page:
             "call": views[0].call.model_dump(mode="json", by_alias=True),
             "risk": views[0].risk,
             "utterances": [utterance.model_dump(mode="json", by_alias=True) for utterance in said],
-            "links": {name: link for name in ("listen", "recording") if (link := getattr(self._options, name))},
+            "links": self._links,
         }
 
     async def claim(self, request: Request) -> Response:
@@ -243,23 +259,17 @@ class _Page:
             self._stream(self._chosen(request), viewer_of(request)), media_type="text/event-stream", headers=headers
         )
 
-    async def _stream(self, chosen: Mapping[str, str], viewer: Viewer) -> AsyncIterator[str]:
+    async def _stream(self, chosen: Mapping[str, str], viewer: Viewer) -> AsyncIterator[bytes]:
         """First all of it, then what has changed; a comment every 15 s; ends with the server."""
-        yield "retry: 2000\n\n"
-        sent: dict[str, Mapping[str, Any]] = {}
+        yield b"retry: 2000\n\n"
         number = -1
         while not self._viewers.is_over:
             snapshot = self._floor.snapshot
             if snapshot.number != number:
+                yield b"data: " + self._frames.message(snapshot, chosen, viewer, number) + b"\n\n"
                 number = snapshot.number
-                message = picture(snapshot, chosen, viewer)
-                fresh = {row["id"]: row for row in message.pop("shown")}
-                message["rows"] = [row for name, row in fresh.items() if sent.get(name) is not row]
-                message["order"] = list(fresh)
-                sent = fresh
-                yield f"data: {json.dumps(message, separators=(',', ':'))}\n\n"
             elif not await self._viewers.wait(_COMMENT_S):
-                yield ": still here\n\n"
+                yield b": still here\n\n"
 
 
 async def _body(request: Request) -> bytes:

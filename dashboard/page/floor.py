@@ -1,25 +1,29 @@
-"""The floor as the page knows it: all live calls and the newest alerts, read from Redis once a second.
+"""The floor as the page knows it: all live calls and the newest alerts, read from Redis five times a second.
 
-One thread reads for all viewers, and only what has changed: two sorted sets a look, then the fields of those calls that
-have news. Viewers get an immutable `Snapshot`.
+One thread reads for all viewers, and only what has changed: the streams since the last look, then the fields of those
+calls that they name. The pulse and the claims are read once a second. Twice a minute the lists are compared, because a
+call that expires or is erased is in no stream. Viewers get an immutable `Snapshot`.
 """
 
 import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis
 
-from callmood.dashboard.page import rows
+from callmood.dashboard.page import rows, trends
+from callmood.dashboard.page.trends import Trends
 from callmood.redis_address import Address, connect
-from callmood.schemas.call import AlertState
+from callmood.schemas.call import AlertState, Status
 from callmood.schemas.keys import Keys
 
-_LOOK_S: Final = 1.0
+_LOOK_S: Final = 0.2
+_PULSE_S: Final = 1.0
+_COMPARE_S: Final = 30.0
 _TIMEOUT_S: Final = 2.0
 _BATCH: Final = 500
 _LETTERS: Final = 24
@@ -50,14 +54,24 @@ class Snapshot:
     """How long, by the clock of Redis."""
     undelivered: int = 0
     """Alerts that webhooks have given up."""
+    trends: tuple[Mapping[str, Any], ...] = ()
+    """Sums of ended calls by hour and queue; see `Trends.rows`."""
 
 
 @dataclass
-class _Call:
-    updated: float
-    risk: float
-    fields: Mapping[str, str | None]
-    row: Mapping[str, Any] = field(default_factory=dict)
+class _Said:
+    """The newest letters of a call, and the number of its newest utterance."""
+
+    letters: deque[str] = field(default_factory=lambda: deque(maxlen=_LETTERS))
+    number: int = 0
+
+    def hear(self, entry: Mapping[str, str]) -> None:
+        """The next utterance, unless it is known."""
+        if (number := int(entry["number"])) <= self.number:
+            return
+        self.number = number
+        if entry.get("role") in set(rows.ROLES):
+            self.letters.append(rows.letter(entry.get("label")))
 
 
 class Floor:
@@ -74,15 +88,20 @@ class Floor:
         self._keys = Keys(prefix)
         self._redis: Any = connect(address, timeout_s=_TIMEOUT_S, decode_responses=True)
         self._changed = changed
-        self._calls: dict[str, _Call] = {}
-        self._said: dict[str, deque[str]] = {}
+        self._calls: dict[str, Mapping[str, Any]] = {}
+        """The rows of live calls."""
+        self._said: dict[str, _Said] = {}
         self._ended: dict[str, Mapping[str, Any]] = {}
         self._waiting: tuple[str | None, int] = (None, 0)
         self._undelivered = 0
         self._states: dict[str, dict[str, Any]] = {}
         """By call and alert: its part of `alerts` of call/1."""
+        self._trends = Trends()
+        self._counted: dict[str, None] = {}
+        """Ended calls that are in the trends."""
         self._alerts: deque[dict[str, Any]] = deque(maxlen=_ALERTS)
         self._read_until: dict[str, str] = {}
+        self._pulse_due_s = self._compare_due_s = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="floor", daemon=True)
 
@@ -106,159 +125,198 @@ class Floor:
         claim = json.dumps({"by": by, "at_ms": round(time.time() * 1000), "note": note})
         is_first = bool(self._redis.hsetnx(self._keys.claims, alert_id, claim))
         self._redis.expire(self._keys.claims, _CLAIM_LIFE_S)
+        self._pulse_due_s = 0.0
         return is_first
 
     def _run(self) -> None:
         while not self._stopping.wait(_LOOK_S if self.snapshot.number else 0.0):
+            before = self.snapshot
             try:
                 self.look()
             except redis.RedisError as error:
                 self._publish(problem=f"Redis does not answer: {type(error).__name__}")
                 self._read_until.clear()  # what was said in between is read again from the calls' own streams
-            self._changed()
+            if self.snapshot is not before:
+                self._changed()
 
     def look(self) -> None:
-        """Read what has changed, and make a snapshot of it. `start` does it once a second.
+        """Read what has changed, and make a snapshot if there is news.
 
         Raises:
             redis.RedisError: Redis does not answer.
         """
-        risks, updates, ended = self._lists()
-        self._read_ended(ended)
-        for call_id in self._calls.keys() - updates.keys():
-            del self._calls[call_id]
-            self._said.pop(call_id, None)
-        self._follow()
-        news = [call_id for call_id, at in updates.items() if self._is_news(call_id, at, risks.get(call_id, 0.0))]
-        fresh = [call_id for call_id in news if call_id not in self._said]
-        for first in range(0, len(news), _BATCH):
-            self._read_calls(news[first : first + _BATCH], risks, updates)
-        for first in range(0, len(fresh), _BATCH):
-            self._read_said(fresh[first : first + _BATCH])
-        for call_id in news:
-            if call := self._calls.get(call_id):
-                call.row = rows.row(call_id, call.fields, call.risk, self._said.get(call_id, ()))
-        self._follow_alerts()
-        self._publish()
+        now_s = time.monotonic()
+        if not self._read_until or now_s >= self._compare_due_s:
+            changed, self._compare_due_s = self._compare(), now_s + _COMPARE_S
+        else:
+            changed = []
+        changed += self._follow()
+        ended = self._read_calls(list(dict.fromkeys(changed)))
+        self._count(dict.fromkeys(ended, int(time.time() * 1000)))
+        is_pulse = bool(ended) or now_s >= self._pulse_due_s
+        if is_pulse:
+            self._pulse_due_s = now_s + _PULSE_S
+            self._read_pulse()
+        if is_pulse or changed:
+            self._follow_states()
+            self._publish()
 
-    def _lists(self) -> tuple[dict[str, float], dict[str, float], list[str]]:
-        """Live calls with their risk, and with their newest audio; calls that have ended, the newest first."""
+    def _compare(self) -> list[str]:
+        """Forget the calls and alerts that are gone; returns the live calls that are new. At first, all are."""
+        is_first = not self._read_until
         pipe = self._redis.pipeline(transaction=False)
-        pipe.zrange(self._keys.live_by("risk"), 0, -1, withscores=True)
-        pipe.zrange(self._keys.live_by("update"), 0, -1, withscores=True)
-        pipe.zrevrange(self._keys.ended, 0, _ENDED - 1)
-        pipe.zrange(self._keys.pulse, 0, 0, withscores=True)
-        pipe.time()
-        pipe.xlen(self._keys.undelivered)
-        risks, updates, ended, slowest, (seconds, micros), self._undelivered = pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
-        self._waiting = (slowest[0][0], max(0, now_ms - int(slowest[0][1]))) if slowest else (None, 0)
-        return dict(map(_scored, risks)), dict(map(_scored, updates)), ended
+        for key in (self._keys.utterances, self._keys.changes):
+            pipe.xrevrange(key, count=1)
+        pipe.xrevrange(self._keys.alerts, count=_ALERTS)
+        pipe.zrange(self._keys.live_by("risk"), 0, -1)
+        pipe.zrange(self._keys.ended, 0, -1, withscores=True)
+        *newest, alerts, live, ended = pipe.execute()
+        self._count({call_id: int(at_ms) for call_id, at_ms in ended})
+        self._counted = {call_id: None for call_id, _ in ended if call_id in self._counted}
+        if is_first:
+            self._calls.clear()
+            self._said.clear()
+            keys = (self._keys.utterances, self._keys.changes)
+            self._read_until = {
+                key: entries[0][0] if entries else "0-0" for key, entries in zip(keys, newest, strict=True)
+            }
+        self._read_until[self._keys.alerts] = alerts[0][0] if alerts else "0-0"
+        self._alerts.clear()
+        self._alerts.extend(json.loads(entry["json"]) for _, entry in reversed(alerts))
+        self._read_claims()
+        for call_id in self._calls.keys() - set(live):
+            self._forget(call_id)
+        return [call_id for call_id in live if call_id not in self._calls]
 
-    def _is_news(self, call_id: str, updated: float, risk: float) -> bool:
-        known = self._calls.get(call_id)
-        return known is None or (known.updated, known.risk) != (updated, risk)
+    def _follow(self) -> list[str]:
+        """Hear what was said since the last look; returns the calls that have changed."""
+        changed: list[str] = []
+        found = self._redis.xread(self._read_until, count=_ENTRIES)
+        for key, listed in dict(found or ()).items():
+            entries = listed[0] if listed and isinstance(listed[0], list) else listed  # as RESP3 nests them
+            self._read_until[key] = entries[-1][0]
+            for _, entry in entries:
+                if key == self._keys.alerts:
+                    self._alerts.append({**json.loads(entry["json"]), "claim": None})
+                    changed.append(entry["call_id"])
+                elif key == self._keys.changes:
+                    changed.append(entry["call_id"])
+                elif (said := self._said.get(entry["call_id"])) is not None:
+                    said.hear(entry)
+        return changed
 
-    def _read_calls(self, call_ids: list[str], risks: Mapping[str, float], updates: Mapping[str, float]) -> None:
+    def _read_calls(self, call_ids: list[str]) -> list[str]:
+        """Read these calls; those of them that have ended."""
+        ended: list[str] = []
+        for first in range(0, len(call_ids), _BATCH):
+            batch = call_ids[first : first + _BATCH]
+            self._read_said([call_id for call_id in batch if call_id not in self._said])
+            for call_id, fields in self._fields_of(batch, rows.FIELDS).items():
+                if fields["status"] == Status.LIVE:
+                    self._calls[call_id] = rows.row(call_id, fields, self._said[call_id].letters)
+                    self._note_states(call_id, fields)
+                else:
+                    self._forget(call_id)
+                    ended.append(call_id)
+        return ended
+
+    def _fields_of(self, call_ids: list[str], names: Sequence[str]) -> dict[str, dict[str, str | None]]:
         pipe = self._redis.pipeline(transaction=False)
         for call_id in call_ids:
-            pipe.hmget(self._keys.call(call_id), rows.FIELDS)
-        for call_id, values in zip(call_ids, pipe.execute(), strict=True):
-            fields = dict(zip(rows.FIELDS, values, strict=True))
-            if fields["status"] is not None:
-                self._calls[call_id] = _Call(updates[call_id], risks.get(call_id, 0.0), fields)
-                self._note_states(call_id, fields)
+            pipe.hmget(self._keys.call(call_id), names)
+        found = pipe.execute() if call_ids else []
+        return {call_id: dict(zip(names, values, strict=True)) for call_id, values in zip(call_ids, found, strict=True)}
 
-    def _read_ended(self, call_ids: list[str]) -> None:
-        """Calls that have ended, each read once."""
-        fresh = [call_id for call_id in call_ids if call_id not in self._ended]
-        pipe = self._redis.pipeline(transaction=False)
-        for call_id in fresh:
-            pipe.hmget(self._keys.call(call_id), rows.FIELDS)
-        found = dict(zip(fresh, pipe.execute(), strict=True)) if fresh else {}
-        for call_id, values in found.items():
-            fields = dict(zip(rows.FIELDS, values, strict=True))
-            if fields["status"] is not None:
-                said = self._said.get(call_id, ())
-                self._ended[call_id] = rows.row(call_id, fields, 0.0, said)
-                self._note_states(call_id, fields)
-        self._ended = {call_id: self._ended[call_id] for call_id in call_ids if call_id in self._ended}
+    def _count(self, ended: Mapping[str, int]) -> None:
+        """Put calls into the trends, each once; `ended` says when they ended, ms since 1970."""
+        fresh = [call_id for call_id in ended if call_id not in self._counted]
+        for first in range(0, len(fresh), _BATCH):
+            for call_id, fields in self._fields_of(fresh[first : first + _BATCH], trends.FIELDS).items():
+                if fields["status"] not in (None, Status.LIVE):
+                    self._counted[call_id] = None
+                    hour_ms = ended[call_id] // trends.HOUR_MS * trends.HOUR_MS
+                    self._trends.add(hour_ms, fields["attr.queue"] or "", trends.of_call(fields))
 
     def _read_said(self, call_ids: list[str]) -> None:
         """The newest answers of calls that are new to us."""
         pipe = self._redis.pipeline(transaction=False)
         for call_id in call_ids:
             pipe.xrevrange(self._keys.utterances_of(call_id), count=2 * _LETTERS)
-        for call_id, entries in zip(call_ids, pipe.execute(), strict=True):
-            said = self._said[call_id] = deque(maxlen=_LETTERS)
+        for call_id, entries in zip(call_ids, pipe.execute() if call_ids else [], strict=True):
+            said = self._said[call_id] = _Said()
             for _, entry in reversed(entries):
-                self._hear(said, entry)
+                said.hear(entry)
 
-    def _follow(self) -> None:
-        """Utterances and alerts since the last look."""
-        utterances, alerts = self._keys.utterances, self._keys.alerts
-        if not self._read_until:
-            self._begin(utterances, alerts)
-        found = self._redis.xread(self._read_until, count=_ENTRIES)
-        for key, listed in dict(found or ()).items():
-            entries = listed[0] if listed and isinstance(listed[0], list) else listed  # as RESP3 nests them
-            self._read_until[key] = entries[-1][0]
-            for _, entry in entries:
-                if key == alerts:
-                    self._alerts.append(json.loads(entry["json"]))
-                elif (said := self._said.get(entry["call_id"])) is not None:
-                    self._hear(said, entry)
+    def _forget(self, call_id: str) -> None:
+        self._calls.pop(call_id, None)
+        self._said.pop(call_id, None)
 
-    def _begin(self, utterances: str, alerts: str) -> None:
-        self._said.clear()
-        self._calls.clear()
-        newest = self._redis.xrevrange(utterances, count=1)
-        self._read_until[utterances] = newest[0][0] if newest else "0-0"
-        entries = self._redis.xrevrange(alerts, count=_ALERTS)
-        self._alerts.clear()
-        self._alerts.extend(json.loads(entry["json"]) for _, entry in reversed(entries))
-        self._read_until[alerts] = entries[0][0] if entries else "0-0"
+    def _read_pulse(self) -> None:
+        """Calls that have ended, the partitions that wait, what webhooks have given up, and claims."""
+        pipe = self._redis.pipeline(transaction=False)
+        pipe.zrevrange(self._keys.ended, 0, _ENDED - 1)
+        pipe.zrange(self._keys.pulse, 0, 0, withscores=True)
+        pipe.time()
+        pipe.xlen(self._keys.undelivered)
+        ended, slowest, (seconds, micros), self._undelivered = pipe.execute()
+        now_ms = seconds * 1000 + micros // 1000
+        self._waiting = (slowest[0][0], max(0, now_ms - int(slowest[0][1]))) if slowest else (None, 0)
+        self._read_ended(ended)
+        self._read_claims()
 
-    def _hear(self, said: deque[str], entry: Mapping[str, str]) -> None:
-        if entry.get("role") in set(rows.ROLES):
-            said.append(rows.letter(entry.get("label")))
+    def _read_ended(self, call_ids: list[str]) -> None:
+        """Calls that have ended, each read once."""
+        fresh = [call_id for call_id in call_ids if call_id not in self._ended]
+        self._read_said(fresh)
+        for call_id, fields in self._fields_of(fresh, rows.FIELDS).items():
+            said = self._said.pop(call_id)
+            if fields["status"] is not None:
+                self._ended[call_id] = rows.row(call_id, fields, said.letters)
+                self._note_states(call_id, fields)
+        self._ended = {call_id: self._ended[call_id] for call_id in call_ids if call_id in self._ended}
+
+    def _read_claims(self) -> None:
+        if self._alerts:
+            found = self._redis.hmget(self._keys.claims, [alert["alert_id"] for alert in self._alerts])
+            for alert, claim in zip(self._alerts, found, strict=True):
+                alert["claim"] = json.loads(claim) if claim else None
 
     def _note_states(self, call_id: str, fields: Mapping[str, str | None]) -> None:
         """What became of a call's alerts."""
         self._states[call_id] = {one["alert_id"]: one for one in json.loads(fields["alerts"] or "[]")}
 
-    def _follow_alerts(self) -> None:
-        """Claims and states of the alerts that are shown."""
-        shown = {alert["call_id"] for alert in self._alerts}
-        self._states = {
-            call_id: states for call_id, states in self._states.items() if call_id in shown | self._calls.keys()
-        }
+    def _follow_states(self) -> None:
+        """What became of the alerts that are shown."""
+        shown = {alert["call_id"] for alert in self._alerts} | self._calls.keys()
+        self._states = {call_id: states for call_id, states in self._states.items() if call_id in shown}
         for alert in self._alerts:
             known = self._states.get(alert["call_id"], {}).get(alert["alert_id"], _GONE)
             alert |= {"state": known["state"], "over_ms": known["over_ms"]}
-        if self._alerts:
-            found = self._redis.hmget(self._keys.claims, [alert["alert_id"] for alert in self._alerts])
-            for alert, claim in zip(self._alerts, found, strict=True):
-                alert["claim"] = json.loads(claim) if claim else None
 
     def _publish(self, *, problem: str = "") -> None:
         known = self.snapshot
         if problem:
             self.snapshot = replace(known, number=known.number + 1, problem=problem)
             return
-        ordered = sorted((c.row for c in self._calls.values() if c.row), key=_rank)
+        ordered = sorted(self._calls.values(), key=_rank)
         newest_ms = max((row["updated_at_ms"] for row in ordered), default=known.newest_audio_ms)
         alerts = tuple(dict(alert) for alert in reversed(self._alerts))
         ended = tuple(self._ended.values())
         now_s = time.time()
         self.snapshot = Snapshot(
-            known.number + 1, now_s, tuple(ordered), alerts, newest_ms, "", ended, *self._waiting, self._undelivered
+            known.number + 1,
+            now_s,
+            tuple(ordered),
+            alerts,
+            newest_ms,
+            "",
+            ended,
+            *self._waiting,
+            self._undelivered,
+            self._trends.rows(),
         )
 
 
-def _scored(item: tuple[str, Any]) -> tuple[str, float]:
-    return item[0], float(item[1])
-
-
 def _rank(row: Mapping[str, Any]) -> tuple[int, float, str]:
-    return (("high", "some", "").index(row["level"]), -row["risk"], row["id"])
+    """By level, then by risk in tenths: small changes move no row."""
+    return (("high", "some", "").index(row["level"]), -round(row["risk"], 1), row["id"])

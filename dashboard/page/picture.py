@@ -77,5 +77,5 @@ def _matches(row: Row, chosen: Mapping[str, str]) -> bool:
     return (
         chosen.get("queue", "") in ("", row["queue"])
         and chosen.get("team", "") in ("", row["team"])
-        and (not text or any(text in row[name].lower() for name in ("id", "agent", "queue")))
+        and (not text or any(text in row[name].lower() for name in ("id", "agent", "queue", "team")))
     )

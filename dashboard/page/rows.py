@@ -12,8 +12,8 @@ from callmood.schemas.common import Emotion, Role
 ROLES: Final = (Role.CUSTOMER, Role.MIXED, Role.UNKNOWN)
 """Roles whose emotion is shown, the first that has one."""
 _OF_CALL: Final = (
-    "status", "updated_at_ms", "duration_ms", "need", "signs", "alerts", "attr.queue", "attr.team", "attr.agent",
-    "model.id", "roles.customer.talk_ms", "roles.agent.talk_ms",
+    "status", "updated_at_ms", "duration_ms", "risk", "need", "signs", "alerts", "attr.queue", "attr.team",
+    "attr.agent", "model.id", "roles.customer.talk_ms", "roles.agent.talk_ms",
 )  # fmt: skip
 _OF_EMOTION: Final = ("utterances", "abstained")
 FIELDS: Final = (*_OF_CALL, *(f"roles.{role}.emotion.{name}" for role in ROLES for name in _OF_EMOTION))
@@ -28,13 +28,12 @@ def letter(label: str | None) -> str:
     return _LETTERS[Emotion(label)] if label in set(Emotion) else UNCERTAIN
 
 
-def row(call_id: str, fields: Mapping[str, str | None], risk: float, said: Sequence[str]) -> dict[str, Any]:
+def row(call_id: str, fields: Mapping[str, str | None], said: Sequence[str]) -> dict[str, Any]:
     """A call on the wall.
 
     Args:
         call_id: its id.
         fields: of its hash, those in `FIELDS`; None where absent.
-        risk: 0 to 1.
         said: the newest letters of `letter`, oldest first.
     """
     why = signs(fields)
@@ -43,7 +42,7 @@ def row(call_id: str, fields: Mapping[str, str | None], risk: float, said: Seque
     return {
         "id": call_id,
         "level": (fields.get("need") or "") if why else "",
-        "risk": risk,
+        "risk": float(fields.get("risk") or 0.0),
         "why": why,
         "queue": fields.get("attr.queue") or "",
         "team": fields.get("attr.team") or "",

@@ -33,6 +33,7 @@ _CONTENTS = {
         "docs/tutorial",
         "examples/calls/README",
         "docs/page",
+        "docs/history",
         "docs/aggregates",
         "docs/architecture",
         "docs/delivery",

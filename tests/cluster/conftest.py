@@ -1,4 +1,4 @@
-"""A real Kubernetes API: its server and etcd, with the resources of KEDA and of Prometheus' operator. No nodes."""
+"""A real Kubernetes API: its server and etcd, with the resources of KEDA, Prometheus' operator and the Gateway API."""
 
 import json
 import os
@@ -23,6 +23,7 @@ _DEFINITIONS = {
         "example/prometheus-operator-crd/monitoring.coreos.com_podmonitors.yaml",
         "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
     ),
+    "sigs.k8s.io/gateway-api@v1.2.1": ("config/crd/standard/gateway.networking.k8s.io_httproutes.yaml",),
 }
 
 
@@ -76,6 +77,7 @@ def _define(cluster):
                     cluster.apply(one)
     cluster.wait_for("keda.sh/v1alpha1", "ScaledObject")
     cluster.wait_for("monitoring.coreos.com/v1", "PrometheusRule")
+    cluster.wait_for("gateway.networking.k8s.io/v1", "HTTPRoute")
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,7 @@ WRONG = {
     "Deployment": lambda one: one["spec"].update(replica=3),
     "ScaledObject": lambda one: one["spec"].update(minReplicaCount="two"),
     "PrometheusRule": lambda one: one["spec"]["groups"][0].pop("name"),
+    "HTTPRoute": lambda one: one["spec"]["rules"][0]["timeouts"].update(request="for ever"),
     "NetworkPolicy": lambda one: one["spec"].update(policyType=["Egress"]),
 }
 
@@ -66,7 +67,8 @@ WRONG = {
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_field_is_refused(cluster, objects, kind):
     """The server refuses what is misspelt, of the wrong type or missing: the test above can fail."""
-    (one,) = [one for one in objects("gpu-keda-values.yaml", cluster.namespace) if one["kind"] == kind]
+    cases = [objects(case, cluster.namespace) for case in ("gpu-keda-values.yaml", "page-values.yaml")]
+    one = next(one for case in cases for one in case if one["kind"] == kind)
     WRONG[kind](one)
     with pytest.raises(RefusedError):
         cluster.apply(one)

@@ -1,5 +1,6 @@
 """What stands in deploy/ beside the chart: the locked requirements of the image, and the compose file."""
 
+import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +9,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from callmood.dashboard.page.access import SHORTEST_TOKEN
+from callmood.worker.commands import dashboard
 from callmood.worker.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -55,7 +58,7 @@ def test_compose_starts_nothing_before_what_it_needs(services):
     waited = [
         (name, one, how["condition"]) for name in services for one, how in services[name].get("depends_on", {}).items()
     ]
-    assert {name for name, _, _ in waited} == {"topics", "worker", "prometheus", "grafana"}
+    assert {name for name, _, _ in waited} == {"topics", "worker", "page", "prometheus", "grafana"}
     for _, other, condition in waited:
         if condition == "service_healthy" and other != "worker":
             assert services[other]["healthcheck"]["test"][0] == "CMD"
@@ -77,13 +80,27 @@ def test_compose_sets_what_a_worker_takes(services, monkeypatch):
 
 def test_compose_gives_a_worker_no_more_than_the_chart_does(services):
     """No capability, no new rights, a read-only root; no port is open to the network."""
-    for name in ("worker", "topics"):
+    for name in ("worker", "topics", "page"):
         assert services[name]["cap_drop"] == ["ALL"]
         assert services[name]["read_only"]
         assert services[name]["security_opt"] == ["no-new-privileges:true"]
     ports = [port for one in services.values() for port in one.get("ports", [])]
-    assert len(ports) == 5
+    assert len(ports) == 6
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_serves_the_page_with_a_token(services):
+    """The command is one that callmood accepts, its port is the one that is open, and the token is a mounted file."""
+    page = services["page"]
+    parser = argparse.ArgumentParser()
+    dashboard.add_arguments(parser)
+    name, *words = page["command"]
+    arguments = parser.parse_args(words)
+    assert (name, page["ports"]) == ("dashboard", [f"127.0.0.1:{arguments.port}:{arguments.port}"])
+    (config,) = page["configs"]
+    assert str(arguments.token_file) == config["target"]
+    content = yaml.safe_load((DEPLOY / "compose.yaml").read_text())["configs"][config["source"]]["content"]
+    assert len(content.partition(":-")[2].rstrip("}")) >= SHORTEST_TOKEN
 
 
 def test_compose_names_what_there_is(services):

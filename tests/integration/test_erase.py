@@ -153,7 +153,7 @@ def test_a_second_erasure_finds_nothing(served, capsys):
         for place in receipt["places"]
         if not place["where"].startswith("kafka") and "states" not in place["where"]
     ]
-    assert len(gone) == 9
+    assert len(gone) == 10
     assert all(place["found"] == 0 for place in gone)
 
 

@@ -144,8 +144,11 @@ def test_a_supervisor_finds_the_call_that_needs_help(worker, served, browse):
     first = page.locator("table.wall tbody tr").first
     expect(first).to_contain_text("anger 4 times in a row")
     expect(first).to_contain_text("billing")
-    expect(page.locator("#pulse")).to_contain_text("2 calls · 1 need a look")
-    first.get_by_role("link").click()
+    expect(page.locator("#pulse")).to_contain_text("2 calls · 1 needs a look")
+    expect(first.get_by_role("link", name="listen")).to_have_attribute(
+        "href", "https://phone.example.com/?call=upset%2F1"
+    )
+    first.get_by_role("link", name="upset/1", exact=True).click()
     expect(page.locator(".lanes rect.anger")).to_have_count(4)
     worker.say("upset/1")
     expect(page.locator(".lanes rect.plain")).to_have_count(1)
@@ -162,6 +165,25 @@ def test_a_supervisor_finds_the_call_that_needs_help(worker, served, browse):
     worker.say("upset/1", Emotion.ANGER, end=True)
     expect(page.locator("table.wall tbody tr")).to_have_count(1)
     expect(page.locator("table.wall")).to_contain_text("calm")
+
+
+def test_a_team_is_chosen_and_a_call_without_news_is_marked(worker, served, browse):
+    """The filter has the teams of the live calls; after two minutes without news a row says so."""
+    worker.say("a", Emotion.ANGER, attributes={"team": "north"})
+    worker.say("b", Emotion.ANGER, attributes={"team": "south"})
+    address, _ = served()
+    page = browse(address)
+    page.clock.install()
+    page.goto(address)
+    expect(page.locator("table.wall tbody tr")).to_have_count(2)
+    page.get_by_label("Team").select_option("south")
+    expect(page.locator("table.wall tbody tr")).to_have_count(1)
+    expect(page.locator("table.wall tbody")).to_contain_text("b")
+    assert page.url == f"{address}/?team=south"
+    page.clock.fast_forward("02:30")
+    expect(page.locator("table.wall tbody tr.late")).to_contain_text("then no news for 2:00")
+    worker.say("b", Emotion.ANGER)
+    expect(page.locator("table.wall tbody tr.late")).to_have_count(0)
 
 
 def test_an_alert_is_claimed_once(worker, served, browse, redis_client, redis_prefix):
@@ -280,7 +302,7 @@ def test_without_the_token_nothing_is_shown(worker, served, browse, tmp_path):
     assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
 
 
-def test_each_viewer_sees_own_queues_only(worker, served, tmp_path):
+def test_each_viewer_sees_own_queues_only(worker, served, tmp_path, wait_until):
     """Another queue's call, its alerts and their claims are refused; the log says who opened and who was refused."""
     angry(worker, "mine", 6, queue="billing")
     angry(worker, "theirs", 6, queue="sales")
@@ -301,6 +323,9 @@ def test_each_viewer_sees_own_queues_only(worker, served, tmp_path):
     assert ask("/api/claims", body={"alert_id": "theirs:negative_run:1", "by": "Kim", "note": ""})[0] == 400
     assert ask("/api/calls/mine", queues="sales")[0] == 403
     assert ask("/api/calls", queues="sales")[1]["live"] == 0
+    worker.say("theirs", end=True)
+    worker.say("mine", end=True)
+    assert wait_until(lambda: {row["queue"] for row in ask("/api/trends")[1]["hours"]} == {"billing"})
     assert answer(f"{address}/api/calls", Cookie=cookie)[0] == 403
     log = (tmp_path / "page-0.log").read_text()
     assert log.count("call opened") == 1
@@ -314,7 +339,7 @@ def test_the_answers_are_those_of_the_openapi_file(worker, served):
     worker.say("over", Emotion.NEUTRAL, end=True)
     address, _ = served()
     paths = {"/api/calls": "/api/calls", "/api/calls/{call_id}": "/api/calls/upset"}
-    for path, asked in (paths | {name: name for name in ("/api/alerts", "/api/pulse")}).items():
+    for path, asked in (paths | {name: name for name in ("/api/alerts", "/api/pulse", "/api/trends")}).items():
         status, _, text = answer(address + asked)
         assert (status, problems(path, json.loads(text))) == (200, [])
     assert [row["id"] for row in json.loads(answer(f"{address}/api/calls")[2])["ended"]] == ["over"]
@@ -353,6 +378,7 @@ def test_every_screen_is_accessible(worker, served, browse, scheme):
     angry(worker, "upset", 6, queue="billing", agent="Kim")
     worker.say("calm", Emotion.HAPPINESS)
     worker.say("calm")
+    worker.say("over", Emotion.SADNESS, end=True, attributes={"queue": "billing"})
     address, _ = served("--listen", "https://phone.example.com/?call={call}")
     page = browse(address, color_scheme=scheme)
     expect(page.locator("table.wall tbody tr")).to_have_count(2)
@@ -361,6 +387,9 @@ def test_every_screen_is_accessible(worker, served, browse, scheme):
     expect(screens["call"].locator(".lanes rect.anger")).to_have_count(6)
     screens["alerts"] = browse(f"{address}/alerts", color_scheme=scheme)
     expect(screens["alerts"].locator("tbody tr").first).to_contain_text("open")
+    screens["trends"] = browse(f"{address}/trends", color_scheme=scheme)
+    expect(screens["trends"].locator(".trends .bar")).to_have_count(1)
+    expect(screens["trends"].locator("tbody")).to_contain_text("billing")
     for name, screen in screens.items():
         found = Axe().run(screen)
         assert found.violations_count == 0, f"{name}: {found.generate_report()}"

@@ -1,5 +1,6 @@
 """The floor as it is read from a real Redis, also from one that goes away."""
 
+import math
 import time
 from contextlib import ExitStack, closing
 
@@ -9,6 +10,7 @@ from publisher import Publisher
 from callmood.dashboard.page.floor import Floor
 from callmood.redis_address import Address
 from callmood.schemas.common import Emotion
+from callmood.schemas.keys import Keys
 
 
 @pytest.fixture
@@ -52,6 +54,64 @@ def test_answers_from_before_the_start_are_known(redis_url, redis_prefix, a_floo
         worker.say("call-1", Emotion.NEUTRAL)
         floor.look()
     assert floor.snapshot.rows[0]["said"] == "ASHN"
+
+
+def test_an_utterance_is_heard_once(redis_url, redis_prefix, a_floor):
+    """Also one that is in the call's own stream before the stream of all calls tells of it."""
+    floor = a_floor(redis_url, redis_prefix)
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        worker.say("call-1", Emotion.ANGER)
+        floor.look()
+        worker.say("call-2", Emotion.ANGER)
+        floor._read_said(["call-2"])
+        floor.look()
+    assert [row["said"] for row in floor.snapshot.rows] == ["A", "A"]
+
+
+def test_what_is_erased_is_forgotten(redis_url, redis_prefix, redis_client, a_floor):
+    """A call that is gone from Redis leaves the page with its alerts, although no stream says so."""
+    floor, keys = a_floor(redis_url, redis_prefix), Keys(redis_prefix)
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        for _ in range(6):
+            worker.say("upset", Emotion.ANGER)
+        floor.look()
+        assert {alert["call_id"] for alert in floor.snapshot.alerts} == {"upset"}
+        redis_client.delete(keys.call("upset"), keys.alerts)
+        redis_client.zrem(keys.live_by("risk"), "upset")
+        floor._compare_due_s = floor._pulse_due_s = 0.0
+        floor.look()
+    assert (floor.snapshot.alerts, floor.snapshot.rows) == ((), ())
+
+
+def test_a_call_that_ends_is_in_the_trends_once(redis_url, redis_prefix, a_floor):
+    """Also one that ended before the page was started, by when Redis took its end."""
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        worker.say("before", Emotion.ANGER, end=True, attributes={"queue": "billing"})
+        floor = a_floor(redis_url, redis_prefix)
+        floor.look()
+        worker.say("after", Emotion.NEUTRAL)
+        worker.say("after", Emotion.ANGER, end=True, attributes={"queue": "billing"})
+        for _ in range(3):
+            floor._compare_due_s = 0.0
+            floor.look()
+    sums = {name: sum(row[name] for row in floor.snapshot.trends) for name in ("calls", "labelled", "negative")}
+    assert {row["queue"] for row in floor.snapshot.trends} == {"billing"}
+    assert sums == {"calls": 2, "labelled": 3, "negative": 2}
+    assert all(abs(row["at_ms"] / 1000 - time.time()) < 2 * 3600 for row in floor.snapshot.trends)
+
+
+def test_a_look_without_news_reads_no_call_and_makes_no_snapshot(redis_url, redis_prefix, redis_client, a_floor):
+    """What is read grows with the changes, not with the calls."""
+    floor = a_floor(redis_url, redis_prefix)
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        for number in range(20):
+            worker.say(f"call-{number}", Emotion.NEUTRAL)
+    floor.look()
+    floor._pulse_due_s = math.inf
+    snapshot, before = floor.snapshot, redis_client.info("commandstats")["cmdstat_hmget"]["calls"]
+    floor.look()
+    assert redis_client.info("commandstats")["cmdstat_hmget"]["calls"] == before
+    assert floor.snapshot is snapshot
 
 
 def test_a_redis_that_was_away_and_came_back_empty_is_read_again(own_redis):

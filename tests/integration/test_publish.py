@@ -329,7 +329,7 @@ def test_thousands_of_deleted_aggregates_are_noticed_bit_by_bit(open_store):
 
 
 def test_streams_of_all_calls_stay_short(open_store, redis_client, keys):
-    """Utterances and alerts are trimmed to about the length that is set, or they would grow for ever."""
+    """Utterances, alerts and changes are trimmed to about the length that is set, or they would grow for ever."""
     store = open_store(firehose_length=10)
     store.claim(SOURCE)
     utterances = tuple({"call_id": "call-1", "number": n, "emotion": None} for n in range(1, 2_001))

@@ -96,6 +96,22 @@ def test_calls_that_have_ended_lately_are_listed_for_as_long_as_they_live(publis
     assert redis_client.exists(keys.ended) == 0
 
 
+def test_every_change_is_in_the_feed_in_the_order_of_commits(publish, redis_client, keys):
+    """Each entry names a call, its version and status; the newest of a call fits its hash."""
+    first, second = Leg("call-1"), Leg("call-2")
+    publish(0, log_of(sentences(first, 1)))
+    publish(1, log_of(sentences(second, 1)))
+    publish(0, log_of([first.send("end")], first_offset=100))
+    feed = [
+        (fields["call_id"], int(fields["version"]), fields["status"]) for _, fields in redis_client.xrange(keys.changes)
+    ]
+    assert [(call_id, status) for call_id, _, status in feed] == [
+        ("call-1", "live"), ("call-2", "live"), ("call-1", "completed"),
+    ]  # fmt: skip
+    for call_id, version, status in feed[1:]:
+        assert redis_client.hmget(keys.call(call_id), "version", "status") == [str(version), status]
+
+
 def test_every_commit_is_in_the_pulse(publish, redis_client, keys):
     """By partition, also one without calls; a partition that no worker has committed for a week is forgotten."""
     redis_client.zadd(keys.pulse, {"gone:0": 1.0})

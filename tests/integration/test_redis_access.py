@@ -25,7 +25,7 @@ from callmood.worker.stream_time import StreamTime
 FOLDER = Path(schemas.__file__).parent
 SOURCE = TopicPartition("callmood.audio", 0)
 CATALOGUE = (FOLDER / "redis.md").read_text(encoding="utf-8")
-_WEEK = (":utterances", ":alerts", ":live:by_update", ":live:by_risk", ":live:by_alert", ":pulse")
+_WEEK = (":utterances", ":alerts", ":changes", ":live:by_update", ":live:by_risk", ":live:by_alert", ":pulse")
 RULES = dict(re.findall(r"ACL SETUSER (\w+) reset on >SECRET\s(.*?)```", CATALOGUE, re.DOTALL))
 
 

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from callmood.schemas import flat
 from callmood.worker.call import policy
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import DeadLetter, Restored, TopicPartition
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition

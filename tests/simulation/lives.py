@@ -3,7 +3,7 @@
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.store import Store
-from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.run.ingest import Ingest
 from callmood.worker.run.outside import Outside
 from callmood.worker.run.projector import Projector

@@ -8,7 +8,8 @@ import pytest
 from callmood.schemas.alert import Alert
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
 from callmood.worker.call import aggregate, alert
-from callmood.worker.call.alert import Measure, Rule
+from callmood.worker.call import rule as rules
+from callmood.worker.call.rule import DEFAULT_RULES, Measure, Rule, parse_rules
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
 
@@ -253,7 +254,7 @@ def test_the_state_of_a_call_without_end_stays_small():
         role = (Role.CUSTOMER, Role.AGENT)[number % 2]
         result = _result(role, number * 1_000, number * 1_000 + 1_600, _A if number % 2 == 0 else None)
         call = aggregate.fold(call, result)
-        state, _ = alert.evaluate(alert.DEFAULT_RULES, state, call, result)
+        state, _ = alert.evaluate(DEFAULT_RULES, state, call, result)
     assert len(msgspec.msgpack.encode(state)) < 3_000
 
 
@@ -266,7 +267,7 @@ def test_rules_are_data():
     raise_at = 3
     clear_at = 1
     """
-    assert alert.parse_rules(text) == (_NEGATIVE,)
+    assert parse_rules(text) == (_NEGATIVE,)
 
 
 @pytest.mark.parametrize(
@@ -295,13 +296,13 @@ def test_rules_are_data():
 def test_a_rule_that_cannot_work_is_refused(text):
     """Wrong TOML, unknown words, and figures that contradict each other are errors of the configuration."""
     with pytest.raises(ConfigurationError):
-        alert.parse_rules(text)
+        parse_rules(text)
 
 
 def test_every_measure_is_complete():
     """A measure has a range, a reading, a message, and a row in docs/aggregates.md."""
     text = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text(encoding="utf-8")
-    for known in (alert._RANGES, alert._READ, alert._MESSAGES):
+    for known in (rules._RANGES, alert._READ, alert._MESSAGES):
         assert set(known) == set(Measure)
     assert [measure for measure in Measure if f"| `{measure}` |" not in text] == []
 
@@ -309,9 +310,9 @@ def test_every_measure_is_complete():
 def test_the_rules_of_the_documentation_work():
     """The TOML in docs/aggregates.md can be used as it stands, and its table lists the default rules."""
     text = (Path(__file__).parents[2] / "docs" / "aggregates.md").read_text(encoding="utf-8")
-    (rule,) = alert.parse_rules(text.split("```toml", 1)[1].split("```", 1)[0])
+    (rule,) = parse_rules(text.split("```toml", 1)[1].split("```", 1)[0])
     assert (rule.name, rule.window_s) == ("angry_for_long", 120)
-    for default in alert.DEFAULT_RULES:
+    for default in DEFAULT_RULES:
         row = next(line for line in text.splitlines() if line.startswith(f"| `{default.name}` |"))
         assert f"| {default.raise_at:g}" in row
         assert f"| {default.severity} |" in row

@@ -7,7 +7,7 @@ import msgspec
 from callmood.schemas.call import CallAlert
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding, Role
 from callmood.worker.call import aggregate, alert
-from callmood.worker.call.alert import Measure, Rule
+from callmood.worker.call.rule import Measure, Rule
 from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Utterance
 
 _A, _N = Emotion.ANGER, Emotion.NEUTRAL

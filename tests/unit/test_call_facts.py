@@ -5,9 +5,9 @@ from functools import partial
 import numpy as np
 from telephony import EPOCH_MS, Leg, heard, log_of, quiet, voice
 
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
 from callmood.worker.call.checkpoint import Stored
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commands.topics import LARGEST_STATE_BYTES
 from callmood.worker.intake import decode
 from callmood.worker.settings import PolicySettings, Settings

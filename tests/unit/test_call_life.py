@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 from telephony import EPOCH_MS, SOURCE, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
 
-from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition

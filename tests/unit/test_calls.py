@@ -6,9 +6,9 @@ import msgpack
 import pytest
 from telephony import EPOCH_MS, Leg, both, heard, log_of, quiet, voice
 
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Outcome
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.errors import BadRecord, ConfigurationError
 from callmood.worker.intake import decode
 from callmood.worker.records import Prediction, Speech

@@ -6,8 +6,8 @@ import msgpack
 from telephony import Leg, Worker, heard, log_of, quiet, voice
 
 from callmood.schemas.common import Notice
-from callmood.worker.call.alert import DEFAULT_RULES, Measure, Rule
 from callmood.worker.call.fold import Fold
+from callmood.worker.call.rule import DEFAULT_RULES, Measure, Rule
 from callmood.worker.records import Prediction, Result, Speech, Unheard
 
 SILENCE_RULE = Rule(name="silence", measure=Measure.SILENCE, raise_at=5, clear_at=0)

@@ -65,6 +65,27 @@ def test_markup_in_a_message_to_slack_is_text():
     assert "<https://page.example.com/%3C%21channel%3E%7Cx|&lt;!channel&gt; x>" in text
 
 
+def test_a_message_to_teams_is_a_card_with_a_link():
+    """Its texts are runs, which show markup as it is; without a link there is no button."""
+    alert = ALERT | {"call_id": "[x](https://elsewhere.example.com)", "attributes": {"queue": "<at>all</at>"}}
+
+    def card(**changes):
+        sent = json.loads(hook(format="teams", **changes).request(alert, 0.0).data)
+        (attached,) = sent["attachments"]
+        assert (sent["type"], attached["contentType"]) == ("message", "application/vnd.microsoft.card.adaptive")
+        return attached["content"]
+
+    found = card(link="https://page.example.com/{call}")
+    runs = [run for block in found["body"] for run in block["inlines"]]
+    assert {block["type"] for block in found["body"]} == {"RichTextBlock"}
+    assert runs[0] == {"type": "TextRun", "text": f"{alert['severity']}: {alert['message']}"}
+    assert runs[1]["text"] == "call [x](https://elsewhere.example.com), queue <at>all</at>"
+    assert [action["url"] for action in found["actions"]] == [
+        "https://page.example.com/%5Bx%5D%28https%3A%2F%2Felsewhere.example.com%29"
+    ]
+    assert card()["actions"] == []
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

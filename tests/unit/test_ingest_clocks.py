@@ -10,7 +10,7 @@ from telephony import Leg, heard, log_of, quiet, voice
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.store import Committed
-from callmood.worker.call.alert import DEFAULT_RULES
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable, Unsettled
 from callmood.worker.records import ModelInfo

@@ -16,29 +16,29 @@ def signs(*roles, need="some"):
 
 def test_the_reasons_are_those_of_the_contract():
     """The level is `need`, the reasons are the texts of the signs."""
-    shown = rows.row("call-1", signs("customer", None, need="high"), 0.7, "")
+    shown = rows.row("call-1", signs("customer", None, need="high"), "")
     assert (shown["why"], shown["level"]) == (["a sign of customer", "a sign of None"], "high")
-    shown = rows.row("call-1", CALM | {"need": "none"}, 0.1, "")
+    shown = rows.row("call-1", CALM | {"need": "none"}, "")
     assert (shown["why"], shown["level"]) == ([], "")
 
 
 def test_an_agents_emotion_is_no_reason():
     """Whatever the policy of the workers is, the page does not show it."""
-    shown = rows.row("call-1", signs("agent", need="high"), 0.7, "")
+    shown = rows.row("call-1", signs("agent", need="high"), "")
     assert (shown["why"], shown["level"]) == ([], "")
-    assert rows.row("call-1", signs("agent", "mixed"), 0.4, "")["why"] == ["a sign of mixed"]
+    assert rows.row("call-1", signs("agent", "mixed"), "")["why"] == ["a sign of mixed"]
     assert not [name for name in rows.FIELDS if name.startswith("roles.agent.emotion")]
 
 
 def test_without_any_emotion_a_call_is_shown():
     """With emotion switched off, the figures of talk and silence are enough."""
-    shown = rows.row("call-1", signs(None) | {"attr.queue": "billing"}, 0.05, "")
+    shown = rows.row("call-1", signs(None) | {"attr.queue": "billing"}, "")
     assert (shown["queue"], shown["why"], shown["heard"], shown["said"]) == ("billing", ["a sign of None"], 0, "")
 
 
 def test_a_call_of_an_earlier_version_is_shown_without_reasons():
     """Its worker did not write `need` and `signs`."""
-    shown = rows.row("call-1", CALM, 0.9, "")
+    shown = rows.row("call-1", CALM, "")
     assert (shown["level"], shown["why"]) == ("", [])
 
 

@@ -7,6 +7,7 @@ from callmood.schemas.utterance import Utterance as UtteranceRecord
 from callmood.worker.call import aggregate, alert, policy
 from callmood.worker.call.refold import refold
 from callmood.worker.call.render import Stamps, utterance_record
+from callmood.worker.call.rule import DEFAULT_RULES, Measure, Rule
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
 
@@ -42,12 +43,12 @@ def test_a_stored_call_is_judged_as_it_was_live():
     state = aggregate.describe(state, attributes={"queue": "billing"}, notice=Notice.GIVEN)
     for number, result in enumerate(_results(), 1):
         state = aggregate.fold(state, result)
-        judged, raised = alert.evaluate(alert.DEFAULT_RULES, judged, state, result if result.is_speech else None)
+        judged, raised = alert.evaluate(DEFAULT_RULES, judged, state, result if result.is_speech else None)
         alerts += raised
         record = UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None))
         stored.append(json.loads(record.model_dump_json()))
     state = aggregate.finish(state, reason="end", end_ms=200_000)
-    alerts += alert.evaluate(alert.DEFAULT_RULES, judged, state)[1]
+    alerts += alert.evaluate(DEFAULT_RULES, judged, state)[1]
     assert {one["rule"] for one in alerts} >= {"long_silence", "negative_run"}
 
     call = aggregate.summary(state, policy=_STAMPS.policy, model=_STAMPS.model)
@@ -59,7 +60,7 @@ def test_a_stored_call_is_judged_as_it_was_live():
 
 def test_other_rules_find_other_things_in_the_same_call():
     """A rule that did not exist when the call was made is judged as if it had."""
-    rule = alert.Rule(name="quick", measure=alert.Measure.NEGATIVE_RUN, role=Role.CUSTOMER, raise_at=1, clear_at=0)
+    rule = Rule(name="quick", measure=Measure.NEGATIVE_RUN, role=Role.CUSTOMER, raise_at=1, clear_at=0)
     stored = [
         json.loads(UtteranceRecord.model_validate(utterance_record(result, number, _STAMPS, None)).model_dump_json())
         for number, result in enumerate(_results(), 1)

@@ -7,8 +7,8 @@ import pytest
 
 from callmood import schemas
 from callmood.__main__ import main
-from callmood.worker.call.alert import parse_rules
 from callmood.worker.call.refold import refold
+from callmood.worker.call.rule import parse_rules
 from callmood.worker.commands.rules import Trial
 from callmood.worker.errors import ConfigurationError
 

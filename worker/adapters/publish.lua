@@ -1,6 +1,6 @@
 -- One partition's commit: results, call states and position together, or nothing.
--- KEYS: position, states, utterances, alerts, live:by_update, live:by_risk, live:by_alert, ended:by_time, pulse, then
--- two per call: hash, stream
+-- KEYS: position, states, utterances, alerts, live:by_update, live:by_risk, live:by_alert, ended:by_time, pulse,
+-- changes, then two per call: hash, stream
 -- ARGV: expected token, new token, msgpack payload
 -- Returns 'ok', or {'ok', '1' if states of the partition are gone, number of calls whose utterances are gone, the calls
 -- whose aggregate is gone}; or the token found: another owner has claimed the partition, or this server has lost writes.
@@ -9,9 +9,9 @@ if found == ARGV[2] then return 'ok' end -- the answer of an earlier try was los
 if found ~= ARGV[1] then return found or '' end
 
 -- Redis does not roll back: what would fail in the middle must fail before the first write.
-local kinds = {'hash', 'hash', 'stream', 'stream', 'zset', 'zset', 'zset', 'zset', 'zset'}
+local kinds = {'hash', 'hash', 'stream', 'stream', 'zset', 'zset', 'zset', 'zset', 'zset', 'stream'}
 for i, key in ipairs(KEYS) do
-  local kind, wanted = redis.call('TYPE', key).ok, kinds[i] or (i % 2 == 0 and 'hash' or 'stream')
+  local kind, wanted = redis.call('TYPE', key).ok, kinds[i] or (i % 2 == 1 and 'hash' or 'stream')
   if kind ~= 'none' and kind ~= wanted then
     local name = i <= #kinds and key or 'a key of a call' -- a call id may be a telephone number, and this is logged
     return redis.error_reply('WRONGTYPE ' .. name .. ' is a ' .. kind .. ', not a ' .. wanted)
@@ -30,8 +30,8 @@ redis.call('ZREMRANGEBYSCORE', KEYS[8], '-inf', text(now - p.ended_ttl * 1000))
 redis.call('ZREMRANGEBYSCORE', KEYS[9], '-inf', text(now - p.state_ttl * 1000))
 
 -- Keys of a call.
-local function hash_of(i) return KEYS[8 + 2 * i] end
-local function stream_of(i) return KEYS[9 + 2 * i] end
+local function hash_of(i) return KEYS[9 + 2 * i] end
+local function stream_of(i) return KEYS[10 + 2 * i] end
 
 -- A server that evicts deletes whole keys. The owner writes states and aggregates again; `gone` stays until it has.
 local known = tonumber(redis.call('HGET', KEYS[1], 'states') or '0')
@@ -95,6 +95,7 @@ for i, call in ipairs(p.calls) do
     else
       redis.call('ZREM', KEYS[7], call.id)
     end
+    redis.call('XADD', KEYS[10], 'MAXLEN', '~', p.length, '*', unpack(call.change))
   end
 end
 

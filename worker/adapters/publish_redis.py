@@ -139,7 +139,7 @@ class RedisStore:
         """In the order in which publish.lua expects them."""
         keys = self._keys
         names = [keys.position(*commit.source), keys.states(*commit.source)]
-        names += [keys.utterances, keys.alerts, *keys.lists_of_calls, keys.pulse]
+        names += [keys.utterances, keys.alerts, *keys.lists_of_calls, keys.pulse, keys.changes]
         for call in commit.calls:
             names += [keys.call(call.call_id), keys.utterances_of(call.call_id)]
         return names
@@ -210,6 +210,7 @@ class RedisStore:
                 "updated": str(call.summary["updated_at_ms"]),
                 "risk": repr(call.risk),
                 **_alerted(call.summary),
+                "change": _flat_list({name: call.summary[name] for name in ("call_id", "version", "status")}),
                 "told": call.is_known and call.summary["utterances"] > said,
             }
         return packed

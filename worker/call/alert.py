@@ -5,104 +5,21 @@ measure has fallen to `clear_at`, and never raises two alerts within `cooldown_s
 alerts of a call are the same live, replayed, and evaluated again from its stored utterances (`refold`).
 """
 
-import math
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from itertools import takewhile
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from callmood.schemas.alert import ALERT_SCHEMA, Severity
 from callmood.schemas.call import MAX_ALERTS, AlertState
 from callmood.schemas.common import Role
 from callmood.worker.call import scores, timeline
 from callmood.worker.call.aggregate import Aggregate
+from callmood.worker.call.rule import MAX_REMEMBERED, Measure, Rule
 from callmood.worker.call.timeline import Timeline
-from callmood.worker.errors import ConfigurationError
 from callmood.worker.records import Result, reserved
-
-_MAX_REMEMBERED = 64
-_MIN_SILENCE_S = timeline.LONG_SILENCE_MS / 1000
-_MOST_S = 1e6
-
-
-class Measure(StrEnum):
-    """What a rule measures; for each measure, a higher value is worse."""
-
-    NEGATIVITY = "negativity"
-    """Mean of the role's labels in the window, weighted by duration: 5 all negative, 0 balanced, -5 all positive."""
-    NEGATIVE_RUN = "negative_run"
-    """Negative labels of the role in a row."""
-    INTERRUPTIONS = "interruptions"
-    """Interruptions by the role in the window."""
-    SILENCE = "silence"
-    """Seconds without speech. A silence is evaluated once no utterance can fill it; each is an episode."""
-
-
-_RANGES: Final = {
-    Measure.NEGATIVITY: (-scores.SCORE_MAX, scores.SCORE_MAX),
-    Measure.NEGATIVE_RUN: (0, _MAX_REMEMBERED),
-    Measure.INTERRUPTIONS: (0, math.inf),
-    Measure.SILENCE: (0, math.inf),
-}
-"""Least and greatest value of each measure."""
-
-
-class Rule(BaseModel):
-    """One rule. `role` None is any role; `window_s` and `min_labels` apply to measures that have a window or labels."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    name: str = Field(min_length=1, max_length=64)
-    measure: Measure
-    raise_at: float = Field(ge=-_MOST_S, le=_MOST_S)
-    clear_at: float = Field(ge=-_MOST_S, le=_MOST_S)
-    role: Role | None = None
-    window_s: float = Field(60.0, gt=0, le=_MOST_S)
-    min_labels: int = Field(3, ge=1, le=_MAX_REMEMBERED)
-    cooldown_s: float = Field(120.0, gt=0, le=_MOST_S)
-    severity: Severity = Severity.WARNING
-
-    @model_validator(mode="after")
-    def _can_be_raised_and_cleared(self) -> Self:
-        if self.clear_at >= self.raise_at:
-            raise ValueError("clear_at must be below raise_at")
-        if self.measure is Measure.SILENCE and self.raise_at < _MIN_SILENCE_S:
-            raise ValueError(f"raise_at of a silence must be at least {_MIN_SILENCE_S:g} s")
-        if self.raise_at > _MAX_REMEMBERED and self.measure in (Measure.NEGATIVE_RUN, Measure.INTERRUPTIONS):
-            raise ValueError(f"raise_at of {self.measure.value} must be at most {_MAX_REMEMBERED}")
-        least, most = _RANGES[self.measure]
-        if self.raise_at > most:
-            raise ValueError(f"{self.measure} is at most {most:g}: a rule with raise_at {self.raise_at:g} never alerts")
-        if self.clear_at < least:
-            raise ValueError(f"{self.measure} is at least {least:g}: clear_at {self.clear_at:g} is never reached")
-        return self
-
-
-DEFAULT_RULES: Final = (
-    Rule(
-        name="sustained_negative",
-        measure=Measure.NEGATIVITY,
-        role=Role.CUSTOMER,
-        raise_at=3,
-        clear_at=1,
-        severity=Severity.CRITICAL,
-    ),
-    Rule(name="negative_run", measure=Measure.NEGATIVE_RUN, role=Role.CUSTOMER, raise_at=4, clear_at=0),
-    Rule(name="long_silence", measure=Measure.SILENCE, raise_at=30, clear_at=0, cooldown_s=60),
-    Rule(
-        name="interruptions",
-        measure=Measure.INTERRUPTIONS,
-        raise_at=5,
-        clear_at=1,
-        window_s=180,
-        severity=Severity.INFO,
-    ),
-)
 
 
 class _Reading(NamedTuple):
@@ -168,50 +85,6 @@ class Memory(msgspec.Struct, frozen=True, array_like=True):
     """The newest `MAX_ALERTS`, oldest first."""
 
 
-def parse_rules(text: str) -> tuple[Rule, ...]:
-    """Rules from TOML: one `[name]` table a rule, with the fields of `Rule`.
-
-    Raises:
-        ConfigurationError: not TOML, an unknown field or value, or figures that contradict each other; names the line.
-    """
-    try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"alert rules: {error}") from error
-    return tuple(_rule(text, name, table) for name, table in tables.items())
-
-
-def _rule(text: str, name: str, table: object) -> Rule:
-    if not isinstance(table, dict):
-        raise ConfigurationError(f"alert rules, line {_line_of(text, name)}: {name} is not in the table of a rule")
-    try:
-        return Rule(**{"name": name, **table})
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        where = f"alert rules, line {_line_of(text, name, field)}: [{name}]"
-        raise ConfigurationError(f"{where}{f' {field}' if field else ''}: {first['msg']}") from error
-
-
-def _line_of(text: str, name: str, field: str = "") -> int:
-    """The line of a field of a rule, or where the rule begins; 1 if it is written in a way that is not looked for."""
-    lines = text.splitlines()
-    heads = [number for number, line in enumerate(lines) if _head_of(line) == name]
-    if not heads:
-        return next((n for n, line in enumerate(lines, 1) if line.partition("=")[0].strip() == name), 1)
-    for number in range(heads[0] + 1, len(lines)):
-        if lines[number].lstrip().startswith("["):
-            break
-        if field and lines[number].partition("=")[0].strip() == field:
-            return number + 1
-    return heads[0] + 1
-
-
-def _head_of(line: str) -> str:
-    line = line.partition("#")[0].strip()
-    return line[1:-1].strip().strip("\"'") if line.startswith("[") and line.endswith("]") else ""
-
-
 def evaluate(
     rules: Sequence[Rule], memory: Memory, call: Aggregate, result: Result | None = None
 ) -> tuple[Memory, list[dict[str, Any]]]:
@@ -228,13 +101,15 @@ def evaluate(
     """
     if result is not None:
         memory = _remember(memory, call.timeline, result)
+    attributes = result.utterance.attributes if result else reserved(call.attributes)
     alerts = []
     for rule in rules:
         if result is None and rule.measure is not Measure.SILENCE:
             continue
         for reading in _READ[rule.measure](rule, memory, call.timeline):
             before = memory.episodes.get(rule.name, Episode())
-            episode = _next_episode(rule, before, reading)
+            may_raise = rule.may_raise(attributes, call.started_at_ms + reading.at_ms)
+            episode = _next_episode(rule, before, reading, may_raise=may_raise)
             raised = _noted(memory.raised, rule, reading, before, episode)
             memory = replace(memory, episodes={**memory.episodes, rule.name: episode}, raised=raised)
             if episode.number > before.number:
@@ -280,11 +155,11 @@ def _id(call_id: str, rule: str, episode: int) -> str:
     return f"{call_id}:{rule}:{episode}"
 
 
-def _next_episode(rule: Rule, episode: Episode, reading: _Reading) -> Episode:
+def _next_episode(rule: Rule, episode: Episode, reading: _Reading, *, may_raise: bool) -> Episode:
     """The rule's episode after a reading; it has the next number if that raised an alert."""
     if episode.is_running and reading.value <= rule.clear_at:
         episode = replace(episode, is_running=False)
-    if episode.is_running or reading.value < rule.raise_at or reading.at_ms < episode.not_before_ms:
+    if not may_raise or episode.is_running or reading.value < rule.raise_at or reading.at_ms < episode.not_before_ms:
         return episode
     return Episode(
         number=episode.number + 1,
@@ -301,14 +176,14 @@ def _remember(memory: Memory, line: Timeline, result: Result) -> Memory:
     if standing is not None:
         label = Label(*result.voice_ms, scores.VALENCE[standing.emotion])
         known = labels.get(utterance.role, ())
-        labels = {**labels, utterance.role: (*known, label)[-_MAX_REMEMBERED:]}
+        labels = {**labels, utterance.role: (*known, label)[-MAX_REMEMBERED:]}
     counted = {role: found.count for role, found in timeline.interruptions(line).items()}
     newly = [
         Interrupted(line.end_ms, role, count - memory.counted.get(role, 0))
         for role, count in counted.items()
         if count > memory.counted.get(role, 0)
     ]
-    interruptions = (*memory.interruptions, *newly)[-_MAX_REMEMBERED:]
+    interruptions = (*memory.interruptions, *newly)[-MAX_REMEMBERED:]
     return replace(memory, labels=labels, interruptions=interruptions, counted=counted)
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 from callmood.schemas.common import Event, Notice, Scope
 from callmood.worker.call import streams
-from callmood.worker.call.alert import Rule
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.ending import LATE_MS, End, Ending
 from callmood.worker.call.fold import Fold
@@ -18,6 +17,7 @@ from callmood.worker.call.group import Group, Groups
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
 from callmood.worker.call.places import Places
+from callmood.worker.call.rule import Rule
 from callmood.worker.call.series import Series
 from callmood.worker.call.streams import Forgotten
 from callmood.worker.call.told import Told

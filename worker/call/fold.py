@@ -8,6 +8,7 @@ import msgspec
 from callmood.schemas.common import Notice
 from callmood.worker.call import aggregate, alert
 from callmood.worker.call.aggregate import Aggregate
+from callmood.worker.call.rule import Rule
 from callmood.worker.records import ModelInfo, Result, Unheard
 
 
@@ -26,7 +27,7 @@ _DECODER = msgspec.msgpack.Decoder(_Saved)
 class Fold:
     """The aggregate of a call, and what its rules remember."""
 
-    def __init__(self, call_id: str, rules: Sequence[alert.Rule]) -> None:
+    def __init__(self, call_id: str, rules: Sequence[Rule]) -> None:
         self.number = 0
         """Utterances folded so far."""
         self._rules = rules

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from callmood.schemas.common import EMOTIONS, Encoding, Kind, Notice, Role
 from callmood.worker.call import aggregate, alert
+from callmood.worker.call.rule import DEFAULT_RULES, Rule
 from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Speech, Utterance
 
 _NOWHERE = Position("", 0, 0)
@@ -25,7 +26,7 @@ class Refolded(NamedTuple):
 
 
 def refold(
-    call: Mapping[str, Any], utterances: Iterable[Mapping[str, Any]], rules: Sequence[alert.Rule] = alert.DEFAULT_RULES
+    call: Mapping[str, Any], utterances: Iterable[Mapping[str, Any]], rules: Sequence[Rule] = DEFAULT_RULES
 ) -> Refolded:
     """Fold the utterances of a call in the order of their `number`, and evaluate the rules after each.
 

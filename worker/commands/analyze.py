@@ -13,8 +13,8 @@ from rich.table import Table
 from callmood.schemas.utterance import label_or_reason
 from callmood.worker import settings
 from callmood.worker.call import policy
-from callmood.worker.call.alert import DEFAULT_RULES
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commands import options
 from callmood.worker.commands.recordings import BadRecording, Recording
 from callmood.worker.commits import Restored, TopicPartition

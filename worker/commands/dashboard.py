@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="header in which your proxy names the queues that the viewer may see, comma-separated or *",
     )
     parser.add_argument("--listen", metavar="URL", help="link into the phone system, with {call} for the call id")
+    parser.add_argument(
+        "--history", type=Path, metavar="FOLDER", help="files of `callmood export --format csv`, for trends over days"
+    )
     parser.add_argument("--recording", metavar="URL", help="link into the recorder, with {call} and {ms}")
 
 
@@ -53,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         queue_header=arguments.queue_header,
         listen=arguments.listen,
         recording=arguments.recording,
+        history=arguments.history,
         audit=_audit,
     )
     print(f"http://{arguments.host}:{arguments.port}/", flush=True)

@@ -54,16 +54,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until all calls have ended, or Ctrl-C; then stop the worker, and the page when nobody needs it any more."""
+    """Run until all calls have ended, or Ctrl-C; then stop page and worker when nobody needs them any more."""
     console = Console()
     try:
         configured = settings.load()
         calls = _calls(arguments.files)
-        with redis_errors(), _page() as page:
-            with _worker(console) as log:
-                console.print(f"page for supervisors: {page}" if page else "no page: pip install 'callmood[page]'")
-                is_complete = _show(calls, configured, console)
-                console.print(f"worker log: {log}" if is_complete else f"stopped; worker log: {log}")
+        with redis_errors(), _page() as page, _worker(console) as log:
+            console.print(f"page for supervisors: {page}" if page else "no page: pip install 'callmood[page]'")
+            is_complete = _show(calls, configured, console)
+            console.print(f"worker log: {log}" if is_complete else f"stopped; worker log: {log}")
             if page and is_complete:
                 _stay(page, arguments.seconds, console)
     except KeyboardInterrupt:

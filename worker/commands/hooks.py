@@ -37,7 +37,7 @@ class Hook(BaseModel):
     """`whsec_` and at least 24 bytes as base64."""
     queues: frozenset[str] | None = None
     rules: frozenset[str] | None = None
-    format: Literal["callmood", "slack"] = "callmood"
+    format: Literal["callmood", "slack", "teams"] = "callmood"
     link: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     """Address of a call's page, with `{call}`."""
 
@@ -74,8 +74,27 @@ class Hook(BaseModel):
             about = html.escape(f"{alert['severity']}: {alert['message']}", quote=False)
             more = f" ({html.escape(queue, quote=False)})" if queue else ""
             return json.dumps({"text": f"{about}{more}, call {where}"}).encode()
+        if self.format == "teams":
+            return json.dumps(_card(alert, link)).encode()
         data, sent_at = {"alert": alert, "link": link}, datetime.fromtimestamp(now_s, UTC).isoformat()
         return json.dumps({"type": EVENT, "timestamp": sent_at, "data": data}).encode()
+
+
+def _card(alert: Mapping[str, Any], link: str | None) -> dict[str, Any]:
+    """An adaptive card for a Teams workflow. A text run, unlike a text block, shows markup as it is."""
+    queue = alert.get("attributes", {}).get("queue")
+    lines = (
+        f"{alert['severity']}: {alert['message']}",
+        f"call {alert['call_id']}" + (f", queue {queue}" if queue else ""),
+    )
+    card = {
+        "type": "AdaptiveCard",
+        "version": "1.2",
+        "body": [{"type": "RichTextBlock", "inlines": [{"type": "TextRun", "text": line}]} for line in lines],
+        "actions": [{"type": "Action.OpenUrl", "title": "Open the call", "url": link}] if link else [],
+    }
+    content = {"contentType": "application/vnd.microsoft.card.adaptive", "contentUrl": None, "content": card}
+    return {"type": "message", "attachments": [content]}
 
 
 def parse_hooks(text: str) -> tuple[Hook, ...]:

@@ -14,8 +14,8 @@ from typing import Any, Final
 from callmood.dashboard.reader import Dashboard
 from callmood.worker import settings
 from callmood.worker.adapters.redis_client import redis_address, redis_errors
-from callmood.worker.call.alert import Rule, parse_rules
 from callmood.worker.call.refold import refold
+from callmood.worker.call.rule import Rule, parse_rules
 from callmood.worker.commands.text_file import read_text
 from callmood.worker.errors import EXIT_OK
 

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 
-from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import Rule
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
 from callmood.worker.intake.decode import named_calls, wants_pause

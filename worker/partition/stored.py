@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from callmood.worker.call.alert import Rule
 from callmood.worker.call.call import Call
+from callmood.worker.call.rule import Rule
 from callmood.worker.errors import CallmoodError
 from callmood.worker.partition.ended import Ended
 from callmood.worker.settings import Settings

@@ -19,8 +19,8 @@ import structlog
 
 from callmood.worker import metrics
 from callmood.worker.call import policy
-from callmood.worker.call.alert import Rule
 from callmood.worker.call.render import Stamps
+from callmood.worker.call.rule import Rule
 from callmood.worker.commits import Commit, DeadLetter, TopicPartition
 from callmood.worker.errors import (
     ConfigurationError,

@@ -16,7 +16,7 @@ from callmood.worker.adapters.publish_kafka import open_kafka_store
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis, refuse_eviction
 from callmood.worker.adapters.store import Store
-from callmood.worker.call import alert
+from callmood.worker.call.rule import DEFAULT_RULES, Rule, parse_rules
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.run.ingest import Ingest
 from callmood.worker.run.outside import Inference, Outside
@@ -28,16 +28,16 @@ _START_TIME = 19
 """Index of the start time in what /proc/PID/stat holds after the name; see proc_pid_stat(5)."""
 
 
-def alert_rules(settings: AlertSettings) -> tuple[alert.Rule, ...]:
+def alert_rules(settings: AlertSettings) -> tuple[Rule, ...]:
     """The rules of the file, or the default ones without a file.
 
     Raises:
         ConfigurationError: the file cannot be read or holds something else.
     """
     if settings.rules_file is None:
-        return alert.DEFAULT_RULES
+        return DEFAULT_RULES
     try:
-        return alert.parse_rules(settings.rules_file.read_text())
+        return parse_rules(settings.rules_file.read_text())
     except OSError as error:
         raise ConfigurationError(f"alert rules: {error}") from error
 

@@ -66,7 +66,7 @@ export function showAlerts(main) {
         const row = element(
           "tr", { class: alert.claim || alert.state !== "raised" ? "calm" : alert.severity },
           element("td", {}, time(alert.raised_at_ms)), element("th", { scope: "row" }, toCall(alert)),
-          element("td", {}, `${alert.rule.replaceAll("_", " ")}: ${alert.message} (at ${clock(alert.raised_ms)})`),
+          element("td", { class: "why" }, `${alert.rule.replaceAll("_", " ")}: ${alert.message} (at ${clock(alert.raised_ms)})`),
           element("td", {}, claimed + now),
           element("td", {}, alert.claim ? null : element("button", { type: "button", click: () => claim(alert), "aria-label": `claim ${alert.rule} of ${alert.call_id}` }, "claim")),
         );

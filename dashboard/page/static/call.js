@@ -86,7 +86,7 @@ export function showCall(main, id) {
       ...(recording ? [element("a", { href: recording, class: "button" }, `recording at ${clock(from)}`)] : []),
     );
     const why = call.signs.filter((sign) => sign.role !== AGENT).map((sign) => sign.text);
-    signs.textContent = why.length ? `Needs a look: ${why.join(" · ")}` : "";
+    signs.textContent = why.length ? `${call.status === "live" ? "Needs" : "Needed"} a look: ${why.join(" · ")}` : "";
     const stretches = call.spans.map((span) => `${SPANS[span.kind]} ${clock(span.start_ms)} to ${clock(span.end_ms)}`);
     const raised = call.alerts.map((alert) => `▲ ${clock(alert.raised_ms)} ${alert.rule.replaceAll("_", " ")}, ${alert.state === "raised" ? "open" : `${alert.state} at ${clock(alert.over_ms)}`}`);
     events.replaceChildren(...[...raised, ...stretches].map((text) => element("li", {}, text)));
@@ -102,7 +102,7 @@ export function showCall(main, id) {
     };
     for (const [role, figures_] of Object.entries(call.roles)) {
       shown[`${role} talks`] = clock(figures_.talk_ms);
-      if (figures_.interruptions) shown[`${role} interrupts`] = `${figures_.interruptions.count} times`;
+      if (figures_.interruptions) shown[`${role} interrupts`] = `${figures_.interruptions.count} ${figures_.interruptions.count === 1 ? "time" : "times"}`;
       if (figures_.emotion && role !== AGENT) shown[`${role}: uncertain`] = `${figures_.emotion.abstained} of ${figures_.emotion.utterances} utterances`;
     }
     figures.replaceChildren(...Object.entries(shown).flatMap(([name, text]) => [element("dt", {}, name), element("dd", {}, text)]));

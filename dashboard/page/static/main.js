@@ -2,6 +2,7 @@
 import { showAlerts } from "./alerts.js";
 import { showCall } from "./call.js";
 import { clock } from "./dom.js";
+import { showTrends } from "./trends.js";
 import { showWall } from "./wall.js";
 
 const DAY_MS = 86400000;
@@ -17,8 +18,9 @@ let view = null;
 function connect(chosen) {
   source?.close();
   source = new EventSource(`/events?${new URLSearchParams(chosen)}`);
+  let floor = {}; // a stream begins with all fields, and goes on with those that have changed
   source.onmessage = (event) => {
-    const floor = JSON.parse(event.data);
+    floor = { ...floor, ...JSON.parse(event.data) };
     lastNews = Date.now();
     showPulse(floor);
     view?.update?.(floor);
@@ -29,7 +31,7 @@ function showPulse(floor) {
   const age = floor.newest_audio_ms ? Math.max(0, Date.now() - floor.newest_audio_ms) : null;
   const unsure = floor.uncertain === null ? "" : ` · ${Math.round(100 * floor.uncertain)} % of labels uncertain`;
   const audio = floor.live === 0 ? (floor.waiting.ms > WAITING_MS || floor.waiting.partition === null ? "no live calls" : "quiet, workers are running") : `newest audio ${age < 60000 ? `${(age / 1000).toFixed(0)} s` : age < DAY_MS ? clock(age) : "more than a day"} old`;
-  document.getElementById("pulse").textContent = `${floor.live} ${floor.live === 1 ? "call" : "calls"} · ${floor.need} need a look${unsure} · ${audio}`;
+  document.getElementById("pulse").textContent = `${floor.live} ${floor.live === 1 ? "call" : "calls"} · ${floor.need} ${floor.need === 1 ? "needs" : "need"} a look${unsure} · ${audio}`;
   document.getElementById("demo").hidden = !floor.models.some((model) => model.startsWith("demo"));
   if (floor.problem) say(`${floor.problem}. The data on this page is ${clock(Date.now() - floor.at_ms)} old.`);
   else if (floor.waiting.partition === null) say("No worker has written results yet.");
@@ -55,6 +57,9 @@ if (path.startsWith("/calls/")) {
 } else if (path === "/alerts") {
   document.getElementById("to-alerts").setAttribute("aria-current", "page");
   view = showAlerts(main);
+} else if (path === "/trends") {
+  document.getElementById("to-trends").setAttribute("aria-current", "page");
+  view = showTrends(main);
 } else {
   document.getElementById("to-wall").setAttribute("aria-current", "page");
   view = showWall(main, connect);

@@ -1,8 +1,10 @@
 // The calls that need a person, with the reason; all others as counts per queue.
 import { showOpen } from "./alerts.js";
-import { clock, element } from "./dom.js";
+import { clock, element, link } from "./dom.js";
 
 const WORDS = { A: "anger", S: "sadness", N: "neutral", H: "happiness", "?": "uncertain" };
+const NO_NEWS_MS = 120000; // of a live call: longer than anybody is silent
+const SORT_MS = 3000; // rows change places no more often
 const LEVELS = { high: "■ high", some: "□ some", "": "" };
 
 /**
@@ -15,9 +17,11 @@ export function showWall(main, connect) {
   const shown = new Map(); // call id -> its table row and the text in it
   let order = [];
   let held = false;
+  let sorted = 0;
+  let links = {};
 
   const body = element("tbody");
-  const head = ["need", "call", "queue", "agent", "time", "why", "customer's labels", "talk c/a"];
+  const head = ["need", "call", "queue", "agent", "time", "why", "customer's labels", "talk: customer / agent"];
   const table = element(
     "table", { class: "wall" },
     element("caption", {}, "Calls, those that need a person first"),
@@ -37,11 +41,13 @@ export function showWall(main, connect) {
       element("thead", {}, element("tr", {}, ...["call", "queue", "agent", "time", "why it needed a look", "customer's labels"].map((name) => element("th", { scope: "col" }, name)))), over)),
   );
   const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
-  const search = element("input", { type: "search", id: "search", placeholder: "call, agent or queue", value: chosen.search ?? "" });
+  const search = element("input", { type: "search", id: "search", size: 28, placeholder: "call, agent, queue or team", value: chosen.search ?? "" });
+  const team = element("select", { id: "team", change: () => choose({ team: team.value }) });
+  const teams = element("span", { hidden: true }, element("label", { for: "team" }, "Team "), team);
   const form = element(
     "form", { class: "filter", submit: (event) => { event.preventDefault(); choose({ search: search.value.trim() }); } },
-    element("label", { for: "search" }, "Search"), search, element("button", {}, "Search"),
-    element("button", { type: "button", click: () => { search.value = ""; choose({ queue: "", team: "", search: "" }); } }, "All calls"),
+    element("label", { for: "search" }, "Search"), search, element("button", {}, "Search"), teams,
+    element("button", { type: "button", click: () => { search.value = ""; team.value = ""; choose({ queue: "", team: "", search: "" }); } }, "All calls"),
   );
   main.append(
     element("h1", {}, "Calls"), form, queues, hint,
@@ -68,12 +74,14 @@ export function showWall(main, connect) {
   function arrange() {
     const now = [...body.children].map((row) => row.dataset.call);
     const moved = order.filter((id, place) => now[place] !== id).length;
-    const isNew = order.some((id) => !shown.has(id));
+    const isNew = order.some((id) => !now.includes(id));
     if (held && !isNew) {
       hint.hidden = moved === 0;
       hint.textContent = `The order does not change while the pointer is here. Calls that would move: ${moved}.`;
       return;
     }
+    if (!held && !isNew && Date.now() - sorted < SORT_MS) return;
+    sorted = Date.now();
     hint.hidden = true;
     const wanted = held ? [...now.filter((id) => rows.has(id)), ...order.filter((id) => !now.includes(id))] : order;
     wanted.forEach((id, place) => {
@@ -89,11 +97,13 @@ export function showWall(main, connect) {
       cells[5].className = "why";
       known = { row: element("tr", { "data-call": row.id }, ...cells), cells, texts: [] };
       cells[1].append(element("a", { href: `/calls/${encodeURIComponent(row.id)}` }, row.id));
+      const listen = link(links.listen, { call: row.id });
+      if (listen) cells[1].append(" ", element("a", { href: listen, class: "button", "aria-label": `listen to ${row.id}` }, "listen"));
       shown.set(row.id, known);
     }
-    known.row.className = row.level || "calm";
+    known.row.className = `${row.level || "calm"}${row.late ? " late" : ""}`;
     const texts = [
-      LEVELS[row.level], null, row.queue, row.agent, clock(row.duration_ms), row.why.join(" · "), null,
+      LEVELS[row.level], null, row.queue, row.agent, row.late ? `${clock(row.duration_ms)}, then no news for ${clock(row.late)}` : clock(row.duration_ms), row.why.join(" · "), null,
       `${clock(row.customer_ms)} / ${clock(row.agent_ms)}`,
     ];
     texts.forEach((text, place) => {
@@ -113,9 +123,16 @@ export function showWall(main, connect) {
     chosen,
     update(floor) {
       order = floor.order;
+      links = floor.links;
       for (const row of floor.rows) {
-        rows.set(row.id, row);
-        paint(row);
+        const known = rows.get(row.id);
+        rows.set(row.id, { ...row, late: 0, seen: known?.updated_at_ms === row.updated_at_ms ? known.seen : Date.now() });
+        paint(rows.get(row.id));
+      }
+      for (const row of rows.values()) {
+        const quiet = Date.now() - row.seen; // clocks of gateways differ: this one is ours
+        const late = quiet > NO_NEWS_MS ? Math.floor(quiet / 60000) * 60000 : 0;
+        if (late !== row.late) paint(Object.assign(row, { late }));
       }
       const listed = new Set(order);
       for (const [id, known] of shown) {
@@ -125,14 +142,21 @@ export function showWall(main, connect) {
         rows.delete(id);
       }
       arrange();
+      table.hidden = order.length === 0;
       empty.hidden = order.length > 0;
       empty.textContent = floor.live ? "No call matches." : "No live calls.";
-      const texts = floor.queues.map((queue) => `${queue.name || "no queue"} ${queue.live}${queue.need ? ` (${queue.need} need a look)` : ""}`);
+      const texts = floor.queues.map((queue) => `${queue.name || "no queue"} ${queue.live}${queue.need ? ` (${queue.need} ${queue.need === 1 ? "needs" : "need"} a look)` : ""}`);
       if (queues.dataset.texts !== texts.join()) {
         queues.dataset.texts = texts.join();
         queues.replaceChildren(...floor.queues.map((queue, place) => element("li", {}, element(
           "button", { type: "button", "aria-pressed": String(chosen.queue === queue.name && queue.name !== ""), click: () => choose({ queue: queue.name }) }, texts[place],
         ))));
+      }
+      teams.hidden = floor.teams.length === 0 && !chosen.team;
+      const names = [...new Set(["", ...floor.teams, chosen.team ?? ""])];
+      if (teams.dataset.names !== JSON.stringify(names)) {
+        teams.dataset.names = JSON.stringify(names);
+        team.replaceChildren(...names.map((name) => element("option", { value: name, selected: name === (chosen.team ?? "") }, name || "all")));
       }
       showOpen(alerts, floor);
       const calls = JSON.stringify(floor.ended.map((row) => row.id));

@@ -24,6 +24,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: page
 {{- end }}
 
+{{- define "callmood.webhooksSelector" -}}
+app.kubernetes.io/name: {{ include "callmood.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: webhooks
+{{- end }}
+
 {{- define "callmood.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/name: {{ include "callmood.name" . }}
