@@ -131,8 +131,8 @@ class Partition:
         if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
-        if call.is_over and call.id not in self._calls:
-            return ()  # a copy of a record continues nothing
+            if call.id not in self._calls:
+                return ()  # a copy of a record continues nothing
         live = self._calls.get(call.id) or self._add(call)
         if not outcome.is_plain:
             self._deadlines.pull(call.id, self._deadline_ms(call))
