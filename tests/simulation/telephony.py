@@ -1,5 +1,6 @@
 """Calls as telephony sends them: uneven chunks; some lost, doubled or late; paused, held, reconnected; mostly ended."""
 
+from collections.abc import Mapping
 from functools import cache
 from random import Random
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from callmood.schemas.common import Encoding
 from callmood.worker import g711
 
 RATE_HZ = 8000
+_BY_DEFAULT: Mapping[str, str] = {}
 _RECORDINGS = 6
 _RECORDING_S = 5
 _WIRE = {
@@ -75,11 +77,13 @@ class Telephone:
     def call(self) -> list[Arrival]:
         """A call of one stream, or of two: a reconnect. Its records in the order of their arrival."""
         is_cut_off = self._random.random() < 0.2
-        length_ms = self._stream("0", self._begin_ms, ends=0.0 if is_cut_off else 0.7)
+        second = Random(f"second leg {self._key!r} {self._begin_ms}")
+        has_leg = not is_cut_off and second.random() < 0.25
+        scope = {"scope": "stream"} if has_leg else {}  # the leg may come back from a hold after it
+        length_ms = self._stream("0", self._begin_ms, ends=0.0 if is_cut_off else 0.7, scope=scope)
         if is_cut_off:
             self._stream("1", self._begin_ms + length_ms + 300, ends=0.7)
-        second = Random(f"second leg {self._key!r} {self._begin_ms}")
-        if not is_cut_off and second.random() < 0.25:
+        if has_leg:
             self._leg(second, length_ms)
         self._disturb()
         end_ms = max(arrival.arrives_ms for arrival in self._arrivals)
@@ -120,7 +124,7 @@ class Telephone:
         headers = tuple((name, text.encode()) for name, text in fields.items())
         return Arrival(at_ms, at_ms + self._clock_off_ms, self._key, headers, value)
 
-    def _stream(self, stream: str, begin_ms: float, *, ends: float) -> float:
+    def _stream(self, stream: str, begin_ms: float, *, ends: float, scope: Mapping[str, str] = _BY_DEFAULT) -> float:
         """Append one media session; returns its length in ms."""
         random = self._random
         encoding = random.choice([Encoding.PCMU, Encoding.PCMU, Encoding.PCMA, Encoding.S16LE])
@@ -164,7 +168,7 @@ class Telephone:
             add("media", audio[first * frame_bytes : (first + count) * frame_bytes], **media)
             first += count
         if random.random() < ends:
-            add("end")
+            add("end", **scope)
         return first * 1000 / RATE_HZ + skipped_ms
 
     def _disturb(self) -> None:

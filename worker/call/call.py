@@ -240,8 +240,8 @@ class Call:
         if chunk.scope is Scope.STREAM or (chunk.scope is None and streams.are_open(self._streams, stream)):
             let_go = chunk.stream, *parts, *streams.reach(stream, self._streams, taken)
             return self._group(taken, now_ms, let_go=let_go)
-        is_closed = not streams.are_on_their_way(self._streams)
-        self.ending = Ending() if is_closed else Ending(self.seen_at_ms + LATE_MS, chunk.capture_ms)
+        awaited = streams.sending(self._streams)
+        self.ending = Ending(self.seen_at_ms + LATE_MS, chunk.capture_ms, awaited) if awaited else Ending()
         return self._end(Event.END.value, taken, now_ms)
 
     def _forget_streams(self) -> None:

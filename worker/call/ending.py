@@ -17,10 +17,12 @@ class Ending(NamedTuple):
     """By default, nothing continues the call.
 
     `until_ms` is the partition's clock. `said_ms` is the capture time of the `end`; None: no record has ended it.
+    `awaited`: the streams that were sending when the `end` came.
     """
 
     until_ms: int = 0
     said_ms: int | None = None
+    awaited: tuple[str, ...] = ()
 
     @property
     def is_said(self) -> bool:
@@ -37,10 +39,11 @@ class Ending(NamedTuple):
         return elapsed_ms < self.until_ms and not self.is_behind(chunk)
 
     def is_behind(self, chunk: Chunk) -> bool:
-        """Whether the record belongs to the time after the `end`."""
+        """Whether the record belongs to the time after the `end`, or to a stream that was not sending before it."""
         if self.said_ms is None:
             return False
-        return chunk.capture_ms > self.said_ms or chunk.event in (Event.START, Event.END)
+        is_media = chunk.event not in (Event.START, Event.END)
+        return not (is_media and chunk.stream in self.awaited and chunk.capture_ms <= self.said_ms)
 
 
 class End(NamedTuple):

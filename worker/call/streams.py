@@ -62,9 +62,9 @@ def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
     )
 
 
-def are_on_their_way(streams: Mapping[str, Stream]) -> bool:
-    """Whether audio of a stream that sends and was not ended itself can still come."""
-    return any(_is_sending(stream) and stream.time.rate_hz is not None for stream in streams.values())
+def sending(streams: Mapping[str, Stream]) -> tuple[str, ...]:
+    """The streams with audio that have neither ended nor stalled: more of it may be on its way."""
+    return tuple(name for name, stream in streams.items() if _is_sending(stream) and stream.time.rate_hz is not None)
 
 
 def _replaces(other: Stream, stream: Stream) -> bool:
