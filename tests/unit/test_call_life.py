@@ -204,6 +204,20 @@ def test_a_copy_of_a_record_continues_nothing():
     assert (call["status"], call["end_reason"]) == ("completed", "idle")
 
 
+def test_an_end_after_an_idle_end_ends_the_call_and_is_settled():
+    """An `end` that comes when the clock has ended the call gives its reason, and the watermark passes it."""
+    leg = Leg()
+    sent = leg.media(SENTENCE)
+    leg.skip(620_000)
+    log = log_of(in_time([*sent, leg.send("end")], ticks(0, 660)))
+    at = next(place for place, record in enumerate(log) if ("event", b"end") in record.headers)
+    worker = Worker().read(log[:at])
+    assert worker.commit().calls["call-1"]["end_reason"] == "idle"
+    store = worker.read(log[at:]).commit()
+    assert (store.calls["call-1"]["status"], store.calls["call-1"]["end_reason"]) == ("completed", "end")
+    assert store.watermark > log[at].position.offset
+
+
 def overtaken(late: int) -> list[Sent]:
     """The agent's `end` of the call arrives before the newest records of the customer, which were captured before."""
     customer, agent = Leg(stream="customer"), Leg(stream="agent", layout="agent")
@@ -222,6 +236,15 @@ def test_audio_that_the_end_of_the_call_has_overtaken_counts(late):
     assert (call["status"], call["end_reason"], call["duration_ms"]) == ("completed", "end", 7_000)
     assert call["talk_ms"] == pytest.approx(4_000, abs=200)
     assert call["missing_ms"] == 0
+
+
+def test_after_the_end_a_new_stream_is_late_whatever_its_timestamp():
+    """Only a stream that was sending before the `end` can have audio on its way."""
+    legs = overtaken(3)
+    stray = Leg(stream="stray", layout="agent").media(quiet(0.2) + voice(1))
+    stray = [item._replace(at_ms=EPOCH_MS + 6_900) for item in stray]
+    expected = analyse(ticks(0, 7) + legs + ticks(7, 20)).calls["call-1"]
+    assert analyse(ticks(0, 7) + legs + stray + ticks(7, 20)).calls["call-1"] == expected
 
 
 def test_a_role_can_change_on_a_stream():
