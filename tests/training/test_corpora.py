@@ -224,3 +224,65 @@ def test_an_empty_folder_is_refused(tmp_path: Path, name: str):
     """A folder without the corpus is an error with the files that were expected."""
     with pytest.raises(ConfigurationError, match="as distributed"):
         read(name, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["ravdess", "emodb"])
+def test_endings_may_be_upper_case(tmp_path: Path, name: str):
+    """`.WAV` beside `.wav` is read as well: a part of the corpus is not left out in silence."""
+    names = {"ravdess": "Actor_02/03-01-0{}-01-01-01-02", "emodb": "wav/03a0{}Wa"}[name]
+    for number, ending in ((1, "wav"), (5, "WAV")):
+        write(tmp_path / f"{names.format(number)}.{ending}")
+    assert len(read(name, tmp_path, tmp_path / "out")) == 2
+
+
+PODCAST = "FileName,EmoClass,SpkrID,Gender,Split_Set\na.wav,A,1,Male,Train\nb.wav,N,2,Female,Test1\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PODCAST.encode("utf-8-sig"),
+        PODCAST.encode("utf-16"),
+        PODCAST.replace(",", ";").replace("\n", "\r\n").encode(),
+        PODCAST.replace(",", ", ").encode(),
+        (PODCAST + "x,b,c,d,e,f,g\nshort\n").encode(),
+    ],
+    ids=["mark", "UTF-16", "semicolons and CRLF", "spaces", "ragged rows"],
+)
+def test_tables_that_a_spreadsheet_has_saved_are_read(tmp_path: Path, content: bytes):
+    """A mark at the beginning, another separator, spaces and rows of another length do not change the corpus."""
+    for name in "ab":
+        write(tmp_path / "Audios" / f"{name}.wav")
+    (tmp_path / "Labels").mkdir()
+    (tmp_path / "Labels" / "labels_consensus.csv").write_bytes(content)
+    items = read("msp-podcast", tmp_path, tmp_path / "out")
+    assert {(item.id, str(item.label), item.split) for item in items.values()} == {
+        ("a", "anger", "train"),
+        ("b", "neutral", "test"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("VideoDemographics.csv", "ActorID,Sex\n1001,Male\n1002,Jos\u00e9\n", "line 3: not UTF-8"),
+        ("processedResults/tabulatedVotes.csv", ",A,fileName\n100001,NA,1001_DFA_ANG_XX\n", "row 1: votes are numbers"),
+        (
+            "processedResults/tabulatedVotes.csv",
+            ",A,fileName\n100001,-1,1001_DFA_ANG_XX\n",
+            "row 1: .*not -1",
+        ),
+        (
+            "processedResults/tabulatedVotes.csv",
+            ",A,fileName\n100001,nan,1001_DFA_ANG_XX\n",
+            "row 1: .*not nan",
+        ),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path, file: str, content: str, message: str):
+    """Bytes of another encoding, and votes that are no numbers, name the file and the line."""
+    write(tmp_path / "AudioWAV" / "1001_DFA_ANG_XX.wav")
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_bytes(content.encode("latin-1"))
+    with pytest.raises(ConfigurationError, match=f"{file}, {message}"):
+        read("crema-d", tmp_path, tmp_path / "out")

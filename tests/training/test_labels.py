@@ -102,7 +102,7 @@ def test_a_map_may_name_labels_that_only_votes_have():
     labels = Labels(CORPORA["msp-podcast"], ["frustrated=anger"])
     assert labels.votes({"A": 1, "frustrated": 2, "contempt": 1, "N": 1}) == {"anger": 3, "neutral": 1}
     with pytest.raises(ConfigurationError, match="no utterance has this label; labels are none"):
-        labels.refuse_unknown([])
+        labels.refuse_unknown([], Path())
 
 
 def test_a_manifest_is_mapped_when_it_is_prepared(words: Path, capsys: pytest.CaptureFixture[str]):

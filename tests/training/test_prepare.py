@@ -215,6 +215,10 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
         ),
         ("path,label,speaker,votes.angr\na.wav,sad,s,3\n", "row 1: unknown votes.angr: write votes.angry"),
         ("path,label,speaker,votes.anger\na.wav,sad,s,nan\n", "row 1: votes are numbers of at least 0, not nan"),
+        ("path,label,speaker,label\na.wav,sad,s,anger\n", "two columns are called 'label'"),
+        (",path,label,speaker\n0,a.wav,sad,s\n", "row 1: unknown column without a name"),
+        ("path,label,speaker\na.wav,sad,s\n.\\a.wav,sad,t\n", "1 dropped: path of Windows: use / between folders"),
+        (f"path,label,speaker\n{'x' * 300}.wav,sad,s\n", "1 dropped: audio missing"),
         ("path,label,speaker,votes.anger\na.wav,sad,s,-3\n", "row 1: votes are numbers of at least 0, not -3"),
     ],
 )
@@ -361,3 +365,19 @@ def test_votes_that_are_no_counts_are_refused_in_a_manifest(tmp_path: Path):
         manifest.write(tmp_path / "manifest.jsonl", [item])
         with pytest.raises(ConfigurationError, match="line 1: votes are numbers of at least 0"):
             manifest.read_any(tmp_path / "manifest.jsonl")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
+def test_a_list_of_another_encoding_is_read_or_named(tmp_path: Path, encoding: str):
+    """UTF-16, which says so itself, is read; of other bytes the error has the line, because names must not merge."""
+    for name in "abc":
+        recording(tmp_path / f"{name}.wav")
+    text = "path, label, speaker\na.wav, SAD , Jos\u00e9\nb.wav,sad,b\nc.wav,sad,c\n"
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    how = prepare.Options(split="speakers")
+    if encoding == "utf-16":
+        items = manifest.read(prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", how))
+        assert [item.speaker for item in items] == ["Jos\u00e9", "b", "c"]
+        return
+    with pytest.raises(ConfigurationError, match="line 2: not UTF-8"):
+        prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", how)

@@ -1,13 +1,13 @@
 """Acted corpora whose file names carry speaker and label: CREMA-D, RAVDESS, EmoDB, SAVEE, TESS."""
 
-import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, column, files
+from callmood.training.corpora.found import Corpus, Found, column, files, table, votes_of
+from callmood.worker.errors import ConfigurationError
 
 _SEXES: Final = {"male": "M", "female": "F"}
 
@@ -48,8 +48,7 @@ def _crema_d_column(path: Path, key: str, value: str) -> dict[str, str]:
     """One column of a table by another; empty without the file."""
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", newline="") as file:
-        return {column(row, path, key): column(row, path, value) for row in csv.DictReader(file)}
+    return {column(row, path, key): column(row, path, value) for _, row in table(path)}
 
 
 def _crema_d_votes(path: Path) -> dict[str, dict[str, float]]:
@@ -62,12 +61,14 @@ def _crema_d_votes(path: Path) -> dict[str, dict[str, float]]:
     if not path.is_file():
         return {}
     found: dict[str, dict[str, float]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            number = column(row, path, "")
-            if number.isdigit() and int(number) // 100_000 == _VOICE:
-                given = {_VOTES[letter]: float(column(row, path, letter) or 0) for letter in _VOTES}
-                found[_full_level(column(row, path, "fileName"))] = given
+    for line, row in table(path):
+        number = column(row, path, "")
+        if number.isascii() and number.isdigit() and int(number) // 100_000 == _VOICE:
+            try:
+                given = {_VOTES[letter]: votes_of(column(row, path, letter)) for letter in _VOTES}
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{path}, row {line}: {error}") from error
+            found[_full_level(column(row, path, "fileName"))] = given
     return found
 
 

@@ -1,10 +1,13 @@
 """What a corpus reader yields: utterances as the corpus names them, before labels are mapped and audio is read."""
 
+import codecs
+import csv
 import dataclasses
+import io
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from callmood.schemas.common import Emotion
 from callmood.worker.errors import ConfigurationError
@@ -19,6 +22,7 @@ class Cut(NamedTuple):
 
 
 WHOLE: Final = Cut()
+_SEPARATORS: Final = ",;\t"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,14 +71,76 @@ class Corpus:
 def files(root: Path, *patterns: str) -> list[Path]:
     """Files below `root` by the first pattern that finds any, sorted, without hidden ones (`._*`, in some copies).
 
+    `.wav` at the end of a pattern stands for `.WAV` too.
+
     Raises:
         ConfigurationError: nothing matches, so this is not the corpus' folder.
     """
     for pattern in patterns:
-        found = sorted(path for path in root.glob(pattern) if path.is_file() and not path.name.startswith("."))
+        found = sorted(
+            path
+            for path in root.glob(pattern.replace(".wav", ".[wW][aA][vV]"))
+            if path.is_file() and not path.name.startswith(".")
+        )
         if found:
             return found
     raise ConfigurationError(f"{root}: found none of {', '.join(patterns)}; give the folder as distributed")
+
+
+def text(path: Path) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if its first bytes say so, as those of some spreadsheets do.
+
+    Raises:
+        ConfigurationError: the file cannot be read; of bytes that are no UTF-8, the message has the line.
+    """
+    try:
+        content = path.read_bytes()
+        is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigurationError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def table(path: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
+    """Rows of a CSV file with their numbers, from 1; fields are separated by commas, semicolons or tabs.
+
+    Raises:
+        ConfigurationError: the file cannot be read; or `strict`, and two columns have one name, or a row has more
+            fields than columns.
+    """
+    content = text(path)
+    separator = max(_SEPARATORS, key=content.partition("\n")[0].count)
+    rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=True)
+    try:
+        rows.fieldnames = names = [name.strip() for name in rows.fieldnames or ()]
+        if strict and (twice := {name for name in names if names.count(name) > 1}):
+            raise ConfigurationError(f"{path}: two columns are called {min(twice)!r}")
+        for number, row in enumerate(rows, start=1):
+            if strict and None in row:
+                raise ConfigurationError(
+                    f"{path}, row {number}: more fields than columns; put quotes around a field with a separator in it"
+                )
+            yield number, row
+    except csv.Error as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def votes_of(value: Any) -> float:
+    """A number of votes; nothing is 0.
+
+    Raises:
+        ConfigurationError: it is no finite number of at least 0.
+    """
+    try:
+        count = float(value or 0)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"votes are numbers: {error}") from error
+    if not math.isfinite(count) or count < 0:
+        raise ConfigurationError(f"votes are numbers of at least 0, not {value}")
+    return count
 
 
 def column(row: Mapping[str, str], path: Path, *names: str) -> str:

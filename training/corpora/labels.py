@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import EMOTIONS, Emotion
@@ -50,7 +51,7 @@ class Labels:
                 counts[str(emotion)] = counts.get(emotion, 0) + count
         return counts
 
-    def refuse_unknown(self, found: Iterable[Found]) -> None:
+    def refuse_unknown(self, found: Iterable[Found], root: Path) -> None:
         """Check that all labels of an own list have a meaning, and that each label of the user's map occurs.
 
         Raises:
@@ -62,13 +63,13 @@ class Labels:
         if self._is_own and unknown:
             options = " ".join(f"{_OPTION} {shlex.quote(label + '=')}" for label in unknown)
             raise ConfigurationError(
-                f"labels of none of the four emotions: {_counted(unknown)}. Add {options} and write after each = the "
-                f"emotion that the label means: {_VALUES}"
+                f"{root}: labels of none of the four emotions: {_counted(unknown)}. Add {options} and write after each "
+                f"= the emotion that the label means: {_VALUES}"
             )
         occurring = counts.keys() | {label for one in usable for label in one.votes}
         if missing := self.given.keys() - occurring:
             raise ConfigurationError(
-                f"{_OPTION} {min(missing)}: no utterance has this label; labels are {_counted(counts)}"
+                f"{root}: {_OPTION} {min(missing)}: no utterance has this label; labels are {_counted(counts)}"
             )
 
 

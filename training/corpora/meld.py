@@ -34,7 +34,7 @@ def find(root: Path) -> Iterator[Found]:
         folder = next((root / folder for folder in folders if (root / folder).is_dir()), None)
         if folder is None:
             raise ConfigurationError(f"{root}: no folder {' or '.join(folders)}; unpack {name}.tar.gz of the release")
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             for row in csv.DictReader(file):
                 utterance = f"dia{column(row, path, 'Dialogue_ID')}_utt{column(row, path, 'Utterance_ID')}"
                 speaker = column(row, path, "Speaker")

@@ -6,9 +6,7 @@ recording: `start` and `end` in seconds, and `channel`, from 0. Any other column
 A CSV file may separate fields by commas, semicolons or tabs.
 """
 
-import csv
 import difflib
-import io
 import json
 import math
 import unicodedata
@@ -19,7 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Cut, Found
+from callmood.training.corpora import sound
+from callmood.training.corpora.found import Corpus, Cut, Found, table, text, votes_of
 from callmood.worker.errors import ConfigurationError
 
 _NEEDED: Final = {"path", "label", "speaker"}
@@ -45,6 +44,7 @@ _SPLITS: Final = {
     "development": "valid",
     "test": "test",
 }
+_WINDOWS: Final = "path of Windows: use / between folders"
 _TABLES: Final = (".csv", ".tsv")
 _TYPO: Final = 0.8  # a ratio above which one word is taken for a misspelling of another
 
@@ -85,13 +85,15 @@ def _refuse_shared_audio(found: Found, earlier: Sequence[Found]) -> None:
 
 
 def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[str]) -> Found:
-    votes = {label_of(key.removeprefix(_VOTES)): _count(value) for key, value in row.items() if key.startswith(_VOTES)}
+    votes = {
+        label_of(key.removeprefix(_VOTES)): votes_of(value) for key, value in row.items() if key.startswith(_VOTES)
+    }
     texts = {key: _text(key, value) for key, value in row.items() if not key.startswith(_VOTES)}
     texts = {key: text for key, text in texts.items() if text}
     if missing := needed - texts.keys():
         raise ConfigurationError(f"no {', '.join(sorted(missing))}")
     if unknown := texts.keys() - _KNOWN:
-        raise ConfigurationError(f"unknown {', '.join(sorted(unknown))}")
+        raise ConfigurationError(f"unknown {', '.join(sorted(name or 'column without a name' for name in unknown))}")
     label, speaker = spelt(texts.pop("label", "")), texts.pop("speaker", "")
     cut = _cut(texts)
     if "split" in texts:
@@ -99,9 +101,10 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
         if split not in _SPLITS:
             raise ConfigurationError(f"unknown split {texts['split']!r}: use train, valid or test, or leave it empty")
         texts["split"] = _SPLITS[split]
-    place = path.parent / texts.pop("path")
+    place = path.parent / texts["path"]
+    unusable = _WINDOWS if "\\" in texts.pop("path") and not sound.is_file(place) else ""
     utterance_id = texts.pop("id", f"{number:06d}-{place.stem}")
-    return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, **texts)
+    return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, unusable=unusable, **texts)
 
 
 def _cut(texts: dict[str, str]) -> Cut:
@@ -151,42 +154,14 @@ def label_of(name: str) -> str:
     return label
 
 
-def _count(value: Any) -> float:
-    try:
-        count = float(value or 0)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"votes are numbers: {error}") from error
-    if not math.isfinite(count) or count < 0:
-        raise ConfigurationError(f"votes are numbers of at least 0, not {value}")
-    return count
-
-
 def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Rows with their numbers, from 1; empty lines are skipped."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
     if path.suffix.lower() in _TABLES:
-        yield from enumerate(_table(path, text), start=1)
+        yield from table(path, strict=True)
         return
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(text(path).split("\n"), start=1):
         if line.strip():
             yield number, _object(path, number, line)
-
-
-def _table(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    header = text.partition("\n")[0]
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count))
-    try:
-        for number, row in enumerate(rows, start=1):
-            if None in row:
-                raise ConfigurationError(
-                    f"{path}, row {number}: more fields than columns; put quotes around a field with a separator in it"
-                )
-            yield row
-    except csv.Error as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:

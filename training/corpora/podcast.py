@@ -1,6 +1,5 @@
 """MSP-Podcast (Lotfian & Busso 2019): `Audios` and `Labels/labels_consensus.csv`; splits and votes as released."""
 
-import csv
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, column, files
+from callmood.training.corpora.found import Corpus, Found, column, files, table
 
 _LABELS: Final = {"A": Emotion.ANGER, "H": Emotion.HAPPINESS, "N": Emotion.NEUTRAL, "S": Emotion.SADNESS}
 _WORDS: Final = {"angry": "A", "happy": "H", "neutral": "N", "sad": "S"}  # in the detailed labels
@@ -26,21 +25,20 @@ def find(root: Path) -> Iterator[Found]:
     path = files(root, "[Ll]abel*/labels_consensus.csv", "[Ll]abel*/labels_concensus.csv")[0]  # the older spelling
     votes = _votes(path.with_name("labels_detailed.csv"))
     folder = root / ("Audios" if (root / "Audios").is_dir() else "Audio")
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            name = column(row, path, "FileName")
-            split = column(row, path, "Split_Set")
-            speaker = column(row, path, "SpkrID")
-            known = _SPLITS.get(split.lower())
-            yield Found(
-                id=Path(name).stem,
-                path=folder / name,
-                label=column(row, path, "EmoClass") if known else split,
-                speaker=speaker if speaker.lower() != "unknown" else f"unknown:{Path(name).stem}",
-                gender=_GENDERS.get(column(row, path, "Gender").lower(), ""),
-                split=known or "",
-                votes=votes.get(name, {}),
-            )
+    for _, row in table(path):
+        name = column(row, path, "FileName")
+        split = column(row, path, "Split_Set")
+        speaker = column(row, path, "SpkrID")
+        known = _SPLITS.get(split.lower())
+        yield Found(
+            id=Path(name).stem,
+            path=folder / name,
+            label=column(row, path, "EmoClass") if known else split,
+            speaker=speaker if speaker.lower() != "unknown" else f"unknown:{Path(name).stem}",
+            gender=_GENDERS.get(column(row, path, "Gender").lower(), ""),
+            split=known or "",
+            votes=votes.get(name, {}),
+        )
 
 
 def _votes(path: Path) -> Mapping[str, Mapping[str, float]]:
@@ -52,20 +50,17 @@ def _votes(path: Path) -> Mapping[str, Mapping[str, float]]:
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     if not path.is_file():
         return counts
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or ()
-        if "FileName" not in columns or not {"EmoClass_Major", "EmoDetail"} & set(columns):
+    for _, row in table(path):
+        if "FileName" not in row or not {"EmoClass_Major", "EmoDetail"} & row.keys():
             _log.warning("no votes read: %s has no FileName with EmoClass_Major or EmoDetail", path)
             return counts
-        for row in rows:
-            if "EmoClass_Major" in row:
-                word = column(row, path, "EmoClass_Major")
-            else:
-                word = [*column(row, path, "EmoDetail").split(";"), "", ""][1]
-            word = word.strip().lower()
-            if word:
-                counts[column(row, path, "FileName")][_WORDS.get(word, word)] += 1
+        if "EmoClass_Major" in row:
+            word = column(row, path, "EmoClass_Major")
+        else:
+            word = [*column(row, path, "EmoDetail").split(";"), "", ""][1]
+        word = word.strip().lower()
+        if word:
+            counts[column(row, path, "FileName")][_WORDS.get(word, word)] += 1
     return counts
 
 

@@ -58,7 +58,7 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
     """
     labels = Labels(corpus, options.meanings)
     listed = list(refuse_same_ids(corpus.find(root)))
-    labels.refuse_unknown(listed)
+    labels.refuse_unknown(listed, root)
     out.mkdir(parents=True, exist_ok=True)
     items: list[manifest.Item] = []
     dropped: dict[str, list[str]] = {}
@@ -72,7 +72,10 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
     if corpus is iemocap.CORPUS and not options.partial:
         iemocap.refuse_other_counts([item.session for item in items])
     if options.split == "speakers" and not all(item.split for item in items):
-        items = protocols.by_speaker(items, options.seed)
+        try:
+            items = protocols.by_speaker(items, options.seed)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{root}: {error}; {_counted(dropped) or 'nothing was dropped'}") from error
     path = out / MANIFEST
     manifest.write(path, items)
     write_text(out / REPORT, json.dumps({**report(items, dropped), "map": labels.given}, indent=2) + "\n")
@@ -101,7 +104,7 @@ def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Opti
     if found.unusable:
         raise sound.DroppedError(found.unusable)
     label = labels.of(found.label)
-    if not found.path.is_file():
+    if not sound.is_file(found.path):
         raise sound.DroppedError("audio missing")
     path, seconds = _audio(corpus, found, out)
     if seconds < _SHORTEST_S:

@@ -27,6 +27,14 @@ class DroppedError(Exception):
     """This utterance cannot be used; the message is the reason."""
 
 
+def is_file(path: Path) -> bool:
+    """Whether this is a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except OSError:  # too long
+        return False
+
+
 def seconds_in_place(path: Path) -> float | None:
     """The length of a file that training reads as it is: mono 16-bit WAV at a rate of the worker; None of others.
 
@@ -53,7 +61,7 @@ def pcm(path: Path, cut: Cut = WHOLE, *, mix: bool = False) -> tuple[Pcm, int]:
         DroppedError: the part cannot be used.
         ConfigurationError: ffmpeg is needed and not installed.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise DroppedError("audio missing")
     if path.suffix.lower() in _FILMS:
         mono, rate_hz = _by_ffmpeg(path, cut)
