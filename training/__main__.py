@@ -118,8 +118,8 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     collecting.add_argument(
         "results",
         nargs="+",
-        help="files of JSON lines as `callmood analyze` writes them, - for standard input, or redis: the results in "
-        "the Redis of CALLMOOD_REDIS__URL",
+        help="files of JSON lines as `callmood analyze` writes them, or of Parquet with the same fields (.parquet), - "
+        "for standard input, or redis: the results in the Redis of CALLMOOD_REDIS__URL",
     )
     collecting.add_argument(
         "recordings",

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import soundfile
+from pyarrow import parquet
 
 from callmood.training.__main__ import main
 from callmood.training.production.collect import Recordings
@@ -191,3 +193,25 @@ def test_a_second_model_decides_what_is_chosen(production: Path, capsys: pytest.
     assert collect(production, where, "--number", "1", "--random", "0", "--second", str(path)) == 0
     assert [row["id"] for row in listed(production / "out")] == [others[3]["utterance_id"]]
     assert '"without_second": 2' in capsys.readouterr().out
+
+
+def test_results_may_be_parquet(production: Path, capsys: pytest.CaptureFixture[str]):
+    """An export of the same records, whose attributes are a struct or a map, gives the same list."""
+    where = str(production / "recordings")
+    more = ["--number", "6", "--speaker-attribute", "customer"]
+    assert collect(production, where, *more) == 0
+    expected = listed(production / "out")
+    records = [json.loads(line) for line in (production / "results.jsonl").read_text().splitlines()]
+    names = list(dict.fromkeys(name for one in records for name in one))
+    rows = [{name: one.get(name) for name in names} for one in records]
+    for kind in (pa.struct([("customer", pa.string())]), pa.map_(pa.string(), pa.string())):
+        columns = {name: pa.array([row[name] for row in rows]) for name in names if name != "attributes"}
+        is_map = isinstance(kind, pa.MapType)
+        given = [list(row["attributes"].items()) if is_map and row["attributes"] else row["attributes"] for row in rows]
+        path = production / "results.parquet"
+        parquet.write_table(pa.table({**columns, "attributes": pa.array(given, kind)}), path)
+        assert main(["collect", str(path), where, str(production / "out"), *more]) == 0
+        assert listed(production / "out") == expected
+    parquet.write_table(pa.table({"a": [1]}), path)
+    assert main(["collect", str(path), where, str(production / "out")]) == 2
+    assert "row 1: not a record of callmood" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Results as published: files of `callmood analyze`, other JSON lines of the contract, or Redis."""
+"""Results as published: files of `callmood analyze`, other JSON lines or Parquet of the contract, or Redis."""
 
 import json
 import os
@@ -17,7 +17,8 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     """The utterance/1 and call/1 records of a source.
 
     Args:
-        source: a file of JSON lines, `-` for standard input, or `redis` for the Redis of `CALLMOOD_REDIS__URL`.
+        source: a file of JSON lines, or of Parquet with the records' fields as columns, `-` for standard input, or
+            `redis` for the Redis of `CALLMOOD_REDIS__URL`.
         prefix: of the keys in Redis.
 
     Raises:
@@ -25,7 +26,25 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     """
     if source == REDIS:
         return _redis(prefix)
+    if source.lower().endswith(".parquet"):
+        return (_record(source, f"row {number}", row) for number, row in parquet_rows(Path(source)))
     return _lines(source)
+
+
+def parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Rows of a Parquet file with their numbers, from 1.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or pyarrow is missing.
+    """
+    try:
+        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra, and slow to import
+    except ImportError as error:
+        raise ConfigurationError("Parquet needs pyarrow: pip install 'callmood[train]'") from error
+    try:
+        yield from enumerate(parquet.read_table(path).to_pylist(maps_as_pydicts="strict"), start=1)
+    except (ArrowException, OSError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _lines(source: str) -> Iterator[Mapping[str, Any]]:
@@ -40,9 +59,13 @@ def _lines(source: str) -> Iterator[Mapping[str, Any]]:
             record = json.loads(line)
         except ValueError as error:
             raise ConfigurationError(f"{source}, line {number}: {error}") from error
-        if not isinstance(record, dict) or "schema" not in record:
-            raise ConfigurationError(f"{source}, line {number}: not a record of callmood")
-        yield record
+        yield _record(source, f"line {number}", record)
+
+
+def _record(source: str, place: str, record: Any) -> Mapping[str, Any]:
+    if not isinstance(record, dict) or "schema" not in record:
+        raise ConfigurationError(f"{source}, {place}: not a record of callmood")
+    return record
 
 
 def _redis(prefix: str) -> Iterator[Mapping[str, Any]]:

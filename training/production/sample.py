@@ -128,7 +128,7 @@ def _refusal(record: Mapping[str, Any], rules: Rules) -> str:
         return f"role {record['role']}"
     if record["role"] not in record["policy"]["emotion_roles"]:
         return f"policy withholds emotion of {record['role']}"
-    if record.get("kind", Kind.SPEECH) != Kind.SPEECH:
+    if (record.get("kind") or Kind.SPEECH) != Kind.SPEECH:
         return "not speech"
     if record["emotion"] is None:
         return str(record["withheld"])
@@ -148,6 +148,6 @@ def _candidate(record: Mapping[str, Any], attributes: Mapping[str, str], rules: 
         end_s=record["end_ms"] / 1000,
         margin=first - second,
         speaker=attributes.get(rules.speaker) or f"{call_id}:{record['role']}",
-        queue=attributes.get(rules.queue, ""),
+        queue=attributes.get(rules.queue) or "",
         probabilities=probabilities,
     )

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training.corpora import own
+from callmood.training.production import published
 from callmood.training.production.sample import Candidate
 from callmood.worker.errors import ConfigurationError
 
@@ -60,14 +61,7 @@ def _rows(source: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if source.suffix.lower() != ".parquet":
         yield from own.rows(source)
         return
-    try:
-        from pyarrow import ArrowException, parquet  # noqa: PLC0415 - an extra, and slow to import
-    except ImportError as error:
-        raise ConfigurationError("Parquet needs pyarrow: pip install 'callmood[train]'") from error
-    try:
-        yield from enumerate(parquet.read_table(source).to_pylist(), start=1)
-    except (ArrowException, OSError) as error:
-        raise ConfigurationError(f"{source}: {error}") from error
+    yield from published.parquet_rows(source)
 
 
 def _answer(row: Mapping[str, Any]) -> tuple[str, tuple[float, ...]]:
