@@ -15,8 +15,6 @@ from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import KafkaSettings
 
 _MAX_REQUEST_BYTES = 64 << 20
-_LINGER_MS, _BATCH_BYTES = 100, 1 << 18
-"""Many records in one request; `send` waits for none of it, because it flushes."""
 _CUT_KEY_BYTES = 1 << 10
 _CUT_HEADERS_BYTES = 8 << 10
 """Of key and headers, if even they are too big for the topic."""
@@ -46,8 +44,6 @@ class DeadLetterTopic:
             **connection(settings),
             delivery_timeout_ms=settings.request_timeout_ms * 2,
             max_request_size=_MAX_REQUEST_BYTES,
-            linger_ms=_LINGER_MS,
-            batch_size=_BATCH_BYTES,
             enable_idempotence=False,  # an idempotent producer never recovers from a record that is too large
             allow_auto_create_topics=False,
         )

@@ -1,5 +1,6 @@
 """Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
 
+import math
 from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
@@ -66,6 +67,8 @@ class EndedCalls:
     def __init__(self, memory_ms: int) -> None:
         self._memory_ms = memory_ms
         self._calls: dict[str, Ended] = {}
+        self._next_past_ms = 0.0
+        """By the partition's clock; none of the calls is past before it."""
 
     @property
     def last_offset(self) -> int:
@@ -84,6 +87,7 @@ class EndedCalls:
     def add(self, call_id: str, ended: Ended) -> None:
         """Remember a call that is over and fully committed."""
         self._calls[call_id] = ended
+        self._next_past_ms = min(self._next_past_ms, self._until_ms(ended))
 
     def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
         """The call, if a record at this offset may continue it."""
@@ -111,6 +115,9 @@ class EndedCalls:
 
     def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:
         """The calls that no replay reaches any more and whose late records have had their time."""
+        if elapsed_ms < self._next_past_ms:
+            return []
+        self._next_past_ms = min((self._until_ms(ended) for ended in self._calls.values()), default=math.inf)
         return [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
 
     def states(self, *, without: Iterable[str]) -> list[CallUpdate]:
@@ -128,6 +135,8 @@ class EndedCalls:
             self._calls.pop(call_id, None)
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
+        return ended.last_offset < watermark and elapsed_ms >= self._until_ms(ended)
+
+    def _until_ms(self, ended: Ended) -> int:
         memory_ms = max(self._memory_ms, _GIVEN_UP_MEMORY_MS) if ended.was_given_up else self._memory_ms
-        until_ms = max(ended.ended_at_ms + memory_ms, ended.ending.until_ms)
-        return ended.last_offset < watermark and elapsed_ms >= until_ms
+        return max(ended.ended_at_ms + memory_ms, ended.ending.until_ms)
