@@ -19,7 +19,7 @@ from callmood.worker.settings import Settings
 
 SEEDS = st.integers(0, 2**32)
 IDLE_S, MEMORY_S = 20, 30
-BRIEF = Settings(call={"idle_s": IDLE_S, "ended_memory_s": MEMORY_S})
+BRIEF = Settings(call={"idle_s": IDLE_S, "ended_memory_s": MEMORY_S, "resume_s": MEMORY_S})
 LASTING = Settings(call={"idle_s": IDLE_S, "ended_memory_s": 3_600})
 """Commits decide when an ended call is forgotten. Here none is, so that kills cannot change what a late record does."""
 

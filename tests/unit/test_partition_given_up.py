@@ -5,6 +5,7 @@ import pytest
 from telephony import EPOCH_MS, STAMPS, Leg, Store, Worker, analyse, facts, in_time, log_of, quiet, voice
 
 from callmood.worker.call.call import Call
+from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.call.fold import Fold
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.partition import carried
@@ -164,7 +165,7 @@ def test_a_fault_in_the_rules_over_an_aggregate_costs_the_call(monkeypatch):
         msgpack.packb(7),
         msgpack.packb({}),
         msgpack.packb({"ended": [None, None, None]}),
-        msgpack.packb({"v": 2, "call": [1, 2, 3]}),
+        msgpack.packb({"v": STATE_VERSION, "call": [1, 2, 3]}),
         "cut",
     ],
     ids=repr,

@@ -32,8 +32,9 @@ class DueCalls:
     def at(self, elapsed_ms: int, calls: Mapping[str, Live], *, is_whole: bool) -> list[Live]:
         """Those of these calls that are due, or all, in the order in which they came."""
         for call_id in self._unsaved.pop_due(elapsed_ms):
-            if calls[call_id].call.open_offsets:
-                self._due[call_id] = calls[call_id]
+            live = calls.get(call_id)  # it may have been given up before the store confirmed its commit
+            if live is not None and live.call.open_offsets:
+                self._due[call_id] = live
         return sorted((calls if is_whole else self._due).values(), key=lambda live: live.number)
 
     def confirm(self, carried: Carried, elapsed_ms: int) -> None:

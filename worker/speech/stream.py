@@ -280,7 +280,8 @@ class Stream:
         if not silent_ms:
             return
         first, samples = self.time.sample, self.time.skip(silent_ms)
-        if self._is_heard and self._has_skipped:  # a successor begins at this record: it must find nothing before it
+        has_begun = self._has_skipped and all(channel.keep_from == first for channel in self._channels)
+        if self._is_heard and has_begun:  # a successor begins at this record: it must find nothing before it
             self._skip_to_position()
         elif self._is_heard:
             taken.spans += self._closed(lambda _, channel: channel.silence(samples, first))
