@@ -20,7 +20,7 @@ _UNPACK = "local p = cmsgpack.unpack(ARGV[3])\n"
 # -- the store
 
 
-@planted(18)
+@planted(13)
 def watermark_before_results() -> Iterator[None]:
     """The position is moved in a request of its own, before the results."""
 
@@ -82,7 +82,7 @@ def claim_does_not_fence() -> Iterator[None]:
         yield
 
 
-@planted(18)
+@planted(25)
 def answered_commits_are_sent_again() -> Iterator[None]:
     """A round in which one partition got no answer is repeated for all."""
 
@@ -94,7 +94,7 @@ def answered_commits_are_sent_again() -> Iterator[None]:
         yield
 
 
-@planted(38)
+@planted(53)
 def retry_with_new_content() -> Iterator[None]:
     """A commit without an answer is given up, and a newer one takes its place."""
 
@@ -137,7 +137,7 @@ def position_is_stored_on_revoke() -> Iterator[None]:
         yield
 
 
-@planted(4)
+@planted(3)
 def pending_survives_revoke() -> Iterator[None]:
     """What a partition had not committed is committed when it comes back."""
 

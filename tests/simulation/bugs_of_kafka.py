@@ -112,14 +112,14 @@ def _ends_are_stable():
     return around(SimReader, "end_offsets", ends)
 
 
-@planted(4, "kafka")
+@planted(78, "kafka")
 def states_up_to_the_stable_end_only() -> Iterator[None]:
     """States behind what a dead owner left open are not read, although they are committed."""
     with _ends_are_stable():
         yield
 
 
-@planted(243, "kafka")
+@planted(78, "kafka")
 def what_is_open_is_not_waited_for() -> Iterator[None]:
     """A takeover goes by what is committed, while a zombie may still commit more."""
 
@@ -163,7 +163,7 @@ def projection_starts_at_the_groups_offset() -> Iterator[None]:
         yield
 
 
-@planted(3, "both")
+@planted(13, "both")
 def projected_position_is_stored_first() -> Iterator[None]:
     """The position of the projection moves before its data."""
 
@@ -175,7 +175,7 @@ def projected_position_is_stored_first() -> Iterator[None]:
         yield
 
 
-@planted(14, "both")
+@planted(37, "both")
 def idle_projections_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet topic is never noticed."""
 

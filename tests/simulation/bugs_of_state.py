@@ -21,7 +21,7 @@ _RESTORE_SEGMENTER = Segmenter.restore
 # -- what is done
 
 
-@planted(4)
+@planted(3)
 def watermark_off_by_one() -> Iterator[None]:
     """The watermark is the newest settled offset plus one too many."""
 
@@ -33,7 +33,7 @@ def watermark_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(14)
+@planted(3)
 def clock_after_the_watermark() -> Iterator[None]:
     """The clock that is stored has already counted the record at the watermark."""
 
@@ -56,7 +56,7 @@ def settled_on_read() -> Iterator[None]:
         yield
 
 
-@planted(15)
+@planted(25)
 def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
     """An ended call is forgotten although a replay can still reach it."""
 
@@ -67,7 +67,7 @@ def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
         yield
 
 
-@planted(15)
+@planted(10)
 def ended_calls_are_not_stored() -> Iterator[None]:
     """The end of a call is remembered by its worker alone."""
     with patch.object(Ended, "pack", lambda _: None):
@@ -189,7 +189,7 @@ def resume_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(185)
+@planted(97)
 def held_records_are_forgotten() -> Iterator[None]:
     """A record that waits for an earlier one counts as heard."""
 
@@ -234,7 +234,7 @@ def detector_starts_again() -> Iterator[None]:
         yield
 
 
-@planted(32)
+@planted(10)
 def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
@@ -250,7 +250,7 @@ def pause_is_forgotten() -> Iterator[None]:
 # -- dead letters
 
 
-@planted(19)
+@planted(10)
 def letters_are_not_flushed() -> Iterator[None]:
     """Letters are still in the producer's buffer when the watermark passes them."""
 
@@ -262,7 +262,7 @@ def letters_are_not_flushed() -> Iterator[None]:
         yield
 
 
-@planted(22)
+@planted(31)
 def letters_are_written_again() -> Iterator[None]:
     """A letter is sent again by a successor that knows its call only as it was later."""
     with patch.object(Partition, "_newest_restored_offset", lambda _: -1):
