@@ -37,7 +37,7 @@ def records():
 
 
 def start(nursery, name, *options):
-    """A server on a port of its own, and the process. A node of a cluster takes a second port, 10,000 higher."""
+    """A server on a port of its own, and the process."""
     port = free_port()
     server = nursery.start(name, [find_server("valkey"), *options, "--bind", "127.0.0.1", "--port", str(port)])
     with closing(client_of(port)) as client:
@@ -141,11 +141,13 @@ def test_a_failover_by_sentinels_is_survived(nursery, records):
 
 def test_a_cluster_may_move_our_keys_to_another_node(nursery, records):
     """All keys share a slot; it moves to the other node in the middle of a call, and the worker follows."""
-    nodes = [start(nursery, f"node-{n}", "--cluster-enabled", "yes", "--save", "") for n in range(2)]
+    buses = [free_port(), free_port()]  # by default 10,000 above the port, where another process may listen
+    options = ["--cluster-enabled", "yes", "--save", "", "--cluster-port"]
+    nodes = [start(nursery, f"node-{n}", *options, str(bus)) for n, bus in enumerate(buses)]
     (one, _), (other, _) = nodes
     with closing(client_of(one)) as first, closing(client_of(other)) as second:
         first.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
-        first.execute_command("CLUSTER MEET", "127.0.0.1", other)
+        first.execute_command("CLUSTER MEET", "127.0.0.1", other, buses[1])
         patiently_true(lambda: len(second.execute_command("CLUSTER NODES")) == 2)
         patiently_true(lambda: first.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
         patiently_true(lambda: second.execute_command("CLUSTER INFO")["cluster_state"] == "ok")
