@@ -86,3 +86,14 @@ def test_a_refused_start_is_remembered():
         calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
     assert calls.last_offset == 11
     assert calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+
+
+def test_a_call_that_ends_after_an_empty_look_is_past_in_time():
+    """When the next call is past is known again after each look, whether calls were remembered then or not."""
+    calls = EndedCalls(1_000)
+    assert calls.past(watermark=9, elapsed_ms=0) == []
+    calls.add("late", Ended(last_offset=1, ended_at_ms=5_000, is_paused=False))
+    assert calls.past(watermark=9, elapsed_ms=5_500) == []
+    calls.add("early", Ended(last_offset=1, ended_at_ms=4_600, is_paused=False))
+    assert calls.past(watermark=9, elapsed_ms=5_700) == ["early"]
+    assert calls.past(watermark=9, elapsed_ms=6_000) == ["late", "early"]
