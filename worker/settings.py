@@ -15,7 +15,7 @@ PREFIX = "CALLMOOD_"
 _MAY_BE_AT_WORK = frozenset((Role.AGENT, Role.MIXED, Role.UNKNOWN))
 
 MOST = 2**31 - 1
-"""Of a whole number: what Kafka's protocol and Redis's EXPIRE hold."""
+"""Largest whole number that a setting accepts: the limit of Kafka's protocol and of Redis's EXPIRE."""
 
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 PositiveFloat = Annotated[float, Field(gt=0, le=MOST)]
@@ -69,7 +69,7 @@ class KafkaSettings(_Group):
     request_timeout_ms: Annotated[int, Field(ge=1_000, le=MOST)] = Field(
         15_000, description="time limit of one request to Kafka, ms"
     )
-    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(100, description="time to gather records in a fetch, ms")
+    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(100, description="time a fetch waits for records, ms")
     max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="encryption and login: SSL encrypts, SASL logs in with a user name or a token"
@@ -135,7 +135,7 @@ class RedisSettings(_Group):
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
         (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
     )
-    sentinel_master: str = Field("mymaster", description="name of the master at the Sentinels")
+    sentinel_master: str = Field("mymaster", description="name of the master in Sentinel")
     sentinel_username: str | None = Field(None, description="user name for the Sentinels")
     sentinel_password: SecretStr | None = Field(None, description="password for the Sentinels")
     cluster: bool = Field(False, description="true: the url is the address of a node of a Redis Cluster")
@@ -178,7 +178,7 @@ class InputSettings(_Group):
         "the utterance",
     )
     max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="maximum number of bad records in a row on one partition; one more stops the worker; 0: no limit"
+        0, description="maximum of consecutive bad records on one partition; one more stops the worker; 0: no limit"
     )
 
 
@@ -206,18 +206,17 @@ class SegmentSettings(_Group):
         15.0, description="longest utterance, s; longer speech is split"
     )
     split_search_s: PositiveFloat = Field(
-        3.0,
-        description="split of long speech: the last part, in which the quietest point is the split, s",
+        3.0, description="length of the last part of long speech, in which the worker looks for the split, s"
     )
 
 
 class CallSettings(_Group):
     """End of a call. Times are by record timestamps."""
 
-    idle_s: Positive = Field(600, description="time without a record after which the worker ends a call, s")
-    leave_s: Positive = Field(60, description="the same for a call of which a stream has ended, s")
-    hold_s: Positive = Field(14_400, description="the same for a call on hold, s")
-    resume_s: Positive = Field(3_600, description="time after an idle end in which a new record continues the call, s")
+    idle_s: Positive = Field(600, description="time without a record after which a call ends, s")
+    leave_s: Positive = Field(60, description="time without a record after which a call with an ended stream ends, s")
+    hold_s: Positive = Field(14_400, description="time without a record after which a call on hold ends, s")
+    resume_s: Positive = Field(3_600, description="time in which a new record continues a call that ended as idle, s")
     ended_memory_s: Positive = Field(600, description="time after a call's end in which late records are dropped, s")
 
 
@@ -258,7 +257,7 @@ class ModelSettings(_Group):
         "demo-tiny",
         description="bundle or Hugging Face folder, or hf://OWNER/NAME@REVISION; `demo-tiny` is the bundled demo model",
     )
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda if there is a GPU, otherwise cpu")
     dtype: Literal["auto", "fp32", "bf16", "int8", "int8+bf16"] = Field(
         "auto",
         description="number format of the computation. auto: bf16 on a GPU, and for a large model on a CPU that is "
