@@ -30,7 +30,7 @@ def test_nothing_is_lost_doubled_or_foreign(first):
 
 def test_a_seed_is_always_the_same_world():
     """A seed that failed once fails again: nothing but the seed decides what happens."""
-    for seed in range(30):
+    for seed in range(10):
         one, other = prepare(seed), prepare(seed)
         one.run()
         other.run()
@@ -42,14 +42,14 @@ def test_a_seed_is_always_the_same_world():
 def test_the_worlds_are_eventful():
     """The seeds bring every kind of event that the simulation knows, in number, and calls enough to lose."""
     events, utterances = Counter(), 0
-    for seed in range(200):
+    for seed in range(100):
         world = prepare(seed)
         world.run()
         utterances += world.utterances
         events.update(what[0] for _, _, what in world.history)
-    seldom = {name for name in EVENTS if events[name] < 10}
+    seldom = {name for name in EVENTS if events[name] < 3}
     assert seldom == set(), events
-    assert utterances > 1000
+    assert utterances > 500
 
 
 EVENTS = {

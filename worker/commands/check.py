@@ -101,8 +101,11 @@ def model(configured: Settings) -> str:
         ConfigurationError: there is no such device.
         ModelError: the checkpoint or the speech check cannot be used, or the model returns no probabilities.
     """
-    from callmood.worker.engine.check import SpeechCheck  # noqa: PLC0415 - as the next
-    from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - takes seconds, which `check kafka` need not wait
+    from callmood.worker.model import checkpoints  # noqa: PLC0415 - torch takes seconds, which `check kafka` need not wait
+
+    checkpoints.find(configured.model.path)  # a missing folder is reported before more is imported
+    from callmood.worker.engine.check import SpeechCheck  # noqa: PLC0415 - as above
+    from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - as above, and transformers takes more
 
     if configured.model.speech_check:
         SpeechCheck.open()

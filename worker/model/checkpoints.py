@@ -99,17 +99,27 @@ class Checkpoint:
     info: ModelInfo
 
 
-def read(path: str | Path) -> Checkpoint:
-    """Read a bundle, a Hugging Face folder, either of them on the hub (`hf://`), or the bundled `demo-tiny`.
+def find(path: str | Path) -> Path:
+    """The folder of a checkpoint: one on disk, one on the hub (`hf://`, downloaded), or the bundled `demo-tiny`.
 
     Raises:
-        ModelError: there is no such folder, it cannot be used, or its content does not match its stated digest.
+        ModelError: there is no such folder.
     """
     folder = DEMO_FOLDER if str(path) == "demo-tiny" else hub.folder(str(path)) or Path(path)
     if not folder.is_dir():
         raise ModelError(
             f"{path}: no such folder; give a bundle, a Hugging Face folder, hf://OWNER/NAME@REVISION, or demo-tiny"
         )
+    return folder
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a bundle, a Hugging Face folder, either of them on the hub (`hf://`), or the bundled `demo-tiny`.
+
+    Raises:
+        ModelError: there is no such folder, it cannot be used, or its content does not match its stated digest.
+    """
+    folder = find(path)
     weights = _weights(folder)
     config = read_json(folder / CONFIG)
     digest = _digest(config, weights)
