@@ -8,8 +8,8 @@ _HEAD: Final = """# Decisions
 
 <!-- written by `make docs`; do not edit -->
 
-One page per decision whose rejected alternatives somebody will propose again: what, why, and when to reconsider.
-Numbers of deleted pages are not used again.
+One page per decision, if somebody could propose a rejected alternative again: the decision, its reasons, and when to
+reconsider it. Numbers of deleted pages are not used again.
 
 """
 

@@ -68,10 +68,11 @@ class ModelConfig:
     """The model.
 
     Attributes:
-        id: name of the model.
+        id: name of the model in every published utterance.
         version: version of the model.
         summary: first paragraph of the model card.
-        pretrained: encoder to start from: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; empty: random weights.
+        pretrained: encoder with which training starts: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; empty: random
+            weights.
         encoder: transformers configuration of the encoder; with `pretrained`, only the values to change.
         head: `mean_linear` (the paper's), `hf_superb` (SUPERB's: weighted sum of layers, projector), or
             `attentive_statistics`; `attention_pooling_cnn` is a complete network without an encoder.
@@ -79,7 +80,7 @@ class ModelConfig:
             preprocessor does.
         normalize_eps: constant added to the variance.
         output_norm: scale the encoder's output to zero mean and unit variance over each utterance; for `mean_linear`.
-        filter_bank: start the first convolution as a filter bank; for encoders with random weights.
+        filter_bank: initialise the first convolution as a filter bank; for encoders with random weights.
     """
 
     id: str
@@ -126,10 +127,10 @@ class TrainConfig:
         checkpoint_steps: optimiser steps between checkpoints for `--resume`; each validation writes one, too.
         accumulate: batches whose gradients make one step.
         bucket_batches: batches of utterances that are sorted by length together; 1: no sorting.
-        balance: what a pass draws: each clip once (`none`), each class equally often (`classes`), or also each corpus
-            or list equally often within a class (`classes_and_corpora`); the number of clips is the same.
+        balance: how often a pass draws clips: each clip once (`none`), each class equally often (`classes`), or also
+            each corpus or list equally often within a class (`classes_and_corpora`); the number of clips is the same.
         crop_s: length of random crops of longer utterances, s; 0: whole utterances.
-        speeds: speeds at which training plays clips, drawn for each; the pitch changes, too.
+        speeds: speed factors, drawn at random for each clip; the pitch changes, too.
         freeze_layers: number of transformer layers, from the bottom, that do not learn.
         layer_decay: ratio of a transformer layer's rate to that of the layer above; the top layer has `encoder_lr`.
         weight_decay: weight decay of Adam.
@@ -138,10 +139,10 @@ class TrainConfig:
         schedule: `newbob` (by validation error), `step` (every `anneal_epochs`), `constant`.
         anneal_factor: factor by which the schedule multiplies the rates.
         anneal_threshold: relative improvement below which `newbob` multiplies the rates.
-        anneal_epochs: rounds between two multiplications by `step`.
+        anneal_epochs: with `step`, validations between two multiplications of the rates.
         precision: `fp32`, or `bf16` for matrix products (weights stay float32).
         gradient_checkpointing: compute activations again instead of keeping them: less memory, a third more work.
-        workers: number of processes that read and augment; 0: none beside the training process.
+        workers: number of processes that read and augment; 0: the training process does it.
         deterministic: use torch's deterministic algorithms where a GPU has them; slower.
     """
 
@@ -199,7 +200,7 @@ class LossConfig:
     Attributes:
         kind: `cross_entropy`, or `focal`: cross-entropy times (1 - p)^gamma.
         focal_gamma: gamma of the focal loss.
-        class_weights: `none`, or `inverse_frequency`: rare classes weigh more, the mean weight is 1.
+        class_weights: `none`, or `inverse_frequency`: rare classes have more weight; the mean weight is 1.
         label_smoothing: share of each target that is spread evenly over all classes.
         soft_labels: use the annotators' votes as targets where the manifest has them.
     """
@@ -266,12 +267,12 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class CompatConfig:
-    """Behaviour of the authors' code of 2021 that ours does not have, for exact reproduction.
+    """Behaviour of the authors' code of 2021 that ours leaves out; for exact reproduction.
 
     Attributes:
         batch_statistics: normalise waveform and output over the whole padded batch, and let attention see the padding:
             logits depend on the neighbours in the batch.
-        speakers: read IEMOCAP's speakers at a fixed position of the name, which is wrong for 65 utterances.
+        speakers: read IEMOCAP's speaker at a fixed position in the file name, which is wrong for 65 utterances.
     """
 
     batch_statistics: bool = False
@@ -283,9 +284,10 @@ class CalibrationConfig:
     """Temperature and abstention, both fitted on the validation split.
 
     Attributes:
-        wanted_risk: highest share of wrong labels among those given to new utterances of the validation split's kind.
-        confidence: probability with which the threshold keeps `wanted_risk`; with few validation utterances, the model
-            abstains from every label.
+        wanted_risk: highest share of wrong labels among the labels of new utterances like those of the validation
+            split.
+        confidence: probability with which the threshold keeps `wanted_risk`; with too few validation utterances, the
+            model always abstains.
     """
 
     wanted_risk: float = 0.1

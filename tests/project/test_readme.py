@@ -23,11 +23,11 @@ def test_every_setting_in_a_document_exists(texts):
     assert {(path, variable) for path, variable in named if variable not in known} == set()
 
 
-def test_every_room_of_the_worker_is_on_the_map(root):
-    """docs/architecture.md names each folder and each shared file of the worker, and no other."""
-    _, rooms = (root / "docs/architecture.md").read_text().split("\n## Rooms\n")
-    rooms, shared = rooms.split("\nA stage keeps")[0].split("\nBeside the folders")
-    assert set(re.findall(r"^\| `(\w+)/` \|", rooms, re.MULTILINE)) == {
+def test_every_package_of_the_worker_is_in_the_list(root):
+    """docs/architecture.md names each package and each shared module of the worker, and no other."""
+    _, packages = (root / "docs/architecture.md").read_text().split("\n## Packages\n")
+    packages, shared = packages.split("\nA stage has")[0].split("\nBeside the packages")
+    assert set(re.findall(r"^\| `(\w+)/` \|", packages, re.MULTILINE)) == {
         path.parent.name for path in (root / "worker").glob("*/__init__.py")
     }
     assert set(re.findall(r"`(\w+\.py)`", shared)) == {path.name for path in (root / "worker").glob("*.py")} - {
