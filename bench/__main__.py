@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, live, page
+from callmood.bench import engine, field, idle, ingest, live, page, servers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("ingest", ingest, "what runs in front of the model"),
         ("live", live, "a commit beside many live calls"),
         ("page", page, "the page for supervisors"),
+        ("servers", servers, "what Kafka and Redis cost"),
     ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))
         measure.set_defaults(measure=what.run)

@@ -7,6 +7,8 @@ aggregates are collected and confirmed, again and again. If the work grew with t
 import argparse
 import gc
 import resource
+import subprocess
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -32,6 +34,7 @@ _LIVE: Final = (100, 1_000, 10_000)
 _CHANGED: Final = 100
 _CHUNK_MS: Final = 200
 _COMMITS: Final = 5
+_STATM: Final = "/proc/self/statm"
 
 
 class Cost(NamedTuple):
@@ -71,9 +74,19 @@ def rounds(calls: int, before: int) -> Iterator[Iterator[Record]]:
         deque(records, maxlen=0)
 
 
+def process_mb() -> float:
+    """Resident memory of a new ingest process, without calls and connections, MB."""
+    program = f"import callmood.worker.run.wiring; print(open({_STATM!r}).read())"
+    memory = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    return _kb(memory) / 1000
+
+
 def _resident_kb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 1000
+    return _kb(Path(_STATM).read_text())
+
+
+def _kb(memory: str) -> float:
+    return int(memory.split()[1]) * resource.getpagesize() / 1000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -87,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
     settings = Settings(worker={"state_interval_ms": 3_600_000})
     table = Table("live calls", f"commit with {_CHANGED} changed, ms", "kB a call", title="A commit beside live calls")
+    table.caption = f"an ingest process without calls: {process_mb():.0f} MB"
     for calls in arguments.live:
         cost = measure(calls, arguments.seconds, settings)
         table.add_row(f"{cost.calls:,}", f"{cost.commit_ms:.1f}", f"{cost.call_kb:.0f}")

@@ -26,6 +26,7 @@ _COMMANDS = {
     "export": "write the calls of a day and their utterances as Parquet, CSV or JSON lines",
     "rules": "test alert rules on calls that are over or live",
     "webhooks": "send alerts to other systems, signed, with retries",
+    "plan": "compute partitions, processes, cores, GPUs and memory for a number of calls from measured figures",
     "bench": "measure the ingest loop, the inference engine, the speech check or the page on this machine",
     "demo": "run a worker, several calls and the live view on running servers (`make demo` starts them)",
 }

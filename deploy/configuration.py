@@ -29,7 +29,7 @@ _SEE = {
     "alert": "[Format of the rules](aggregates.md#alerts).",
     "policy": "[Compliance](compliance.md) explains the law.",
     "model": "[Training](training.md) makes a model; [figures](../bench/RESULTS.md#engine) compare the types.",
-    "worker": "[Delivery](delivery.md#the-stores) compares the outputs; [capacity](operations.md#capacity).",
+    "worker": "[Delivery](delivery.md#the-stores) compares the outputs; [capacity](capacity.md).",
     "log": "[Log events](logs.md).",
     "trace": "[Traces](operations.md#traces).",
 }

@@ -5,7 +5,16 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from deploy import chart, commands_page, configuration, decisions_page, logs_page, metrics_page, training_options
+from deploy import (
+    capacity_page,
+    chart,
+    commands_page,
+    configuration,
+    decisions_page,
+    logs_page,
+    metrics_page,
+    training_options,
+)
 
 PAGES: Mapping[Path, Callable[[], str]] = {
     configuration.PAGE: configuration.page,
@@ -13,6 +22,7 @@ PAGES: Mapping[Path, Callable[[], str]] = {
     metrics_page.PAGE: metrics_page.page,
     commands_page.PAGE: commands_page.page,
     logs_page.PAGE: logs_page.page,
+    capacity_page.PAGE: capacity_page.page,
     decisions_page.PAGE: decisions_page.page,
     chart.SCHEMA: lambda: json.dumps(chart.schema(), indent=2) + "\n",
     chart.README: chart.readme,

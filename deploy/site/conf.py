@@ -40,6 +40,7 @@ _CONTENTS = {
     ],
     "Run": [
         "docs/operations",
+        "docs/capacity",
         "helm/callmood/README",
         "docs/configuration",
         "docs/commands",

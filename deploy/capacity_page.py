@@ -1,0 +1,97 @@
+"""docs/capacity.md, generated from the figures and formulas of `callmood plan`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from callmood.worker.commands import capacity
+
+PAGE: Final = Path(__file__).parents[1] / "docs" / "capacity.md"
+_HEAD: Final = """# Capacity
+
+<!-- written by `make docs` from worker/commands/capacity.toml and capacity.py; do not edit -->
+
+`callmood plan` computes what a number of calls needs, and the values of the Helm chart for it:
+
+```sh
+callmood plan --calls 2000 --chunk-ms 20 --gpu h100
+callmood plan --calls 2000 --chunk-ms 20 --gpu h100 --seconds-per-second 20000 --explain
+```
+
+`--explain` shows each formula with its numbers. [Commands](commands.md#callmood-plan) lists the options. A plan that
+one Redis or one worker cannot carry ends with exit code 2 and says how much they carry.
+
+**No GPU has been measured.** Without `--seconds-per-second`, a plan with `--gpu` has no number of GPUs (20,000 is an
+example). Measure yours with `callmood bench engine`. The figures below are of machines that other programs used,
+so they are low; give your own as `--channels-per-core` (`callmood bench ingest`) and `--redis-us` (`callmood bench
+servers`).
+
+- **Records.** Records of 20 ms cost several times the CPU time of records of 200 ms for the same audio. With longer
+  records, results come later by their length.
+- **Partitions.** A partition belongs to one ingest process at a time. The plan has at least two partitions for each
+  process, because [adding partitions](operations.md#changing-partitions) needs a pause of the producers.
+- **A worker uses one GPU**, and one core for the process that feeds it. On a host with several GPUs, start one worker
+  per GPU, each with its own `CUDA_VISIBLE_DEVICES` and `CALLMOOD_WORKER__HEALTH_PORT`. Then a GPU that hangs stops only
+  one worker.
+- **On a CPU** with a large model, try `CALLMOOD_MODEL__DTYPE=int8`, and `int8+bf16` if the CPU is faster in bfloat16
+  than in float32. **On a GPU**, try larger batches (`--batch-seconds 240`, `CALLMOOD_MODEL__BATCH_SECONDS`).
+- **Redis** computes on one core. `maxmemory` is twice the data, for the copies that `appendonly yes` makes when it
+  rewrites its file.
+- **Spare workers** carry the calls of a worker that fails. With `--spare 0`, results are late until it is back.
+"""
+_MEANING: Final = {
+    "use": "share of a measured capacity that is planned for",
+    "speech_share": "speech of the customer, for which the model is asked, as a share of the call's time",
+    "audio_bytes_per_s": "G.711, bytes per second and leg; base64 in JSON is a third more",
+    "retention_s": "retention of the audio topic, s",
+    "replicas_of_topics": "replication factor of the audio topic",
+    "least_partitions": "fewest partitions",
+    "inference_mib": "memory of the inference process, MiB; not measured: the chart's default for a worker",
+    "scale_age_s": "age of audio at which the autoscaler adds workers, s",
+    "ended_ttl_s": "`CALLMOOD_REDIS__ENDED_TTL_S`",
+    "firehose_length": "`CALLMOOD_REDIS__FIREHOSE_LENGTH`",
+}
+
+
+def page() -> str:
+    """The content of docs/capacity.md."""
+    return "\n".join([_HEAD, *_formulas(), *_figures(), *_assumed()])
+
+
+def _formulas() -> Iterator[str]:
+    """With a GPU; what differs on a CPU follows."""
+    yield "## Formulas\n\n| value | unit | formula |\n| --- | --- | --- |"
+    on_gpu, on_cpu = (capacity.formulas(is_on_gpu=is_on_gpu) for is_on_gpu in (True, False))
+    yield from (f"| `{one.name}` | {one.unit} | `{one.text}` |" for one in on_gpu)
+    yield "\nWithout a GPU, these take the place of `gpus`, `workers` and `threads`:\n"
+    yield "| value | unit | formula |\n| --- | --- | --- |"
+    yield from (f"| `{one.name}` | {one.unit} | `{one.text}` |" for one in on_cpu if one not in on_gpu)
+    yield (
+        "\n`loop_us` is the CPU time of a record of this length: interpolated between the measured lengths, in "
+        "proportion\nabove them, and that of the shortest below them. `streams` is 2 with `--separate`, otherwise 1.\n"
+    )
+
+
+def _figures() -> Iterator[str]:
+    yield "## Figures\n"
+    every = capacity.figures()
+    for name in every.__struct_fields__:
+        part = msgspec.structs.asdict(getattr(every, name))
+        command, machine, day = (part.pop(key) for key in ("command", "machine", "date"))
+        yield f"**{name}**: `{command}`; {machine}; {day}.\n\n| figure | value |\n| --- | --- |"
+        yield from (f"| `{key}` | {_in_words(value)} |" for key, value in part.items())
+        yield ""
+
+
+def _in_words(value: dict[int, float] | float) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{at} ms: {us:,.0f}" for at, us in value.items())
+    return f"{value:,g}"
+
+
+def _assumed() -> Iterator[str]:
+    yield "## Assumed\n\n| name | value | meaning |\n| --- | --- | --- |"
+    yield from (f"| `{name}` | {value:,.7g} | {_MEANING[name]} |" for name, value in capacity.ASSUMED.items())
+    yield ""
