@@ -57,8 +57,8 @@ _FIELDS: Final = {
     "partition": "partition of the audio topic",
     "pid": "process id",
     "policy": "values of the settings in the group `policy`",
-    "reason": "dead-letter record: a reason in schemas/README.md; call ended: `end`, `idle` or `no_audio`; takeover: "
-    "why the partition is not ready",
+    "reason": "dead-letter record: a reason in schemas/README.md; call ended: `end_reason` in schemas/redis.md; "
+    "takeover: why the partition is not ready",
     "revoked": "number of partitions that this process gave up",
     "role": "role of the speaker",
     "rule": "name of the alert rule",

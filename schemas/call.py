@@ -42,11 +42,23 @@ class Status(StrEnum):
 
 
 class EndReason(StrEnum):
-    """Why a call ended. `no_audio`: no readable media record arrived, so the call has failed."""
+    """Why a call ended.
+
+    With these it has failed: `no_audio`: no readable media record arrived. `given_up`: the worker failed on the call,
+    and its rest is not analysed.
+    """
 
     END = "end"
     IDLE = "idle"
     NO_AUDIO = "no_audio"
+    GIVEN_UP = "given_up"
+
+
+def status_of(end_reason: EndReason | None) -> Status:
+    """The status of a call that has ended for this reason, or has not."""
+    if end_reason is None:
+        return Status.LIVE
+    return Status.FAILED if end_reason in (EndReason.NO_AUDIO, EndReason.GIVEN_UP) else Status.COMPLETED
 
 
 class Direction(StrEnum):
@@ -310,7 +322,7 @@ class Call(Contract):
     version: Annotated[int, Field(strict=True, ge=1)]
     """Grows with every change of this aggregate; one commit can contain several changes."""
     status: Status
-    """Whether the call is live, completed, or failed (no readable audio)."""
+    """Whether the call is live, completed, or failed; `end_reason` tells why."""
     end_reason: EndReason | None = None
     """Why the call ended; null while it is live."""
     started_at_ms: EpochMs
@@ -369,8 +381,7 @@ class Call(Contract):
 
     @model_validator(mode="after")
     def _status_and_reason_agree(self) -> Self:
-        expected = {None: Status.LIVE, EndReason.NO_AUDIO: Status.FAILED}.get(self.end_reason, Status.COMPLETED)
-        if self.status is not expected:
+        if self.status is not status_of(self.end_reason):
             raise ValueError(f"status {self.status} does not go with end_reason {self.end_reason}")
         return self
 

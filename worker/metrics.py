@@ -33,7 +33,9 @@ UTTERANCES = Counter(
     ["role", "label"],
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
-CALLS_ENDED = Counter("callmood_calls_ended", "Calls that ended, by reason: `end`, `idle` or `no_audio`.", ["reason"])
+CALLS_ENDED = Counter(
+    "callmood_calls_ended", "Calls that ended, by reason: `end`, `idle`, `no_audio` or `given_up`.", ["reason"]
+)
 SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id appeared on two partitions of this worker.")
 REBALANCES = Counter(
     "callmood_rebalances", "Rebalances of the consumer group that changed the partitions of an ingest process."

@@ -4,6 +4,7 @@ import msgpack
 import pytest
 
 from callmood.schemas.common import Event
+from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.partition.ended import Ended, EndedCalls
 from callmood.worker.records import Chunk, Position
@@ -97,3 +98,17 @@ def test_a_call_that_ends_after_an_empty_look_is_past_in_time():
     calls.add("early", Ended(last_offset=1, ended_at_ms=4_600, is_paused=False))
     assert calls.past(watermark=9, elapsed_ms=5_700) == ["early"]
     assert calls.past(watermark=9, elapsed_ms=6_000) == ["late", "early"]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        {"ended": [7, 30_000, True]},
+        {"ended": [7, 30_000, True, False, True]},
+        {"v": STATE_VERSION - 1, "ended": [7, 30_000, True, b"state", [90_000, None], False]},
+        {"v": STATE_VERSION + 1, "ended": [7, 30_000, True, {"more": 1}]},
+    ],
+)
+def test_a_call_that_another_version_has_ended_is_over(stored):
+    """An upgrade keeps the memory of ended calls; what another version stored to continue them is not read."""
+    assert Ended.unpack(msgpack.packb(stored)) == Ended(7, 30_000, is_paused=True)

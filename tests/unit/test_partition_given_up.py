@@ -4,6 +4,7 @@ import msgpack
 import pytest
 from telephony import EPOCH_MS, STAMPS, Leg, Store, Worker, analyse, facts, in_time, log_of, quiet, voice
 
+from callmood.schemas.call import Call as Call1
 from callmood.worker.call.call import Call
 from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.call.fold import Fold
@@ -73,6 +74,47 @@ def test_a_call_on_which_the_worker_fails_is_given_up_alone(monkeypatch, place):
     found, expected = ({**facts(store, "good")[1]} for store in (worker.store, alone))
     assert found == expected
     assert [u["end_ms"] for u in worker.store.of("good")] == [u["end_ms"] for u in alone.of("good")]
+
+
+@pytest.mark.parametrize("place", [*PLACES, "summary"])
+def test_a_call_that_was_given_up_is_live_no_more(monkeypatch, place):
+    """Its last summary says why, and counts what is published of it; if that cannot be made, the rest is committed."""
+    log = log_of(calls_of())
+    worker = Worker().read(log[:28])
+    live, summary = worker.commit().calls["odd"], Fold.summary
+
+    def fail(fold, *arguments):
+        assert fold.folded.aggregate.call_id != "odd"
+        return summary(fold, *arguments)
+
+    if place == "summary":
+        monkeypatch.setattr(Fold, "summary", fail)
+    fail_at(monkeypatch, "due" if place == "summary" else place)
+    worker.read(log[28:60]).commit()
+    store = worker.commit()
+    last = store.calls["odd"]
+    assert (live["status"], live["utterances"]) == ("live", 1)
+    assert store.watermark > 50
+    if place == "summary":
+        assert last == live
+    else:
+        assert Call1.model_validate(last).status == "failed"
+        assert (last["end_reason"], last["utterances"]) == ("given_up", len(store.of("odd")))
+        assert last["version"] > live["version"]
+
+
+def test_a_call_that_had_ended_keeps_that_end(monkeypatch):
+    """A call that went on after its end and is given up then is shown as it was when it ended."""
+    leg = Leg("odd")
+    before = in_time(leg.media(SENTENCE), Leg("good").media(quiet(620), 1000))
+    leg.skip(620_000)
+    log = log_of([*before, *leg.media(SENTENCE)])
+    worker = Worker().read(log[: len(before)])
+    ended = worker.commit().calls["odd"]
+    fail_at(monkeypatch, "due")
+    store = worker.read(log[len(before) :]).commit()
+    assert list(store.dead.values()) == ["worker_error"]
+    assert (store.calls["odd"], ended["end_reason"]) == (ended, "idle")
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -190,3 +232,14 @@ def test_a_state_of_another_version_still_stops_the_worker():
     store = Store(states={"odd": msgpack.packb({"v": 1, "call": []})})
     with pytest.raises(ConfigurationError, match="format 1"):
         Worker(store)
+
+
+def test_after_an_upgrade_late_records_of_ended_calls_are_late():
+    """A call that the version before has ended starts no new call, stops nothing and is not lost."""
+    leg = Leg()
+    log = log_of([*leg.media(SENTENCE), leg.send("end"), *leg.media(SENTENCE)])
+    ended = msgpack.packb({"ended": [len(log) // 2, 5_000, False, b"\x81\xa1v\x02", [90_000, EPOCH_MS], False]})
+    worker = Worker(Store(states={"call-1": ended})).read(log)
+    assert worker.partition.unreadable_states == 0
+    assert worker.commit().calls == {}
+    assert worker.partition.take_skipped()["late"] == len(log)

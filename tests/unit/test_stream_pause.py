@@ -109,6 +109,18 @@ def test_a_pause_or_resume_that_comes_after_it_was_given_up_still_counts(event, 
     assert bool(spans) is heard
 
 
+def test_a_resume_with_an_old_number_moves_no_audio():
+    """A gateway that counts from 0 again without a new stream sends one; the records that wait keep their places."""
+    leg = Leg(has_media_ms=False)
+    leg.seq = 54
+    sent = leg.media(BEFORE)
+    del sent[3]  # what follows waits for it for a while
+    old = leg.send("resume")
+    stray = old._replace(headers={**old.headers, "seq": "3"})
+    sent += [*leg.media(AFTER), leg.send("end")]
+    assert told([*sent[:7], stray, *sent[7:]]) == told(sent)
+
+
 def test_a_pause_that_comes_twice_with_a_resume_in_between_counts_once():
     """A record that was sent again does not pause again what was resumed."""
     leg = Leg()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from callmood.schemas.audio import MAX_ATTRIBUTES
-from callmood.schemas.call import CALL_SCHEMA, MAX_SPANS, EndReason, SpanKind, Status
+from callmood.schemas.call import CALL_SCHEMA, MAX_SPANS, EndReason, SpanKind, status_of
 from callmood.schemas.common import Notice, Role
 from callmood.worker.call import scores, timeline
 from callmood.worker.call.scores import Scores
@@ -136,6 +136,11 @@ def finish(state: Aggregate, *, reason: str, end_ms: int) -> Aggregate:
     return _changed(state, end_reason=EndReason(reason), timeline=timeline.finish(state.timeline, end_ms))
 
 
+def give_up(state: Aggregate, *, after: Aggregate) -> Aggregate:
+    """The worker has failed on the call: `state` is what is published of it, `after` what came of it since."""
+    return replace(state, version=after.version + 1, end_reason=EndReason.GIVEN_UP)
+
+
 def reopen(state: Aggregate, *, after: Aggregate) -> Aggregate:
     """The call goes on: `state` is what it was before its end, `after` what the end made of it."""
     return replace(state, version=after.version + 1)
@@ -162,7 +167,7 @@ def summary(
         "schema": CALL_SCHEMA,
         "call_id": state.call_id,
         "version": max(1, state.version),
-        "status": _status(state).value,
+        "status": status_of(state.end_reason).value,
         "end_reason": state.end_reason and state.end_reason.value,
         "started_at_ms": state.started_at_ms,
         "updated_at_ms": state.started_at_ms + figures.at_ms,
@@ -219,12 +224,6 @@ def _fold_role(role: RoleFigures, result: Result) -> RoleFigures:
         other_sounds=role.other_sounds,
         other_sound_ms=other_ms,
     )
-
-
-def _status(state: Aggregate) -> Status:
-    if state.end_reason is None:
-        return Status.LIVE
-    return Status.FAILED if state.end_reason is EndReason.NO_AUDIO else Status.COMPLETED
 
 
 def _roles(state: Aggregate, duration_ms: int) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ from callmood.schemas.common import Event, Notice, Scope
 from callmood.worker.call import streams
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.ending import LATE_MS, End, Ending
-from callmood.worker.call.fold import Fold
+from callmood.worker.call.fold import Fold, Folded
 from callmood.worker.call.group import Group, Groups
 from callmood.worker.call.hold import Hold
 from callmood.worker.call.outputs import Due, Outcome, Released, Saved
@@ -68,8 +68,8 @@ class Call:
         self._alerts: list[Mapping[str, Any]] = []
         self._checkpoint: Checkpoint | None = None  # that of the newest released group
         self._unsettled: dict[int, tuple[str, int]] = {}  # stream and seq of each open offset
-        self._committed_revision: int | None = None
-        """The fold's revision in the newest confirmed commit."""
+        self.published: Folded | None = None
+        """The call as the newest confirmed commit tells it."""
 
     # -- records in
 
@@ -198,7 +198,7 @@ class Call:
     @property
     def has_news(self) -> bool:
         """Whether there is something to publish."""
-        return self._groups.has_complete or bool(self._released) or self.fold.revision != self._committed_revision
+        return self._groups.has_complete or bool(self._released) or not self.fold.is_told(self.published)
 
     def _stream(self, chunk: Chunk) -> Stream:
         stream = self._streams.get(chunk.stream)
@@ -319,14 +319,13 @@ class Call:
         if saved is None:
             assert not self._released
             return None
-        revision = self.fold.revision
         return Due(
             results=tuple(self._released),
             alerts=tuple(self._alerts),
             saved=saved,
-            revision=revision,
-            is_changed=revision != self._committed_revision,
-            is_first=self._committed_revision is None,
+            folded=self.fold.folded,
+            is_changed=not self.fold.is_told(self.published),
+            is_first=self.published is None,
         )
 
     def confirm(self, due: Due) -> None:
@@ -335,7 +334,7 @@ class Call:
         del self._alerts[: len(due.alerts)]
         for offset in due.saved.settled_offsets:
             del self._unsettled[offset]
-        self._committed_revision = due.revision
+        self.published = due.folded
 
     @property
     def open_offsets(self) -> Collection[int]:
@@ -394,5 +393,5 @@ class Call:
         call._taken_offset = checkpoint.taken_offset
         call._restored_offset = checkpoint.taken_offset
         call._checkpoint = checkpoint
-        call._committed_revision = call.fold.revision
+        call.published = call.fold.folded
         return call

@@ -1,7 +1,7 @@
 """A call so far: its aggregate and the rules over it, folded result by result. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,13 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     before_end: Aggregate | None = None
 
 
+class Folded(NamedTuple):
+    """A call as one summary tells it."""
+
+    aggregate: Aggregate
+    memory: alert.Memory
+
+
 _DECODER = msgspec.msgpack.Decoder(_Saved)
 
 
@@ -37,9 +44,13 @@ class Fold:
         self._alerts: list[dict[str, Any]] = []
 
     @property
-    def revision(self) -> int:
-        """Grows whenever the aggregate changes."""
-        return self._aggregate.version
+    def folded(self) -> Folded:
+        """The call so far."""
+        return Folded(self._aggregate, self._memory)
+
+    def is_told(self, by: Folded | None) -> bool:
+        """Whether nothing has changed since."""
+        return by is not None and by.aggregate is self._aggregate
 
     def start(self, started_at_ms: int) -> None:
         """Set the producer's wall clock at 0 of the call's time line."""
@@ -73,6 +84,11 @@ class Fold:
         assert self._before_end is not None
         self._aggregate = aggregate.reopen(self._before_end, after=self._aggregate)
         self._before_end = None
+
+    def give_up(self, told: Folded) -> None:
+        """The worker has failed on the call: go back to what a summary has told, and end there."""
+        self._memory = told.memory
+        self._aggregate = aggregate.give_up(told.aggregate, after=self._aggregate)
 
     def _set(self, state: aggregate.Aggregate, result: Result | None = None) -> None:
         self._aggregate = state

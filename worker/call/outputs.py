@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from callmood.worker.call.fold import Folded
 from callmood.worker.records import Result, Utterance
 
 
@@ -42,6 +43,6 @@ class Due(NamedTuple):
     results: tuple[Released, ...]
     alerts: tuple[Mapping[str, Any], ...]
     saved: Saved
-    revision: int
+    folded: Folded
     is_changed: bool
     is_first: bool

@@ -1,7 +1,7 @@
 """What a partition's commit carries of each call. Pure."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from callmood.worker.call import signs
@@ -64,6 +64,18 @@ class Carried(NamedTuple):
             ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, due.saved.blob, call.ending)
         utterances = tuple(_utterance(item, stamps, now_ms) for item in due.results)
         return cls(live, live.changes, due, ended, _update(live, due, ended, stamps), utterances)
+
+
+def last_of(given_up: Call | None, state: CallUpdate, stamps: Stamps) -> CallUpdate:
+    """The stored state of a call that is over; if it was given up and is shown as live, with its last summary."""
+    if given_up is None or given_up.published is None or given_up.published.aggregate.end_reason is not None:
+        return state
+    given_up.fold.give_up(given_up.published)
+    try:
+        summary = given_up.fold.summary(stamps.policy, stamps.model)
+    except Exception:  # noqa: BLE001 - the worker may have failed on just this
+        return state
+    return replace(state, summary=summary, is_known=True)
 
 
 class Collected(NamedTuple):

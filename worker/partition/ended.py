@@ -8,6 +8,7 @@ import msgpack
 import msgspec
 
 from callmood.schemas.common import Event
+from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.call.ending import Ending
 from callmood.worker.commits import CallUpdate
 from callmood.worker.errors import BadRecord, Reason
@@ -32,13 +33,20 @@ class Ended(NamedTuple):
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
-        return bytes(msgpack.packb({"ended": list(self)}))
+        return bytes(msgpack.packb({"v": STATE_VERSION, "ended": list(self)}))
 
     @classmethod
     def unpack(cls, blob: bytes) -> "Ended | None":
-        """What `pack` wrote; None: the state of a live call."""
-        fields = msgpack.unpackb(blob).get("ended")
-        return None if fields is None else msgspec.convert(fields, cls)
+        """What `pack` wrote; None: the state of a live call.
+
+        Nothing continues a call that another version of the worker has ended: its first three fields are the same.
+        """
+        stored = msgpack.unpackb(blob)
+        fields = stored.get("ended")
+        if fields is None:
+            return None
+        is_ours = stored.get("v") == STATE_VERSION
+        return msgspec.convert(fields, cls) if is_ours else cls(*msgspec.convert(fields[:3], tuple[int, int, bool]))
 
 
 def is_final(blob: bytes) -> bool:

@@ -14,7 +14,7 @@ from callmood.worker.call.rule import Rule
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
 from callmood.worker.intake.decode import named_calls, wants_pause
-from callmood.worker.partition.carried import Carried, Collected, Live, offsets_of
+from callmood.worker.partition.carried import Carried, Collected, Live, last_of, offsets_of
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.due import DueCalls
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
@@ -54,7 +54,7 @@ class Partition:
         self._dead: list[DeadLetter] = []
         self._stores_all = False
         self._held: set[int] = set()  # dead-letter records that are settled by the state of the call that they pause
-        self._given_up: dict[str, Sequence[int]] = {}  # open offsets of calls that failed; the next commit settles them
+        self._given_up: dict[str, Call] = {}  # calls that failed: the next commit says so and settles their records
         self._unreadable: set[str] = set()  # calls whose stored states are no states; the next commit deletes them
         self._bad_in_a_row = 0
         self._collected: Collected | None = None
@@ -67,11 +67,8 @@ class Partition:
                     self._ended.add(call_id, ended)
                 case None:
                     self._unreadable.add(call_id)
-        self._reported_offset = self._newest_restored_offset()
+        self._reported_offset = max([self._ended.last_offset, *(one.call.last_offset for one in self._calls.values())])
         """Bad records up to here have their dead-letter record: it was written before the newest state was stored."""
-
-    def _newest_restored_offset(self) -> int:
-        return max([self._ended.last_offset, *(live.call.last_offset for live in self._calls.values())])
 
     def _add(self, call: Call) -> Live:
         self._ended.forget([call.id])
@@ -264,7 +261,7 @@ class Partition:
         not followed any more.
         """
         self._remove(call)
-        self._given_up[call.id] = tuple(call.open_offsets)
+        self._given_up[call.id] = call
         self._ended.add(call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_given_up=True))
         newest = Position(*self.source, max(0, call.last_offset))
         record = Record(newest, call.id.encode(), None, (), self._time.newest_ms)
@@ -288,19 +285,20 @@ class Partition:
         calls = self._carry(self._due.at(elapsed_ms, self._calls, is_whole=self._stores_all), stamps, now_ms)
         dead, given_up = tuple(self._dead), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
-        settled += [offset for offsets in self._given_up.values() for offset in offsets]
+        settled += [offset for call in self._given_up.values() for offset in call.open_offsets]
         settled += [offset for offset in offsets_of(dead) if offset not in self._held]
         watermark, time = self._ledger.watermark_after(settled)
         self._unreadable -= self._calls.keys()  # their own states replace those
         past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms), *self._unreadable]
-        states = self._ended.states(without=past) if self._stores_all else self._ended.states_of(given_up)
+        kept = self._ended.states(without=past) if self._stores_all else self._ended.states_of(given_up)
+        ended = [last_of(self._given_up.get(state.call_id), state, stamps) for state in kept]
         commit = Commit(
             self.source,
             watermark,
             time,
             utterances=tuple(utterance for one in calls for utterance in one.utterances),
             alerts=tuple(alert for one in calls for alert in one.due.alerts),
-            calls=(*(one.update for one in calls), *(CallUpdate(call_id, state=None) for call_id in past), *states),
+            calls=(*(one.update for one in calls), *(CallUpdate(call_id, state=None) for call_id in past), *ended),
             dead_letters=dead,
             is_news=bool(calls or past or dead or self._stores_all) or watermark != self._committed_watermark,
             is_whole=self._stores_all,
@@ -332,7 +330,7 @@ class Partition:
             else:
                 self._ledger.settle(offset)
         for call_id in collected.given_up:
-            self._ledger.settle(*self._given_up.pop(call_id))
+            self._ledger.settle(*self._given_up.pop(call_id).open_offsets)
         del self._dead[: len(commit.dead_letters)]
         self._ended.forget(collected.past)
         self._unreadable.difference_update(collected.past)

@@ -14,7 +14,7 @@ from callmood.worker.speech.beside import closed_span, may_echo
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.doubt import Doubt
 from callmood.worker.speech.heard import Heard, HeardRecords
-from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.media_time import MediaTime, Step
 from callmood.worker.speech.order import Ready, StreamOrder
 from callmood.worker.speech.pause import Pause
 from callmood.worker.speech.segment import Segmenter
@@ -254,8 +254,8 @@ class Stream:
     # -- media time
 
     def _move_to(self, ready: Ready, taken: Taken) -> float:
-        """Go to where the record is; returns how much was lost before it, in ms."""
-        step = self.time.step_to(ready.chunk, ready.missing_seqs)
+        """Go to where the record is, unless the stream is past it; returns how much was lost before it, in ms."""
+        step = Step(0.0, 0.0) if ready.is_late else self.time.step_to(ready.chunk, ready.missing_seqs)
         self._gap(step.lost_ms, taken)
         self._silence(step.silent_ms, taken)
         return step.lost_ms
@@ -290,7 +290,7 @@ class Stream:
 
     def _resume(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
-        if chunk.media_ms is None and chunk.discarded_ms:
+        if chunk.media_ms is None and chunk.discarded_ms and not ready.is_late:
             self._gap(chunk.discarded_ms, taken)
         else:
             self._move_to(ready, taken)
