@@ -12,8 +12,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, what, about in (
         ("engine", engine, "the inference engine"),
         ("field", field, "the speech check"),
-        ("idle", idle, "an ingest process without anything to do"),
-        ("ingest", ingest, "what runs in front of the model"),
+        ("idle", idle, "an idle ingest process"),
+        ("ingest", ingest, "the ingest process, without the model"),
         ("live", live, "a commit beside many live calls"),
         ("page", page, "the page for supervisors"),
         ("servers", servers, "what Kafka and Redis cost"),

@@ -1,9 +1,10 @@
-"""`callmood bench field`: how often the speech check takes other sounds for speech, and how much speech it loses.
+"""Measure how often the speech check takes other sounds for speech, and how much speech it loses.
 
 More than 200 sounds that no person makes (`bench.sounds`), and 50 prompts of a human speaker for each language that is
 installed (Debian: asterisk-core-sounds-en-wav, -es-, -fr-, -it-, -ru-; hold tunes: asterisk-moh-opsound-wav), at three
-levels, over several lines. The worker's own segmenter cuts them into utterances. Of speech, what counts is each 20 ms
-frame within 40 dB of the prompt's loudest one that the segmenter found: the check loses those that it does not keep.
+levels, over several lines. The worker's own segmenter cuts them into utterances. Speech is
+counted in 20 ms frames that the segmenter found and that are within 40 dB of the prompt's loudest frame; the check
+loses those that it does not keep.
 """
 
 import argparse
@@ -223,9 +224,9 @@ RULES: Final[Mapping[str, Callable[[Heard], bool]]] = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--every", type=int, default=1, help="only every so many-th sound; default: all")
-    parser.add_argument("--processes", type=int, help="processes that judge sounds; default: one for each core")
-    parser.add_argument("--cost", action="store_true", help="only the cost beside the model's")
+    parser.add_argument("--every", type=int, default=1, help="use only every Nth sound; default: 1, all sounds")
+    parser.add_argument("--processes", type=int, help="number of processes; default: one per core")
+    parser.add_argument("--cost", action="store_true", help="measure only the cost, relative to the model's")
     return parser
 
 

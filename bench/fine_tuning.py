@@ -1,7 +1,7 @@
 """Fine-tuning throughput: the plain recipe against the options that make it faster, in one run.
 
-Run `python -m engine.fine_tuning [--shape large] [--hours 7] [--steps 20]`. Random weights of the real size, and
-utterances with IEMOCAP's distribution of lengths (lognormal, mean 4.6 s, at most 34 s). Each way trains a few steps
+Run `python -m callmood.bench.fine_tuning [--shape large] [--hours 7] [--steps 20]`. Random weights of the real size,
+and utterances with IEMOCAP's distribution of lengths (lognormal, mean 4.6 s, at most 34 s). Each way trains a few steps
 through the training package's own loop; from them follow audio seconds per second, the seconds of an epoch of `--hours`
 and the share of the peak of bfloat16 matrix products, which is measured beside. Every ratio is within the run.
 """

@@ -1,4 +1,4 @@
-"""`callmood bench idle`: what an ingest process costs while nothing happens.
+"""Measure the CPU time of an ingest process while nothing happens.
 
 The ingest loop runs with the Kafka and the Redis of the environment (`python -m deploy.local run -- callmood bench
 idle`) and a model that answers at once. The result is the CPU time of the process, all its threads, as a share of one

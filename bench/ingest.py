@@ -1,4 +1,4 @@
-"""`callmood bench ingest`: how many channels one core carries in front of the model, and where its time goes.
+"""Measure how many channels one core of an ingest process handles, and which stages take the time.
 
 Calls with two speakers who take turns, in PCMU at 8 kHz, as one leg or as both legs interleaved, in records of several
 lengths. They go through the whole ingest loop in one process; Kafka, the model and the Redis server answer at once and
@@ -303,9 +303,9 @@ def row(load: Load, cost: Costs) -> list[str]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--calls", type=int, default=50, help="calls at the same time")
+    parser.add_argument("--calls", type=int, default=50, help="number of simultaneous calls")
     parser.add_argument("--seconds", type=int, default=10, help="length of each call, s")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of each turn, of which the best counts")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of each measurement; the best counts")
     parser.add_argument(
         "--chunk-ms", type=int, nargs="*", default=CHUNKS_MS, choices=CHUNKS_MS, help="length of the records, ms"
     )

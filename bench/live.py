@@ -1,7 +1,8 @@
-"""`callmood bench live`: what a commit costs beside many live calls, and how much memory each of them takes.
+"""Measure the time of a commit beside many live calls, and the memory of each live call.
 
-A partition takes some seconds of each call, as in `callmood bench ingest`. Then 100 calls go on, and their states and
-aggregates are collected and confirmed, again and again. If the work grew with the calls that live, so would the time.
+A partition takes some seconds of each call, as in `callmood bench ingest`. Then 100 calls continue, and their states
+and aggregates are collected and confirmed repeatedly. If the work depended on all live calls, the time would
+grow with them.
 """
 
 import argparse
@@ -91,8 +92,8 @@ def _kb(memory: str) -> float:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--live", type=int, nargs="*", default=_LIVE, help="live calls")
-    parser.add_argument("--seconds", type=int, default=4, help="what is taken of each call before, s")
+    parser.add_argument("--live", type=int, nargs="*", default=_LIVE, help="numbers of live calls to measure")
+    parser.add_argument("--seconds", type=int, default=4, help="audio of each call before the measurement, s")
     return parser
 
 

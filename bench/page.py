@@ -1,9 +1,9 @@
-"""`callmood bench page`: the page for supervisors with many live calls and many viewers.
+"""Measure the page for supervisors with many live calls and many viewers.
 
-Calls are published to the Redis of CALLMOOD_REDIS__URL under a prefix of their own, as workers do: each changes every
-four seconds. One viewer is a real browser (Chromium by Playwright), the others read the same stream of events. Measured
-are the time from the commit to the painted row, the main thread of the browser, the CPU time of the server, and what it
-reads from Redis; first with all calls, then with a quarter of them, to see what grows with the changes.
+Calls are published to the Redis of CALLMOOD_REDIS__URL under a separate prefix, as workers do: each changes every
+four seconds. One viewer is a real browser (Chromium by Playwright), the others read the same stream of events. It
+measures the time from the commit to the painted row, the browser's main thread, the CPU time of the server, and its
+reads from Redis: first with all calls, then with a quarter of them, to show which figures grow with the changes.
 """
 
 import argparse

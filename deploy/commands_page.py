@@ -14,20 +14,19 @@ _HEAD: Final = """# Commands
 <!-- written by `make docs` from the commands' parsers; do not edit -->
 
 `callmood` runs and operates workers. `callmood-train` makes models ([training](training.md)). Both are in `.venv/bin`
-after `make setup`; the image has `callmood`. `COMMAND --help` prints what is below.
+after `make setup`; the image has `callmood`. `COMMAND --help` prints the same texts.
 
 | exit code | meaning |
 | --- | --- |
 | 0 | success |
 | 1 | `callmood erase`: records of the call remain on Kafka until their retention ends |
 | 2 | an argument, a setting, a credential, a topic, a file or the model is wrong |
-| 70 | `callmood worker`: more bad records in a row than `CALLMOOD_INPUT__MAX_CONSECUTIVE_BAD` |
+| 70 | `callmood worker`: more consecutive bad records than `CALLMOOD_INPUT__MAX_CONSECUTIVE_BAD` allows |
 | 75 | Kafka or Redis does not answer, or the worker stopped on an error: try again |
 | 141 | the program that reads the output has ended, as in `callmood redrive \\| head` |
 
-`worker`, `replay`, `check`, `topics`, `acls`, `erase`, `redrive`, `watch` and `demo` take the addresses of Kafka and
-Redis, and all other settings, from [environment variables](configuration.md). `analyze` uses the settings of
-segmentation, policy, alerts and model.
+Commands that use Kafka or Redis take the addresses, and all other settings, from [environment
+variables](configuration.md). `analyze` uses only the settings of segmentation, policy, alerts and model.
 """
 
 

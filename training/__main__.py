@@ -129,7 +129,7 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     collecting.add_argument("out", type=Path, help="folder for the list and the audio of its utterances")
     collecting.add_argument("--number", type=_at_least(1), default=200, help="utterances to label; default: 200")
     collecting.add_argument(
-        "--random", type=_share, default=0.3, help="share drawn at random, for a test without bias; default: 0.3"
+        "--random", type=_share, default=0.3, help="share drawn at random, for an unbiased test; default: 0.3"
     )
     collecting.add_argument("--seed", type=_at_least(0), default=0, help="seed of the draw; default: 0")
     collecting.add_argument(
@@ -142,10 +142,12 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     collecting.add_argument(
         "--role", action="append", choices=list(Role), help="role to label; repeatable; default: customer"
     )
-    collecting.add_argument("--erased", type=Path, metavar="FILE", help="ids of erased calls, one a line: never used")
+    collecting.add_argument(
+        "--erased", type=Path, metavar="FILE", help="ids of erased calls, one per line: not sampled"
+    )
     collecting.add_argument("--prefix", default="callmood", help="prefix of the keys in Redis; default: callmood")
     collecting.add_argument(
-        "--offset-s", type=float, default=0.0, help="time of the call's start in its recording, s; default: 0"
+        "--offset-s", type=float, default=0.0, help="position of the call's start in its recording, s; default: 0"
     )
     for what in ("speaker", "queue"):
         collecting.add_argument(f"--{what}-attribute", default="", help=f"attribute of a call that has its {what}'s id")
@@ -182,7 +184,7 @@ def _bundles(command: Callable[..., argparse.ArgumentParser]) -> None:
         "convert", commands.convert_command, "Convert pickled checkpoints of other projects to safetensors."
     )
     converting.add_argument(
-        "source", type=Path, help="folder as downloaded: Hugging Face, or SpeechBrain's IEMOCAP recipe"
+        "source", type=Path, help="downloaded folder: Hugging Face, or SpeechBrain's IEMOCAP recipe"
     )
     converting.add_argument("target", type=Path, help="folder that does not exist yet")
     converting.add_argument("--encoder", type=Path, help="config.json of the encoder, if it is not wav2vec 2.0 base")
@@ -254,13 +256,15 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("out", type=Path, help="folder for the manifest and for converted audio")
     parser.add_argument(
-        "--name", default="", help="name of your own list, to tell several apart; speakers of two names are two persons"
+        "--name",
+        default="",
+        help="name of your own list; equal speaker ids in lists of different names are two people",
     )
     _map(parser)
     parser.add_argument(
         "--split",
         choices=["speakers"],
-        help="assign speakers without a split to train, valid or test; own always does this",
+        help="assign speakers without a split to train, valid or test; `own` always does this",
     )
     parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of --split; default: 0")
     parser.add_argument("--partial", action="store_true", help=_PARTIAL)

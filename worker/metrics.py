@@ -40,7 +40,7 @@ SPLIT_CALLS = Counter("callmood_split_calls", "Calls whose id appeared on two pa
 REBALANCES = Counter(
     "callmood_rebalances", "Rebalances of the consumer group that changed the partitions of an ingest process."
 )
-COMMITS = Counter("callmood_commits", "Commits; one for each partition whose results were stored.")
+COMMITS = Counter("callmood_commits", "Commits: one per partition and atomic step.")
 STORE_ERRORS = Counter(
     "callmood_store_errors",
     "Commits and restores that failed because Redis or Kafka was not available; the worker repeats them.",

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("principal", help="the worker's Kafka principal, for example User:callmood")
     parser.add_argument(
-        "--apply", action="store_true", help="set the ACLs with the user of the settings; default: only print them"
+        "--apply", action="store_true", help="set the ACLs, as the user in the settings; default: only print them"
     )
 
 

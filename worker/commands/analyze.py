@@ -32,7 +32,12 @@ _SOURCE = TopicPartition("file", 0)
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     options.add_recording_options(parser, files="+")
-    parser.add_argument("--format", choices=("json", "table"), default="json", help="JSON lines, or a table to read")
+    parser.add_argument(
+        "--format",
+        choices=("json", "table"),
+        default="json",
+        help="default: json, one object per line",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

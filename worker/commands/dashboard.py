@@ -22,22 +22,25 @@ log: Final = structlog.get_logger()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1")
     parser.add_argument("--port", type=int, default=8090, help="port; default: 8090")
     parser.add_argument("--token-file", type=Path, help="file with the token that all viewers log in with")
     parser.add_argument(
         "--access-file",
         type=Path,
-        help="TOML file with the token of each viewer, and the queues that the viewer may see",
+        help="TOML file with the token of each viewer, and the queues that the viewer is allowed to see",
     )
     parser.add_argument(
         "--queue-header",
         metavar="NAME",
-        help="header in which your proxy names the queues that the viewer may see, comma-separated or *",
+        help="header in which your proxy names the allowed queues of the viewer, comma-separated or *",
     )
     parser.add_argument("--listen", metavar="URL", help="link into the phone system, with {call} for the call id")
     parser.add_argument(
-        "--history", type=Path, metavar="FOLDER", help="files of `callmood export --format csv`, for trends over days"
+        "--history",
+        type=Path,
+        metavar="FOLDER",
+        help="folder with files of `callmood export --format csv`, for trends",
     )
     parser.add_argument("--recording", metavar="URL", help="link into the recorder, with {call} and {ms}")
 

@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seconds",
         type=float,
-        help="how long the page stays after the calls; default: until Ctrl-C on a terminal, else 0",
+        help="time for which the page runs after the calls, s; default: until Ctrl-C on a terminal, else 0",
     )
 
 

@@ -61,9 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=("parquet", "csv", "jsonl"), default="csv", help="default: csv")
     parser.add_argument(
-        "--source", choices=("redis", "kafka"), help="default: kafka if the workers' output goes there, else redis"
+        "--source", choices=("redis", "kafka"), help="default: kafka if the workers write to Kafka, otherwise redis"
     )
-    parser.add_argument("--folder", type=Path, default=Path(), help="where the files are written; default: here")
+    parser.add_argument("--folder", type=Path, default=Path(), help="folder for the files; default: the current folder")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -22,12 +22,12 @@ def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> Non
         nargs=files,
         help="sound file of one call, in any format that ffmpeg reads; - is standard input",
     )
-    parser.add_argument("--legs", action="store_true", help="the files are mono and one call, a channel each")
+    parser.add_argument("--legs", action="store_true", help="each file is mono and one channel of the same call")
     parser.add_argument(
         "--raw",
         type=_raw,
         metavar="ENCODING[,HZ[,CHANNELS]]",
-        help=f"the files have no header: {', '.join(RAW_ENCODINGS)}; default: as Asterisk names them (.ulaw, .sln16 …)",
+        help=f"for files without a header: {', '.join(RAW_ENCODINGS)}; default: by Asterisk's names (.ulaw, .sln16)",
     )
     parser.add_argument(
         "--layout",
@@ -59,7 +59,7 @@ def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> Non
         metavar="NAME=VALUE",
         help="attribute of the call; repeatable",
     )
-    parser.add_argument("--call-id", help="id of the call; with several files, followed by a number")
+    parser.add_argument("--call-id", help="id of the call; with several files, a number is appended")
 
 
 def shape(arguments: argparse.Namespace) -> Shape:

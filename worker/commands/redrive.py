@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(Reason),
         action="append",
         metavar="REASON",
-        help="only records with this reason (schemas/README.md lists them); repeatable. Other records stay on the list",
+        help="only records with this reason (schemas/README.md lists them); repeatable; other records stay on the list",
     )
     parser.add_argument("--send", action="store_true", help="send the records to their topics; default: only list them")
 

@@ -31,7 +31,7 @@ class Call(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     options.add_recording_options(parser, files="+")
-    parser.add_argument("--speed", type=float, default=1.0, help="1: real time (default), 0: as fast as possible")
+    parser.add_argument("--speed", type=float, default=1.0, help="factor of real time; 0: no limit; default: 1")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 

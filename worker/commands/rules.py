@@ -72,9 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seconds,
         default=3600.0,
         metavar="TIME",
-        help="calls that ended since, for example 30m; default: 1h",
+        help="also calls that ended within this time, for example 30m; default: 1h",
     )
-    test.add_argument("--supervisors", type=int, default=1, help="who share the alerts; default: 1")
+    test.add_argument("--supervisors", type=int, default=1, help="supervisors who share the alerts; default: 1")
 
 
 def run(arguments: argparse.Namespace) -> int:

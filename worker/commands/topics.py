@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--partitions",
         type=int,
         required=True,
-        help="partitions of the audio topic and the output topics: the most ingest processes you will ever run",
+        help="partitions of the audio and output topics: at least the largest number of ingest processes you will run",
     )
     parser.add_argument("--replication-factor", type=int, default=-1, help="default: that of the brokers")
     parser.add_argument(

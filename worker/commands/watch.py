@@ -10,7 +10,7 @@ from callmood.worker.adapters.redis_client import redis_address, redis_errors
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("calls", metavar="CALL", nargs="*", help="call id; default: the calls of highest risk")
+    parser.add_argument("calls", metavar="CALL", nargs="*", help="call id; default: the calls with the highest risk")
     parser.add_argument("--limit", type=int, default=20, help="number of calls to show if no CALL is given")
 
 
