@@ -158,6 +158,20 @@ def test_a_call_that_ended_idle_goes_on_with_its_next_record(silent_s):
     assert {**call, "version": 0} == {**steady, "version": 0}
 
 
+def test_a_record_that_continues_a_call_says_its_attributes_and_notice():
+    """A second leg says more of the call than the first one did: it counts, as it does in a call that never ended."""
+    one, two = Leg(stream="one"), Leg(stream="two")
+    sent = [one.send("start", notice="given", **{"attr.queue": "sales"}), *one.media(SENTENCE)]
+    two.skip(700_000)
+    again = two.send("start", notice="not_given", **{"attr.queue": "billing", "attr.team": "blue"})
+    sent += [again, *two.media(SENTENCE), two.send("end")]
+    log, worker = log_of(in_time(sent, ticks(0, 720))), Worker()
+    for first in range(0, len(log), 50):
+        call = worker.read(log[first : first + 50]).commit().calls["call-1"]
+    assert (call["utterances"], call["notice"]) == (2, "not_given")
+    assert call["attributes"] == {"queue": "billing", "team": "blue"}
+
+
 def test_after_its_time_an_idle_call_does_not_go_on():
     """More than an hour after the end, the id starts another call."""
     log, worker = log_of(hold(4_300, is_told=False)), Worker()

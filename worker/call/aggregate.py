@@ -142,8 +142,8 @@ def give_up(state: Aggregate, *, after: Aggregate) -> Aggregate:
 
 
 def reopen(state: Aggregate, *, after: Aggregate) -> Aggregate:
-    """The call goes on: `state` is what it was before its end, `after` what the end made of it."""
-    return replace(state, version=after.version + 1)
+    """The call goes on: `state` is from before its end, `after` what the end, and records after it, made of it."""
+    return replace(state, version=after.version + 1, attributes=after.attributes, notice=after.notice)
 
 
 def summary(
