@@ -2,8 +2,9 @@
 
 Calls are published to the Redis of CALLMOOD_REDIS__URL under a separate prefix, as workers do: each changes every
 four seconds. One viewer is a real browser (Chromium by Playwright), the others read the same stream of events. It
-measures the time from the commit to the painted row, the browser's main thread, the CPU time of the server, and its
-reads from Redis: first with all calls, then with a quarter of them, to show which figures grow with the changes.
+measures the time from the commit to the painted row by stages, CPU time, and the server's reads from Redis: first with
+all calls, then with a quarter of them, to show which figures grow with the changes. An empty page in the same browser
+shows how long this machine takes to paint anything.
 """
 
 import argparse
@@ -35,20 +36,41 @@ from callmood.worker.errors import ConfigurationError
 _START_S: Final = 60.0
 _WARM_S: Final = 3.0
 _READS: Final = ("hmget", "xread", "zrange", "zrevrange", "xrevrange")
+_HEAR: Final = """{
+  const Plain = window.EventSource;
+  window.EventSource = class extends Plain {
+    set onmessage(handle) {
+      super.onmessage = (event) => {
+        window.news = [Number(/"at_ms":(\\d+)/.exec(event.data)[1]), Date.now()];
+        handle(event);
+      };
+    }
+  };
+}"""
+"""Before the page's scripts: notes when the newest message was made, and when it arrived."""
 _WATCH: Final = """() => {
   window.painted = {};
-  const note = (rows) => requestAnimationFrame(() => setTimeout(() => {
-    for (const row of rows) {
-      const [minutes, seconds] = row.cells[4].textContent.split(":").map(Number);
-      window.painted[`${row.dataset.call} ${60 * minutes + seconds}`] ??= Date.now();
-    }
-  }));
   new MutationObserver((changes) => {
     const rows = new Set(changes.map((change) => change.target.parentElement?.closest("tr[data-call]")));
     rows.delete(null); rows.delete(undefined);
-    note(rows);
+    const times = [...window.news, Date.now()];
+    requestAnimationFrame(() => setTimeout(() => {
+      for (const row of rows) {
+        const [minutes, seconds] = row.cells[4].textContent.split(":").map(Number);
+        window.painted[`${row.dataset.call} ${60 * minutes + seconds}`] ??= [...times, Date.now()];
+      }
+    }));
   }).observe(document.querySelector("table.wall tbody"), { subtree: true, childList: true, characterData: true });
 }"""
+_CONTROL: Final = """() => {
+  window.painted = [];
+  setInterval(() => {
+    document.body.textContent = Date.now();
+    const began = Date.now();
+    requestAnimationFrame(() => setTimeout(() => window.painted.push(Date.now() - began)));
+  }, 250);
+}"""
+"""An empty page that changes one text: how long this machine takes to paint anything."""
 
 
 class Figures(NamedTuple):
@@ -56,15 +78,13 @@ class Figures(NamedTuple):
 
     calls: int
     changes_per_s: float
-    paint_ms: list[float]
-    """From the commit to the painted row, sorted."""
-    main_thread: float
-    """Share of the time in which the browser's main thread was busy."""
-    server_cpu: float
-    """CPU time of the server by time."""
-    reads_per_s: dict[str, float]
-    """Commands of the server to Redis."""
-    viewer_kb_per_s: float
+    stages_ms: list[list[float]]
+    """How long each row took in each of `_STAGES`, sorted by time."""
+    control_ms: list[float]
+    """How long an empty page took to paint a text, sorted."""
+    rates: dict[str, float]
+    """Growth by second of what `_Counters` counts."""
+    viewers: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
@@ -99,41 +119,45 @@ def measure(calls: int, viewers: int, seconds: float) -> Figures:
             floor.begin()
             with (
                 _server(configured.url.get_secret_value(), configured.prefix) as (address, pid),
-                _browser(address) as page,
+                _browser(address) as (page, empty),
             ):
                 readers = [_Reader(f"{address}/events?queue={queue}") for queue in _chosen(viewers - 1)]
-                tools = page.context.new_cdp_session(page)
-                tools.send("Performance.enable")
+                counted = _Counters(floor, client, page, pid, readers)
                 committed.clear()
                 floor.start()
                 page.wait_for_timeout(1000 * _WARM_S)
-                before = (time.monotonic(), _cpu_s(pid), floor.changes, _reads(client), _busy_s(tools), _kb(readers))
+                before = counted.now()
                 page.wait_for_timeout(1000 * seconds)
-                after = (time.monotonic(), _cpu_s(pid), floor.changes, _reads(client), _busy_s(tools), _kb(readers))
+                after = counted.now()
                 floor.stop()
-                painted = page.evaluate("window.painted")
+                painted, control_ms = page.evaluate("window.painted"), sorted(empty.evaluate("window.painted"))
         finally:
             for key in client.scan_iter(Keys(configured.prefix).named("*"), count=1000):
                 client.delete(key)
-    took_s = after[0] - before[0]
-    return Figures(
-        calls,
-        (after[2] - before[2]) / took_s,
-        sorted(max(0.0, at - committed[name]) for name, at in painted.items() if name in committed),
-        (after[4] - before[4]) / took_s,
-        (after[1] - before[1]) / took_s,
-        {name: (after[3][name] - before[3][name]) / took_s for name in _READS},
-        (after[5] - before[5]) / took_s / max(1, len(readers)),
-    )
+    rates = {name: (after[name] - before[name]) / (after["s"] - before["s"]) for name in before}
+    times = [(committed[name], *at) for name, at in painted.items() if name in committed]
+    stages = [sorted(max(0.0, one[last] - one[first]) for one in times) for first, last in _STAGES.values()]
+    return Figures(calls, rates["changes"], stages, control_ms, rates, viewers)
 
 
+_STAGES: Final = {
+    "commit to paint": (0, 4),
+    "- until the server has read it": (0, 1),
+    "- until the browser has its message": (1, 2),
+    "- until it is in the table": (2, 3),
+    "- until it is painted": (3, 4),
+}
+"""Each from one time of a row to another: committed, read, arrived, written, painted."""
 _NAMES: Final = (
     "changes per s",
     "rows painted, of which the times are",
-    "commit to paint, median",
-    "commit to paint, p95",
+    *(f"{name}, median / p95" for name in _STAGES),
+    "an empty page's paint, median / p95",
     "browser's main thread busy",
-    "CPU of the server",
+    "browser's main thread, CPU",
+    "all of the browser, CPU",
+    "server, CPU",
+    "server, CPU time of a change",
     "HMGET per s (one for each changed call)",
     "all other reads per s",
     "stream of a viewer",
@@ -141,18 +165,25 @@ _NAMES: Final = (
 
 
 def _cells(found: Figures) -> tuple[str, ...]:
-    others = sum(count for name, count in found.reads_per_s.items() if name != "hmget")
+    rates = found.rates
+    others = sum(rates[name] for name in _READS if name != "hmget")
     return (
         f"{found.changes_per_s:.0f}",
-        f"{len(found.paint_ms)}",
-        f"{statistics.median(found.paint_ms):.0f} ms",
-        f"{found.paint_ms[int(0.95 * len(found.paint_ms))]:.0f} ms",
-        f"{100 * found.main_thread:.0f} %",
-        f"{100 * found.server_cpu:.0f} % of a core",
-        f"{found.reads_per_s['hmget']:.0f}",
+        f"{len(found.stages_ms[0])}",
+        *map(_spread, [*found.stages_ms, found.control_ms]),
+        f"{100 * rates['busy_s']:.0f} %",
+        f"{100 * rates['thread_s']:.0f} % of a core",
+        f"{100 * rates['browser_s']:.0f} % of a core",
+        f"{100 * rates['server_s']:.0f} % of a core",
+        f"{1e6 * rates['server_s'] / found.changes_per_s:.0f} µs",
+        f"{rates['hmget']:.0f}",
         f"{others:.0f}",
-        f"{found.viewer_kb_per_s:.0f} kB/s",
+        f"{rates['read_kb'] / max(1, found.viewers - 1):.0f} kB/s",
     )
+
+
+def _spread(times_ms: list[float]) -> str:
+    return f"{statistics.median(times_ms):.0f} / {times_ms[int(0.95 * len(times_ms))]:.0f} ms" if times_ms else "none"
 
 
 def _chosen(viewers: int) -> list[str]:
@@ -183,8 +214,8 @@ def _server(url: str, prefix: str) -> Iterator[tuple[str, int]]:
 
 
 @contextmanager
-def _browser(address: str) -> Iterator[Any]:
-    """The list of calls in Chromium, in which every painted row is noted."""
+def _browser(address: str) -> Iterator[tuple[Any, Any]]:
+    """The list of calls in Chromium, in which every painted row is noted, and an empty page."""
     try:
         from playwright.sync_api import sync_playwright  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -194,11 +225,14 @@ def _browser(address: str) -> Iterator[Any]:
         raise ConfigurationError("`callmood bench page` needs Chromium: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        empty = browser.new_page(viewport={"width": 1400, "height": 1000})
+        empty.evaluate(_CONTROL)
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
+        page.add_init_script(_HEAR)
         page.goto(address)
         page.wait_for_selector("table.wall tbody tr")
         page.evaluate(_WATCH)
-        yield page
+        yield page, empty
         browser.close()
 
 
@@ -216,26 +250,36 @@ class _Reader:
                 self.read += len(part)
 
 
-def _kb(readers: list[_Reader]) -> float:
-    return sum(reader.read for reader in readers) / 1000
+class _Counters:
+    """What only grows: time, changes, commands of the server to Redis, bytes, and CPU time in seconds."""
 
+    def __init__(self, floor: LiveCalls, client: Any, page: Any, pid: int, readers: list[_Reader]) -> None:
+        self._floor, self._client, self._pid, self._readers = floor, client, pid, readers
+        self._browser = page.context.browser.new_browser_cdp_session()
+        self._thread = page.context.new_cdp_session(page)
+        self._thread.send("Performance.enable")
 
-def _busy_s(tools: Any) -> float:
-    """Time in which the main thread had a task, by the browser's own tools."""
-    metrics = {one["name"]: one["value"] for one in tools.send("Performance.getMetrics")["metrics"]}
-    return float(metrics["TaskDuration"])
+    def now(self) -> dict[str, float]:
+        """All of it; the publisher runs none of the commands."""
+        told = self._client.info("commandstats")
+        metrics = {one["name"]: one["value"] for one in self._thread.send("Performance.getMetrics")["metrics"]}
+        processes = self._browser.send("SystemInfo.getProcessInfo")["processInfo"]
+        return {
+            "s": time.monotonic(),
+            "changes": self._floor.changes,
+            **{name: told.get(f"cmdstat_{name}", {}).get("calls", 0) for name in _READS},
+            "read_kb": sum(reader.read for reader in self._readers) / 1000,
+            "busy_s": metrics["TaskDuration"],
+            "thread_s": metrics["ThreadTime"],
+            "browser_s": sum(process["cpuTime"] for process in processes),
+            "server_s": _cpu_s(self._pid),
+        }
 
 
 def _cpu_s(pid: int) -> float:
     """CPU time of a process, by user and system."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _reads(client: Any) -> dict[str, int]:
-    """How often each command of the server was run; the publisher uses none of them."""
-    told = client.info("commandstats")
-    return {name: told.get(f"cmdstat_{name}", {}).get("calls", 0) for name in _READS}
 
 
 if __name__ == "__main__":

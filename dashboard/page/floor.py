@@ -1,8 +1,8 @@
-"""The floor as the page knows it: all live calls and the newest alerts, read from Redis five times a second.
+"""The floor as the page knows it: all live calls and the newest alerts, as they change in Redis.
 
-One thread reads for all viewers, and only what has changed: the streams since the last look, then the fields of those
-calls that they name. The pulse and the claims are read once a second. Twice a minute the lists are compared, because a
-call that expires or is erased is in no stream. Viewers get an immutable `Snapshot`.
+One thread reads for all viewers, and only what has changed: it waits for new entries of the streams, at most ten times
+a second, then reads the fields of those calls that they name. The pulse and the claims are read once a second. Twice a
+minute the lists are compared, because a call that expires or is erased is in no stream. Viewers get a `Snapshot`.
 """
 
 import json
@@ -21,7 +21,9 @@ from callmood.redis_address import Address, connect
 from callmood.schemas.call import AlertState, Status
 from callmood.schemas.keys import Keys
 
-_LOOK_S: Final = 0.2
+_REST_S: Final = 0.1
+"""Between two looks: what changes in this time is read and sent together."""
+_WAIT_MS: Final = 200
 _PULSE_S: Final = 1.0
 _COMPARE_S: Final = 30.0
 _TIMEOUT_S: Final = 2.0
@@ -129,18 +131,21 @@ class Floor:
         return is_first
 
     def _run(self) -> None:
-        while not self._stopping.wait(_LOOK_S if self.snapshot.number else 0.0):
+        while not self._stopping.wait(_REST_S if self.snapshot.number else 0.0):
             before = self.snapshot
             try:
-                self.look()
+                self.look(wait_ms=_WAIT_MS)
             except redis.RedisError as error:
                 self._publish(problem=f"Redis does not answer: {type(error).__name__}")
                 self._read_until.clear()  # what was said in between is read again from the calls' own streams
             if self.snapshot is not before:
                 self._changed()
 
-    def look(self) -> None:
+    def look(self, *, wait_ms: int | None = None) -> None:
         """Read what has changed, and make a snapshot if there is news.
+
+        Args:
+            wait_ms: how long to wait for an entry of a stream; None: not at all.
 
         Raises:
             redis.RedisError: Redis does not answer.
@@ -150,7 +155,7 @@ class Floor:
             changed, self._compare_due_s = self._compare(), now_s + _COMPARE_S
         else:
             changed = []
-        changed += self._follow()
+        changed += self._follow(None if changed else wait_ms)
         ended = self._read_calls(list(dict.fromkeys(changed)))
         self._count(dict.fromkeys(ended, int(time.time() * 1000)))
         is_pulse = bool(ended) or now_s >= self._pulse_due_s
@@ -188,10 +193,10 @@ class Floor:
             self._forget(call_id)
         return [call_id for call_id in live if call_id not in self._calls]
 
-    def _follow(self) -> list[str]:
+    def _follow(self, wait_ms: int | None) -> list[str]:
         """Hear what was said since the last look; returns the calls that have changed."""
         changed: list[str] = []
-        found = self._redis.xread(self._read_until, count=_ENTRIES)
+        found = self._redis.xread(self._read_until, count=_ENTRIES, block=wait_ms)
         for key, listed in dict(found or ()).items():
             entries = listed[0] if listed and isinstance(listed[0], list) else listed  # as RESP3 nests them
             self._read_until[key] = entries[-1][0]

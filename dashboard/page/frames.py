@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from callmood.dashboard.page.access import Viewer
 from callmood.dashboard.page.floor import Snapshot
-from callmood.dashboard.page.picture import picture
+from callmood.dashboard.page.picture import Seen
 
 _KEPT: Final = 50
 """Snapshots for which a choice that nobody looks at any more is remembered."""
@@ -22,6 +22,8 @@ class Frames:
     def __init__(self, links: Mapping[str, str] | None = None) -> None:
         self._links = dict(links or {})
         self._frames: dict[tuple[Any, ...], _Frame] = {}
+        self._seen: dict[frozenset[str] | None, tuple[int, Seen]] = {}
+        """By the queues that may be seen: of which snapshot, and what is seen."""
 
     def message(self, snapshot: Snapshot, chosen: Mapping[str, str], viewer: Viewer, known: int) -> bytes:
         """The picture of a snapshot as JSON.
@@ -41,10 +43,17 @@ class Frames:
         if frame is None:
             self._frames = {name: old for name, old in self._frames.items() if old.number > snapshot.number - _KEPT}
         if frame is None or frame.number != snapshot.number:
-            frame = self._frames[key] = _Frame(
-                snapshot.number, picture(snapshot, chosen, viewer) | {"links": self._links}, frame
-            )
+            picture = self._seen_of(snapshot, viewer).chosen(chosen)
+            frame = self._frames[key] = _Frame(snapshot.number, picture | {"links": self._links}, frame)
         return frame.after(known)
+
+    def _seen_of(self, snapshot: Snapshot, viewer: Viewer) -> Seen:
+        number, seen = self._seen.get(viewer.queues, (-1, None))
+        if seen is None or number != snapshot.number:
+            seen = Seen(snapshot, viewer)
+            self._seen = {name: old for name, old in self._seen.items() if old[0] > snapshot.number - _KEPT}
+            self._seen[viewer.queues] = snapshot.number, seen
+        return seen
 
 
 class _Frame:

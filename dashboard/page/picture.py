@@ -1,6 +1,7 @@
 """What one viewer sees of the floor. Pure."""
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 from callmood.dashboard.page.access import Viewer
@@ -16,31 +17,34 @@ _ALERT: Final = (
 Row = Mapping[str, Any]
 
 
+class Seen:
+    """What a viewer may see of a snapshot: counted once, however many choose from it.
+
+    Args:
+        snapshot: the floor.
+        viewer: whose queues count.
+    """
+
+    def __init__(self, snapshot: Snapshot, viewer: Viewer) -> None:
+        self._rows = [row for row in snapshot.rows if viewer.may_see(row["queue"])]
+        self._ended = [row for row in snapshot.ended if viewer.may_see(row["queue"])]
+        self._fields = {**pulse(snapshot), **_counts(self._rows), "alerts": alerts(snapshot, viewer)}
+
+    def chosen(self, chosen: Mapping[str, str]) -> dict[str, Any]:
+        """See `picture`. Live calls come in the order of the snapshot: those that need a person first."""
+        shown, ended = (
+            list(islice((row for row in rows if _matches(row, chosen)), most))
+            for rows, most in ((self._rows, SHOWN), (self._ended, _ENDED))
+        )
+        return {**self._fields, "ended": ended, "shown": shown}
+
+
 def picture(snapshot: Snapshot, chosen: Mapping[str, str], viewer: Viewer = Viewer()) -> dict[str, Any]:  # noqa: B008 - immutable
     """What a viewer sees who has chosen a queue, a team or a text to search for.
 
-    `shown` are the calls of the list: those that need a person, or whatever the search finds; `queues` counts all that
-    the viewer may see.
+    `shown` are the first calls that match, in the order of the snapshot; `queues` counts all that the viewer may see.
     """
-    seen = [row for row in snapshot.rows if viewer.may_see(row["queue"])]
-    matching = [row for row in seen if _matches(row, chosen)]
-    is_search = bool(chosen.get("search"))
-    shown = [row for row in matching if row["level"] or is_search]
-    quiet = [row for row in matching if not row["level"]] if not is_search else []
-    heard, uncertain = (sum(row[name] for row in seen) for name in ("heard", "uncertain"))
-    ended = [row for row in snapshot.ended if viewer.may_see(row["queue"]) and _matches(row, chosen)]
-    return {
-        **pulse(snapshot),
-        "live": len(seen),
-        "need": sum(bool(row["level"]) for row in seen),
-        "uncertain": round(uncertain / heard, 3) if heard else None,
-        "models": sorted({row["model"] for row in seen if row["model"]}),
-        "teams": sorted({row["team"] for row in seen if row["team"]}),
-        "queues": _queues(seen),
-        "alerts": alerts(snapshot, viewer),
-        "ended": ended[:_ENDED],
-        "shown": [*shown, *quiet][:SHOWN],
-    }
+    return Seen(snapshot, viewer).chosen(chosen)
 
 
 def pulse(snapshot: Snapshot) -> dict[str, Any]:
@@ -63,19 +67,32 @@ def alerts(snapshot: Snapshot, viewer: Viewer) -> list[dict[str, Any]]:
     ]
 
 
-def _queues(rows: Iterable[Row]) -> list[dict[str, Any]]:
+def _counts(rows: Iterable[Row]) -> dict[str, Any]:
+    heard = uncertain = 0
     queues: dict[str, dict[str, int]] = {}
+    models, teams = set(), set()
     for row in rows:
         count = queues.setdefault(row["queue"], {"live": 0, "need": 0})
         count["live"] += 1
         count["need"] += bool(row["level"])
-    return [{"name": name, **count} for name, count in sorted(queues.items())]
+        heard += row["heard"]
+        uncertain += row["uncertain"]
+        models.add(row["model"])
+        teams.add(row["team"])
+    return {
+        "live": sum(count["live"] for count in queues.values()),
+        "need": sum(count["need"] for count in queues.values()),
+        "uncertain": round(uncertain / heard, 3) if heard else None,
+        "models": sorted(models - {""}),
+        "teams": sorted(teams - {""}),
+        "queues": [{"name": name, **count} for name, count in sorted(queues.items())],
+    }
 
 
 def _matches(row: Row, chosen: Mapping[str, str]) -> bool:
-    text = chosen.get("search", "").lower()
+    queue, team, text = (chosen.get(name, "") for name in ("queue", "team", "search"))
     return (
-        chosen.get("queue", "") in ("", row["queue"])
-        and chosen.get("team", "") in ("", row["team"])
-        and (not text or any(text in row[name].lower() for name in ("id", "agent", "queue", "team")))
+        queue in ("", row["queue"])
+        and team in ("", row["team"])
+        and (not text or any(text.lower() in row[name].lower() for name in ("id", "agent", "queue", "team")))
     )

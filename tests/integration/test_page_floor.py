@@ -3,6 +3,7 @@
 import math
 import time
 from contextlib import ExitStack, closing
+from threading import Thread
 
 import pytest
 from publisher import Publisher
@@ -42,6 +43,19 @@ def test_only_calls_with_news_are_read(redis_url, redis_prefix, a_floor):
     assert before.keys() - after.keys() == {"call-8"}
     assert [name for name, row in after.items() if row is not before[name]] == ["call-7"]
     assert after["call-7"]["said"] == "NA"
+
+
+def test_a_look_can_wait_for_news(redis_url, redis_prefix, a_floor):
+    """What is said while a look waits is in its snapshot."""
+    floor = a_floor(redis_url, redis_prefix)
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        worker.say("call-1", Emotion.NEUTRAL)
+        floor.look()
+        waiting = Thread(target=floor.look, kwargs={"wait_ms": 1_900})
+        waiting.start()
+        worker.say("call-1", Emotion.ANGER)
+        waiting.join()
+    assert floor.snapshot.rows[0]["said"] == "NA"
 
 
 def test_answers_from_before_the_start_are_known(redis_url, redis_prefix, a_floor):

@@ -21,8 +21,13 @@ def test_its_calls_are_those_of_the_contract():
 
 
 def test_its_table_has_a_cell_for_every_figure():
-    """Times are those of the rows that were painted."""
-    found = page.Figures(1000, 250.0, [float(n) for n in range(100)], 0.11, 0.09, dict.fromkeys(page._READS, 2.0), 6.0)
-    cells = page._cells(found)
-    assert len(cells) == len(page._NAMES)
-    assert cells[:6] == ("250", "100", "50 ms", "95 ms", "11 %", "9 % of a core")
+    """Each stage has its median and p95 over the rows that were painted; CPU time is by second and by change."""
+    stages = [[float(n) for n in range(stage, stage + 100)] for stage in range(len(page._STAGES))]
+    shares = {"busy_s": 0.11, "thread_s": 0.03, "browser_s": 0.2, "server_s": 0.05, "read_kb": 38.0}
+    found = page.Figures(1000, 250.0, stages, [], shares | dict.fromkeys(page._READS, 2.0), 20)
+    told = dict(zip(page._NAMES, page._cells(found), strict=True))
+    assert (told["changes per s"], told["rows painted, of which the times are"]) == ("250", "100")
+    assert told["- until it is painted, median / p95"] == "54 / 99 ms"
+    assert told["an empty page's paint, median / p95"] == "none"
+    assert (told["server, CPU"], told["server, CPU time of a change"]) == ("5 % of a core", "200 µs")
+    assert (told["stream of a viewer"], told["all other reads per s"]) == ("2 kB/s", "8")

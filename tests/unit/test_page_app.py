@@ -30,7 +30,7 @@ def test_the_list_holds_the_calls_that_need_a_person_first():
 
 def test_a_viewer_chooses_a_queue_a_team_or_a_text():
     """The counts stay those of the whole floor."""
-    calls = (a_row(1, queue="billing", team="a"), a_row(2, agent="Kim"), a_row(3, "some", queue="billing", team="b"))
+    calls = (a_row(3, "some", queue="billing", team="b"), a_row(1, queue="billing", team="a"), a_row(2, agent="Kim"))
     snapshot = Snapshot(1, 10.0, calls)
 
     def found(**chosen):
@@ -39,7 +39,7 @@ def test_a_viewer_chooses_a_queue_a_team_or_a_text():
     assert found(queue="billing") == ["call-3", "call-1"]
     assert found(queue="billing", team="b") == ["call-3"]
     assert found(search="KIM") == ["call-2"]
-    assert found(search="call-") == ["call-1", "call-2", "call-3"]
+    assert found(search="call-") == ["call-3", "call-1", "call-2"]
     assert found(search="nobody") == []
     assert picture(snapshot, {"search": "nobody"})["live"] == 3
 
