@@ -1,20 +1,25 @@
 """Batches are decompressed up to a limit.
 
 kafka-python decompresses a batch whole, and no setting of Kafka bounds its size then: a megabyte of zeros in gzip is a
-gigabyte. The kernel would end each worker that reads it, one after the other.
+gigabyte. The kernel would end each worker that reads it, one after the other. Its reader of snappy also follows lengths
+that point backwards, and then does not end.
 """
 
 import gzip
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from kafka import codec
 from kafka.errors import CorruptRecordError
 from kafka.record import default_records, legacy_records
 
 MAX_BYTES: Final = 128 << 20
-"""Of a batch; a client's batch is a thousandth of that, unless it is made to harm. Snappy cannot get far beyond it."""
+"""Of a batch; a client's batch is a thousandth of that, unless it is made to harm."""
 _PIECE_BYTES: Final = 1 << 20
+_XERIAL: Final = b"\x82SNAPPY\x00"
+_XERIAL_HEADER_BYTES: Final = 16
+_LENGTH_BYTES: Final = 5  # of a varint of 32 bits
 
 
 def install() -> None:
@@ -23,6 +28,8 @@ def install() -> None:
     for module in (default_records, legacy_records):
         module.gzip_decode = _gzip
         module.lz4_decode = _lz4
+        module.snappy_decode = _snappy
+    codec.lz4_decode = _lz4  # for batches of Kafka 0.8 and 0.9
 
 
 def _gzip(payload: Any) -> bytes:
@@ -44,6 +51,36 @@ def _zstd(payload: bytes) -> bytes:
         return _read(stream.read)
 
 
+def _snappy(payload: bytes) -> bytes:
+    import snappy  # noqa: PLC0415 - as above
+
+    content = bytearray()
+    for block in _snappy_blocks(payload):
+        _refuse_too_long(len(content) + _declared_bytes(block))
+        content += snappy.decompress(block)
+    return bytes(content)
+
+
+def _snappy_blocks(payload: bytes) -> Iterator[bytes]:
+    """The payload; or, as Java's clients write it, blocks that each have their length in front."""
+    if not payload.startswith(_XERIAL):
+        yield payload
+        return
+    stream = io.BytesIO(payload[_XERIAL_HEADER_BYTES:])
+    while length := stream.read(4):
+        yield stream.read(int.from_bytes(length, "big"))
+
+
+def _declared_bytes(block: bytes) -> int:
+    """The length with which a snappy block begins, of its content."""
+    length = 0
+    for index, byte in enumerate(block[:_LENGTH_BYTES]):
+        length |= (byte & 0x7F) << 7 * index
+        if not byte & 0x80:
+            return length
+    raise CorruptRecordError("a snappy block has no length")
+
+
 def _read(read: Callable[[int], bytes]) -> bytes:
     """All of a stream.
 
@@ -53,6 +90,10 @@ def _read(read: Callable[[int], bytes]) -> bytes:
     content = bytearray()
     while piece := read(_PIECE_BYTES):
         content += piece
-        if len(content) > MAX_BYTES:
-            raise CorruptRecordError(f"the batch has more than {MAX_BYTES >> 20} MB once it is decompressed")
+        _refuse_too_long(len(content))
     return bytes(content)
+
+
+def _refuse_too_long(content_bytes: int) -> None:
+    if content_bytes > MAX_BYTES:
+        raise CorruptRecordError(f"the batch has more than {MAX_BYTES >> 20} MB once it is decompressed")
