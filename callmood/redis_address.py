@@ -6,6 +6,7 @@ The client repeats a failed command once, at once, on a new connection. More is 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -47,6 +48,7 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
         redis.exceptions.RedisClusterException: no node of a cluster answers; the other kinds connect when first used.
         ValueError: not a Redis URL.
     """
+    _refuse_other_database(address.url)
     options |= {
         **address.options,
         "socket_timeout": timeout_s,
@@ -74,6 +76,13 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
         **own | tls | options,
     )
     return sentinels.master_for(address.master)  # type: ignore[no-untyped-call]
+
+
+def _refuse_other_database(url: str) -> None:
+    """The client would use database 0."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix" and not (parts.path.replace("/", "") or "0").isdecimal():
+        raise ValueError("what follows the host and the port is no database number")
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -122,6 +122,8 @@ MISTAKES = {
     "wrong password": ({"redis__url": "redis://nobody:wrong@{redis}"}, 2, "redis", "Redis refuses this user"),
     "http instead of redis": ({"redis__url": "http://127.0.0.1:6379"}, 2, "redis", "CALLMOOD_REDIS__URL"),
     "no such database": ({"redis__url": "redis://{redis}/99"}, 2, "redis", "CALLMOOD_REDIS__URL"),
+    "no port": ({"kafka__bootstrap_servers": "127.0.0.1:kafka"}, 2, "kafka", "CALLMOOD_KAFKA__BOOTSTRAP_SERVERS"),
+    "no cluster": ({"redis__cluster": "true"}, 2, "redis", "CALLMOOD_REDIS__CLUSTER=false"),
     "no model": ({"model__path": "nowhere"}, 2, "model", "no such folder"),
     "no gpu": ({"model__device": "cuda"}, 2, "model", "finds no GPU"),
 }

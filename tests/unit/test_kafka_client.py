@@ -87,3 +87,45 @@ def test_a_missing_topic_names_its_setting():
     error = missing_topic("callmood.states", KafkaSettings())
     assert "'callmood.states' does not exist on 127.0.0.1:9092" in str(error)
     assert "CALLMOOD_KAFKA__STATE_TOPIC" in str(error)
+
+
+@pytest.mark.parametrize(
+    "servers",
+    ["kafka:abc", "kafka:70000", "kafka:0", "a:9092;b:9092", "a:9092 b:9092", "kafka:9092/", ":9092", "", " , "],
+)
+def test_an_address_that_is_none_names_its_setting(servers):
+    """A restart does not help, and the client would answer with an error of its own, or time out."""
+    with pytest.raises(ConfigurationError, match="CALLMOOD_KAFKA__BOOTSTRAP_SERVERS: "):
+        connection(KafkaSettings(bootstrap_servers=servers))
+
+
+@pytest.mark.parametrize("server", ["kafka", "kafka:9092", "kafka://kafka:9092", "[::1]:9092", "::1", "10.0.0.7:9092"])
+def test_every_form_of_an_address_is_taken(server):
+    """With and without a port or a scheme."""
+    assert connection(KafkaSettings(bootstrap_servers=server))["bootstrap_servers"] == [server]
+
+
+@pytest.mark.parametrize(
+    ("named", "says"),
+    [
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u"}, "SASL_PASSWORD_FILE"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sasl_password": "p"}, "SASL_USERNAME"),
+        ({"sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}, "SECURITY_PROTOCOL=SASL_SSL"),
+        ({"security_protocol": "SSL", "sasl_password_file": "p"}, "SECURITY_PROTOCOL=SASL_SSL"),
+        ({"ssl_ca_file": "pyproject.toml"}, "SECURITY_PROTOCOL=SSL"),
+        (
+            {
+                "security_protocol": "SASL_PLAINTEXT",
+                "sasl_mechanism": "PLAIN",
+                "sasl_username": "u",
+                "sasl_password": "p",
+                "ssl_ca_file": "pyproject.toml",
+            },
+            "SECURITY_PROTOCOL=SSL or SASL_SSL",
+        ),
+    ],
+)
+def test_half_a_login_names_what_is_missing(named, says):
+    """A user name without a password, or a login or certificates that the protocol does not use: not a timeout."""
+    with pytest.raises(ConfigurationError, match=says):
+        connection(KafkaSettings(**named))

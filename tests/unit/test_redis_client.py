@@ -3,10 +3,12 @@
 import pytest
 import redis
 from redis._parsers.base import BaseParser
-from redis.exceptions import NoPermissionError
+from redis.exceptions import NoPermissionError, RedisClusterException
+from redis.sentinel import MasterNotFoundError
 
-from callmood.worker.adapters.redis_client import redis_errors, refuse_eviction
+from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
+from callmood.worker.settings import RedisSettings
 
 
 def raised_by(line):
@@ -90,3 +92,41 @@ def test_a_server_that_evicts_is_refused(answer):
 def test_a_server_that_keeps_all_keys_is_accepted(answer):
     """Without a limit nothing is deleted, and a user who may not look is not stopped."""
     assert refuse_eviction(_Info(answer)) is None
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1/zero",
+        "rediss://127.0.0.1:6379/-1",
+        "redis://user:pass/word@127.0.0.1/0",
+        "redis://a:b/0",
+        "a:1",
+    ],
+)
+def test_a_url_that_is_none_names_its_setting(url):
+    """A database that is no number would be number 0; the message does not repeat what may be a password."""
+    with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__URL: ") as caught:
+        connect_redis(RedisSettings(url=url))
+    assert "word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://127.0.0.1", "redis://127.0.0.1:6379/3/", "unix:///run/redis.sock", "redis://[::1]/1"]
+)
+def test_every_form_of_a_url_is_taken(url):
+    """With and without a port or a database."""
+    with connect_redis(RedisSettings(url=url)) as client:
+        assert client.connection_pool.connection_kwargs.get("db", 0) in (0, 1, 3)
+
+
+def test_a_master_that_no_sentinel_knows_names_the_settings():
+    """It may still be chosen; the message does not show the objects of the client."""
+    with pytest.raises(StoreUnavailable, match=r"SENTINEL_MASTER$"), redis_errors():
+        raise MasterNotFoundError("No master found for 'm' : <redis.client.Redis(...)>")
+
+
+def test_a_cluster_that_is_none_names_its_setting():
+    """One server answers the client of a cluster: no restart makes it one."""
+    with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__CLUSTER=false"), redis_errors():
+        raise RedisClusterException("Redis Cluster cannot be connected: Cluster mode is not enabled on this node")

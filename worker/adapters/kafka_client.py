@@ -1,9 +1,12 @@
 """Kafka clients from the settings: addresses, login, and what the client's errors mean."""
 
+import re
 import ssl
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from ipaddress import IPv6Address
 from typing import Any
+from urllib.parse import urlsplit
 
 from kafka.errors import (
     FencedInstanceIdError,
@@ -60,15 +63,16 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     Clients read certificates, passwords and tokens again for every connection, so files may be replaced.
 
     Raises:
-        ConfigurationError: a file is missing or empty.
+        ConfigurationError: a file is missing or empty, a broker's address is none, or half a login is set.
     """
     kafka_workarounds.install()
+    _refuse_half_a_login(settings)
     for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():
             raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: file {path} does not exist")
     return {
-        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",") if server.strip()],
+        "bootstrap_servers": _brokers(settings.bootstrap_servers),
         "security_protocol": settings.security_protocol,
         **_login(settings),
         "ssl_cafile": str(settings.ssl_ca_file) if settings.ssl_ca_file else None,
@@ -77,6 +81,27 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
         "request_timeout_ms": settings.request_timeout_ms,
         "bootstrap_timeout_ms": settings.request_timeout_ms * 2,
     }
+
+
+def _brokers(servers: str) -> list[str]:
+    brokers = [server.strip() for server in servers.split(",") if server.strip()]
+    wrong = [broker for broker in brokers if not _is_address(broker)]
+    if wrong or not brokers:
+        told = f"{wrong[0]!r} is no host:port" if wrong else "no broker is named"
+        raise ConfigurationError(f"CALLMOOD_KAFKA__BOOTSTRAP_SERVERS: {told}")
+    return brokers
+
+
+def _is_address(broker: str) -> bool:
+    """Whether it is host:port, perhaps after a scheme, or an IPv6 address."""
+    address = broker.rpartition("://")[2]
+    with suppress(ValueError):
+        return bool(IPv6Address(address))
+    try:
+        parts = urlsplit(f"//{address}")
+        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s|[;/]", address)
+    except ValueError:
+        return False
 
 
 def missing_topic(topic: str, settings: KafkaSettings) -> ConfigurationError:
@@ -100,6 +125,26 @@ def other_count(topic: str, found: int, wanted: int, settings: KafkaSettings) ->
         f"topic {topic!r} has {found} partitions and {settings.audio_topic!r} has {wanted}: they must have the same "
         "number of partitions"
     )
+
+
+def _refuse_half_a_login(settings: KafkaSettings) -> None:
+    """Brokers answer such a client with silence or an end of the connection, which says nothing."""
+    protocol, prefix = settings.security_protocol, "CALLMOOD_KAFKA__"
+    has_password = settings.sasl_password is not None or settings.sasl_password_file is not None
+    if protocol.startswith("SASL"):
+        if settings.sasl_mechanism != "OAUTHBEARER" and not (settings.sasl_username and has_password):
+            raise ConfigurationError(
+                f"{prefix}SASL_MECHANISM={settings.sasl_mechanism} needs {prefix}SASL_USERNAME, and "
+                f"{prefix}SASL_PASSWORD or {prefix}SASL_PASSWORD_FILE"
+            )
+    elif settings.sasl_mechanism or settings.sasl_username or has_password:
+        raise ConfigurationError(
+            f"a {prefix}SASL_ setting needs {prefix}SECURITY_PROTOCOL=SASL_SSL or SASL_PLAINTEXT; it is {protocol}"
+        )
+    if not protocol.endswith("SSL") and (settings.ssl_ca_file or settings.ssl_cert_file or settings.ssl_key_file):
+        raise ConfigurationError(
+            f"a {prefix}SSL_ setting needs {prefix}SECURITY_PROTOCOL=SSL or SASL_SSL; it is {protocol}"
+        )
 
 
 def _login(settings: KafkaSettings) -> dict[str, Any]:
@@ -156,4 +201,8 @@ def kafka_errors(settings: KafkaSettings) -> Iterator[None]:
         if refusal is not None:
             told = f"Kafka refuses this user: {refusal}. Check the CALLMOOD_KAFKA__SASL_ settings, and `callmood acls`"
             raise ConfigurationError(told) from error
-        raise KafkaUnavailable(f"Kafka at {settings.bootstrap_servers} does not answer: {error}") from error
+        told = (
+            f"Kafka at {settings.bootstrap_servers} does not answer: {error}. Check "
+            "CALLMOOD_KAFKA__BOOTSTRAP_SERVERS and CALLMOOD_KAFKA__SECURITY_PROTOCOL"
+        )
+        raise KafkaUnavailable(told) from error

@@ -19,6 +19,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.sentinel import MasterNotFoundError
 
 from callmood.redis_address import Address, connect
 from callmood.worker.adapters.secret_file import SecretFile
@@ -43,6 +44,7 @@ _ADVICE = {
     "SELECT is not allowed in cluster mode": "A cluster has database 0 only: change CALLMOOD_REDIS__URL",
 }
 """What to do about an error, by its first words."""
+_NO_CLUSTER = "Cluster mode is not enabled"
 
 
 class _Login(CredentialProvider):
@@ -116,10 +118,19 @@ def redis_errors() -> Iterator[None]:
         raise ConfigurationError(
             f"Redis refuses this user: {error}. Check CALLMOOD_REDIS__URL and the user's ACL in schemas/redis.md"
         ) from error
+    except MasterNotFoundError as error:
+        raise StoreUnavailable(
+            "no Sentinel answers, or none has found a master. Check CALLMOOD_REDIS__SENTINELS and "
+            "CALLMOOD_REDIS__SENTINEL_MASTER"
+        ) from error
     except _PASSING as error:
+        if _NO_CLUSTER in str(error):
+            told = "Redis: the server is no node of a cluster. Set CALLMOOD_REDIS__CLUSTER=false"
+            raise ConfigurationError(told) from error
         trouble = _tls_trouble(error)
         if trouble is None:
-            raise StoreUnavailable(f"Redis does not answer: {error}. Check CALLMOOD_REDIS__URL") from error
+            told = f"Redis does not answer: {error}. Check host, port and scheme of CALLMOOD_REDIS__URL (rediss: TLS)"
+            raise StoreUnavailable(told) from error
         told = f"TLS with Redis failed: {trouble}. Check the CALLMOOD_REDIS__SSL_ settings and the certificates' dates"
         if isinstance(trouble, _CUT):
             raise StoreUnavailable(told) from error
