@@ -7,8 +7,8 @@ READY := $(VENV)/.callmood-ready
 unexport PYTHONDONTWRITEBYTECODE
 # One thread a process: tests and servers share the cores.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
-# What training is compared with. Alone: its torchaudio need not fit the torch that is here, and transformers would take it.
-REFERENCE = 'speechbrain==1.1.2'
+# What training is compared with. Without what they need: torchaudio would bring another torch.
+REFERENCE = 'speechbrain==1.1.2' 'torchaudio==2.11.1'
 # Tests are chosen by folder, so that no phase collects another's. A folder that is not named here needs no server.
 LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulation tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 # Three processes on the servers: their tests mostly wait. Each file stays in one process.

@@ -21,6 +21,7 @@ from callmood.bench import engine
 from callmood.training import config
 from callmood.training.loop import data, train
 from callmood.training.loop.data import Clip
+from callmood.training.loop.loop import Loop
 from callmood.training.loop.place import Place
 from callmood.training.networks import encoders
 from callmood.training.options import TrainConfig
@@ -107,11 +108,10 @@ def measure(settings: TrainConfig, clips: Sequence[Clip], options: argparse.Name
     if settings.gradient_checkpointing:
         encoders.checkpoint_activations(model)
     plan = data.Plan(clips, settings, data.Share())
-    loop = train.Loop(
-        model.to(device), dataclasses.replace(BASE, train=settings), (clips, clips[:4]), Place(device=device)
-    )
+    task = train.Emotions(model.to(device), dataclasses.replace(BASE, train=settings), clips, clips[:4])
+    loop = Loop(model, task, settings, Place(device=device))
     steps = max(options.warm_up, 1) + max(1, round(options.steps * 4 / settings.batch_size))
-    loop.to_train()
+    task.to_train()
     useful_s, padded_s, started_s = 0.0, 0.0, 0.0
     for number, batch in enumerate(data.training_batches(clips, settings, plan.from_step(0, steps))):
         if number == max(options.warm_up, 1):

@@ -85,7 +85,7 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     settings = [word for override in size.overrides for word in ("--set", override)]
     corpus = folder / "corpus"
     if not (corpus / "manifest.jsonl").exists():
-        _train_command("synthesize", str(corpus), *settings)
+        train_command("synthesize", str(corpus), *settings)
     items = manifest.absolute(manifest.read(corpus / "manifest.jsonl"), corpus / "manifest.jsonl")
     voices = sorted({item.speaker for item in items if item.split == "train"})
     known = [item for item in items if item.split != "train" or item.speaker in voices[: size.labelled_voices]]
@@ -146,7 +146,7 @@ def sample(
     """Utterances of production to train on: collected, labelled by what was spoken, prepared."""
     where = str(Path(next(iter(calls))).parent)
     given = ("--number", str(number), "--random", str(random_share))
-    _train_command("collect", str(results), where, str(out), *given)
+    train_command("collect", str(results), where, str(out), *given)
     times = {one["utterance_id"]: one for one in _utterances(results)}
     with (out / "to-label.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -159,7 +159,7 @@ def sample(
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    _train_command("prepare", "own", str(out / "labelled.csv"), str(out / "data"))
+    train_command("prepare", "own", str(out / "labelled.csv"), str(out / "data"))
     path = out / "data" / "manifest.jsonl"
     return manifest.absolute(manifest.read_any(path), path)
 
@@ -174,7 +174,7 @@ def train(items: Sequence[Item], out: Path, settings: Sequence[str]) -> float:
     if not (out / "report.json").exists():
         path = out.with_name(f"{out.name}.jsonl")
         manifest.write(path, items)
-        _train_command("train", "demo_tiny", str(path), str(out), *settings, "--resume")
+        train_command("train", "demo_tiny", str(path), str(out), *settings, "--resume")
     return float(json.loads((out / "report.json").read_text())["test"]["ua"])
 
 
@@ -183,7 +183,8 @@ def _utterances(results: Path) -> Iterable[dict[str, Any]]:
     return (one for one in records if one["schema"] == "callmood.utterance/1" and one["emotion"])
 
 
-def _train_command(*arguments: str) -> None:
+def train_command(*arguments: str) -> None:
+    """Run `callmood-train`, without what it prints on standard output."""
     with contextlib.redirect_stdout(io.StringIO()):
         code = callmood_train(arguments)
     if code:

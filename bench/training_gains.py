@@ -9,7 +9,6 @@ people.
 """
 
 import dataclasses
-import json
 import logging
 import sys
 from pathlib import Path
@@ -22,9 +21,11 @@ from callmood.schemas.common import EMOTIONS
 from callmood.training import config, manifest
 from callmood.training.loop import runs
 from callmood.training.manifest import Item
+from callmood.training.networks import encoders
 from callmood.training.protocols import Fold
 from callmood.training.results import row
 from callmood.training.synthetic import synthesize
+from callmood.worker.model.model import EmotionModel
 
 CORPUS = [
     "corpus.voices_per_split=40",
@@ -64,10 +65,8 @@ def pretrain(demo: config.Config, items: list[Item], folder: Path) -> Path:
         settings, Fold("languages", items_of_languages, 1), runs.Clips(), folder / "pretraining", runs.Options()
     )
     print(f"encoder: error in distinguishing languages {min(epoch.valid_error for epoch in epochs):.1%}")
-    encoder: Any = model.encoder
-    encoder.save_pretrained(out)
-    preprocessor = {"feature_extractor_type": "Wav2Vec2FeatureExtractor", "sampling_rate": 16_000, "do_normalize": True}
-    (out / "preprocessor_config.json").write_text(json.dumps(preprocessor))
+    assert isinstance(model, EmotionModel)
+    encoders.save(model, out)
     return out
 
 

@@ -15,8 +15,10 @@ from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError
 from callmood.worker.model.checkpoints import DEMO_FOLDER
 
 _BUNDLE_OUT: Final = "folder of the bundle to write"
+_CONFIG: Final = "a file, or the name of a shipped configuration"
 _DEVICE: Final = "where to compute; default: auto, a GPU if there is one"
 _DEVICES: Final = ("auto", "cpu", "cuda")
+_ENCODER: Final = "folder of the pre-trained encoder, instead of a download"
 _MANIFEST: Final = "manifest, written by `prepare` or `synthesize`"
 _MODEL: Final = "a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny"
 _PARTIAL: Final = "accept an incomplete IEMOCAP"
@@ -63,6 +65,13 @@ def command_line() -> argparse.ArgumentParser:
             "train",
             commands.train,
             "Train a model on a manifest with splits, calibrate it, evaluate it, and write a bundle.",
+        )
+    )
+    _pretrain(
+        command(
+            "pretrain",
+            commands.pretrain_command,
+            "Pre-train an encoder on speech without labels by HuBERT's masked prediction, for `train --encoder`.",
         )
     )
     _row(
@@ -119,7 +128,8 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
         "results",
         nargs="+",
         help="files of JSON lines as `callmood analyze` writes them, or of Parquet with the same fields (.parquet), - "
-        "for standard input, or redis: the results in the Redis of CALLMOOD_REDIS__URL",
+        "for standard input, redis: the results in the Redis of CALLMOOD_REDIS__URL, or kafka: those on the topics of "
+        "CALLMOOD_KAFKA__UTTERANCE_TOPIC and CALLMOOD_KAFKA__CALL_TOPIC",
     )
     collecting.add_argument(
         "recordings",
@@ -213,15 +223,30 @@ def _computing(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="a file, or the name of a shipped configuration")
+    parser.add_argument("config", help=_CONFIG)
     parser.add_argument("manifest", type=Path, help=_MANIFEST)
     parser.add_argument("out", type=Path, help=_BUNDLE_OUT)
     parser.add_argument(
         "--add", type=Path, action="append", default=[], metavar="MANIFEST", help="another manifest; repeatable"
     )
-    parser.add_argument("--work", type=Path, help="folder of the run; default: OUT.run")
+    _starting(parser)
     parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)
     _running(parser)
+
+
+def _pretrain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help=_CONFIG)
+    parser.add_argument(
+        "list", type=Path, help="your own list, or a manifest; without labels, and without its split `test`"
+    )
+    parser.add_argument("out", type=Path, help="folder of the encoder to write")
+    _starting(parser)
+    _running(parser)
+
+
+def _starting(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder", metavar="FOLDER", help=_ENCODER)
+    parser.add_argument("--work", type=Path, help="folder of the run; default: OUT.run")
 
 
 def _row(parser: argparse.ArgumentParser) -> None:
@@ -241,7 +266,7 @@ def _row(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="how to split; repeatable; default: protocols with a published figure",
     )
-    parser.add_argument("--encoder", metavar="FOLDER", help="folder of the pre-trained encoder, instead of a download")
+    parser.add_argument("--encoder", metavar="FOLDER", help=_ENCODER)
     parser.add_argument("--partial", action="store_true", help=_PARTIAL)
     _map(parser)
     parser.add_argument("--robustness", action="store_true", help=_ROBUSTNESS)

@@ -21,6 +21,7 @@ from callmood.training.corpora import own as own_corpus
 from callmood.training.loop import runs
 from callmood.training.loop.place import device_and_share
 from callmood.training.options import CorpusConfig
+from callmood.training.pretraining import run as pretraining
 from callmood.training.production import collect, published, sample, second, votes
 from callmood.training.protocols import PROTOCOLS, Fold
 from callmood.training.results import browser, predict, publish, row
@@ -45,22 +46,30 @@ def demo_tiny(options: argparse.Namespace) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Train on a manifest with splits; write a bundle."""
-    settings = config.load(config.find(options.config), options.set)
+    settings = config.load(config.find(options.config), _overrides(options))
     command = command_of(
         options, "train", Path(options.config).name, options.manifest.name, options.out.name, *_added(options.add)
     )
-    work = options.work or options.out.with_name(options.out.name + ".run")
+    work = _work(options)
     paths = [options.manifest, *options.add]
     _make(settings, paths, work, runs.Options(options.device, options.resume, options.robustness, command))
     _export(work, options.out, {})
 
 
+def pretrain_command(options: argparse.Namespace) -> None:
+    """Pre-train an encoder on a list; write its folder."""
+    settings = config.load(config.find(options.config), _overrides(options))
+    command = command_of(options, "pretrain", Path(options.config).name, options.list.name, options.out.name)
+    how = runs.Options(options.device, options.resume, command=command)
+    report = pretraining.pretrain(settings, options.list, _work(options), options.out, how)
+    if device_and_share(options.device)[1].rank == 0:
+        shown = {name: report[name] for name in ("train", "valid", "left_out", "clusters_used", "best")}
+        sys.stdout.write(json.dumps({"encoder": str(options.out), **shown}, indent=2) + "\n")
+
+
 def row_command(options: argparse.Namespace) -> None:
     """Run every fold of a row, and print the published figure beside ours."""
-    overrides = [*options.set]
-    if options.encoder:
-        overrides.append(f"model.pretrained={json.dumps(options.encoder)}")
-    settings = config.load(config.find(options.name), overrides)
+    settings = config.load(config.find(options.name), _overrides(options))
     work = options.work or Path("runs") / settings.model.id
     items = _items(options, settings, work)
     how = runs.Options(options.device, options.resume, options.robustness, command_of(options, "row", options.name))
@@ -207,6 +216,17 @@ def synthetic(settings: Config) -> CorpusConfig:
 def command_of(options: argparse.Namespace, *words: str) -> str:
     """The command line for the model card, without folders of this machine."""
     return shlex.join(["callmood-train", *words, *(word for value in options.set for word in ("--set", value))])
+
+
+def _overrides(options: argparse.Namespace) -> list[str]:
+    """The values that the command line changes."""
+    return [*options.set, *([f"model.pretrained={json.dumps(options.encoder)}"] if options.encoder else [])]
+
+
+def _work(options: argparse.Namespace) -> Path:
+    """The folder of a run that writes to OUT."""
+    work: Path = options.work or options.out.with_name(options.out.name + ".run")
+    return work
 
 
 def _make(settings: Config, paths: Sequence[Path], folder: Path, options: runs.Options) -> None:

@@ -15,6 +15,7 @@ from callmood.training.options import (
     LoraConfig,
     LossConfig,
     ModelConfig,
+    PretrainConfig,
     RowConfig,
     TrainConfig,
 )
@@ -34,6 +35,7 @@ class Config:
     loss: LossConfig = dataclasses.field(default_factory=LossConfig)
     lora: LoraConfig = dataclasses.field(default_factory=LoraConfig)
     augment: AugmentConfig = dataclasses.field(default_factory=AugmentConfig)
+    pretrain: PretrainConfig = dataclasses.field(default_factory=PretrainConfig)
     paper_compat: CompatConfig = dataclasses.field(default_factory=CompatConfig)
     calibration: CalibrationConfig = dataclasses.field(default_factory=CalibrationConfig)
 

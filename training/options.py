@@ -266,6 +266,41 @@ class AugmentConfig:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class PretrainConfig:
+    """Pre-training of an encoder by `callmood-train pretrain`, with the model, rates and batches of the other tables.
+
+    Attributes:
+        layer: transformer layer whose output is clustered; 0: 39 MFCCs.
+        teacher: encoder whose layer that is, as `model.pretrained`; empty: the encoder that the run starts from.
+        clusters: number of clusters, which the encoder predicts.
+        cluster_hours: highest amount of speech, drawn at random, on which clusters are found, h; all of it is kept in
+            memory: 0.6 GB an hour for a layer of 768 values.
+        mask_prob: number of masked frames, over that of all frames, if no two masks overlapped.
+        mask_length: frames of a mask; shorter utterances are dropped.
+        feature_penalty: weight of the mean square of the CNN's output in the loss.
+        valid_share: share of utterances that measure progress, if the list has no split `valid`.
+    """
+
+    layer: int = 0
+    teacher: str = ""
+    clusters: int = 100
+    cluster_hours: float = 1.0
+    mask_prob: float = 0.8
+    mask_length: int = 10
+    feature_penalty: float = 10.0
+    valid_share: float = 0.05
+
+    def __post_init__(self) -> None:
+        _at_least_0(self, "layer", "feature_penalty")
+        _positive(self, "clusters", "cluster_hours", "mask_prob", "mask_length", "valid_share")
+        _share(self, "mask_prob", "valid_share")
+        if self.clusters == 1:
+            raise ConfigurationError("clusters is 1: there is nothing to predict")
+        if self.teacher and not self.layer:
+            raise ConfigurationError("teacher has no effect with layer = 0, which are MFCCs: remove it, or set layer")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class CompatConfig:
     """Behaviour of the authors' code of 2021 that ours leaves out; for exact reproduction.
 

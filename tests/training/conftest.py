@@ -74,6 +74,20 @@ def speechbrain_parts() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
+def torchaudio_parts() -> dict[str, Any]:
+    """Torchaudio's MFCCs, differences, and HuBERT pre-training model with the weights of one of ours."""
+    if importlib.util.find_spec("torchaudio") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("no torchaudio: make setup installs it")
+    import torchaudio_reference  # noqa: PLC0415 - needs torchaudio
+
+    return {
+        "kaldi": torchaudio_reference.kaldi,
+        "deltas": torchaudio_reference.compute_deltas,
+        "pretraining": torchaudio_reference.pretraining,
+    }
+
+
+@pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """`encoder_folder(kind, pickled=False)`: the folder of a pre-trained encoder, written once; do not change it."""
     root = tmp_path_factory.mktemp("encoders")

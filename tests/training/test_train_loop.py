@@ -236,11 +236,11 @@ def test_the_weights_of_the_best_epoch_are_kept(
     """Those that had the lowest error, not the last ones."""
     seen, figures = [], iter([(0.5, 1.0), (0.2, 0.5), (0.4, 0.6)])
 
-    def measure(loop: train.Loop) -> tuple[float, float]:
-        seen.append({name: tensor.detach().clone() for name, tensor in loop._model.state_dict().items()})
+    def measure(task: train.Emotions) -> tuple[float, float]:
+        seen.append({name: tensor.detach().clone() for name, tensor in task._model.state_dict().items()})
         return next(figures)
 
-    monkeypatch.setattr(train.Loop, "_measure", measure)
+    monkeypatch.setattr(train.Emotions, "measure", measure)
     kept = fit(tones, tiny, epochs=3)[0].state_dict()
     assert all(torch.equal(kept[name], seen[1][name]) for name in kept)
     assert not all(torch.equal(kept[name], seen[2][name]) for name in kept)

@@ -46,7 +46,8 @@ def test_there_is_a_configuration_for_each_row_of_the_paper():
 def test_a_shipped_configuration_loads_and_starts_with_its_command(path: Path):
     """Every shipped configuration loads under its own name, and its first line is the command that runs it."""
     settings = config.load(path)
-    command = "demo-tiny" if path == DEMO else f"row {path.stem} --data "
+    starts = {"demo_tiny": "demo-tiny", "calls-hbt-large": "pretrain calls-hbt-large unlabelled.csv encoder"}
+    command = starts.get(path.stem, f"row {path.stem} --data ")
     assert path.read_text().startswith(f"# callmood-train {command}")
     assert settings.model.id == ("demo-tiny-synthetic" if path == DEMO else path.stem)
     assert path == DEMO or config.find(path.stem) == path

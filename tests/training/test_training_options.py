@@ -7,8 +7,8 @@ from tiny import LARGE, SIZE
 from torch.nn import functional
 
 from callmood.training.loop.data import Batch, Clip
+from callmood.training.loop.loop import autocast, seed
 from callmood.training.loop.loss import Loss
-from callmood.training.loop.train import autocast, seed
 from callmood.training.networks import encoders, lora
 from callmood.training.networks.attention_pooling import AttentionPoolingCnn
 from callmood.training.networks.freeze import parameter_groups

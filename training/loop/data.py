@@ -25,6 +25,8 @@ from callmood.worker.model import audio
 _ORDER = 0  # what a draw is for
 _CLIP = 1
 _NO_AUGMENTATION = AugmentConfig()
+Draw = tuple[int, int]
+"""A pass, and the index of a clip."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -84,6 +86,11 @@ class Batch:
     labels: Tensor
     votes: Tensor
 
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Arguments of the model's forward pass."""
+        return self.waveforms, self.lengths
+
     def to(self, device: torch.device) -> "Batch":
         """The batch on a device."""
         moved = {
@@ -122,8 +129,8 @@ class Plan:
         batches = -(-len(clips) // config.batch_size)
         self.steps_per_pass = -(-batches // self._batches_per_step)
 
-    def from_step(self, step: int, end: int) -> Iterator[list[tuple[int, int]]]:
-        """This process' batches of steps `step` to `end`, each a list of (pass, index of the clip)."""
+    def from_step(self, step: int, end: int) -> Iterator[list[Draw]]:
+        """This process' batches of steps `step` to `end`."""
         number = -1
         for current in range(step, end):
             if current // self.steps_per_pass != number:
@@ -152,6 +159,11 @@ class Plan:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
+def generator(seed: int, draw: Draw) -> np.random.Generator:
+    """What is drawn for a clip in a pass."""
+    return np.random.default_rng((seed, _CLIP, *draw))
+
+
 class _Drawn(Dataset[Clip]):
     """Clips as training hears them, by (pass, index)."""
 
@@ -160,11 +172,10 @@ class _Drawn(Dataset[Clip]):
         self._config = config
         self._augmentation = augmentation
 
-    def __getitem__(self, key: tuple[int, int]) -> Clip:
-        number, index = key
-        rng = np.random.default_rng((self._config.seed, _CLIP, number, index))
+    def __getitem__(self, draw: Draw) -> Clip:
+        rng = generator(self._config.seed, draw)
         speed = float(rng.choice(self._config.speeds))
-        clip = self._clips[index]
+        clip = self._clips[draw[1]]
         if self._config.crop_s:
             clip = clip.crop(self._config.crop_s * speed, rng)
         return clip.through(self._augmentation, rng).at_speed(speed)
@@ -173,7 +184,7 @@ class _Drawn(Dataset[Clip]):
 def training_batches(
     clips: Sequence[Clip],
     config: TrainConfig,
-    batches: Iterable[list[tuple[int, int]]],
+    batches: Iterable[list[Draw]],
     augmentation: AugmentConfig = _NO_AUGMENTATION,
 ) -> Iterator[Batch]:
     """The batches of a `Plan`, read and augmented by `config.workers` processes."""

@@ -18,8 +18,9 @@ from callmood.training.config import Config
 from callmood.training.evaluate import Labels, Logits
 from callmood.training.loop import augment, data
 from callmood.training.loop.data import Clip, Share
+from callmood.training.loop.loop import Epoch
 from callmood.training.loop.place import Place, device_and_share
-from callmood.training.loop.train import Epoch, as_trained, predict, train
+from callmood.training.loop.train import as_trained, predict, train
 from callmood.training.manifest import SPLITS, Item
 from callmood.training.networks import encoders, lora
 from callmood.training.protocols import Fold

@@ -1,5 +1,6 @@
 """The model of a run: a head on an encoder, pre-trained (from the hub or a folder) or with random weights."""
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,11 +9,13 @@ import transformers
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
+from callmood.training import checkpoint
 from callmood.training.networks import front_end
 from callmood.training.networks.attention_pooling import AttentionPoolingCnn
 from callmood.training.options import ModelConfig
 from callmood.worker.errors import ConfigurationError, ModelError
 from callmood.worker.model import hub
+from callmood.worker.model.audio import RATE_HZ
 from callmood.worker.model.checkpoints import HeadKind, ModelSpec, read_json
 from callmood.worker.model.model import ENCODERS, EmotionModel
 
@@ -47,6 +50,23 @@ def checkpoint_activations(model: EmotionModel) -> None:
     # transformers 5 gave it another name in one of its releases
     enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def save(model: EmotionModel, folder: Path) -> None:
+    """Write the encoder alone as a folder that `model.pretrained` takes.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
+    encoder: Any = model.encoder
+    transformers.utils.logging.disable_progress_bar()
+    encoder.save_pretrained(folder)
+    preprocessor = {
+        "feature_extractor_type": "Wav2Vec2FeatureExtractor",
+        "sampling_rate": RATE_HZ,
+        "do_normalize": model.spec.normalize,
+    }
+    checkpoint.write_text(folder / _PREPROCESSOR, json.dumps(preprocessor, indent=2) + "\n")
 
 
 def _pretrained(settings: ModelConfig) -> EmotionModel:

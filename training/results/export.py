@@ -19,7 +19,8 @@ from callmood.training.config import Config
 from callmood.training.evaluate import Labels, Logits, evaluate, softmax
 from callmood.training.loop import runs
 from callmood.training.loop.data import Clip, refuse_short
-from callmood.training.loop.train import Epoch, predict
+from callmood.training.loop.loop import Epoch
+from callmood.training.loop.train import predict
 from callmood.training.networks import lora
 from callmood.training.options import CalibrationConfig
 from callmood.training.results import calibrate

@@ -111,14 +111,18 @@ class EmotionModel(nn.Module):
         Returns:
             float32 [batch, 4] in the order of `EMOTIONS`.
         """
+        features, valid = self.features(waveforms, lengths)
+        logits: Tensor = self.head(self.layers(features, valid), valid)
+        return logits.float()
+
+    def features(self, waveforms: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """The front end's output [batch, frames, channels], and which frames are valid [batch, frames]."""
         valid = masked.valid_mask(lengths, waveforms.shape[1])
         waveforms = waveforms.masked_fill(~valid, 0.0)
         if self.spec.normalize:
             waveforms = masked.normalized(waveforms, valid, self.spec.normalize_eps)
         features = self._features(waveforms.to(self.encoder.dtype), lengths)
-        valid = masked.valid_mask(self.frames(lengths), features.shape[1])
-        logits: Tensor = self.head(self._layers(features, valid), valid)
-        return logits.float()
+        return features, masked.valid_mask(self.frames(lengths), features.shape[1])
 
     def _context(self, valid: Tensor) -> dict[str, Any]:
         """Arguments of each layer beside its input, so that its attention sees valid frames only.
@@ -174,17 +178,21 @@ class EmotionModel(nn.Module):
         positions = embedding.activation(embedding.padding(embedding.conv(normed)))
         return positions.transpose(1, 2)
 
-    def _layers(self, features: Tensor, valid: Tensor) -> list[Tensor]:
+    def layers(self, features: Tensor, valid: Tensor, masked_frames: Tensor | None = None) -> list[Tensor]:
         """The input of the first transformer layer and the output of each: [batch, frames, width].
 
+        `masked_frames` [batch, frames] are replaced by the encoder's mask embedding, as in pre-training.
         The last one is the encoder's output, after its final LayerNorm: so s3prl and transformers 4 had it when the
         SUPERB checkpoints were made. transformers 5 weighs the raw output of the last layer instead.
         """
         encoder = self.encoder.encoder
         config = self.encoder.config
         hidden = first_of(self.encoder.feature_projection(features))
+        if masked_frames is not None:
+            embedding = self.encoder.masked_spec_embed.to(hidden.dtype)
+            hidden = torch.where(masked_frames[:, :, None], embedding, hidden)
         # transformers refuses to mask a batch that is shorter than one mask of SpecAugment's.
-        if self.encoder.training and hidden.shape[1] >= config.mask_time_length:
+        elif self.encoder.training and hidden.shape[1] >= config.mask_time_length:
             hidden = self.encoder._mask_hidden_states(hidden, attention_mask=valid)  # noqa: SLF001 - SpecAugment has no public name
         hidden = hidden * valid[:, :, None]
         hidden = hidden + self._positions(hidden, valid)
