@@ -1,5 +1,6 @@
-"""Results as published: files of `callmood analyze`, other JSON lines or Parquet of the contract, or Redis."""
+"""Results as published: files of `callmood analyze`, other JSON lines or Parquet of the contract, Redis, or Kafka."""
 
+import contextlib
 import json
 import os
 import sys
@@ -10,6 +11,7 @@ from typing import Any, Final
 from callmood.worker.errors import ConfigurationError
 
 REDIS: Final = "redis"
+KAFKA: Final = "kafka"
 _URL: Final = "CALLMOOD_REDIS__URL"
 
 
@@ -17,8 +19,8 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     """The utterance/1 and call/1 records of a source.
 
     Args:
-        source: a file of JSON lines, or of Parquet with the records' fields as columns, `-` for standard input, or
-            `redis` for the Redis of `CALLMOOD_REDIS__URL`.
+        source: a file of JSON lines, or of Parquet with the records' fields as columns, `-` for standard input,
+            `redis` for the Redis of `CALLMOOD_REDIS__URL`, or `kafka` for the topics of `CALLMOOD_KAFKA__…`.
         prefix: of the keys in Redis.
 
     Raises:
@@ -26,6 +28,8 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     """
     if source == REDIS:
         return _redis(prefix)
+    if source == KAFKA:
+        return _kafka()
     if source.lower().endswith(".parquet"):
         return (_record(source, f"row {number}", row) for number, row in parquet_rows(Path(source)))
     return _lines(source)
@@ -88,3 +92,59 @@ def _redis(prefix: str) -> Iterator[Mapping[str, Any]]:
             yield from (view.call.model_dump(mode="json", by_alias=True) for view in views)
     except (RedisError, ValueError) as error:
         raise ConfigurationError(f"{_URL}: {error}") from error
+
+
+def _kafka() -> Iterator[Mapping[str, Any]]:
+    """The calls that Kafka has now, and their utterances.
+
+    A call that was erased is not there: its newest record is a tombstone, or there is none any more. Its utterances
+    stay in Kafka until their retention ends, and are left out.
+    """
+    from callmood.worker import settings  # noqa: PLC0415 - training images lack its libraries
+
+    kafka = settings.load().kafka
+    calls: dict[bytes, Mapping[str, Any] | None] = {}
+    for record in _topic(kafka, kafka.call_topic):
+        calls[record.key] = _value(record)
+    kept = {call["call_id"] for call in calls.values() if call is not None}
+    yield from (call for call in calls.values() if call is not None)
+    for record in _topic(kafka, kafka.utterance_topic):
+        utterance = _value(record)
+        if utterance is not None and utterance.get("call_id") in kept:
+            yield utterance
+
+
+def _topic(kafka: Any, topic: str) -> Iterator[Any]:
+    """The committed records of a topic up to its present end."""
+    from kafka import KafkaConsumer, TopicPartition  # noqa: PLC0415 - training images lack it
+
+    from callmood.worker.adapters import kafka_client, kafka_workarounds  # noqa: PLC0415 - as above
+
+    with (
+        kafka_client.kafka_errors(kafka),
+        kafka_workarounds.refusals_raised(),
+        contextlib.closing(
+            KafkaConsumer(
+                **kafka_client.connection(kafka), isolation_level="read_committed", allow_auto_create_topics=False
+            )
+        ) as consumer,
+    ):
+        numbers = consumer.partitions_for_topic(topic)
+        if not numbers:
+            raise kafka_client.missing_topic(topic, kafka)
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        yield from kafka_client.until_now(consumer)
+
+
+def _value(record: Any) -> Mapping[str, Any] | None:
+    """A result; None of a tombstone."""
+    if record.value is None:
+        return None
+    place = f"partition {record.partition}, offset {record.offset}"
+    try:
+        value = json.loads(record.value)
+    except ValueError as error:
+        raise ConfigurationError(f"{record.topic}, {place}: {error}") from error
+    return _record(record.topic, place, value)

@@ -30,6 +30,8 @@ from callmood.worker.adapters.secret_file import SecretFile
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings
 
+_POLL_MS = 500
+
 
 class _Reread:
     """Reads the password at each login; kafka-python alone would keep the first one."""
@@ -102,6 +104,15 @@ def _is_address(broker: str) -> bool:
         return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s|[;/]", address)
     except ValueError:
         return False
+
+
+def until_now(consumer: Any) -> Iterator[Any]:
+    """The records of a consumer's partitions up to their present ends; of each partition in order."""
+    partitions = consumer.assignment()
+    ends = consumer.end_offsets(partitions)
+    while any(consumer.position(partition) < ends[partition] for partition in partitions):
+        for records in consumer.poll(timeout_ms=_POLL_MS).values():
+            yield from records
 
 
 def missing_topic(topic: str, settings: KafkaSettings) -> ConfigurationError:

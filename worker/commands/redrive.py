@@ -2,7 +2,7 @@
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from typing import Any
 
@@ -14,13 +14,12 @@ from rich.table import Table
 
 from callmood.schemas.dead_letter import DeadLetterHeaders, original_headers
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, until_now
 from callmood.worker.adapters.kafka_workarounds import refusals_raised, sendable
 from callmood.worker.errors import EXIT_OK, Reason
 from callmood.worker.settings import KafkaSettings
 
 _SEND_S = 30
-_POLL_MS = 500
 _MAX_REQUEST_BYTES = 64 << 20
 _INCOMPLETE = "not sent: incomplete"
 _REFUSED = "not sent: Kafka refused the record"
@@ -59,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
         closing(_consumer(kafka)) as consumer,
         closing(_producer(kafka)) as producer,
     ):
-        for record in _records(consumer):
+        for record in until_now(consumer):
             added = DeadLetterHeaders.from_kafka(record.headers)
             if added and added.reason not in reasons:
                 left.setdefault(KafkaPartition(record.topic, record.partition), record.offset)
@@ -96,15 +95,6 @@ def _producer(kafka: KafkaSettings) -> KafkaProducer:
         enable_idempotence=False,
         max_request_size=_MAX_REQUEST_BYTES,
     )
-
-
-def _records(consumer: KafkaConsumer) -> Iterator[Any]:
-    """The records up to the topic's present end, partition by partition in order."""
-    partitions = consumer.assignment()
-    ends = consumer.end_offsets(partitions)
-    while any(consumer.position(partition) < ends[partition] for partition in partitions):
-        for records in consumer.poll(timeout_ms=_POLL_MS).values():
-            yield from records
 
 
 def _send(producer: KafkaProducer, added: DeadLetterHeaders, record: Any) -> str:
