@@ -24,7 +24,7 @@ install = PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python $(1
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(READY) ## make the virtual environment, with everything the other targets need
+setup: $(READY) ## create the virtual environment with everything that the other targets need
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { \
@@ -37,17 +37,17 @@ $(READY): pyproject.toml
 	@$(BIN)/python -m deploy.local fetch
 	@touch $@
 
-demo: $(READY) ## several calls at once, live in the terminal
+demo: $(READY) ## show several simultaneous calls live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
-test: light slow integration faults cluster ## the tests of every change, on a real Kafka and a real Redis
+test: light slow integration faults cluster ## all tests that a change must pass, with a real Kafka and a real Redis
 
 SIDE_BY_SIDE = @$(MAKE) --no-print-directory --jobs --output-sync
 
-lint: $(READY) ## style, types, imports, and what is generated
+lint: $(READY) ## check style, types, imports and generated files
 	$(SIDE_BY_SIDE) types style
 
-types: $(READY) ## mypy alone
+types: $(READY) ## mypy only
 	$(BIN)/mypy
 
 style: $(READY) ## lint without mypy
@@ -58,33 +58,33 @@ style: $(READY) ## lint without mypy
 	$(BIN)/python -m deploy.pages --check
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; fi
 
-light: $(READY) ## the tests that need no server
+light: $(READY) ## tests without servers
 	$(PYTEST) --numprocesses auto -m 'not integration and not slow' $(LIGHT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus --quick
 
-cpus: $(READY) ## the engine's tests as each smaller CPU would run them, and which ran nowhere
+cpus: $(READY) ## the engine's tests as on smaller CPUs; lists tests that no CPU ran
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus
 
-check: $(READY) ## what must hold before a commit: lint, and the tests that need no server
+check: $(READY) ## run before every commit: lint, and the tests without servers
 	$(SIDE_BY_SIDE) types style light
 
-slow: $(READY) ## the tests that take minutes without a server: simulated worlds, whole trainings, the wheel
+slow: $(READY) ## tests without servers that take minutes: simulation, whole trainings, the wheel
 	$(PYTEST) --numprocesses auto -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
 
-integration: $(READY) ## the tests on a real Kafka and a real Redis
+integration: $(READY) ## tests with a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
-faults: $(READY) ## short chaos runs: servers and workers are killed, and nothing may be lost
+faults: $(READY) ## short chaos runs: servers and workers are killed, and no result is lost
 	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack -m 'not nightly' tests/chaos
 
-cluster: $(READY) ## the chart on a real Kubernetes API server, which tests/cluster/apiserver/build makes
+cluster: $(READY) ## the chart on a real Kubernetes API server, built by tests/cluster/apiserver/build
 	$(PYTEST) tests/cluster
 
 # What starts threads, processes or servers must hold every time, in any order.
 OFTEN := tests/unit tests/contract tests/integration tests/chaos/test_proxy.py
 TIMES ?= 20
 
-nightly: $(READY) ## what takes a night: tests of threads and servers twenty times, the image, 20,000 seeds, ten times the examples
+nightly: $(READY) ## long tests: tests of threads and servers twenty times, the image, 20,000 seeds, ten times the examples
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
@@ -92,38 +92,38 @@ nightly: $(READY) ## what takes a night: tests of threads and servers twenty tim
 	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999
-simulate: $(READY) ## live through simulated worlds: make simulate SEEDS=0..100000
+simulate: $(READY) ## run simulations: make simulate SEEDS=0..100000
 	@$(BIN)/python -m tests.simulation --seeds $(SEEDS)
 
 PROFILE ?= full
 SEED ?= 1
-chaos: $(READY) ## break everything, in each output mode, then count: make chaos PROFILE=short SEED=7
+chaos: $(READY) ## chaos runs in each output mode: make chaos PROFILE=short SEED=7
 	@for mode in redis kafka both; do \
 		$(BIN)/python -m tests.chaos --profile $(PROFILE) --mode $$mode --seed $(SEED) || exit 1; \
 	done
 
-bench: $(READY) ## measure; each benchmark prints a table
+bench: $(READY) ## run the benchmarks; each prints a table
 	@for file in bench/[a-z]*.py; do echo "== $$file"; $(BIN)/python -m "callmood.bench.$$(basename $$file .py)" || exit 1; done
 	@for shape in base large; do echo "== callmood bench engine --shape $$shape"; $(BIN)/callmood bench engine --shape $$shape || exit 1; done
 
-schemas: $(READY) ## write what is derived from the schemas: JSON Schemas, examples
+schemas: $(READY) ## write the files generated from the schemas: JSON Schemas, tables
 	$(BIN)/python -m callmood.schemas
 
-docs: $(READY) ## write what is derived from settings, options, metrics and the chart's values
+docs: $(READY) ## write the documents generated from settings, options, metrics, commands and the chart's values
 	$(BIN)/python -m deploy.pages
 
-site: $(READY) ## the documents as a site, in site/; a link that leads nowhere fails
+site: $(READY) ## build the documents as a site in site/; a broken link fails
 	$(BIN)/python -m sphinx -q -W --keep-going -c deploy/site . site
 	@cp site/README.html site/index.html
 
-lock: $(READY) ## write the versions and hashes that the image is built from
+lock: $(READY) ## update the pinned versions and hashes of the image
 	$(BIN)/python -m deploy.lock
 
-audit: $(READY) ## ask the registry for known weaknesses of what is locked
+audit: $(READY) ## look for known vulnerabilities of the pinned packages
 	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r deploy/requirements.txt -r deploy/requirements-cuda.txt
 
-release: $(READY) ## dry run: make and try all of a release, in dist/
+release: $(READY) ## dry run: build and test all artefacts of a release in dist/
 	$(BIN)/python -m deploy.release
 
-demo-model: $(READY) ## make the synthetic corpus and train the bundled demo model again
+demo-model: $(READY) ## generate the synthetic corpus and train the bundled demo model again
 	$(BIN)/python -m callmood.training demo-tiny

@@ -1,6 +1,6 @@
-"""Reads what the workers publish to Redis. Only documented keys, only commands that read.
+"""Reads the results of workers from Redis. It uses only documented keys, and only commands that read.
 
-`schemas/redis.md` is the contract; a dashboard of your own may start from this file.
+`schemas/redis.md` is the contract. You can base your own dashboard on this file.
 """
 
 from collections.abc import Iterable, Iterator

@@ -1,7 +1,7 @@
 """One call as one HTML file, for quality assurance: lanes, figures with their definitions, alerts, every utterance.
 
-Pure: records in, text out. The file has no script and loads nothing. An agent's emotion is left out, whatever the
-policy of the workers is.
+Pure: records in, text out. The file has no script and loads nothing. An agent's emotion is left out, even if the policy
+of the workers allows it.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Calls and utterances as rich renderables. Pure: what is shown is a function of what was read."""
+"""Calls and utterances as rich renderables. Pure: the output depends only on the records."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, pairwise

@@ -1,4 +1,4 @@
-"""Calls in the terminal, live from Redis. Without a terminal: one line an utterance."""
+"""Calls in the terminal, live from Redis. If the output is not a terminal: one line per utterance."""
 
 from collections import deque
 from collections.abc import Collection

@@ -1,1 +1,1 @@
-"""How callmood is run: the local stack, images, charts."""
+"""Deployment: the local servers, the image, and the generators of pages and of the chart's schema."""

@@ -1,4 +1,4 @@
-"""`python -m deploy.release`: builds and tests all artefacts of a release, in dist/. It publishes nothing.
+"""`python -m deploy.release`: builds and tests all artefacts of a release in dist/. It does not publish them.
 
 The artefacts are sources and wheel, the chart, a bill of materials of the image, and checksums of all of them.
 """

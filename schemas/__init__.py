@@ -1,1 +1,1 @@
-"""The contract with the outside: what may stand on Kafka and in Redis. Imports nothing of ours."""
+"""The contract with other systems: all records on Kafka and in Redis. Imports no other package of callmood."""

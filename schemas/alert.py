@@ -1,4 +1,4 @@
-"""alert/1: the condition of a rule became true in a call. One alert per episode."""
+"""alert/1: a rule's measure has reached its limit in a call. One alert per episode."""
 
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self

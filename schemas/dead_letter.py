@@ -4,8 +4,8 @@ Key, value and headers are those of the original record, byte for byte. The work
 text, whose names start with `dead_letter.`; an original header of such a name is stored as `original.dead_letter.…`.
 To send the record again, drop the worker's headers and restore those names: `original_headers` does both.
 
-What Kafka does not accept is left out, and `dead_letter.incomplete` says so: a value, key or headers that are too big
-for the topic. The whole record is still at its source position. A null header value is stored as an empty one.
+A value, key or headers that are too large for the topic are left out, and `dead_letter.incomplete` names them. The
+whole record is still at its source position. A null header value is stored as an empty one.
 
 The value may be call audio, even of a pause that should not have been sent: the topic needs the audio topic's access
 rules and a retention no longer than the audio topic's.

@@ -1,7 +1,7 @@
-"""call/1 as Redis holds it: a flat hash, whose fields schemas/redis.md lists.
+"""call/1 in Redis: a flat hash. schemas/redis.md lists the fields.
 
-A nested field has a dotted name (`roles.customer.emotion.counts.anger`), a number is a plain decimal, a list of
-objects is JSON, and an absent field is null or an empty list.
+A nested field has a dotted name (`roles.customer.emotion.counts.anger`), a number is a plain decimal, a list of objects
+is JSON, and an absent field is null or an empty list.
 """
 
 import json

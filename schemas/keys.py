@@ -1,4 +1,4 @@
-"""The names of all keys in Redis. `schemas/redis.md` says what each holds and how long it lives."""
+"""The names of all keys in Redis. `schemas/redis.md` lists their content and lifetimes."""
 
 import hashlib
 from dataclasses import dataclass

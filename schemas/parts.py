@@ -1,4 +1,4 @@
-"""What several schemas are made of: strict numbers, probabilities, and the stamps of model and policy."""
+"""Parts that several schemas share: strict numbers, probabilities, and the stamps of model and policy."""
 
 from typing import Annotated, Final, Self
 

@@ -1,7 +1,7 @@
 """utterance/1: one utterance, published once, with its emotion where the policy allows it.
 
-Everything but `latency_ms`, `traceparent` and `source` is a function of the call's audio, the settings and the model:
-live, replayed or from a file it is the same.
+Except `latency_ms`, `traceparent` and `source`, all fields are a function of the call's audio, the settings and the
+model: they are the same live, replayed and from a file.
 """
 
 from collections.abc import Mapping

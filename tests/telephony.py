@@ -20,7 +20,7 @@ from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import ModelInfo, Position, Prediction, Record, Utterance
-from callmood.worker.settings import Settings
+from callmood.worker.settings import SegmentSettings, Settings
 from callmood.worker.stream_time import StreamTime
 
 SOURCE = TopicPartition("audio", 0)
@@ -29,6 +29,8 @@ RATE_HZ = 8000
 STAMPS = Stamps(
     {"emotion_roles": ["customer"], "require_notice": False, "legal_basis": None}, ModelInfo("m", "1", "sha256:0")
 )
+CONFIGURED = Settings(segment=SegmentSettings(padding_ms=140))
+"""The default settings, with the padding that the times in the tests contain."""
 
 
 class Sent(NamedTuple):
@@ -224,7 +226,7 @@ class Worker:
             SOURCE,
             Restored(self.store.watermark, self.store.time, dict(self.store.states)),
             partial(decode.decode, input_format="headers", max_record_ms=5000),
-            configured or Settings(),
+            configured or CONFIGURED,
             DEFAULT_RULES,
         )
         self.waiting: list[Utterance] = []

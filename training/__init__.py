@@ -1,5 +1,5 @@
-"""Makes the bundles that `worker.model` loads.
+"""Trains the models that `worker.model` loads.
 
-`synthetic.synthesize`, or `corpora` -> `manifest` -> `protocols` -> `loop` (`networks.freeze` decides what learns) ->
-`results` (calibrate, evaluate, export). A speaker is in one split only, unless the protocol allows more.
+`synthetic.synthesize`, or `corpora` -> `manifest` -> `protocols` -> `loop` (`networks.freeze` selects the parameters
+that learn) -> `results` (calibrate, evaluate, export). A speaker is in one split only, unless the protocol allows more.
 """

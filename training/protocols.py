@@ -88,7 +88,7 @@ def by_speaker(items: Sequence[Item], seed: int) -> list[Item]:
         raise ConfigurationError(f"{len(free)} speakers are too few for {', '.join(missing)}")
     order = [free[i] for i in np.random.default_rng(seed).permutation(len(free))]
     room = (1 - _TRAIN - _VALID) * len(items)
-    order.sort(key=lambda person: counts[person] <= room)  # stable: the largest are dealt out last
+    order.sort(key=lambda person: counts[person] <= room)  # stable: the largest are assigned last
     kept = len(missing)
     for split in ("test", "valid"):
         taken = 0
@@ -156,10 +156,10 @@ def _speaker_folds(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 
 
 def _groups(items: Sequence[Item], seed: int) -> dict[tuple[str, str], int]:
-    """Deal speakers to `_FOLDS` groups that have about the same number of utterances of each label.
+    """Assign speakers to `_FOLDS` groups that have about the same number of utterances of each label.
 
-    Those with most utterances are dealt first, each to the group that has fewest of what they bring: this keeps the sum
-    of squares of the groups' counts small.
+    Speakers with most utterances are assigned first, each to the group that has fewest of their labels. This keeps the
+    sum of squares of the groups' counts small.
     """
     people = sorted({item.person for item in items})
     people = [people[i] for i in np.random.default_rng(seed).permutation(len(people))]

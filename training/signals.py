@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a command ends with one line; a training first completes its step and saves it."""
+"""Ctrl-C and SIGTERM: a command ends with one line; a training run first completes its step and writes a checkpoint."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Plain WAV files: their sound, by the bytes that are there and not by what the header claims."""
+"""Plain WAV files: the audio is all bytes in the file, even if the header states another length."""
 
 import os
 import wave

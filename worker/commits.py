@@ -1,4 +1,4 @@
-"""What one commit holds, and what a store returns to the next owner of a partition. Values only."""
+"""The content of one commit, and the data that a store returns to the next owner of a partition. Values only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The values that pass between the stages. Immutable; units are in the names.
 
-Those that are made for every record are not frozen: Python takes five times as long to make a frozen one.
+Classes with an instance per record are not frozen: creating a frozen instance takes Python five times as long.
 """
 
 from collections.abc import Mapping

@@ -1,15 +1,14 @@
-"""A partition's own clock, driven by the log alone, so that a replay ages calls exactly as the first reading did. Pure.
+"""The partition clock. It depends on record timestamps only, so calls age in a replay exactly as they did live. Pure.
 
-The rule. Record timestamps come from many gateways whose clocks differ, stop over night, jump and use other units.
-The clock follows the newest timestamp: a record up to 10 s ahead of it moves it on, and the step counts as observed
-time, 4 s at most (less than what closes a stalled stream). A record up to 60 s behind counts nothing. Any other record
-is odd. Odd records change nothing while a record in between moves the clock on: a gateway whose clock is off neither
-stops the clock nor drives it. When nothing moves it on any more, it was the clock that was wrong: it moves to the odd
-records once they have lasted for 10 s of their own time if they are ahead, for 10 minutes if they are behind (a gateway
-that was cut off sends minutes of audio at once), or after 1,000 of them. Odd records within 60 s of each other are one
-run, and four runs are told apart: absurd timestamps do not hold up the move to those that agree. A record without a
-timestamp changes nothing. A timestamp in seconds, microseconds or nanoseconds is read in that unit. A gateway whose
-clock runs many times too fast, in steps of up to 10 s, is believed.
+The rule. Record timestamps come from many gateways whose clocks differ, stop overnight, jump and use other units. The
+clock follows the newest timestamp: a record up to 10 s ahead advances it, and the step counts as observed time, at most
+4 s (less than the time after which a stalled stream is closed). A record up to 60 s behind changes nothing. All other
+records are odd. If records still advance the clock, odd records are ignored: a gateway with a wrong clock neither stops
+nor drives it. If no record advances it, the clock itself is wrong, and it jumps to the odd records: after 10 s of their
+time if they are ahead, after 10 minutes if they are behind (a gateway that was cut off sends minutes of audio at once),
+or after 1,000 records. Odd records within 60 s of each other form a run. Four runs are counted separately, so absurd
+timestamps do not delay the jump. A record without a timestamp changes nothing. A timestamp in seconds, microseconds or
+nanoseconds is converted. The clock follows a gateway whose clock runs many times too fast, in steps of up to 10 s.
 """
 
 from typing import NamedTuple

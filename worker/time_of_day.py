@@ -1,4 +1,4 @@
-"""The time of day at a place. It reads no clock: the time is given."""
+"""The time of day in a time zone, for a given time. It reads no clock."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Who may see what: viewers with their tokens and queues, the login, and the session's cookie."""
+"""Access to the page: viewers with their tokens and queues, the login, and the session's cookie."""
 
 import hmac
 import time

@@ -1,4 +1,4 @@
-"""The floor as the page knows it: all live calls and the newest alerts, as they change in Redis.
+"""The floor: all live calls and the newest alerts, updated as they change in Redis.
 
 One thread reads for all viewers, and only what has changed: it waits for new entries of the streams, at most ten times
 a second, then reads the fields of those calls that they name. The pulse and the claims are read once a second. Twice a

@@ -1,4 +1,4 @@
-"""What one viewer sees of the floor. Pure."""
+"""The part of the floor that one viewer is allowed to see. Pure."""
 
 from collections.abc import Iterable, Mapping
 from itertools import islice

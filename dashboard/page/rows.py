@@ -1,6 +1,6 @@
-"""What the wall shows of a call, and why it needs a person. Pure: fields of a call's hash in, plain values out.
+"""A row of the wall: a call's figures, and why it needs a person. Pure: fields of a call's hash in, plain values out.
 
-An agent's emotion is never shown, whatever the policy of the workers is.
+An agent's emotion is never shown, even if the policy of the workers allows it.
 """
 
 import json

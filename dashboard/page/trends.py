@@ -1,4 +1,4 @@
-"""Trends: figures of calls that have ended, by time and queue. Pure, but for `history`, which reads exported files."""
+"""Trends: figures of calls that have ended, by time and queue. Pure, except `history`, which reads exported files."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --profile full --mode kafka --seed 7`: break everything, then count.
+"""`python -m tests.chaos --profile full --mode kafka --seed 7`: cause failures, then verify the outputs.
 
 Ends with 0 if the verifier finds every property to hold, and with 1 otherwise. One line repeats a run; the order of
 events on real machines is never quite the same, but calls, faults and their pace are the seed's. A machine that is slow

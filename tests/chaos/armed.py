@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.armed worker`: the real worker, with points at which it can be made to die.
+"""`python -m tests.chaos.armed worker`: the real worker, with fail points at which a run can kill it.
 
 A point is armed by a file of its name in the folder `CHAOS_POINTS`; the first process that reaches it takes the file
 away and is gone, by SIGKILL, and its supervisor with it if the file says `worker`; if it says `freeze`, the process

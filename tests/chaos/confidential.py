@@ -1,4 +1,4 @@
-"""What workers must never tell: who calls, and their passwords."""
+"""Checks that logs and metrics of workers contain no call ids and no passwords."""
 
 import re
 from collections.abc import Iterable

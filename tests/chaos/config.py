@@ -1,4 +1,4 @@
-"""What the programs of one chaos run have to know: written once by the runner, read by all."""
+"""The configuration of one chaos run: the runner writes it once, and all programs of the run read it."""
 
 import argparse
 import json

@@ -1,4 +1,4 @@
-"""What must come out of a seed's calls, found without the worker's commit path.
+"""The expected results of a seed's calls, computed without the worker's commit path.
 
 Shared with the worker are only: the voice detector and the rules of cutting (`worker.segment`), which hear each
 stretch of audio whole here, the speech check, and the model with its engine. Nothing of the order of records, the

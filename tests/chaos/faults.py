@@ -1,4 +1,4 @@
-"""What may go wrong: each fault does one thing to a running scene, and takes as long as it takes."""
+"""The faults of a chaos run: each does one thing to the running servers and workers, and returns when it is done."""
 
 import os
 import signal

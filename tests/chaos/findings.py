@@ -1,4 +1,4 @@
-"""What a verifier has looked at, and what was wrong with it."""
+"""The findings of a verifier: the number of checked items, and the errors in them."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""The workers of a run: kept running as Kubernetes would, killed as nobody should, and what their logs tell."""
+"""The workers of a run: restarted as Kubernetes would, killed on purpose, with their logs."""
 
 import os
 import signal

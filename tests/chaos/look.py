@@ -1,4 +1,4 @@
-"""What stands in the outputs of a run, read from scratch: from Redis, from Kafka."""
+"""Reads all outputs of a run from Redis and from Kafka."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to misbehave: cut, swallow, delay, or keep an answer back for ever."""
+"""A TCP proxy that can cut connections, drop or delay traffic, or withhold an answer."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.reader --run FILE`: what somebody sees who reads while everything goes wrong.
+"""`python -m tests.chaos.reader --run FILE`: checks what a reader sees during the failures.
 
 It only looks and writes down; `verify` judges. Ends on SIGTERM.
 """

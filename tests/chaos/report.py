@@ -1,4 +1,4 @@
-"""What a run has to say: its faults, its calls, its takeovers, and the verifier's lines."""
+"""The report of a run: its faults, calls, takeovers, and the findings of the verifier."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""The running scene of a chaos run: what faults may touch, and the tally of what they did."""
+"""The running servers and workers of a chaos run, which faults act on, and the counts of the faults."""
 
 from collections import Counter
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Falsify the outputs of a run that was found clean: the verifier must then name each property that is broken."""
+"""Falsify the outputs of a run without findings: the verifier must then name each broken property."""
 
 import json
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""The calls of a seed, record by record: what the load sends and what the verifier knows must have been sent."""
+"""The calls of a seed, record by record: the load sends them, and the verifier expects them."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

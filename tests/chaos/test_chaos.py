@@ -1,4 +1,4 @@
-"""Real servers, real kills: nothing is lost, doubled or foreign. The short profile; `make chaos` runs the full one."""
+"""Real servers, real kills: no result is lost, duplicated or foreign. Short profile; `make chaos` runs the full one."""
 
 import re
 import subprocess

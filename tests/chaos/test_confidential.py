@@ -1,4 +1,4 @@
-"""The check of what workers tell can fail."""
+"""The check for confidential data finds planted data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What the verifier sees in Kafka."""
+"""The verifier's reader of Kafka outputs."""
 
 import pytest
 from kafka import KafkaProducer

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.verify --run FILE`: everything is computed again from the seed, and held against the outputs.
+"""`python -m tests.chaos.verify --run FILE`: compute all results from the seed, and compare the outputs.
 
 One line per property, with counts; exit code 1 if any property does not hold. With `--tamper` the outputs of a clean
 run are then falsified, and exit code 1 also means that the verifier missed it. `expected` names the little that is

@@ -1,4 +1,4 @@
-"""What stands in deploy/ beside the chart: the locked requirements of the image, and the compose file."""
+"""Files in deploy/ other than the chart's: the locked requirements of the image, and the compose file."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""How the inference process lives, shows that it lives, and ends."""
+"""The life of the inference process: its start, its reports, and its end."""
 
 import os
 import signal

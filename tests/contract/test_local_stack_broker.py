@@ -1,4 +1,4 @@
-"""What the worker and its tests rely on in Kafka. The embedded stand-in must pass the same tests as the real thing."""
+"""Behaviour of Kafka that the worker and its tests rely on. The embedded broker must pass the same tests as Kafka."""
 
 import threading
 import time

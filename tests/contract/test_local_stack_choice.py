@@ -1,4 +1,4 @@
-"""Which servers the local stack chooses, and what it says where it cannot. No real server is started."""
+"""The servers that the local stack chooses, and its errors if it cannot choose one. No real server is started."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What the worker relies on in Redis. Each server that the local stack may start must pass."""
+"""Behaviour of Redis that the worker relies on. Each server that the local stack can start must pass."""
 
 import pytest
 import redis

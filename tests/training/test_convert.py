@@ -1,4 +1,4 @@
-"""Checkpoints of others, converted: the same labels as where they come from."""
+"""Converted checkpoints of other projects give the same labels as the originals."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bundles: what the trainer measured is what the worker will answer."""
+"""Bundles: the worker gives the same answers as the training measured."""
 
 import json
 import re

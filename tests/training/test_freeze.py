@@ -1,4 +1,4 @@
-"""What learns, and how fast."""
+"""The parameters that learn, and their learning rates."""
 
 import dataclasses
 

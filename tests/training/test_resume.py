@@ -1,4 +1,4 @@
-"""A run that is killed and resumed, or shared by processes, ends where it would have ended."""
+"""A run that is killed and resumed, or shared by processes, ends with the same weights."""
 
 import signal
 import socket

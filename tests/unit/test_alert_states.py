@@ -1,4 +1,4 @@
-"""What becomes of an alert, and where it belongs."""
+"""The states of an alert, and the calls and utterances that it names."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""One call: whose word counts, how long it is, what keeps it alive, and the times of its results."""
+"""One call: its attributes and notice, its length, its idle time, and the times of its results."""
 
 from functools import partial
 

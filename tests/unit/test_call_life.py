@@ -1,4 +1,4 @@
-"""Streams that end, calls that end, hold, and streams that bring the same: through the real `Partition`."""
+"""Streams that end, calls that end, hold, and streams with the same audio: through the real `Partition`."""
 
 import base64
 import json

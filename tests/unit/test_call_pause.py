@@ -1,4 +1,4 @@
-"""A pause is one of the call: no stream of it is heard until `resume`."""
+"""A pause applies to the whole call: no stream of it is analysed until `resume`."""
 
 import base64
 import json

@@ -4,7 +4,7 @@ from functools import partial
 
 import msgpack
 import pytest
-from telephony import EPOCH_MS, Leg, both, heard, log_of, quiet, voice
+from telephony import CONFIGURED, EPOCH_MS, Leg, both, heard, log_of, quiet, voice
 
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Outcome
@@ -20,7 +20,7 @@ UNCHECKED = Settings(model=ModelSettings(speech_check=False))
 
 
 def new(settings=None):
-    return Call("call-1", settings or Settings(), DEFAULT_RULES)
+    return Call("call-1", settings or CONFIGURED, DEFAULT_RULES)
 
 
 def take(call, sent, elapsed_ms=0):
@@ -199,7 +199,7 @@ def test_a_stream_that_stalled_goes_on_after_a_restart():
     call = new()
     answer(call, *reconnected(call, 3))
     commit(call)
-    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    successor = Call.restore("call-1", call.due().saved.blob, CONFIGURED, DEFAULT_RULES)
     leg = Leg(stream="1", start_ms=EPOCH_MS + 10_000)
     leg.media(SENTENCE, chunk_ms=1_000)
     again = leg.media(SENTENCE, chunk_ms=1_000)
@@ -213,7 +213,7 @@ def test_records_of_a_forgotten_stream_that_are_read_again_are_duplicates():
     call = new()
     answer(call, *reconnected(call, 66))
     commit(call)
-    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    successor = Call.restore("call-1", call.due().saved.blob, CONFIGURED, DEFAULT_RULES)
     first = READ(log_of(Leg(stream="0").media(SENTENCE, chunk_ms=1_000))[0])
     assert successor.take(first, elapsed_ms=0, now_ms=0.0) == Outcome([], is_duplicate=True)
 
@@ -272,7 +272,7 @@ def test_a_state_is_stored_only_with_its_results():
     first, second = take(call, leg.media(SENTENCE * 2, chunk_ms=100))
     assert call.due() is None
     answer(call, first)
-    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    successor = Call.restore("call-1", call.due().saved.blob, CONFIGURED, DEFAULT_RULES)
     again = log_of(Leg().media(SENTENCE * 2, chunk_ms=100))[resume(call) :]
     retold = [u for r in again for u in successor.take(READ(r), elapsed_ms=0, now_ms=0.0).utterances]
     assert [(u.id, u.audio) for u in retold] == [(second.id, second.audio)]
@@ -347,14 +347,14 @@ def test_a_pause_that_came_late_is_settled_with_what_came_before_it():
 def test_a_state_of_another_version_is_refused():
     """A downgrade stops with a reason instead of guessing."""
     with pytest.raises(ConfigurationError, match="format 99"):
-        Call.restore("call-1", msgpack.packb({"v": 99}), Settings(), DEFAULT_RULES)
+        Call.restore("call-1", msgpack.packb({"v": 99}), CONFIGURED, DEFAULT_RULES)
 
 
 def test_a_restored_call_goes_on_paused():
     """A restart of the worker does not end a pause."""
     call, leg = new(), Leg(layout="customer,agent")
     take(call, [*leg.media(both(quiet(1), quiet(1))), leg.send("pause")])
-    successor = Call.restore("call-1", call.due().saved.blob, Settings(), DEFAULT_RULES)
+    successor = Call.restore("call-1", call.due().saved.blob, CONFIGURED, DEFAULT_RULES)
     successor.last_offset = call.last_offset
     assert successor.is_paused
     assert take(successor, leg.media(both(SENTENCE, SENTENCE))) == []

@@ -1,4 +1,4 @@
-"""Folders that can be loaded, and what is said of those that cannot."""
+"""Folders that can be loaded, and the errors for those that cannot."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Lost audio: what fills it, and what it does to a call's figures."""
+"""Lost audio: its concealment, and its effect on a call's figures."""
 
 from collections.abc import Iterator
 

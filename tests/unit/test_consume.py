@@ -1,4 +1,4 @@
-"""What the consumer notices of a log that moves under it: deleted records, and a topic that was created again."""
+"""The consumer detects deleted records, and a topic that was created again."""
 
 import uuid
 from types import SimpleNamespace

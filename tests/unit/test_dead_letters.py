@@ -1,4 +1,4 @@
-"""What a dead-letter record holds, and that any record can become one."""
+"""The content of a dead-letter record; any record can become one."""
 
 from types import SimpleNamespace
 

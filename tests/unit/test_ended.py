@@ -1,4 +1,4 @@
-"""Calls that are over, and what still comes for them."""
+"""Ended calls, and later records of them."""
 
 import msgpack
 import pytest

@@ -1,4 +1,4 @@
-"""The running aggregate of a call, and when it is worth publishing."""
+"""The running aggregate of a call, and when it is published."""
 
 from dataclasses import replace
 

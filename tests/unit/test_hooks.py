@@ -1,4 +1,4 @@
-"""Which alerts go where, and the signed request."""
+"""The alerts that each hook gets, and the signed request."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""The engine: calibration, abstention, and faults that stay where they are."""
+"""The engine: calibration, abstention, and faults that affect only their own utterance."""
 
 import logging
 

@@ -1,4 +1,4 @@
-"""What kafka-python raises, as the errors that say what to do."""
+"""Exceptions of kafka-python, translated to errors that say what to do."""
 
 import ssl
 

@@ -1,4 +1,4 @@
-"""What kafka-python cannot parse costs a record or a batch, and the partition goes on."""
+"""If kafka-python cannot parse a record or a batch, only that is lost, and the partition continues."""
 
 from types import SimpleNamespace
 

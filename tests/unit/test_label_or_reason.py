@@ -1,4 +1,4 @@
-"""What an utterance is counted under."""
+"""The metric label of an utterance: its label, or the reason for having none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is counted and said of losses."""
+"""Losses are counted and logged."""
 
 from structlog.testing import capture_logs
 from telephony import Store, Worker

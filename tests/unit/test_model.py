@@ -1,4 +1,4 @@
-"""The emotion model against transformers' own models, and against itself with company."""
+"""The emotion model, compared with transformers' own models, and alone compared with in a batch."""
 
 import pytest
 import torch

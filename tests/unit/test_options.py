@@ -1,4 +1,4 @@
-"""The options that say which recording is sent, and how."""
+"""The options for recordings of `analyze` and `replay`."""
 
 import argparse
 from pathlib import Path

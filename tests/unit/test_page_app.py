@@ -1,4 +1,4 @@
-"""What a viewer gets of the floor, and the session's cookie."""
+"""The data that a viewer is sent, and the session's cookie."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""What the wall shows of a call."""
+"""The figures of a call on the wall."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the speech check leaves to the model."""
+"""The parts of an utterance that the model gets after the speech check."""
 
 import pytest
 

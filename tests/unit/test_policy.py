@@ -1,4 +1,4 @@
-"""Whose emotion may be inferred."""
+"""The roles whose emotion is inferred."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whether a loop moves on."""
+"""Whether a loop makes progress."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is still to be read, and why a partition stands."""
+"""Unread records, and the reason why a partition does not move."""
 
 import pytest
 from structlog.testing import capture_logs

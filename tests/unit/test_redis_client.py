@@ -1,4 +1,4 @@
-"""Which errors of Redis pass by themselves, and which need a person."""
+"""Which errors of Redis are temporary, and which need a person."""
 
 import pytest
 import redis

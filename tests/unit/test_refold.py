@@ -1,4 +1,4 @@
-"""Stored utterances judged again give what the call gave."""
+"""Stored utterances, folded again, give the same aggregate and alerts as the call."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""A `pause` that is refused for something else in its record pauses its call all the same."""
+"""A `pause` that is refused because of another field of its record still pauses its call."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""utterance/1, field by field, where it is known and where it is not."""
+"""utterance/1, field by field, with known and with unknown values."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""What a segmenter does where audio is missing, and after a restart with other rules."""
+"""A segmenter with missing audio, and after a restart with other settings."""
 
 import numpy as np
 import pytest

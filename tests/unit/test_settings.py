@@ -1,4 +1,4 @@
-"""Settings from the environment: what is wrong is named, and nothing starts."""
+"""Settings from the environment: an error names each wrong setting, and nothing starts."""
 
 import os
 

@@ -4,12 +4,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from telephony import EPOCH_MS, Leg, both, log_of, quiet, voice
+from telephony import CONFIGURED, EPOCH_MS, Leg, both, log_of, quiet, voice
 
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.intake import decode
 from callmood.worker.records import Cut, Unheard
-from callmood.worker.settings import InputSettings, SegmentSettings
+from callmood.worker.settings import InputSettings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import Stream
 
@@ -18,7 +18,7 @@ SENTENCE = quiet(0.6) + voice(1) + quiet(1)
 
 
 def new(offset_ms=0):
-    return Stream(MediaTime(offset_ms), SegmentSettings(), InputSettings())
+    return Stream(MediaTime(offset_ms), CONFIGURED.segment, InputSettings())
 
 
 def chunks(sent):
@@ -237,7 +237,7 @@ def test_a_copy_after_numbers_that_started_again_is_known():
     push(stream, leg.media(voice(0.2)))
     stream.close(Cut.GAP)
     stream.let_go()
-    restored = Stream.restore(stream.snapshot(), SegmentSettings(), InputSettings())
+    restored = Stream.restore(stream.snapshot(), CONFIGURED.segment, InputSettings())
     late = sent[0]._replace(at_ms=sent[0].at_ms + 60_000)
     assert stream.push(*chunks([late]))[1]
     assert restored.push(*chunks([late]))[1]

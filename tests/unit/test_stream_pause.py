@@ -1,4 +1,4 @@
-"""What a stream does while the producer asks not to listen."""
+"""A stream during a pause."""
 
 import pytest
 from telephony import Leg, analyse, quiet, voice

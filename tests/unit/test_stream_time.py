@@ -1,4 +1,4 @@
-"""Observed time: what a partition's clock makes of the clocks of many gateways."""
+"""The partition clock with the timestamps of many gateways."""
 
 import pytest
 

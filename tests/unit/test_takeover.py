@@ -1,4 +1,4 @@
-"""Taking a partition over: where to read on, and what is reported."""
+"""The takeover of a partition: the offset to read from, and the reports."""
 
 from types import SimpleNamespace
 

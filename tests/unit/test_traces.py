@@ -1,4 +1,4 @@
-"""Spans are made of records, in the trace of the audio, and only with a collector."""
+"""Spans are created from records, in the trace of the audio, and only if a collector is set."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""Messages between ingest and inference: what is packed is unpacked, and nothing else is taken for one."""
+"""Messages between ingest and inference: packed messages unpack to equal values, and other bytes are rejected."""
 
 import msgpack
 import pytest

@@ -1,4 +1,4 @@
-"""How processes are named."""
+"""The names of processes."""
 
 import multiprocessing
 

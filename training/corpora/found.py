@@ -1,4 +1,4 @@
-"""What a corpus reader yields: utterances as the corpus names them, before labels are mapped and audio is read."""
+"""The utterances that a corpus reader yields: with the corpus' own labels, and before the audio is read."""
 
 import codecs
 import csv

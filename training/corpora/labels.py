@@ -1,4 +1,4 @@
-"""What a corpus' labels mean: its own four, and what the user says of the others with `--map LABEL=EMOTION`."""
+"""Maps a corpus' labels to emotions: the four of the corpus, and others by `--map LABEL=EMOTION`."""
 
 import shlex
 from collections import Counter

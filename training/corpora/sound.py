@@ -1,4 +1,4 @@
-"""Audio of an utterance: usable where it is, or cut from a recording, converted and resampled."""
+"""Audio of an utterance: used in place, or cut from a recording, converted and resampled."""
 
 import math
 import shutil

@@ -1,4 +1,4 @@
-"""Speech as a telephone delivers it: level, noise, band-pass, 8 kHz, G.711, lost packets and their concealment.
+"""Makes speech sound as over a telephone: level, noise, band-pass, 8 kHz, G.711, lost packets and their concealment.
 
 The steps and their ranges are those of call recordings (Fernandez-Gallego & Toledano 2022 for packet loss). The
 worker's own resampler brings the batch back to 16 kHz afterwards.

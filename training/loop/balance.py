@@ -1,4 +1,4 @@
-"""Which clips a pass draws where classes, and lists within a class, are to be equally frequent."""
+"""Draws the clips of a pass so that classes, and lists within a class, are equally frequent."""
 
 from collections.abc import Sequence
 

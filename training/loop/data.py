@@ -1,7 +1,7 @@
-"""Manifest items as batches, prepared by the worker's own code, so that the model trains on what it will hear.
+"""Manifest items as batches, prepared by the worker's own code, so that training and inference get the same samples.
 
 Every draw (order, speed, crop, augmentation) is a function of the seed, the pass and the clip: a run that is resumed or
-shared by several processes sees the same batches as one that is not.
+shared by several processes gets the same batches as any other run.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Where a run happens: its folder, its device, and its rank among the processes that `torchrun` starts."""
+"""The place of a run: its folder, its device, and its rank among the processes that `torchrun` starts."""
 
 import csv
 import dataclasses

@@ -1,4 +1,4 @@
-"""Which parameters learn, and at which rate. This is the only place that freezes parameters."""
+"""Selects the parameters that learn, and their learning rates. Only this module freezes parameters."""
 
 import re
 from typing import Any

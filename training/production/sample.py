@@ -1,4 +1,4 @@
-"""Which published utterances to label: the uncertain ones, and a random share for an unbiased test. Pure."""
+"""Selects published utterances to label: uncertain ones, and a random share for an unbiased test. Pure."""
 
 import dataclasses
 from collections import Counter

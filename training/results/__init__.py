@@ -1,1 +1,1 @@
-"""What comes out of a training: calibration, figures, reports, bundles, conversion."""
+"""The results of a training run: calibration, figures, reports, bundles, conversion."""

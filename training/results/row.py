@@ -1,4 +1,4 @@
-"""A row of a table: every fold of each protocol with a published figure, and our figure beside it."""
+"""A row of a table: every fold of each protocol with a published figure, and the comparison with our figure."""
 
 import dataclasses
 import json

@@ -1,7 +1,7 @@
-"""How the synthetic speakers act an emotion: rules of thumb from the prosody literature, nothing learned from speech.
+"""Acted emotions of the synthetic speakers: heuristics from the prosody literature, not learned from speech.
 
 Anger is fast, loud at high frequencies and rough; happiness high, wide and swinging; sadness low, flat, slow, dull and
-trembling; neutral is the unchanged voice. Every utterance draws its own strength and its own deviations, so that the
+trembling; neutral is the unchanged voice. Strength and deviations are drawn at random for each utterance, so that the
 classes overlap.
 """
 

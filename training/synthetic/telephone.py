@@ -1,4 +1,4 @@
-"""What a telephone line does to speech: band-pass, 8 kHz, level, noise, mu-law."""
+"""Simulates a telephone line: band-pass, 8 kHz, level, noise, mu-law."""
 
 import dataclasses
 

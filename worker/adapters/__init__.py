@@ -1,1 +1,1 @@
-"""Kafka and Redis: everything that talks to either."""
+"""Kafka and Redis: all code that uses one of them."""

@@ -1,4 +1,4 @@
-"""Kafka clients from the settings: addresses, login, and what the client's errors mean."""
+"""Builds Kafka clients from the settings, and translates their errors."""
 
 import re
 import ssl

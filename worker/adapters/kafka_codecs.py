@@ -1,8 +1,8 @@
 """Batches are decompressed up to a limit.
 
-kafka-python decompresses a batch whole, and no setting of Kafka bounds its size then: a megabyte of zeros in gzip is a
-gigabyte. The kernel would end each worker that reads it, one after the other. Its reader of snappy also follows lengths
-that point backwards, and then does not end.
+kafka-python decompresses a whole batch at once, and no setting of Kafka limits the decompressed size: a megabyte of
+gzip can contain a gigabyte of zeros. The kernel would kill each worker that reads the batch. The client's snappy reader
+also follows lengths that point backwards, and then never ends.
 """
 
 import gzip

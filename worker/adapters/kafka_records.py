@@ -1,8 +1,8 @@
-"""Reads one record of a fetched batch as kafka-python's `_read_msg` does, in two thirds of its time.
+"""Reads one record of a fetched batch as kafka-python's `_read_msg` does, but in two thirds of the time.
 
 kafka-python calls a function for every length of every header, and a record of audio has eight headers. Here a length
-below 64 is one byte, and a name is decoded once. Any other record is left to the client: a control record, a damaged
-one, a name that is not UTF-8.
+below 64 is one byte, and a name is decoded once. The client reads all other records: a control record, a damaged one, a
+name that is not UTF-8.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Redis clients from the settings, and what the client's errors mean."""
+"""Builds Redis clients from the settings, and translates their errors."""
 
 import ssl
 from collections.abc import Iterator

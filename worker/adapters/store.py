@@ -1,4 +1,4 @@
-"""Where results, call states and positions are committed together: in Redis or in Kafka."""
+"""The store: results, call states and positions, committed together in Redis or in Kafka."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol

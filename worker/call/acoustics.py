@@ -1,6 +1,7 @@
-"""How an utterance sounds: level, noise, clipping, bandwidth. Pure; deterministic; below a millisecond for 5 s.
+"""Acoustics of an utterance: level, noise, clipping, bandwidth. Pure; deterministic; under 1 ms for 5 s of audio.
 
-The figures qualify a label (a clipped or noisy utterance is worth less); they are estimates from the utterance alone.
+The figures help to judge a label (one of a clipped or noisy utterance is less reliable). They are estimates from the
+utterance alone.
 """
 
 from typing import Final

@@ -1,4 +1,4 @@
-"""What one record of a call closed, and the queue in which that waits for the model. Pure."""
+"""A group, which is all that one record of a call closed, and the queue of groups that wait for the model. Pure."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator

@@ -1,4 +1,4 @@
-"""The hold of a call: from a `hold` to an `unhold` of any stream. Audio in it is heard as usual. Pure."""
+"""The hold of a call: from a `hold` to an `unhold` of any stream. Its audio is processed as usual. Pure."""
 
 from callmood.worker.records import Unheard
 from callmood.worker.speech.taken import Taken

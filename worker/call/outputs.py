@@ -1,4 +1,4 @@
-"""What a call returns: after one record, and for one commit. Values only."""
+"""The values that a call returns after one record, and for one commit."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

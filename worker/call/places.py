@@ -1,10 +1,10 @@
-"""Where the streams of a call lie on its time line. Pure.
+"""Places the streams of a call on its time line. Pure.
 
-The rule. The clock of the leg that came first is the call's, and each leg lies where it was captured, whatever order
-the legs arrive in: a leg that began earlier moves the beginning of the call, as long as the call has no result. Clocks
-of gateways differ (docs/decisions/0007-partition-clock.md). A leg whose first record says that it began more than 10 s
-before the call, or that it is more than 10 s ahead of a leg that goes on after it, has another clock: its first record
-is put where the call was when it arrived. Differences below 10 s cannot be told from legs that began apart.
+The rule. The clock of the leg that came first is the call's clock, and each leg is placed at its capture time, in any
+order of arrival: a leg that began earlier moves the beginning of the call, as long as the call has no result. Clocks of
+gateways differ (docs/decisions/0007-partition-clock.md). If a leg would begin more than 10 s before the call, or is
+more than 10 s ahead of a leg that continues after it, it has another clock: its first record is placed at the point of
+the call at which it arrived. Smaller differences look the same as legs that began at different times.
 """
 
 from collections.abc import Collection

@@ -1,7 +1,7 @@
 """The aggregate and the alerts of a call, computed again from its stored utterance/1 records. Pure.
 
-It tries new rules on past calls, and proves that an aggregate is the fold of its utterances and spans. Of a call with
-more spans than call/1 has, the older ones count as silence here.
+It evaluates new rules on past calls, and checks that an aggregate is the fold of its utterances and spans. If a call
+has more spans than call/1 holds, the older ones count as silence here.
 """
 
 from collections import deque

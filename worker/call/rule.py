@@ -1,4 +1,4 @@
-"""Alert rules: what they watch, in which calls and when, and how they are read from TOML. Pure."""
+"""Alert rules: their measures, the calls and hours to which they apply, and their form in TOML. Pure."""
 
 import math
 import re

@@ -2,11 +2,11 @@
 
 The formulas, with a worked example, are in docs/aggregates.md. Points are whole numbers so that sums are exact: a
 negative label (anger, sadness) counts -2, a positive one (happiness) +2, neutral 0; a label that repeats the valence of
-the one before it counts half as much again (-3, +3). The mean of the points of a period, scaled so that an unbroken run
-tends to the end of the scale, is its score from -5 to +5.
+the label before it counts one and a half times (-3, +3). The mean of the points of a period, scaled so that an unbroken
+run approaches the end of the scale, is the score of the period, from -5 to +5.
 
-Points are kept in at most 64 bins of call time whose width doubles as the call grows, so that quarters of a call whose
-length is not known yet cost constant space. A bin belongs to the quarter its middle lies in.
+Points are kept in at most 64 bins of call time whose width doubles as the call grows, so the quarters need
+constant space although the length of the call is not known yet. A bin belongs to the quarter that contains its middle.
 """
 
 from collections.abc import Sequence

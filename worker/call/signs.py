@@ -1,4 +1,4 @@
-"""Why a call needs a person, from its call/1: the risk, and its signs in words. Pure.
+"""The reasons why a call needs a person, computed from its call/1: the risk, and the signs as text. Pure.
 
 The weights and thresholds are part of the contract: docs/aggregates.md lists them.
 """

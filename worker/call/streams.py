@@ -1,7 +1,7 @@
-"""Which streams of a call belong together, and which are open. Pure.
+"""Decides which streams of a call belong together, and which are open. Pure.
 
 A stream ends with its `end`. `end` of a stream `a` ends the streams `a/…` too: Twilio's tracks. A stream that was cut
-off never ends; it is over once a later stream with the same roles goes on in its place, as after a reconnect.
+off gets no `end`; it is over when a later stream with the same roles continues in its place, as after a reconnect.
 """
 
 from collections.abc import Mapping

@@ -1,9 +1,9 @@
-"""Who spoke when: turns in; talk, silence, overlap and interruptions out. Pure.
+"""The time line of a call: turns in; talk, silence, overlap and interruptions out. Pure.
 
 Utterances come in the order in which they were decided, so one that began earlier may come later: a long sentence is
-decided after the short "yes" inside it. The newest `horizon_ms` of the time line therefore stay open; what lies before
-is closed: counted for good, and forgotten. That bounds the state of a call that never ends. At any time the figures
-equal those of all turns so far, as long as no turn begins before the closed part; the share of a turn that does is
+decided after the short "yes" inside it. The newest `horizon_ms` of the time line therefore stay open; the part before
+them is closed: its figures are final, and its turns are dropped. That limits the state of a call that never ends. At
+any time the figures equal those of all turns so far, unless a turn begins in the closed part; that share of the turn is
 left out.
 """
 

@@ -1,4 +1,4 @@
-"""What the producer says of a call: its attributes, and whether the caller was told. Pure."""
+"""Facts about a call that the producer sends: its attributes, and whether the caller was informed. Pure."""
 
 from collections.abc import Mapping
 

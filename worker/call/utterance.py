@@ -1,4 +1,4 @@
-"""A closed span as the utterance that the model analyses and the aggregate counts. Pure."""
+"""Makes the utterance that the model analyses and the aggregate counts from a closed span. Pure."""
 
 from collections.abc import Mapping
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """`callmood erase`: delete an ended call from Redis and Kafka, and print a receipt of what was found and what remains.
 
-Redis: everything of the call. Kafka: a tombstone behind the call's aggregates. The other topics (audio, utterances,
-alerts, dead-letter records) forget by retention alone, and the receipt counts what is left. What workers remember of an
-ended call, its id and where it ended, stays for ten minutes of audio: late records must not start the call again.
+Redis: everything of the call. Kafka: a tombstone behind the call's aggregates. In the other topics (audio, utterances,
+alerts, dead-letter records), records expire by retention only, and the receipt counts those that remain. Workers keep
+the id and the end of an ended call for ten minutes by record timestamps, so that late records do not start it again.
 """
 
 import argparse

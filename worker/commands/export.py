@@ -1,8 +1,8 @@
 """`callmood export`: the calls of a day and their utterances, as two files for SQL, pandas or a spreadsheet.
 
 The calls are those that started on that day (UTC) and have ended. They come from Redis, which keeps them for an hour
-after their end, or from Kafka, which keeps them for as long as its topics do. An erased call is in neither: of Kafka,
-only utterances of a call are taken whose newest aggregate is no tombstone.
+after their end, or from Kafka, which keeps them for as long as its topics do. An erased call is in neither: from Kafka,
+it takes only utterances of calls whose newest aggregate is not a tombstone.
 """
 
 import argparse

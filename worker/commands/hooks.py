@@ -1,4 +1,4 @@
-"""Webhooks: which alerts go where, and the signed request (Standard Webhooks). Pure, but for `send`."""
+"""Webhooks: the alerts of each hook, and the signed request (Standard Webhooks). Pure, except `send`."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""`callmood rules test`: what alert rules would have said of calls that are over or live."""
+"""`callmood rules test`: the alerts that rules would have raised for live and ended calls."""
 
 import argparse
 import math

@@ -1,4 +1,4 @@
-"""Tables as files: JSON lines, CSV or Parquet. A file has its name only once it is complete."""
+"""Tables as files: JSON lines, CSV or Parquet. A file gets its name only when it is complete."""
 
 import csv
 import json

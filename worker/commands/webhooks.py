@@ -1,8 +1,8 @@
 """`callmood webhooks`: sends alerts to the addresses of a file, signed, each at least once.
 
 Each hook has a thread and a position in the stream of alerts, stored in Redis after each alert that is done. After a
-`kill -9` the newest alert may be sent again, with the same id. An alert that is refused for too long is a dead end: it
-is noted in Redis, where the page shows it, and the next one is sent.
+`kill -9` the newest alert may be sent again, with the same id. An alert that is refused for too long is given up: Redis
+lists it, the page shows it, and the next alert is sent.
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Utterances -> batches of at most a budget of padded seconds, of similar length each. Pure.
 
-Clients take turns by seconds of audio (start-time fair queueing): one that floods the queue waits for itself, not the
-others for it. A batch is built around the utterance whose turn it is, so none starves. An utterance that meets an idle
-engine goes at once; between batches it waits for company, but not longer than the deadline. How long batches run is
-learned, by length of their utterances, and bounds what the next one holds: on a slow device the batches are small.
+Clients take turns by seconds of audio (start-time fair queueing): a client that floods the queue delays only itself. A
+batch is built around the utterance whose turn it is, so none starves. An utterance that meets an idle engine
+starts at once; between batches it waits for others, but not longer than the deadline. The batcher learns how long
+batches run, by the length of their utterances, and limits the next batch: on a slow device, batches are small.
 """
 
 import math

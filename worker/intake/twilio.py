@@ -3,12 +3,12 @@
 Source: twilio.com/docs/voice/media-streams/websocket-messages. Each track (`inbound`, `outbound`) becomes a stream of
 its own, `<stream SID>/<track>`, with the message's `chunk` as its number and `timestamp` as its media time. `start` and
 `stop` are the stream `<stream SID>`. `stop` ends the stream and its tracks, not the call: `<Stop>` and a new `<Start>`
-are how the analysis is paused there. If two streams bring the same track at once, the first is heard.
+are Twilio's way to pause. If two streams carry the same track at the same time, only the first is analysed.
 
-A `media` message does not name the speaker of its track, nor does the call's direction tell. The forwarder must set two
+Neither a `media` message nor the direction of the call names the speaker of a track. The forwarder must set two
 Kafka headers on every record, `role_inbound` and `role_outbound`; without them the role is `unknown`, and such speech
 gets no emotion unless the policy allows it. The custom parameters of `start` become attributes; one named `notice`
-tells whether the caller was informed. A parameter that is no legal attribute or notice is left out, the others stay.
+states whether the caller was informed. A parameter that is not a valid attribute or notice is ignored.
 """
 
 from dataclasses import replace

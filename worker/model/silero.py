@@ -1,8 +1,8 @@
-"""Silero VAD's network for 8 kHz, from the weights in its package: how likely each 32 ms of a waveform are speech.
+"""Silero VAD's 8 kHz network, with the weights of its package: the probability of speech for each 32 ms.
 
-Only the weights are used: the package's own code judges one frame at a time. Here all frames of an utterance pass the
-convolutions together; only the recurrent layer takes them one after the other. The weights for 8 kHz are in the package
-as TorchScript alone, and torch is about to drop that: the archive is read here as what it is, a pickle and arrays.
+Only the weights are used, because the package's own code processes one frame at a time. Here the convolutions process
+all frames of an utterance together; only the recurrent layer runs frame by frame. The package has the 8 kHz weights as
+TorchScript only, which torch has deprecated, so this module reads the archive directly: a pickle and arrays.
 """
 
 import pickle

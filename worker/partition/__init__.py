@@ -1,1 +1,1 @@
-"""One partition: its calls, its clock, its ended calls, and what is safe to commit."""
+"""One partition: its calls, its clock, its ended calls, and the offsets that are safe to commit."""

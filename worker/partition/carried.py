@@ -1,4 +1,4 @@
-"""What a partition's commit carries of each call. Pure."""
+"""The part of a partition's commit that belongs to each call. Pure."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace

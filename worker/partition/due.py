@@ -1,4 +1,4 @@
-"""Which calls the next commit has to look at: its work grows with what has changed, not with what lives. Pure."""
+"""Selects the calls that the next commit examines, so its work grows with changed calls, not live ones. Pure."""
 
 from collections.abc import Mapping
 

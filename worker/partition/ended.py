@@ -1,4 +1,4 @@
-"""Calls that are over: remembered for a while, so that late and replayed records do not start them again. Pure."""
+"""Ended calls, kept for a limited time so that late and replayed records do not start them again. Pure."""
 
 import math
 from collections.abc import Collection, Iterable

@@ -1,7 +1,7 @@
-"""Which records of a partition are done: the only source of committable offsets. Pure.
+"""Tracks which records of a partition are done. It is the only source of committable offsets. Pure.
 
-A record is *open* from the moment it is read until nobody needs to read it again. The watermark is the
-lowest open offset; a successor that resumes there with the stored call states loses nothing.
+A record is *open* from the moment it is read until nobody needs to read it again. The watermark is the lowest open
+offset; a successor that resumes there with the stored call states loses nothing.
 """
 
 from collections import deque

@@ -1,4 +1,4 @@
-"""A process below the supervisor: how it starts, reports and ends."""
+"""A child process of the supervisor: its start, its reports and its end."""
 
 import multiprocessing
 from collections.abc import Callable

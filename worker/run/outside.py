@@ -1,4 +1,4 @@
-"""What the ingest loop is wired to."""
+"""The clients and services that the ingest loop uses."""
 
 from typing import NamedTuple, Protocol
 

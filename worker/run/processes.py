@@ -1,4 +1,4 @@
-"""The kinds of process below the supervisor, each from its start to its exit code."""
+"""The kinds of child process of the supervisor, each from its start to its exit code."""
 
 import gc
 import os

@@ -1,4 +1,4 @@
-"""Whether a loop moves on: for how long a stage with work to do has done none of it. Pure."""
+"""Measures progress: for how long a stage has had work without doing any. Pure."""
 
 from enum import StrEnum
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""What a consumer has still to read, and which partitions an open transaction of a producer holds back.
+"""Unread records of a consumer, and the partitions that a producer's open transaction holds back.
 
-Kafka gives a reader of committed records nothing from the first record of an open transaction on. A producer that ended
-without closing its transaction can stop a partition for as long as its timeout, or for good. No restart of the worker
+A reader of committed records gets no record after the start of an open transaction. A producer that exits without
+closing its transaction can stop a partition until the transaction times out, or forever. No restart of the worker
 helps, so such a partition counts as held, not as work.
 """
 

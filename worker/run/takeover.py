@@ -1,4 +1,4 @@
-"""Taking a partition over: fence the earlier owner, get what it left, and find where to read on."""
+"""Takes over a partition: fences the earlier owner, loads the stored states, and finds the offset to read from."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple

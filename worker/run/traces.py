@@ -1,7 +1,8 @@
 """OpenTelemetry spans of committed utterances and their stages, in the trace of their audio.
 
-They are made after the commit, from the times in the record. A collector that does not answer costs spans, never audio
-or time. Attributes follow OpenTelemetry's conventions for messaging; calls are hashed, as in logs.
+Spans are created after the commit, from the times in the record. If a collector does not answer, spans are lost, but
+the worker loses no audio and no time. Attributes follow OpenTelemetry's conventions for messaging; calls are hashed, as
+in logs.
 """
 # ruff: noqa: PLC0415 - OpenTelemetry is an extra: only a worker that exports traces needs it
 
