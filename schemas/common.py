@@ -106,7 +106,7 @@ class WithheldReason(_Explained):
     ROLE_UNKNOWN = "policy:role_unknown", "`unknown` is not among the roles whose emotion may be inferred."
     NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
     NOT_SPEECH = "not_speech", "The speech check found no speech: a tone, music or noise."
-    ECHO = "echo", "It is the voice of another channel of the stream, heard again."
+    ECHO = "echo", "The utterance is an echo of another channel of the stream."
 
 
 class DeadLetterReason(_Explained):

@@ -5,13 +5,13 @@ import json
 from functools import partial
 
 import pytest
-from telephony import EPOCH_MS, SOURCE, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
+from telephony import CONFIGURED, EPOCH_MS, SOURCE, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
 
 from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
-from callmood.worker.settings import Settings
+from callmood.worker.settings import CallSettings
 from callmood.worker.stream_time import StreamTime
 
 SENTENCE = quiet(0.6) + voice(1) + quiet(1.4)
@@ -151,7 +151,7 @@ def test_a_restart_at_any_record_changes_nothing(make):
 def test_a_call_that_ended_idle_goes_on_with_its_next_record(silent_s):
     """A hold of any length without packets: the call is live again, its numbers go on, and nothing is lost."""
     store = analyse(hold(silent_s, is_told=False))
-    call, lasting = store.calls["call-1"], Settings(call={"idle_s": 14_400})
+    call, lasting = store.calls["call-1"], CONFIGURED.model_copy(update={"call": CallSettings(idle_s=14_400)})
     steady = analyse(hold(silent_s, is_told=False), lasting).calls["call-1"]
     assert (call["end_reason"], call["utterances"], store.dead) == ("end", 2, {})
     assert [u["number"] for u in store.of()] == [1, 2]
@@ -300,7 +300,7 @@ def analyse_twilio(sent: list[Sent]):
     """All of a log of Twilio messages."""
     worker = Worker()
     reader = partial(decode.decode, input_format="twilio", max_record_ms=5_000)
-    worker.partition = Partition(SOURCE, Restored(0, StreamTime(), {}), reader, Settings(), DEFAULT_RULES)
+    worker.partition = Partition(SOURCE, Restored(0, StreamTime(), {}), reader, CONFIGURED, DEFAULT_RULES)
     return worker.read(log_of(sent)).commit()
 
 
