@@ -29,7 +29,7 @@ class Size:
 
     one_in: int = 10
     seeds: Sequence[int] = (1, 2)
-    overrides: Sequence[str] = tuple(word for word in label_loop.Size().overrides if "steps" not in word)
+    overrides: Sequence[str] = tuple(word for word in label_loop.Size().overrides if not word.startswith("train."))
     training: Sequence[str] = (
         "train.epochs=0",
         "train.steps=200",
@@ -38,7 +38,7 @@ class Size:
     )
     pretraining: Sequence[str] = (
         "train.epochs=0",
-        "train.steps=300",
+        "train.steps=200",
         "train.evaluate_steps=100",
         "train.warmup_steps=50",
         "train.crop_s=0",
