@@ -79,10 +79,6 @@ class DeadLetterHeaders(BaseModel):
     headers_bytes: Decimal | None = Field(None, alias="dead_letter.headers_bytes")
     """Size of the names and values of the original headers, where some are left out."""
 
-    def to_kafka(self) -> list[tuple[str, bytes]]:
-        """The headers to append to the original ones."""
-        return [(name, value.encode()) for name, value in self.model_dump(exclude_none=True).items()]
-
     @classmethod
     def from_kafka(cls, headers: Headers) -> Self | None:
         """The worker's headers of a record on the dead-letter topic; None if the record is not a worker's."""

@@ -1,17 +1,18 @@
 """The producer to the dead-letter topic. Parts of a record that are too large for the topic are left out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
-from callmood.schemas.dead_letter import DETAIL_CHARACTERS, DeadLetterHeaders, stored_headers
+from callmood.schemas.dead_letter import DEAD_LETTER_SCHEMA, DETAIL_CHARACTERS, PREFIX, stored_headers
 from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.adapters.kafka_workarounds import sendable
 from callmood.worker.commits import DeadLetter
 from callmood.worker.errors import StoreUnavailable
+from callmood.worker.records import Record
 from callmood.worker.settings import KafkaSettings
 
 _MAX_REQUEST_BYTES = 64 << 20
@@ -97,22 +98,22 @@ def whole(letter: DeadLetter, version: str) -> Message:
     record = letter.record
     if record.key is None and record.value is None:
         return without_value(letter, version)
-    added = _added(letter, version)
-    return Message(record.key, record.value, [*sendable(stored_headers(record.headers)), *added.to_kafka()])
+    headers = [*_original(record), *_added(letter, version)]
+    return Message(record.key, record.value, headers)
 
 
 def without_value(letter: DeadLetter, version: str) -> Message:
     """The record without its value."""
     record = letter.record
-    added = _added(letter, version, ["value"])
     value = None if record.key is not None else b""
-    return Message(record.key, value, [*sendable(stored_headers(record.headers)), *added.to_kafka()])
+    headers = [*_original(record), *_added(letter, version, ["value"])]
+    return Message(record.key, value, headers)
 
 
 def cut(letter: DeadLetter, version: str) -> Message:
     """The record without its value, with the first bytes of its key, and with those headers that fit."""
     record = letter.record
-    headers, kept, room = sendable(stored_headers(record.headers)), [], _CUT_HEADERS_BYTES
+    headers, kept, room = _original(record), [], _CUT_HEADERS_BYTES
     for name, value in headers:
         room -= _size(name, value)
         if room < 0:
@@ -120,28 +121,39 @@ def cut(letter: DeadLetter, version: str) -> Message:
         kept.append((name, value))
     key = None if record.key is None else record.key[:_CUT_KEY_BYTES]
     missing = ["value"] + (["key"] if key != record.key else []) + (["headers"] if len(kept) < len(headers) else [])
-    added = _added(letter, version, missing)
-    return Message(key, None if key is not None else b"", [*kept, *added.to_kafka()])
+    return Message(key, None if key is not None else b"", [*kept, *_added(letter, version, missing)])
 
 
-def _added(letter: DeadLetter, version: str, missing: Iterable[str] = ()) -> DeadLetterHeaders:
+def _original(record: Record) -> list[tuple[str, bytes]]:
+    headers = stored_headers(record.headers)
+    return headers if all(name.isascii() for name, _ in headers) else sendable(headers)
+
+
+def _added(letter: DeadLetter, version: str, missing: Sequence[str] = ()) -> list[tuple[str, bytes]]:
+    """The headers of `DeadLetterHeaders`. They are not validated here: that would cost as much as all the rest."""
     record = letter.record
-    sizes = {
-        "value": None if record.value is None else str(len(record.value)),
-        "key": None if record.key is None else str(len(record.key)),
-        "headers": str(sum(_size(name, value or b"") for name, value in record.headers)),
+    told = {
+        "schema": DEAD_LETTER_SCHEMA,
+        "reason": letter.reason.value,
+        "detail": letter.detail.encode(errors="replace").decode()[:DETAIL_CHARACTERS],
+        "topic": record.position.topic,
+        "partition": str(record.position.partition),
+        "offset": str(record.position.offset),
+        "timestamp_ms": str(record.timestamp_ms),
+        "worker": version,
     }
-    return DeadLetterHeaders(
-        reason=letter.reason.value,
-        detail=letter.detail.encode(errors="replace").decode()[:DETAIL_CHARACTERS],
-        topic=record.position.topic,
-        partition=str(record.position.partition),
-        offset=str(record.position.offset),
-        timestamp_ms=str(record.timestamp_ms),
-        worker=version,
-        incomplete=",".join(missing) or None,
-        **{f"{part}_bytes": sizes[part] for part in missing},
-    )
+    if missing:
+        told |= {"incomplete": ",".join(missing)} | _sizes(record, missing)
+    return [(PREFIX + name, text.encode()) for name, text in told.items()]
+
+
+def _sizes(record: Record, missing: Sequence[str]) -> dict[str, str]:
+    sizes = {
+        "value": None if record.value is None else len(record.value),
+        "key": None if record.key is None else len(record.key),
+        "headers": sum(_size(name, value or b"") for name, value in record.headers),
+    }
+    return {f"{part}_bytes": str(sizes[part]) for part in missing if sizes[part] is not None}
 
 
 def _size(name: str, value: bytes) -> int:

@@ -1,5 +1,7 @@
 """Metrics and log lines of durable commits: one line per utterance."""
 
+from collections import Counter
+
 import structlog
 
 from callmood.schemas.utterance import label_or_reason
@@ -43,8 +45,9 @@ def account(commit: Commit) -> None:
 
 def account_dead_letters(commit: Commit) -> None:
     """Count and log the dead-letter records of a commit."""
+    for reason, count in Counter(letter.reason.value for letter in commit.dead_letters).items():
+        metrics.DEAD_LETTERS.labels(reason).inc(count)
     for dead_letter in commit.dead_letters:
-        metrics.DEAD_LETTERS.labels(dead_letter.reason.value).inc()
         log.warning(
             "dead-letter record",
             reason=dead_letter.reason.value,
