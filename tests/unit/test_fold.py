@@ -95,3 +95,17 @@ def test_another_sound_raises_the_alert_on_silence_and_no_other():
     fold.finish("end", 102_000)
     (alert,) = fold.take_alerts()
     assert (alert["rule"], alert["since_ms"], alert["utterance_id"]) == ("silence", 12_000, None)
+
+
+def test_a_call_that_is_given_up_ends_with_what_was_told():
+    """Neither a result nor an alert that no summary has told is in the last one; its version is new."""
+    fold, said = Fold("call-1", (SILENCE_RULE,)), utterance()
+    fold.add(Result(said, heard(said.audio)))
+    told, before = fold.folded, fold.summary({}, None)
+    fold.add(Result(said, heard(said.audio)))
+    fold.finish("end", 90_000)
+    newest = fold.summary({}, None)
+    assert newest["alerts"]
+    fold.give_up(told)
+    changed = {"status": "failed", "end_reason": "given_up", "version": newest["version"] + 1}
+    assert fold.summary({}, None) == before | changed | {"need": "none", "signs": []}

@@ -113,6 +113,8 @@ def test_every_form_of_an_address_is_taken(server):
         ({"sasl_mechanism": "PLAIN", "sasl_username": "u", "sasl_password": "p"}, "SECURITY_PROTOCOL=SASL_SSL"),
         ({"security_protocol": "SSL", "sasl_password_file": "p"}, "SECURITY_PROTOCOL=SASL_SSL"),
         ({"ssl_ca_file": "pyproject.toml"}, "SECURITY_PROTOCOL=SSL"),
+        ({"ssl_cert_file": "pyproject.toml"}, "SECURITY_PROTOCOL=SSL"),
+        ({"ssl_key_file": "pyproject.toml"}, "SECURITY_PROTOCOL=SSL"),
         (
             {
                 "security_protocol": "SASL_PLAINTEXT",
@@ -129,3 +131,9 @@ def test_half_a_login_names_what_is_missing(named, says):
     """A user name without a password, or a login or certificates that the protocol does not use: not a timeout."""
     with pytest.raises(ConfigurationError, match=says):
         connection(KafkaSettings(**named))
+
+
+def test_a_token_needs_no_user():
+    """Of the ways to log in, only OAUTHBEARER has neither user name nor password."""
+    named = {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_token_file": "pyproject.toml"}
+    assert "sasl_oauth_token_provider" in connection(KafkaSettings(**named))

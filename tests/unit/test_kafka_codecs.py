@@ -7,6 +7,7 @@ import lz4.frame
 import pytest
 import snappy
 import zstandard
+from kafka import codec
 from kafka.errors import CorruptRecordError
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 
@@ -133,3 +134,9 @@ def test_many_snappy_blocks_are_limited_together():
     blocks = framed(snappy.compress(bytes(32 << 10))) * 64
     with pytest.raises(CorruptRecordError, match="more than 1 MB"):
         records_of("snappy", XERIAL + blocks)
+
+
+def test_lz4_of_old_brokers_is_limited_too():
+    """The client decodes it through its own module, after a repair of the checksum."""
+    with pytest.raises(CorruptRecordError, match="more than 1 MB"):
+        codec.lz4_decode(lz4.frame.compress(bytes(8 << 20)))
