@@ -139,7 +139,7 @@ def test_ordinary_records_take_the_shorter_way():
         Worker().read(log)
     assert learned.call_count == 1
     with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
-        Worker().read(log)
+        Worker().read(log).commit()
     assert sum(len(call.args[1]) for call in taken.call_args_list) == len(log) - 2
     decode._shape.cache_clear()
     Worker().read(log)
@@ -147,12 +147,13 @@ def test_ordinary_records_take_the_shorter_way():
 
 
 def test_short_records_are_taken_together():
-    """Of records of 20 ms, five of a call in a poll, few are taken alone: those at which an utterance can close."""
+    """Of records of 20 ms, each in a poll of its own, few are taken alone: those at which an utterance can close."""
     leg = Leg(layout="customer,agent")
     log = log_of([leg.send("start"), *leg.media(AUDIO[:320_000], chunk_ms=20)])
     with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
         worker = Worker()
-        for first in range(0, len(log), 5):
-            worker.read(log[first : first + 5])
+        for record in log:
+            worker.read([record])
     sizes = [len(call.args[1]) for call in taken.call_args_list]
     assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
+    assert max(sizes) == 10

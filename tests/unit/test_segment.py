@@ -10,6 +10,7 @@ from callmood.worker.g711 import encode_pcma, encode_pcmu
 from callmood.worker.records import Cut
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech.segment import Segmenter
+from callmood.worker.speech.vad import Vote
 
 RATE_HZ = 8000
 _RULES = SegmentSettings(padding_ms=100)
@@ -48,6 +49,19 @@ def test_padding_is_as_asked():
     (narrow,) = _segment(_pcm((1, 0), (1, 1), (2, 0)), SegmentSettings(padding_ms=0))
     (wide,) = _segment(_pcm((1, 0), (1, 1), (2, 0)), SegmentSettings(padding_ms=200))
     assert narrow.start_sample - wide.start_sample == wide.end_sample - narrow.end_sample == 1600
+
+
+@pytest.mark.parametrize(("open_ms", "voiced_frames"), [(200, 6), (100, 3), (20, 1)])
+def test_what_fits_into_the_room_closes_nothing(open_ms, voiced_frames):
+    """The shortest way to a close is just enough voice to open, then silence: it is over one frame after the room."""
+    channel = Segmenter(Encoding.S16LE, RATE_HZ, SegmentSettings(open_window_ms=open_ms))
+    channel.keeps_levels = False
+    frames, is_open = (channel.room + 1) // channel.frame_samples - 1, []
+    for frame in range(frames + 1):
+        channel._count([Vote.VOICED if frame < voiced_frames else Vote.SILENT])
+        is_open.append(channel._start is not None)
+    silent_frames = voiced_frames - 1
+    assert is_open == [False] * silent_frames + [True] * (frames - silent_frames) + [False]
 
 
 def test_padding_never_overlaps_the_utterance_before():

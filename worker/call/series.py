@@ -5,12 +5,15 @@ audio, and can close nothing, whatever it holds (`Stream.room`). Taken one by on
 state; together, most of the work is done once.
 """
 
-from typing import Self
+from typing import Final, Self
 
 from callmood.schemas.common import Event
 from callmood.worker.call.told import Told
 from callmood.worker.records import Chunk
 from callmood.worker.speech.stream import Stream
+
+_MOST_RECORDS: Final = 10
+"""What waits takes memory, and a fault of ours costs all of it."""
 
 
 class Series:
@@ -46,6 +49,7 @@ class Series:
             and (chunk.format is newest.format or chunk.format == newest.format)
             and chunk.event is Event.MEDIA
             and samples <= self._room
+            and len(self.chunks) < _MOST_RECORDS
             and not self._told.is_news(chunk)
             and self._stream.time.goes_on(chunk, self._samples)
         )

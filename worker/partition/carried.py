@@ -32,6 +32,11 @@ class Live:
     waiting: list[Record] = field(default_factory=list)
     """The same records, as they were read."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a new owner would have to read records of the call again."""
+        return bool(self.waiting or self.call.open_offsets)
+
     def can_wait(self, record: Record, chunk: Chunk, elapsed_ms: int) -> bool:
         """Whether the call only goes on with this record, and with those that wait; then it waits with them."""
         if self.series is None:

@@ -23,9 +23,13 @@ class DueCalls:
         live.changes += 1
         self._due[live.call.id] = live
 
-    def take(self, live: Live) -> None:
-        """The call has taken records."""
+    def wait(self, live: Live) -> None:
+        """Records of the call wait: until its state is stored, a new owner would have to read them again."""
         self._unsaved.pull(live.call.id, live.saved_at_ms + self._every_ms)
+
+    def take(self, live: Live) -> None:
+        """The call has taken a record."""
+        self.wait(live)
         if live.call.has_news:
             self.change(live)
 
@@ -33,7 +37,7 @@ class DueCalls:
         """Those of these calls that are due, or all, in the order in which they came."""
         for call_id in self._unsaved.pop_due(elapsed_ms):
             live = calls.get(call_id)  # it may have been given up before the store confirmed its commit
-            if live is not None and live.call.open_offsets:
+            if live is not None and live.is_open:
                 self._due[call_id] = live
         return sorted((calls if is_whole else self._due).values(), key=lambda live: live.number)
 
@@ -44,7 +48,7 @@ class DueCalls:
         if live.changes == carried.changes:
             self._due.pop(call_id, None)
         self._unsaved.drop(call_id)
-        if live.call.open_offsets:
+        if live.is_open:
             self._unsaved.set(call_id, elapsed_ms + self._every_ms)
 
     def forget(self, call_id: str) -> None:

@@ -1,4 +1,8 @@
-"""Records of a poll with which their calls only go on: each call takes its own together. Pure."""
+"""Records with which their calls only go on: each call takes its own together, some polls later. Pure.
+
+Such records close nothing, whatever they hold, so nothing that is published depends on when the call takes them. It
+does before anything else is done with the call: a record that cannot wait, a deadline, a commit that stores it.
+"""
 
 from collections.abc import Callable
 
@@ -11,14 +15,13 @@ class Gathering:
     """The records that wait.
 
     Args:
-        taken: called after a call has taken its records.
+        waits: called with a call when records of it begin to wait.
         failed: called with a call, each of its records and our fault, if it fails on them.
     """
 
-    def __init__(self, taken: Callable[[Live], None], failed: Callable[[Live, Record, Exception], None]) -> None:
-        self._taken = taken
+    def __init__(self, waits: Callable[[Live], None], failed: Callable[[Live, Record, Exception], None]) -> None:
+        self._waits = waits
         self._failed = failed
-        self._open: list[Live] = []
 
     def add(self, live: Live | None, record: Record, chunk: Chunk, elapsed_ms: int) -> bool:
         """Whether the record waits now. If not, none of its call waits any more, and it has to be taken alone."""
@@ -29,7 +32,7 @@ class Gathering:
                 return False
             self.take(live)
         if len(live.waiting) == 1:
-            self._open.append(live)
+            self._waits(live)
         return True
 
     def take(self, live: Live) -> None:
@@ -44,10 +47,3 @@ class Gathering:
         except Exception as error:  # noqa: BLE001 - a fault of ours costs the records, not the call
             for record in records:
                 self._failed(live, record, error)
-        self._taken(live)
-
-    def take_all(self) -> None:
-        """Let all calls take their records."""
-        calls, self._open = self._open, []
-        for live in calls:
-            self.take(live)

@@ -48,7 +48,7 @@ class Partition:
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
         self._due = DueCalls(settings.worker.state_interval_ms)
-        self._gathering = Gathering(self._due.take, self._refuse_waiting)
+        self._gathering = Gathering(self._due.wait, self._refuse_waiting)
         self._numbers = count()
         self._skipped = {"late": 0, "duplicate": 0, "given_up": 0}
         self._dead: list[DeadLetter] = []
@@ -85,11 +85,8 @@ class Partition:
         Raises:
             TooManyBadRecords: more bad records in a row than `max_consecutive_bad`.
         """
-        try:
-            for record in records:
-                yield from self._take_next(record, now_ms)
-        finally:
-            self._gathering.take_all()
+        for record in records:
+            yield from self._take_next(record, now_ms)
 
     def _take_next(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         self._time = self._time.after(record.timestamp_ms)
@@ -191,7 +188,6 @@ class Partition:
         for call_id in sorted(named_calls(record, input_format=input_format) or ()):
             live = self._calls.get(call_id) or self._continued(call_id, record.position.offset)
             if live is not None:
-                self._gathering.take(live)
                 with self._at_its_own_cost(live):
                     closed, holds = live.call.pause(record.position.offset, now_ms)
                     utterances += closed
@@ -218,7 +214,6 @@ class Partition:
         utterances: list[Utterance] = []
         for call_id in self._deadlines.pop_due(self._time.elapsed_ms):
             live = self._calls[call_id]
-            self._gathering.take(live)
             with self._at_its_own_cost(live):
                 utterances += self._age_one(live, now_ms)
         return utterances
@@ -246,7 +241,8 @@ class Partition:
 
     @contextmanager
     def _at_its_own_cost(self, live: Live) -> Iterator[None]:
-        """A fault of ours in the work for one call costs that call, and not the others of the partition."""
+        """Work on a call that has taken its records: a fault of ours costs that call, and not the others."""
+        self._gathering.take(live)
         try:
             yield
         except CallmoodError:

@@ -70,11 +70,13 @@ class Rules:
             frame: the next one.
             window: votes of the frames before it.
             start: the first sample of what is open, or of what can open next.
-            is_open: whether something is open. What opens starts with a closing window full of speech.
+            is_open: whether something is open. Only after some voiced frames does something open, and then with a
+                closing window full of speech.
         """
+        before_open = 0 if is_open else max(1, self.open_votes - (window & self.open_mask).bit_count())
         votes = (window & self.close_mask if is_open else self.close_mask).bit_count()
         before_split = (start + self.max_samples) // self.frame_samples - frame - 1
-        return min(votes - self.close_votes - 1, before_split)
+        return min(before_open + votes - self.close_votes - 1, before_split)
 
 
 def _ones(bits: int) -> int:
