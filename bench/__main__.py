@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, live, page, servers
+from callmood.bench import engine, field, idle, ingest, live, memory, page, servers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("idle", idle, "an idle ingest process"),
         ("ingest", ingest, "the ingest process, without the model"),
         ("live", live, "a commit beside many live calls"),
+        ("memory", memory, "the memory of a live call"),
         ("page", page, "the page for supervisors"),
         ("servers", servers, "what Kafka and Redis cost"),
     ):

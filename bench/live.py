@@ -1,4 +1,4 @@
-"""Measure the time of a commit beside many live calls, and the memory of each live call.
+"""Measure the time of a commit beside many live calls.
 
 A partition takes some seconds of each call, as in `callmood bench ingest`. Then 100 calls continue, and their states
 and aggregates are collected and confirmed repeatedly. If the work depended on all live calls, the time would
@@ -6,16 +6,11 @@ grow with them.
 """
 
 import argparse
-import gc
-import resource
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console
@@ -35,7 +30,6 @@ _LIVE: Final = (100, 1_000, 10_000)
 _CHANGED: Final = 100
 _CHUNK_MS: Final = 200
 _COMMITS: Final = 5
-_STATM: Final = "/proc/self/statm"
 
 
 class Cost(NamedTuple):
@@ -44,14 +38,11 @@ class Cost(NamedTuple):
     calls: int
     commit_ms: float
     """CPU time of the best commit."""
-    call_kb: float
-    """Resident memory of the process for each call, without audio that waits for the model."""
 
 
 def measure(calls: int, seconds: int, settings: Settings) -> Cost:
     """Let so many calls live, and let 100 of them go on."""
     read = partial(decode.decode, input_format="headers", max_record_ms=5_000)
-    before_kb = _resident_kb()
     partition = Partition(SOURCE, Restored(0, StreamTime(), {}), read, settings, DEFAULT_RULES)
     took_s = []
     for records in rounds(calls, seconds * 1000 // _CHUNK_MS):
@@ -61,8 +52,7 @@ def measure(calls: int, seconds: int, settings: Settings) -> Cost:
         began_s = time.process_time()
         partition.confirm(partition.collect(STAMPS, 0.0))
         took_s.append(time.process_time() - began_s)
-    gc.collect()
-    return Cost(calls, 1000 * min(took_s[-_COMMITS:]), (_resident_kb() - before_kb) / calls)
+    return Cost(calls, 1000 * min(took_s[-_COMMITS:]))
 
 
 def rounds(calls: int, before: int) -> Iterator[Iterator[Record]]:
@@ -75,21 +65,6 @@ def rounds(calls: int, before: int) -> Iterator[Iterator[Record]]:
         deque(records, maxlen=0)
 
 
-def process_mb() -> float:
-    """Resident memory of a new ingest process, without calls and connections, MB."""
-    program = f"import callmood.worker.run.wiring; print(open({_STATM!r}).read())"
-    memory = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    return _kb(memory) / 1000
-
-
-def _resident_kb() -> float:
-    return _kb(Path(_STATM).read_text())
-
-
-def _kb(memory: str) -> float:
-    return int(memory.split()[1]) * resource.getpagesize() / 1000
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
     parser.add_argument("--live", type=int, nargs="*", default=_LIVE, help="numbers of live calls to measure")
@@ -100,10 +75,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
     settings = Settings(worker={"state_interval_ms": 3_600_000})
-    table = Table("live calls", f"commit with {_CHANGED} changed, ms", "kB a call", title="A commit beside live calls")
-    table.caption = f"an ingest process without calls: {process_mb():.0f} MB"
+    table = Table("live calls", f"commit with {_CHANGED} changed, ms", title="A commit beside live calls")
     for calls in arguments.live:
         cost = measure(calls, arguments.seconds, settings)
-        table.add_row(f"{cost.calls:,}", f"{cost.commit_ms:.1f}", f"{cost.call_kb:.0f}")
+        table.add_row(f"{cost.calls:,}", f"{cost.commit_ms:.1f}")
     Console().print(table)
     return 0
