@@ -1,4 +1,4 @@
-"""`callmood bench servers`: what Kafka and Redis cost for each record, call and utterance, in memory and in CPU time.
+"""Measure the memory and CPU time that Kafka and Redis need for each record, call and utterance.
 
 The servers are those of the environment (`python -m deploy.local run -- callmood bench servers`). Kafka: records of
 calls with two speakers are written to a topic of their own; the worker's consumer reads them, and nothing is done with

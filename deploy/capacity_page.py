@@ -40,6 +40,26 @@ servers`).
 - **Redis** computes on one core. `maxmemory` is twice the data, for the copies that `appendonly yes` makes when it
   rewrites its file.
 - **Spare workers** carry the calls of a worker that fails. With `--spare 0`, results are late until it is back.
+
+## Overload
+
+If more audio comes than the workers can compute, results are late. No result is skipped.
+
+- **The model is too slow or stands.** With `CALLMOOD_MODEL__MAX_IN_FLIGHT` utterances or
+  `CALLMOOD_MODEL__MAX_IN_FLIGHT_MB` of their audio at the model, an ingest process pauses reading (`callmood_paused`)
+  until half of them is answered. The rest waits in Kafka, so memory does not grow with the delay. If the model thread
+  makes no progress for `CALLMOOD_WORKER__STALL_S`, the worker ends, and the next one repeats what was not committed.
+- **Ingest is too slow.** Records wait in Kafka (`callmood_unread_records`). While reading is paused, this metric keeps
+  its value from before the pause.
+- **Recovery.** When the load falls, the workers catch up without help. Keep audio in Kafka for longer than the longest
+  delay: what Kafka deletes before a worker reads it is lost ([runbook](operations.md#callmoodrecordslost)).
+
+A test stops the inference process under load: a bounded number of utterances waits, memory stays bounded, and all
+results are those of `callmood analyze` once it goes on (`tests/integration/test_overload.py`).
+
+The worker cannot skip the emotion of some utterances under load to keep the others fresh. Such results would depend on
+the load of the moment, and a replay of the call would differ from them. Today, a live call, its replay and its
+recording give the same results.
 """
 _MEANING: Final = {
     "use": "share of a measured capacity that is planned for",
@@ -48,6 +68,7 @@ _MEANING: Final = {
     "retention_s": "retention of the audio topic, s",
     "replicas_of_topics": "replication factor of the audio topic",
     "least_partitions": "fewest partitions",
+    "in_flight_mb": "audio at the model, twice: `CALLMOOD_MODEL__MAX_IN_FLIGHT_MB`, and its copy in the socket",
     "inference_mib": "memory of the inference process, MiB; not measured: the chart's default for a worker",
     "scale_age_s": "age of audio at which the autoscaler adds workers, s",
     "ended_ttl_s": "`CALLMOOD_REDIS__ENDED_TTL_S`",

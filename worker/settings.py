@@ -290,9 +290,8 @@ class ModelSettings(_Group):
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(
         20.0, description="longest time an utterance waits for others in its batch, ms"
     )
-    max_in_flight: Positive = Field(
-        512, description="number of utterances at the model at which the ingest process pauses reading"
-    )
+    max_in_flight: Positive = Field(512, description="number of utterances at the model at which ingest pauses reading")
+    max_in_flight_mb: PositiveFloat = Field(64.0, description="audio at the model at which ingest pauses reading, MB")
 
 
 class WorkerSettings(_Group):

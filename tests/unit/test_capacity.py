@@ -47,7 +47,7 @@ def values(load):
         (
             Load(100, model="base"),
             {"ingest_processes": 1, "model_cores": 6, "workers": 1, "threads": 6, "cores_per_worker": 7,
-             "partitions": 12, "memory_mib": 4_197},
+             "partitions": 12, "memory_mib": 4_319},
         ),
         (
             Load(100, model="large", cores=8, spare=0),

@@ -296,6 +296,39 @@ def test_a_store_that_is_away_pauses_reading(world):
     assert not world.consumer.is_paused
 
 
+@pytest.mark.parametrize("limit", [{"max_in_flight": 3}, {"max_in_flight_mb": 0.025}])
+def test_a_model_that_does_not_answer_pauses_reading(limit):
+    """Three utterances, or 25 kB of their audio, are at the model at most; when it answers, all others follow."""
+    world, free = _World(model=limit), _World()
+    world.model.is_dumb = True
+    world.run(60.0)
+    assert world.consumer.is_paused
+    assert len(world.model.asked) == 3
+    read = dict(world.consumer.started)
+    world.run(60.0)
+    assert world.consumer.started == read
+    world.model.is_dumb = False
+    said, said_freely = ([u for commit in one.run(90.0) for u in commit.utterances] for one in (world, free))
+    assert not world.consumer.is_paused
+    assert [u["utterance_id"] for u in said] == [u["utterance_id"] for u in said_freely]
+    assert len(said) == 40
+
+
+def test_reading_goes_on_when_half_is_answered():
+    """Or each answer would end the pause for one record."""
+    world = _World(model={"max_in_flight": 4})
+    world.model.is_dumb = True
+    world.run(60.0)
+    asked = world.model.asked
+    del asked[next(iter(asked))]
+    world.loop._waiting = {key: world.loop._waiting[key] for key in asked}
+    world.run(1.0)
+    assert world.consumer.is_paused
+    world.loop._waiting = dict(list(world.loop._waiting.items())[:2])
+    world.run(0.1)
+    assert not world.consumer.is_paused
+
+
 def test_the_inference_process_is_judged_by_the_monotonic_clock(world, monkeypatch):
     """Its beats have times of that clock."""
     asked = []

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.settings import RedisSettings
+from callmood.worker.settings import ModelSettings, RedisSettings
 
 MODELS: Final = ("base", "large")
 _MOST_PROCESSES: Final = 64
@@ -126,6 +126,7 @@ ASSUMED: Final[Mapping[str, float]] = {
     "replicas_of_topics": 3,
     "least_partitions": 12,
     "inference_mib": 4_096,  # memory of the inference process: not measured; the chart's default for a worker
+    "in_flight_mb": 2 * ModelSettings().max_in_flight_mb,  # the audio, and its copy in the socket
     "scale_age_s": 10,  # age of audio at which the autoscaler adds workers
     "ended_ttl_s": RedisSettings().ended_ttl_s,
     "firehose_length": RedisSettings().firehose_length,
@@ -158,8 +159,8 @@ _REST: Final = (
         "partitions", "partitions", "all_processes * ceil(max(least_partitions, 2 * all_processes) / all_processes)"
     ),
     Formula("calls_per_process", "calls", "ceil(calls / (workers * processes_per_worker))"),
-    Formula("calls_mib", "MiB", "processes_per_worker * (process_mb + calls_per_process * call_kb / 1000) / 1.049"),
-    Formula("memory_mib", "MiB", "ceil(inference_mib + calls_mib)"),
+    Formula("process_mib", "MiB", "(process_mb + in_flight_mb + calls_per_process * call_kb / 1000) / 1.049"),
+    Formula("memory_mib", "MiB", "ceil(inference_mib + processes_per_worker * process_mib)"),
     Formula("bytes_per_call", "bytes", "call_bytes + call_s / 60 * utterances_per_min * utterance_bytes"),
     Formula("redis_live_mb", "MB", "calls * bytes_per_call / 1000000"),
     Formula("redis_ended_mb", "MB", "calls / call_s * ended_ttl_s * bytes_per_call / 1000000"),

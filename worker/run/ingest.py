@@ -59,6 +59,7 @@ class _Asked(NamedTuple):
     source: TopicPartition
     call_id: str
     utterance_id: str
+    audio_bytes: int
 
 
 class Ingest:
@@ -239,7 +240,7 @@ class Ingest:
 
     def _submit(self, source: TopicPartition, utterance: Utterance) -> None:
         key = f"{source.topic}/{source.partition}/{utterance.id}"
-        self._waiting[key] = _Asked(source, utterance.call_id, utterance.id)
+        self._waiting[key] = _Asked(source, utterance.call_id, utterance.id, len(utterance.audio))
         self._inference.submit(key, utterance)
         other = self._split_calls.note(utterance.call_id, source)
         if other is not None:
@@ -263,8 +264,9 @@ class Ingest:
 
     def _throttle(self) -> None:
         """Pause reading while too much is in flight or the store does not answer; the group membership continues."""
-        limit = self._settings.model.max_in_flight
-        is_full = len(self._waiting) > (limit // 2 if self._is_paused else limit - 1)
+        model, audio_bytes = self._settings.model, sum(asked.audio_bytes for asked in self._waiting.values())
+        share = max(len(self._waiting) / model.max_in_flight, audio_bytes / (model.max_in_flight_mb * 1_000_000))
+        is_full = share > 0.5 if self._is_paused else share >= 1  # noqa: PLR2004 - half of it
         should_pause = is_full or not self._is_store_healthy
         if should_pause and not self._is_paused:
             self._consumer.pause()

@@ -1,0 +1,58 @@
+"""A model that stops under load: reading pauses, memory is bounded, and all results come once it goes on."""
+
+import os
+import re
+import resource
+import signal
+import time
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+pytestmark = pytest.mark.timeout(400)
+COPIES = 3
+IN_FLIGHT = 4
+STOPPED_S = 15.0
+MOST_MB = 50
+"""What the ingest process may take beside what it had: the client's fetches are most of it."""
+
+
+def resident_mb(pid):
+    """Resident memory of a process, MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def gauges(worker):
+    """The worker's metrics by name, those with labels without them."""
+    found = re.findall(r"^(callmood_[a-z_]+)(?:{.*})? ([0-9.e+]+)$", worker.probe("metrics")[1], re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_a_stopped_model_pauses_reading_and_loses_nothing(pipeline, recorded, wait_until):
+    """While it stands, a bounded number of utterances waits in bounded memory, and the rest waits in Kafka."""
+    worker = pipeline.start_worker(model__max_in_flight=str(IN_FLIGHT), kafka__max_poll_records="50").wait_ready()
+    calls = {f"{name}-{uuid4().hex[:8]}": recorded.call(name) for name in recorded.names for _ in range(COPIES)}
+    ingest, inference = worker.pid("ingest-0"), worker.pid("inference")
+    before_mb, most_mb = resident_mb(ingest), 0.0
+    os.kill(inference, signal.SIGSTOP)
+    try:
+        pipeline.send(calls)
+        assert wait_until(lambda: gauges(worker).get("callmood_paused") == 1)
+        until_s = time.monotonic() + STOPPED_S
+        while time.monotonic() < until_s:
+            most_mb = max(most_mb, resident_mb(ingest) - before_mb)
+            time.sleep(0.2)
+        held = gauges(worker)
+        assert worker.probe("livez")[0] == 200
+    finally:
+        os.kill(inference, signal.SIGCONT)
+    assert held["callmood_records_total"] < sum(len(list(one.records())) for one in calls.values()) / 2
+    assert IN_FLIGHT <= held["callmood_in_flight_utterances"] <= IN_FLIGHT + 50
+    assert most_mb < MOST_MB
+    pipeline.assert_exact(calls)
+    assert wait_until(lambda: gauges(worker)["callmood_in_flight_utterances"] == 0)
+    fresh = gauges(worker)
+    assert (fresh["callmood_paused"], fresh["callmood_unread_records"]) == (0, 0)
+    assert not worker.lines("process exited")
+    worker.stop()
