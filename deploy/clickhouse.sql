@@ -1,10 +1,11 @@
--- History of callmood in ClickHouse: two tables and a view. A test loads the valid examples of schemas/ into them.
--- Load call/1 and utterance/1 as JSONEachRow. A copy replaces the row that is there: read with FINAL.
+-- History of callmood in ClickHouse. Load call/1, utterance/1 and erasure/1 as JSONEachRow into the three tables `received_...`; read the
+-- views `calls` and `utterances`: each record once, without the calls that are erased, also if one of their records arrives later.
+-- To remove erased calls from the disk, run the two DELETE statements of docs/history.md every day. A test loads valid examples.
 -- Unknown fields: input_format_skip_unknown_fields = 1, input_format_json_ignore_unknown_keys_in_named_tuple = 1;
 -- null and missing ones: input_format_null_as_default = 1, input_format_json_defaults_for_missing_elements_in_named_tuple = 1.
 CREATE DATABASE IF NOT EXISTS callmood;
 
-CREATE TABLE IF NOT EXISTS callmood.utterances
+CREATE TABLE IF NOT EXISTS callmood.received_utterances
 (
   call_id String, number UInt32, role LowCardinality(String), channel UInt8, stream String, start_ms UInt64, end_ms UInt64,
   spoken_at_ms Nullable(Int64), attributes Map(LowCardinality(String), String), kind LowCardinality(String) DEFAULT 'speech',
@@ -21,7 +22,7 @@ CREATE TABLE IF NOT EXISTS callmood.utterances
 ENGINE = ReplacingMergeTree PARTITION BY toYYYYMM(committed_at) ORDER BY (call_id, number)
 TTL toDateTime(committed_at) + INTERVAL 25 MONTH;
 
-CREATE TABLE IF NOT EXISTS callmood.calls
+CREATE TABLE IF NOT EXISTS callmood.received_calls
 (
   call_id String, version UInt32, status LowCardinality(String), end_reason LowCardinality(Nullable(String)),
   started_at_ms Int64, updated_at_ms Int64, duration_ms UInt64, utterances UInt32, missing_ms UInt64, redacted_ms UInt64,
@@ -47,12 +48,26 @@ CREATE TABLE IF NOT EXISTS callmood.calls
 ENGINE = ReplacingMergeTree(version) PARTITION BY toYYYYMM(committed_at) ORDER BY call_id
 TTL toDateTime(committed_at) + INTERVAL 25 MONTH;
 
+CREATE TABLE IF NOT EXISTS callmood.received_erasures
+(
+  call_id String, erasure_id String, erased_at_ms Int64,
+  committed_at DateTime64(3) DEFAULT now64(3)
+)
+ENGINE = ReplacingMergeTree PARTITION BY tuple() ORDER BY erasure_id
+TTL toDateTime(committed_at) + INTERVAL 25 MONTH;
+
+CREATE VIEW IF NOT EXISTS callmood.utterances AS
+SELECT * FROM callmood.received_utterances FINAL WHERE call_id NOT IN (SELECT call_id FROM callmood.received_erasures);
+
+CREATE VIEW IF NOT EXISTS callmood.calls AS
+SELECT * FROM callmood.received_calls FINAL WHERE call_id NOT IN (SELECT call_id FROM callmood.received_erasures);
+
 -- Trends by hour and queue. A change of the model starts a row of its own: figures of two models do not compare.
 CREATE VIEW IF NOT EXISTS callmood.hourly AS
 SELECT toStartOfHour(fromUnixTimestamp64Milli(assumeNotNull(spoken_at_ms))) AS hour, attributes['queue'] AS queue, model.digest AS digest,
        count() AS utterances, countIf(emotion.abstained) AS uncertain,
        countIf(emotion.label = 'anger' AND NOT emotion.abstained) AS angry,
        countIf(emotion.label = 'sadness' AND NOT emotion.abstained) AS sad
-FROM callmood.utterances FINAL
+FROM callmood.utterances
 WHERE role = 'customer' AND kind = 'speech' AND spoken_at_ms IS NOT NULL
 GROUP BY hour, queue, digest;

@@ -20,6 +20,7 @@ from callmood.schemas.audio import AUDIO_SCHEMA, MAX_CHANNELS, AudioHeaders
 from callmood.schemas.call import Call
 from callmood.schemas.common import RATES_HZ, AbstainReason, DeadLetterReason, Reserved, Role, WithheldReason
 from callmood.schemas.dead_letter import DeadLetterHeaders
+from callmood.schemas.erasure import Erasure
 from callmood.schemas.flat import ATTRIBUTE_PREFIX
 from callmood.schemas.utterance import Utterance
 
@@ -30,6 +31,7 @@ MODELS: Final[dict[str, tuple[type[BaseModel], JsonSchemaMode]]] = {
     "audio": (AudioHeaders, "validation"),
     "call": (Call, "serialization"),
     "dead_letter": (DeadLetterHeaders, "serialization"),
+    "erasure": (Erasure, "serialization"),
     "utterance": (Utterance, "serialization"),
 }
 _REASONS: Final[dict[str, type[AbstainReason | WithheldReason | DeadLetterReason]]] = {

@@ -49,6 +49,7 @@ class KafkaSettings(_Group):
     state_topic: TopicName = Field(
         "callmood.states", description="output=kafka: topic of call states; must be compacted"
     )
+    erasure_topic: TopicName = Field("callmood.erasures", description="output=kafka: topic of erased calls (erasure/1)")
     start: Literal["earliest", "latest"] = Field(
         "earliest", description="where to start in a partition without a stored position"
     )

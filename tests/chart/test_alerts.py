@@ -75,3 +75,14 @@ def test_every_metric_says_what_it_is():
             assert value._name.startswith("callmood_")
             assert value._documentation.endswith(".")
             assert set(value._labelnames) <= {"topic", "reason", "role", "label", "rule"}
+
+
+def test_the_dashboard_of_history_is_there_on_request(render):
+    """It needs another data source, so that only `dashboards.history` adds it to the one of metrics."""
+
+    def dashboards(**more):
+        objects = render({"dashboards.enabled": True, **more})
+        return [set(one["data"]) for one in objects if one["metadata"]["name"].endswith("-dashboard")]
+
+    assert dashboards() == [{"callmood.json"}]
+    assert dashboards(**{"dashboards.history": True}) == [{"callmood.json", "callmood-history.json"}]

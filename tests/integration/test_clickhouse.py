@@ -1,6 +1,7 @@
 """History in ClickHouse: the tables of deploy/clickhouse.sql, in ClickHouse itself (chdb)."""
 
 import json
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -57,26 +58,87 @@ def load(ask, table, records):
 
 
 def test_examples_are_rows_also_after_a_second_delivery(ask):
-    """Every valid example is one row with its values; a copy replaces it; an erased call is gone."""
+    """Every valid example is one row with its values; a copy replaces it."""
     said = [record | {"call_id": f"call-{n}", "number": n} for n, record in enumerate(examples("utterance"), 1)]
     calls = [record | {"call_id": f"call-{n}"} for n, record in enumerate(examples("call"), 1)]
     for _ in range(2):
-        load(ask, "utterances", said)
-        load(ask, "calls", calls)
-    assert ask("SELECT count() AS n FROM callmood.utterances FINAL") == [{"n": len(said)}]
-    assert ask("SELECT count() AS n FROM callmood.calls FINAL") == [{"n": len(calls)}]
+        load(ask, "received_utterances", said)
+        load(ask, "received_calls", calls)
+    assert ask("SELECT count() AS n FROM callmood.utterances") == [{"n": len(said)}]
+    assert ask("SELECT count() AS n FROM callmood.calls") == [{"n": len(calls)}]
     for record in calls:
-        (row,) = ask(f"SELECT * FROM callmood.calls FINAL WHERE call_id = '{record['call_id']}'")
+        (row,) = ask(f"SELECT * FROM callmood.calls WHERE call_id = '{record['call_id']}'")
         for name in ("talk_ms", "hold_ms", "need", "status", "attributes", "spans"):
             assert row[name] == record[name], name
         assert [alert["state"] for alert in row["alerts"]] == [alert["state"] for alert in record["alerts"]]
         assert [sign["text"] for sign in row["signs"]] == [sign["text"] for sign in record["signs"]]
     for record in said:
-        (row,) = ask(f"SELECT * FROM callmood.utterances FINAL WHERE call_id = '{record['call_id']}'")
+        (row,) = ask(f"SELECT * FROM callmood.utterances WHERE call_id = '{record['call_id']}'")
         assert row["spoken_at_ms"] == record["spoken_at_ms"]
         assert row["emotion"]["label"] == (record["emotion"] or {}).get("label")
-    ask("DELETE FROM callmood.utterances WHERE call_id = 'call-1'")
-    assert ask("SELECT count() AS n FROM callmood.utterances FINAL") == [{"n": len(said) - 1}]
+
+
+def test_an_erased_call_is_gone_also_after_a_second_delivery(ask):
+    """It is in no view from its erasure on, is removed from the disk, and does not come back; the other call stays."""
+    name = "erased Ä/1"
+    both = [(examples("utterance")[0], "received_utterances"), (examples("call")[0], "received_calls")]
+    erasure = {"schema": "callmood.erasure/1", "erasure_id": f"{name}:erasure", "call_id": name, "erased_at_ms": 1}
+
+    def deliver(call_ids):
+        for record, table in both:
+            load(ask, table, [record | {"call_id": call_id} for call_id in call_ids])
+
+    def rows(table):
+        return ask(f"SELECT count() AS n FROM callmood.{table} WHERE call_id = '{name}'")[0]["n"]
+
+    deliver([name, "stays"])
+    assert (rows("utterances"), rows("calls")) == (1, 1)
+    for time_ms in (1, 2):
+        load(ask, "received_erasures", [erasure | {"erased_at_ms": time_ms}])
+        assert (rows("utterances"), rows("calls")) == (0, 0)
+    assert ask("SELECT count() AS n FROM callmood.received_erasures FINAL") == [{"n": 1}]
+    deliver([name])
+    assert (rows("utterances"), rows("calls")) == (0, 0)
+    page = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
+    for statement in re.findall(r"^DELETE .*?;$", page, re.MULTILINE):
+        ask(statement)
+    assert (rows("received_utterances"), rows("received_calls")) == (0, 0)
+    deliver([name])
+    assert (rows("utterances"), rows("calls")) == (0, 0)
+    for view in ("utterances", "calls"):
+        assert ask(f"SELECT count() AS n FROM callmood.{view} WHERE call_id = 'stays'") == [{"n": 1}]
+
+
+def test_the_panels_of_the_dashboard_have_rows(ask):
+    """Every query of the Grafana dashboard runs, and finds the call of the queue and time that are chosen."""
+    (call,) = [record for record in examples("call") if record["alerts"] and record["status"] != "live"][:1]
+    call |= {"call_id": "shown", "started_at_ms": 1_750_000_000_000, "attributes": {"queue": "it's", "agent": "Kim"}}
+    call |= {"need": "high", "signs": [{"name": "run", "role": "customer", "value": 4, "text": "anger 4x"}]}
+    record = json.loads((EXAMPLES / "utterance/valid/labelled.json").read_text(encoding="utf-8"))
+    record |= {"call_id": "shown", "spoken_at_ms": 1_750_000_001_000, "attributes": call["attributes"]}
+    load(ask, "received_calls", [call, call | {"call_id": "other queue", "attributes": {"queue": "sales"}}])
+    load(ask, "received_utterances", [record])
+    dashboard = json.loads((ROOT / "helm/callmood/files/history.json").read_text(encoding="utf-8"))
+    macros = {
+        "$__fromTime": "toDateTime(1749990000)",
+        "$__toTime": "toDateTime(1750010000)",
+        "${queue:singlequote}": "'it\\'s'",
+    }
+    found = {}
+    for panel in dashboard["panels"]:
+        sql = panel["targets"][0]["rawSql"]
+        for macro, value in macros.items():
+            sql = sql.replace(macro, value)
+        assert "$" not in sql
+        found[panel["title"]] = ask(sql)
+    assert all(found.values()), [title for title, rows in found.items() if not rows]
+    (calls,) = found["Calls that have ended, by hour"]
+    assert (calls["queue"], calls["calls"]) == ("it's", 1)
+    assert found["Share of calls that needed a person"][0]["share"] == 1
+    (needed,) = found["Calls that needed a person most"]
+    assert (needed["call_id"], needed["why"], needed["agent"]) == ("shown", "anger 4x", "Kim")
+    (choice,) = [one["query"] for one in dashboard["templating"]["list"] if one["name"] == "queue"]
+    assert "it's" in [queue for row in ask(choice) for queue in row.values()]
 
 
 def test_the_trend_counts_each_utterance_once(ask):
@@ -85,7 +147,7 @@ def test_the_trend_counts_each_utterance_once(ask):
     label = record["emotion"]["label"]
     rows = [record | {"call_id": "trend", "number": n, "attributes": {"queue": "trend"}} for n in range(1, 4)]
     for _ in range(2):
-        load(ask, "utterances", rows)
+        load(ask, "received_utterances", rows)
     (row,) = ask("SELECT * FROM callmood.hourly WHERE queue = 'trend'")
     named = {"anger": "angry", "sadness": "sad"}
     assert (row["utterances"], row["uncertain"]) == (3, 0)

@@ -14,12 +14,13 @@ from kafka.errors import UnknownTopicOrPartitionError
 
 from callmood import schemas
 from callmood.__main__ import main
+from callmood.schemas.erasure import Erasure
 from callmood.schemas.keys import Keys
 
 pytestmark = pytest.mark.timeout(300)
 
 CALLS = Path(__file__).parents[2] / "examples" / "calls"
-KINDS = {"utterance": "utterances", "call": "calls", "alert": "alerts", "state": "states"}
+KINDS = {"utterance": "utterances", "call": "calls", "alert": "alerts", "state": "states", "erasure": "erasures"}
 
 
 @pytest.fixture
@@ -112,6 +113,7 @@ def test_erasure_removes_one_call_from_redis(served, pipeline, capsys):
     assert pipeline.call(second) == other
     places = {place["where"].rpartition(":")[2].strip(): place for place in receipt["places"]}
     assert places["utterances"]["found"] == 10
+    assert receipt["announced"] == []
     assert places["utterances"]["left"] == 0
     # Audio on Kafka goes by retention alone: that is said, and is the exit code.
     audio = places[pipeline.audio_topic]
@@ -170,6 +172,14 @@ def test_an_erased_call_gets_tombstones_in_kafka(served, real_kafka, pipeline, c
     assert places[f"kafka: {calls}"] == {"where": f"kafka: {calls}", "found": 1, "left": 0}
     assert places[f"kafka: {pipeline.audio_topic}-states"]["left"] == 1  # that it was there at all, for a while
     assert places[f"kafka: {pipeline.audio_topic}-utterances"]["left"] == 10
+    _, again = erased(capsys, first)
+    told = [
+        Erasure.model_validate_json(value) for value in records(pipeline, f"{pipeline.audio_topic}-erasures", first)
+    ]
+    (one,), (other,) = receipt["announced"], again["announced"]
+    assert one["erasure_id"] == other["erasure_id"] == told[0].erasure_id == told[1].erasure_id
+    assert len(told) == 2
+    assert (one["topic"], one["offset"]) != (other["topic"], other["offset"])
     if output == "both":
         assert first not in everything_in_redis(pipeline, but="states:")
         assert pipeline.call(second)

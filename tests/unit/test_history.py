@@ -36,7 +36,7 @@ def parts(text):
 
 def columns_of(table):
     """Columns of a table, those of a tuple with dots, and what kind they are."""
-    body = re.search(rf"CREATE TABLE IF NOT EXISTS callmood\.{table}\n\((.*?)\n\)\nENGINE", SQL, re.DOTALL)[1]
+    body = re.search(rf"CREATE TABLE IF NOT EXISTS callmood\.received_{table}\n\((.*?)\n\)\nENGINE", SQL, re.DOTALL)[1]
     columns = {}
 
     def add(prefix, column):
@@ -82,7 +82,11 @@ def test_the_sink_for_connect_copies_our_topics_into_these_tables():
     config = json.loads((ROOT / "deploy/clickhouse-connect.json").read_text(encoding="utf-8"))["config"]
     kafka = KafkaSettings()
     tables = dict(pair.split("=") for pair in config["topic2TableMap"].split(","))
-    assert tables == {kafka.call_topic: "calls", kafka.utterance_topic: "utterances"}
+    assert tables == {
+        kafka.call_topic: "received_calls",
+        kafka.utterance_topic: "received_utterances",
+        kafka.erasure_topic: "received_erasures",
+    }
     assert config["topics"].split(",") == list(tables)
     assert all(f"CREATE TABLE IF NOT EXISTS {config['database']}.{table}\n" in SQL for table in tables.values())
     assert config["consumer.override.isolation.level"] == "read_committed"

@@ -1,8 +1,9 @@
 """`callmood erase`: delete an ended call from Redis and Kafka, and print a receipt of what was found and what remains.
 
-Redis: everything of the call. Kafka: a tombstone behind the call's aggregates. In the other topics (audio, utterances,
-alerts, dead-letter records), records expire by retention only, and the receipt counts those that remain. Workers keep
-the id and the end of an ended call for ten minutes by record timestamps, so that late records do not start it again.
+Redis: everything of the call. Kafka: an erasure/1 for everything that copies results, and a tombstone behind the call's
+aggregates. In the other topics (audio, utterances, alerts, dead-letter records), records expire by retention only, and
+the receipt counts those that remain. Workers keep the id and the end of an ended call for ten minutes by record
+timestamps, so that late records do not start it again.
 """
 
 import argparse
@@ -18,9 +19,10 @@ from typing import Any, Final
 from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 
+from callmood.schemas.erasure import ERASURE_SCHEMA, Erasure, erasure_id
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection, kafka_errors
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors
 from callmood.worker.adapters.redis_entries import delete_entries, entries_of
@@ -42,14 +44,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the receipt, as JSON; exit code 1 if something remains that only retention removes."""
-    lines = erase(settings.load(), arguments.call_id)
+    at = datetime.now(UTC)
+    lines, announced = erase(settings.load(), arguments.call_id, at_ms=round(at.timestamp() * 1000))
     left = sum(line.left for line in lines)
     receipt = {
         "call_id": arguments.call_id,
-        "erased_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "erased_at": at.isoformat(timespec="seconds"),
         "callmood": version("callmood"),
         "places": [asdict(line) for line in lines],
         "left_to_retention": left,
+        "announced": announced,
     }
     print(json.dumps(receipt, indent=2))
     return _EXIT_LEFT if left else EXIT_OK
@@ -68,8 +72,16 @@ class Line:
     left: int
 
 
-def erase(configured: Settings, call_id: str) -> list[Line]:
+def erase(configured: Settings, call_id: str, *, at_ms: int) -> tuple[list[Line], list[dict[str, Any]]]:
     """Remove a call that has ended, and read back what is left of it.
+
+    Args:
+        configured: the worker's settings.
+        call_id: of the call.
+        at_ms: the time now, ms since 1970.
+
+    Returns:
+        What each place had and has; and the erasure/1 records that were sent, each with its place on Kafka.
 
     Raises:
         CallIsLiveError: the call has not ended.
@@ -82,7 +94,9 @@ def erase(configured: Settings, call_id: str) -> list[Line]:
         with redis_errors(), closing(connect_redis(configured.redis)) as client:
             lines += _from_redis(client, configured.redis, call_id)
     with kafka_errors(configured.kafka), refusals_raised():
-        return [*lines, *_from_kafka(configured, call_id)]
+        lines += _from_kafka(configured, call_id)
+        # Also if nothing was found: a database may have had the call for years.
+        return lines, [] if configured.worker.output == "redis" else [_announce(configured.kafka, call_id, at_ms)]
 
 
 def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Line]:
@@ -138,6 +152,21 @@ def _from_kafka(configured: Settings, call_id: str) -> Iterator[Line]:
     for topic in kept:
         count = sum(counted for source, (counted, _) in before.items() if source.topic == topic)
         yield Line(f"kafka: {topic}", count, count)
+
+
+def _announce(wanted: KafkaSettings, call_id: str, at_ms: int) -> dict[str, Any]:
+    """Send erasure/1; returns its id and its place."""
+    erasure = Erasure(erasure_id=erasure_id(call_id), call_id=call_id, erased_at_ms=at_ms)
+    headers = [("schema", ERASURE_SCHEMA.encode())]
+    with closing(KafkaConsumer(**connection(wanted))) as consumer:
+        if not consumer.partitions_for_topic(wanted.erasure_topic):
+            raise missing_topic(wanted.erasure_topic, wanted)
+    with closing(KafkaProducer(**connection(wanted), acks="all")) as producer:
+        value = erasure.model_dump_json().encode()
+        sending = producer.send(wanted.erasure_topic, key=call_id.encode(), value=value, headers=headers)
+        sent = sending.get(timeout=_SEND_S)
+    place = {"topic": sent.topic, "partition": sent.partition, "offset": sent.offset}
+    return {"erasure_id": erasure.erasure_id, **place}
 
 
 def _records(wanted: KafkaSettings, topics: list[str], call_id: str) -> Mapping[KafkaPartition, tuple[int, Any]]:

@@ -42,17 +42,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Create the topics that are missing; leave the others as they are."""
     configured = settings.load()
+    single = (configured.kafka.dead_letter_topic, configured.kafka.erasure_topic)
     with (
         kafka_errors(configured.kafka),
         refusals_raised(),
         closing(KafkaAdminClient(**connection(configured.kafka))) as admin,
     ):
-        for topic, options in topics_of(configured).items():
+        for topic, options in (topics_of(configured) | _of_erasures(configured)).items():
             configs = dict(options)
             if topic == configured.kafka.audio_topic and arguments.retention_ms:
                 configs["retention.ms"] = str(arguments.retention_ms)
             described = {
-                "num_partitions": 1 if topic == configured.kafka.dead_letter_topic else arguments.partitions,
+                "num_partitions": 1 if topic in single else arguments.partitions,
                 "replication_factor": arguments.replication_factor,
                 "configs": configs,
             }
@@ -65,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def topics_of(configured: Settings) -> dict[str, Mapping[str, str]]:
-    """The topics that these settings need, each with its configuration."""
+    """The topics that a worker with these settings needs, each with its configuration."""
     kafka = configured.kafka
     topics: dict[str, Mapping[str, str]] = {kafka.audio_topic: {}, kafka.dead_letter_topic: {}}
     if configured.worker.output != "redis":
@@ -73,3 +74,8 @@ def topics_of(configured: Settings) -> dict[str, Mapping[str, str]]:
         topics |= {kafka.utterance_topic: {}, kafka.alert_topic: {}}
         topics |= {kafka.call_topic: compacted, kafka.state_topic: STATE_CONFIG}
     return topics
+
+
+def _of_erasures(configured: Settings) -> dict[str, Mapping[str, str]]:
+    """The topic that `callmood erase` needs, and no worker."""
+    return {} if configured.worker.output == "redis" else {configured.kafka.erasure_topic: {}}
