@@ -1,14 +1,17 @@
 """A call's figures, counted again from all of its utterances: no fold, millisecond by millisecond."""
 
-from collections.abc import Sequence
-from itertools import combinations
+from collections.abc import Mapping, Sequence
+from itertools import combinations, groupby
 from typing import Any
 
 import numpy as np
 
+from callmood.schemas.call import MAX_ALERTS
+
 _NEVER_INTERRUPTS = {"ivr", "mixed"}
 _INTERRUPTION_MS = 500
 _SILENCE_MS = 3_000
+_NEGATIVE, _RUN = {"anger", "sadness"}, 4
 _ROUNDING = 1e-5
 _Utterances = Sequence[dict[str, Any]]
 
@@ -60,6 +63,65 @@ def whole(utterances: _Utterances, breaks: Sequence[tuple[str, int, int]], end_m
         "missing_ms": sum(stop - start for kind, start, stop in breaks if kind == "gap"),
         **_interruptions(utterances),
     }
+
+
+def span_differences(call: dict[str, Any], breaks: Sequence[tuple[str, int, int]]) -> list[str]:
+    """Where `spans` of a call/1 that is over covers other times than the breaks; `breaks` as in `whole`."""
+    told = [(span["kind"], span["start_ms"], span["end_ms"]) for span in call["spans"]]
+    return [
+        f"{kind} spans are {_covered(told, kind)}, counted {_covered(breaks, kind)}"
+        for kind in ("pause", "gap", "hold")
+        if _covered(told, kind) != _covered(breaks, kind)
+    ]
+
+
+def _covered(spans: Sequence[tuple[str, int, int]], kind: str) -> list[list[int]]:
+    """The times of a kind, those that touch as one."""
+    covered: list[list[int]] = []
+    for start_ms, end_ms in sorted((start, end) for name, start, end in spans if name == kind):
+        if covered and start_ms <= covered[-1][1]:
+            covered[-1][1] = max(covered[-1][1], end_ms)
+        else:
+            covered.append([start_ms, end_ms])
+    return covered
+
+
+def alert_differences(
+    call: dict[str, Any], utterances: _Utterances, raised: Mapping[str, dict[str, Any]], end_ms: int
+) -> list[str]:
+    """Where `alerts` of a call/1 that is over contradicts the alert/1 records, its end or its labels.
+
+    Every rule's alerts are those that were published, cleared within the call or ended with it. For the rule
+    `negative_run`, the first alert and what became of it are counted again from the labels.
+    """
+    found = [] if len(call["alerts"]) == min(len(raised), MAX_ALERTS) else [f"{len(raised)} alerts were published"]
+    for alert in call["alerts"]:
+        name, state, over_ms = alert["alert_id"], alert["state"], alert["over_ms"]
+        same = ("rule", "severity", "since_ms", "raised_ms")
+        if [alert[part] for part in same] != [raised.get(name, {}).get(part) for part in same]:
+            found.append(f"{name} is not as it was published")
+        is_right = (
+            over_ms == end_ms if state == "ended" else state == "cleared" and alert["since_ms"] <= over_ms <= end_ms
+        )
+        if not is_right:
+            found.append(f"{name} is {state} at {over_ms}, and the call ended at {end_ms}")
+    run = next((alert for alert in call["alerts"] if alert["rule"] == "negative_run"), None)
+    told = run and (run["since_ms"], run["state"])
+    if len(raised) <= MAX_ALERTS and told != (counted := _negative_run(utterances)):
+        found.append(f"the first negative run is {told}, counted {counted}")
+    return found
+
+
+def _negative_run(utterances: _Utterances) -> tuple[int, str] | None:
+    """Where the customer's first four negative labels in a row begin, and what becomes of the alert."""
+    labelled = [
+        u
+        for u in utterances
+        if u["role"] == "customer" and u["kind"] == "speech" and u["emotion"] and not u["emotion"]["abstained"]
+    ]
+    runs = groupby(labelled, lambda u: u["emotion"]["label"] in _NEGATIVE)
+    long = next((run for is_negative, group in runs if is_negative and len(run := list(group)) >= _RUN), None)
+    return long and (_part(long[0])[0], "ended" if long[-1] is labelled[-1] else "cleared")
 
 
 def _lengths(is_on: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[int]:

@@ -132,7 +132,9 @@ class Verifier:
             if ended != 1 or versions[-1]["status"] == "live":
                 not_once.append(f"{call_id}: over {ended} times")
             utterances = found.utterances.get(call_id, [])
-            wrong += [f"{call_id}: {text}" for text in self._call_differences(call_id, versions[-1], utterances)]
+            raised = {one["alert_id"]: one for one in found.alerts if one["call_id"] == call_id}
+            texts = self._call_differences(call_id, versions[-1], utterances, raised)
+            wrong += [f"{call_id}: {text}" for text in texts]
             if len(versions) > 1:
                 steps += [f"{call_id}: {text}" for text in _bad_steps(versions, utterances)]
         self.findings.look_at(f"{output}: calls not over exactly once", len(found.calls), not_once)
@@ -141,7 +143,13 @@ class Verifier:
             count = sum(map(len, found.calls.values()))
             self.findings.look_at(f"{output}: versions that are no fold of a prefix", count, steps)
 
-    def _call_differences(self, call_id: str, call: dict[str, Any], utterances: list[dict[str, Any]]) -> list[str]:
+    def _call_differences(
+        self,
+        call_id: str,
+        call: dict[str, Any],
+        utterances: list[dict[str, Any]],
+        raised: dict[str, dict[str, Any]],
+    ) -> list[str]:
         if call_id in self._tickers:
             return recount.differences(call, {"status": "failed", "end_reason": "no_audio", "utterances": 0})
         plan = self._plans.get(call_id)
@@ -157,7 +165,11 @@ class Verifier:
         figures = recount.whole(utterances, breaks, end_ms)
         figures |= {"end_reason": "end" if plan.has_end else "idle", "status": "completed"}
         figures |= {"started_at_ms": begins["0"], "attributes.queue": plan.queue}
-        return recount.differences(call, figures)
+        return [
+            *recount.differences(call, figures),
+            *recount.span_differences(call, breaks),
+            *recount.alert_differences(call, utterances, raised, end_ms),
+        ]
 
     def _alerts(self, output: str, found: Outputs) -> None:
         seen = Counter(alert["alert_id"] for alert in found.alerts)
