@@ -28,7 +28,8 @@ class Seen:
     def __init__(self, snapshot: Snapshot, viewer: Viewer) -> None:
         self._rows = [row for row in snapshot.rows if viewer.may_see(row["queue"])]
         self._ended = [row for row in snapshot.ended if viewer.may_see(row["queue"])]
-        self._fields = {**pulse(snapshot), **_counts(self._rows), "alerts": alerts(snapshot, viewer)}
+        models = sorted({row["model"] for row in (*self._rows, *self._ended)} - {""})
+        self._fields = {**pulse(snapshot), **_counts(self._rows), "models": models, "alerts": alerts(snapshot, viewer)}
 
     def chosen(self, chosen: Mapping[str, str]) -> dict[str, Any]:
         """See `picture`. Live calls come in the order of the snapshot: those that need a person first."""
@@ -70,20 +71,18 @@ def alerts(snapshot: Snapshot, viewer: Viewer) -> list[dict[str, Any]]:
 def _counts(rows: Iterable[Row]) -> dict[str, Any]:
     heard = uncertain = 0
     queues: dict[str, dict[str, int]] = {}
-    models, teams = set(), set()
+    teams = set()
     for row in rows:
         count = queues.setdefault(row["queue"], {"live": 0, "need": 0})
         count["live"] += 1
         count["need"] += bool(row["level"])
         heard += row["heard"]
         uncertain += row["uncertain"]
-        models.add(row["model"])
         teams.add(row["team"])
     return {
         "live": sum(count["live"] for count in queues.values()),
         "need": sum(count["need"] for count in queues.values()),
         "uncertain": round(uncertain / heard, 3) if heard else None,
-        "models": sorted(models - {""}),
         "teams": sorted(teams - {""}),
         "queues": [{"name": name, **count} for name, count in sorted(queues.items())],
     }

@@ -28,6 +28,12 @@ def test_the_list_holds_the_calls_that_need_a_person_first():
     assert seen["queues"] == [{"name": "billing", "live": 250, "need": 1}, {"name": "sales", "live": 250, "need": 2}]
 
 
+def test_the_model_of_calls_that_have_ended_is_named():
+    """So the notice of a demo model stays while their labels can be read."""
+    snapshot = Snapshot(1, 10.0, (a_row(1),), ended=(a_row(2, model="demo-tiny"), a_row(3, model="")))
+    assert picture(snapshot, {})["models"] == ["demo-tiny", "m"]
+
+
 def test_a_viewer_chooses_a_queue_a_team_or_a_text():
     """The counts stay those of the whole floor."""
     calls = (a_row(3, "some", queue="billing", team="b"), a_row(1, queue="billing", team="a"), a_row(2, agent="Kim"))
