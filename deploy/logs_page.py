@@ -47,6 +47,7 @@ _FIELDS: Final = {
     "kind": "class of the error",
     "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",
     "latency_ms": "from the capture of the last sample to the commit, in ms",
+    "looks_like": "the encoding that the audio seems to have, or `swapped_bytes`",
     "lost": "number of records that were deleted or skipped, or number of keys that the store has lost",
     "max_error": "largest error of a probability in the test at start, 0 to 1",
     "name": "name of the process",

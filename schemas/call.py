@@ -333,6 +333,8 @@ class Call(Contract):
     """Length of the call so far, ms."""
     utterances: Count
     """Utterances of all roles that are speech."""
+    doubtful_format: Count = 0
+    """Utterances that look as if the producer had declared a wrong encoding (`quality.looks_like`)."""
     missing_ms: Ms
     """Audio that never arrived, ms."""
     redacted_ms: Ms

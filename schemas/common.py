@@ -57,10 +57,18 @@ class Notice(StrEnum):
 
 
 class Kind(StrEnum):
-    """What an utterance is: speech of a person on this channel, or a tone, music, noise or echo."""
+    """What an utterance is: speech of the person on this channel, or a tone, music, noise, echo or background."""
 
     SPEECH = "speech"
     NOT_SPEECH = "not_speech"
+
+
+class LooksLike(StrEnum):
+    """What audio probably is instead of what the producer declared."""
+
+    SWAPPED_BYTES = "swapped_bytes"
+    PCMU = "pcmu"
+    PCMA = "pcma"
 
 
 class Emotion(StrEnum):
@@ -107,6 +115,7 @@ class WithheldReason(_Explained):
     NO_NOTICE = "policy:no_notice", "Notice is required, and the newest `notice` of the call, if any, is not `given`."
     NOT_SPEECH = "not_speech", "The speech check found no speech: a tone, music or noise."
     ECHO = "echo", "The utterance is an echo of another channel of the stream."
+    BACKGROUND = "background", "It is speech in the background: far quieter than the speaker of the channel."
 
 
 class DeadLetterReason(_Explained):

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from callmood.schemas.common import AbstainReason, Emotion, Kind, Role, WithheldReason
+from callmood.schemas.common import AbstainReason, Emotion, Kind, LooksLike, Role, WithheldReason
 from callmood.schemas.parts import (
     Attributes,
     CallId,
@@ -85,6 +85,8 @@ class Quality(Contract):
     """Part in which another channel spoke too, ms."""
     cut: Literal["silence", "forced", "gap", "pause", "end"]
     """Why the utterance ended; `forced`: it reached the length limit."""
+    looks_like: LooksLike | None = None
+    """Encoding that the audio seems to have instead of the declared one, or `swapped_bytes`; else null."""
 
 
 class LatencyMs(Contract):
@@ -163,6 +165,8 @@ class Utterance(Contract):
     """End of the voiced time that is speech, ms; the call's figures count to here. Null for `not_speech`."""
     echo: Flag = False
     """True: the voice of another channel of the stream, heard again, lower and later; then `kind` is `not_speech`."""
+    background: Flag = False
+    """True: speech far quieter than the speaker of the channel; then `kind` is `not_speech`."""
     emotion: EmotionResult | None = None
     """Null if the policy withholds it or the utterance is not speech."""
     withheld: WithheldReason | None = None
@@ -199,8 +203,8 @@ class Utterance(Contract):
             raise ValueError("speech_start_ms and speech_end_ms are null together")
         if self.kind is Kind.NOT_SPEECH and (self.emotion is not None or self.speech_end_ms is not None):
             raise ValueError("what is not speech has no emotion and no part that counts as speech")
-        if self.echo and self.kind is not Kind.NOT_SPEECH:
-            raise ValueError("an echo is not speech")
+        if (self.echo or self.background) and self.kind is not Kind.NOT_SPEECH:
+            raise ValueError("an echo or the background is not speech of the channel")
         if self.speech_start_ms is None or self.speech_end_ms is None:
             return self
         if not self.start_ms <= self.speech_start_ms < self.speech_end_ms <= self.end_ms:
@@ -221,10 +225,12 @@ def label_or_reason(utterance: Mapping[str, Any]) -> str:
 
     Returns:
         The label; `abstained` where the model was not sure; else why there are no probabilities: the model's failure
-        (`too_short`, `inference_failed`, ...), the policy's reason, `echo` or `not_speech`.
+        (`too_short`, `inference_failed`, ...), the policy's reason, `echo`, `background` or `not_speech`.
     """
     if utterance.get("echo"):
         return WithheldReason.ECHO.value
+    if utterance.get("background"):
+        return WithheldReason.BACKGROUND.value
     if utterance.get("kind") == Kind.NOT_SPEECH:
         return Kind.NOT_SPEECH.value
     emotion = utterance["emotion"]

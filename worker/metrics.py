@@ -32,6 +32,11 @@ UTTERANCES = Counter(
     "Utterances committed, by role and label; without a label, by the reason instead.",
     ["role", "label"],
 )
+DOUBTFUL_FORMAT = Counter(
+    "callmood_doubtful_format",
+    "Utterances that look as if the producer had declared a wrong encoding, by what they look like.",
+    ["looks_like"],
+)
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
 CALLS_ENDED = Counter(
     "callmood_calls_ended", "Calls that ended, by reason: `end`, `idle`, `no_audio` or `given_up`.", ["reason"]

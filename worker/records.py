@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from callmood.schemas.common import Encoding, Event, Notice, Reserved, Role, Scope
+from callmood.schemas.common import Encoding, Event, LooksLike, Notice, Reserved, Role, Scope
 
 _RESERVED: Final = frozenset(name.value for name in Reserved)
 
@@ -182,6 +182,8 @@ class Utterance:
     """Those of the call with reserved names, when the utterance ended."""
     is_echo: bool = False
     """Whether it is the voice of another channel, heard again: nobody speaks here."""
+    looks_like: LooksLike | None = None
+    """What the audio probably is instead of what its producer declared."""
 
     @property
     def wants_emotion(self) -> bool:
@@ -256,12 +258,14 @@ class Result:
     """An utterance and its answer.
 
     `prediction` is the model's; None if the policy withholds emotion, or if nobody speaks. `speech` is the speech
-    check's; None where it is off or failed, and then the utterance counts as speech.
+    check's; None where it is off or failed, and then the utterance counts as speech. `is_background`: the speech is not
+    that of the speaker of the channel.
     """
 
     utterance: Utterance
     prediction: Prediction | None
     speech: Speech | None = None
+    is_background: bool = False
 
     @classmethod
     def of(cls, utterance: Utterance, answer: Prediction | None) -> "Result":
@@ -273,8 +277,9 @@ class Result:
 
     @property
     def is_speech(self) -> bool:
-        """Whether a person speaks on this channel, as far as is known."""
-        return not self.utterance.is_echo and (self.speech is None or self.speech.is_speech)
+        """Whether the person of this channel speaks, as far as is known."""
+        is_another = self.utterance.is_echo or self.is_background
+        return not is_another and (self.speech is None or self.speech.is_speech)
 
     @property
     def voice_ms(self) -> tuple[int, int]:

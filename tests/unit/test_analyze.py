@@ -100,6 +100,17 @@ def test_the_table_is_for_people(command, call):
     assert "role_agent" in text
 
 
+def test_a_file_of_the_other_law_is_told(command, tmp_path):
+    """A-law in a file with the name of mu-law gives a notice that counts the utterances."""
+    samples = g711.PCMU_TO_S16[np.frombuffer(quiet(0.6) + voice(2) + quiet(1), np.uint8)]
+    for name, is_told in (("call.ulaw", True), ("call.alaw", False)):
+        (tmp_path / name).write_bytes(g711.encode_pcma(samples))
+        code, lines, said = command(tmp_path / name)
+        assert code == 0
+        assert ("1 like pcma: check its encoding, or --raw" in said) is is_told
+        assert json.loads(lines[-1])["doubtful_format"] == is_told
+
+
 def test_one_bad_file_does_not_keep_the_others(command, call, tmp_path):
     """It is named on stderr, the others are analyzed, and the exit code tells."""
     code, lines, said = command(tmp_path / "missing.wav", call)

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 from telephony import EPOCH_MS, SOURCE, STAMPS
 
-from callmood.schemas.common import Encoding, Role
+from callmood.schemas.common import Encoding, LooksLike, Role
 from callmood.schemas.utterance import Utterance as Contract
+from callmood.schemas.utterance import label_or_reason
 from callmood.worker.call.render import Times, utterance_record
 from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Speech, Utterance
 
@@ -47,12 +48,29 @@ def test_what_is_known_is_told():
     assert record["utterance_id"] == UTTERANCE.id
     assert (record["number"], record["role"], record["start_ms"], record["end_ms"]) == (3, "customer", 460, 1_860)
     assert record["acoustics"] == {"rms_dbfs": -23.5, "snr_db": 31.0, "clipping": 0.001, "bandwidth_hz": 3_400}
-    assert record["quality"] == {"missing_ms": 20, "overlap_ms": 30, "cut": "silence"}
+    assert record["quality"] == {"missing_ms": 20, "overlap_ms": 30, "cut": "silence", "looks_like": None}
     assert record["source"] == {"topic": "audio", "partition": 0, "first_offset": 4, "last_offset": 9}
     assert record["policy"] == STAMPS.policy
     assert record["model"] == {"id": "m", "version": "1", "digest": "sha256:0"}
     assert record["traceparent"] == UTTERANCE.traceparent
     assert "audio" not in record
+
+
+def test_the_background_is_no_speech_of_the_role():
+    """It says why it has no emotion, and what the speech check found; the policy's reason comes first."""
+    speech = Speech(0.9, 0, 1_400)
+    for withheld, reason in ((None, "background"), ("policy:role_agent", "policy:role_agent")):
+        said = Result(replace(UTTERANCE, withheld=withheld), None, speech, is_background=True)
+        record = utterance_record(said, 3, STAMPS, TIMES)
+        Contract.model_validate(record)
+        assert (record["background"], record["kind"], record["withheld"]) == (True, "not_speech", reason)
+        assert (record["speech_probability"], record["speech_end_ms"]) == (0.9, None)
+        assert label_or_reason(record) == "background"
+
+
+def test_a_wrong_encoding_is_told():
+    """What the audio looks like stands beside the other facts of its quality."""
+    assert rendered(looks_like=LooksLike.PCMA)["quality"]["looks_like"] == "pcma"
 
 
 def test_the_label_is_the_likeliest_emotion():

@@ -206,3 +206,14 @@ def test_hours_of_audio_take_little_memory(tmp_path):
     samples, grown_kb = map(int, done.stdout.split())
     assert samples == 40 * 60 * RATE_HZ
     assert grown_kb < 100_000
+
+
+@pytest.mark.parametrize(("order", "is_told"), [("<i2", False), (">i2", True)])
+def test_swapped_bytes_of_a_raw_file_are_told(tmp_path, order, is_told):
+    """Asterisk's .sln has no header: a voice in the other byte order gives a notice, with a pause or without."""
+    path = tmp_path / "call.sln"
+    t = np.arange(4 * RATE_HZ) / RATE_HZ
+    vowel = sum(np.sin(2 * np.pi * 137.3 * k * t) / k for k in range(1, 12)) * (t < 2)  # not in step with the samples
+    noise = np.random.default_rng(1).normal(0, 10, t.size)
+    path.write_bytes(np.round(4_000 * vowel + noise).astype(order).tobytes())
+    assert any("swapped" in notice for notice in probe(path, RATE_HZ).notices) is is_told

@@ -64,6 +64,8 @@ class Aggregate(msgspec.Struct, frozen=True, array_like=True):
     timeline: Timeline = Timeline()
     spans: tuple[Span, ...] = ()
     """The newest `MAX_SPANS`; those of one kind that touch are one."""
+    doubtful_format: int = 0
+    """Utterances that look as if they had another encoding."""
 
 
 def start(state: Aggregate, *, started_at_ms: int) -> Aggregate:
@@ -96,6 +98,7 @@ def fold(state: Aggregate, result: Result) -> Aggregate:
     return _changed(
         state,
         concealed_ms=state.concealed_ms + utterance.missing_ms,
+        doubtful_format=state.doubtful_format + (utterance.looks_like is not None),
         roles={**state.roles, role: _fold_role(state.roles.get(role, RoleFigures()), result)},
         timeline=timeline.extend(line, utterance.voice_ms[1]),
     )
@@ -173,6 +176,7 @@ def summary(
         "updated_at_ms": state.started_at_ms + figures.at_ms,
         "duration_ms": figures.at_ms,
         "utterances": sum(role.utterances for role in state.roles.values()),
+        "doubtful_format": state.doubtful_format,
         "missing_ms": figures.missing_ms + state.concealed_ms,
         "redacted_ms": figures.redacted_ms,
         "talk_ms": figures.talk_ms,

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from callmood.schemas.common import Notice
-from callmood.worker.call import aggregate, alert
+from callmood.worker.call import aggregate, alert, background
 from callmood.worker.call.aggregate import Aggregate
 from callmood.worker.call.rule import Rule
 from callmood.worker.records import ModelInfo, Result, Unheard
@@ -19,6 +19,7 @@ class _Saved(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     memory: alert.Memory
     number: int
     before_end: Aggregate | None = None
+    levels: background.Levels = {}
 
 
 class Folded(NamedTuple):
@@ -41,6 +42,7 @@ class Fold:
         self._aggregate = aggregate.Aggregate(call_id)
         self._memory = alert.Memory()
         self._before_end: Aggregate | None = None  # of a call that may go on after its end
+        self._levels: background.Levels = {}
         self._alerts: list[dict[str, Any]] = []
 
     @property
@@ -60,11 +62,12 @@ class Fold:
         """Add what a record says of the call."""
         self._aggregate = aggregate.describe(self._aggregate, attributes=attributes, notice=notice)
 
-    def add(self, result: Result) -> int:
-        """Fold a result; returns its number in the call."""
+    def add(self, result: Result) -> tuple[Result, int]:
+        """Fold a result; returns it as it counts, which depends on those before it, and its number in the call."""
+        self._levels, result = background.judge(self._levels, result)
         self._set(aggregate.fold(self._aggregate, result), result)
         self.number += 1
-        return self.number
+        return result, self.number
 
     def add_unheard(self, stretch: Unheard) -> None:
         """Fold a stretch without audio."""
@@ -109,10 +112,12 @@ class Fold:
 
     def save(self) -> bytes:
         """What `load` restores. The one place where the state becomes msgpack: each of its values is an array."""
-        return msgspec.msgpack.encode(_Saved(self._aggregate, self._memory, self.number, self._before_end))
+        return msgspec.msgpack.encode(
+            _Saved(self._aggregate, self._memory, self.number, self._before_end, self._levels)
+        )
 
     def load(self, saved: bytes) -> None:
         """The fold that `save` returned these bytes for."""
         state = _DECODER.decode(saved)
         self._aggregate, self._memory, self.number = state.aggregate, state.memory, state.number
-        self._before_end = state.before_end
+        self._before_end, self._levels = state.before_end, state.levels

@@ -34,8 +34,7 @@ class Group:
         released = []
         for utterance in self.utterances:
             answer, known_ms = self.answers[utterance.id]
-            result = Result.of(utterance, answer)
-            released.append(Released(result, fold.add(result), self.decided_ms, known_ms))
+            released.append(Released(*fold.add(Result.of(utterance, answer)), self.decided_ms, known_ms))
         for stretch in self.unheard:
             if not stretch.is_hold:
                 fold.add_unheard(stretch)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
-from callmood.schemas.common import EMOTIONS, Encoding, Kind, Notice, Role
+from callmood.schemas.common import EMOTIONS, Encoding, Kind, LooksLike, Notice, Role
 from callmood.worker.call import aggregate, alert
 from callmood.worker.call.rule import DEFAULT_RULES, Rule
 from callmood.worker.records import Acoustics, Cut, Position, Prediction, Result, Speech, Utterance
@@ -90,9 +90,11 @@ def result_of(record: Mapping[str, Any]) -> Result:
             spoken_at_ms=record.get("spoken_at_ms"),
             attributes=record.get("attributes", {}),
             is_echo=record.get("echo", False),
+            looks_like=LooksLike(quality["looks_like"]) if quality.get("looks_like") else None,
         ),
         _prediction(record["emotion"]),
         _speech(record),
+        record.get("background", False),
     )
 
 

@@ -44,8 +44,9 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
         "voiced_end_ms": utterance.voiced_end_ms,
         **_speech(result),
         "echo": utterance.is_echo,
+        "background": result.is_background,
         "emotion": _emotion(prediction) if prediction else None,
-        "withheld": utterance.withheld or (None if result.is_speech else WithheldReason.NOT_SPEECH.value),
+        "withheld": utterance.withheld or _no_speech(result),
         "acoustics": {
             "rms_dbfs": acoustics.rms_dbfs,
             "snr_db": acoustics.snr_db,
@@ -56,6 +57,7 @@ def utterance_record(result: Result, number: int, stamps: Stamps, times: Times |
             "missing_ms": utterance.missing_ms,
             "overlap_ms": utterance.overlap_ms,
             "cut": utterance.cut.value,
+            "looks_like": utterance.looks_like and utterance.looks_like.value,
         },
         "model": asdict(stamps.model) if prediction and stamps.model else None,
         "policy": dict(stamps.policy),
@@ -80,6 +82,12 @@ def _speech(result: Result) -> dict[str, Any]:
         "speech_start_ms": start_ms if result.is_speech else None,
         "speech_end_ms": end_ms if result.is_speech else None,
     }
+
+
+def _no_speech(result: Result) -> str | None:
+    if result.is_speech:
+        return None
+    return (WithheldReason.BACKGROUND if result.is_background else WithheldReason.NOT_SPEECH).value
 
 
 def _emotion(prediction: Prediction) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from callmood.schemas.common import Notice, WithheldReason
 from callmood.worker import g711
-from callmood.worker.call import acoustics, policy
+from callmood.worker.call import acoustics, plausible, policy
 from callmood.worker.records import Utterance
 from callmood.worker.settings import PolicySettings
 from callmood.worker.speech.stream import Stream
@@ -65,4 +65,5 @@ def utterance_of(call_id: str, name: str, stream: Stream, closed: ClosedSpan, fa
         spoken_at_ms=facts.origin_ms + stream.time.call_ms(span.start_sample),
         attributes=facts.attributes,
         is_echo=closed.is_echo,
+        looks_like=plausible.looks_like(pcm),
     )

@@ -3,8 +3,10 @@
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -54,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             code = EXIT_CONFIGURATION
             continue
         show(*results)
+        _warn(paths[0], *results)
     return code
 
 
@@ -88,6 +91,15 @@ def _answer(partition: Partition, utterances: Iterable[Utterance], listener: Lis
     waiting = list(utterances)
     for utterance, prediction in zip(waiting, listener.answer(waiting), strict=True):
         partition.answer(utterance.call_id, utterance.id, prediction, 0.0)
+
+
+def _warn(path: Path, utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+    """Say that the file was decoded wrongly, if it looks so."""
+    if not summary["doubtful_format"]:
+        return
+    looks = Counter(utterance["quality"]["looks_like"] for utterance in utterances)
+    names = " and ".join(f"{count} like {name}" for name, count in looks.items() if name)
+    print(f"callmood: {path}: utterances look wrongly decoded, {names}: check its encoding, or --raw", file=sys.stderr)
 
 
 def _show_json(utterances: Iterable[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:

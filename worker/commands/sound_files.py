@@ -13,12 +13,16 @@ import soxr
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 
+from callmood.schemas.common import LooksLike
+from callmood.worker.call.plausible import looks_like
 from callmood.worker.errors import ConfigurationError
 
 _FULL_SCALE: Final = 32768
 _TOLERANCE_S: Final = 0.25  # encoders pad the last frame, and headers round
 _UNFINISHED: Final = {0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}  # lengths of a WAV whose recorder did not end properly
 _BLOCK: Final = 65_536
+_FEW_SWAPPED: Final = 0.1
+_SWAPPED: Final = "looks as if its bytes were swapped: set --raw to s16le or s16be"
 _RIFF_HEADER: Final = 12
 _CHUNK_HEADER: Final = 8
 _RAW: Final = {"pcmu": "mulaw", "pcma": "alaw", "s16le": "s16le", "s16be": "s16be", "g722": "g722"}
@@ -68,12 +72,16 @@ def probe(path: Path, rate_hz: int, raw: Raw | None = None) -> Probe:
     """
     reader = _Reader(path, rate_hz, raw)
     samples, channels, are_equal = 0, 0, True
+    count, swapped = 0, 0
     for block in reader.blocks():
+        count += 1
+        swapped += reader.has_words and looks_like(block[:, 0]) is LooksLike.SWAPPED_BYTES
         samples, channels = samples + len(block), block.shape[1]
         are_equal = are_equal and bool((block == block[:, :1]).all())
     if not samples:
         raise BadRecording(f"{path}: contains no audio")
-    return Probe(samples, channels, are_equal and channels > 1, reader.notices())
+    notices = [*reader.notices(), *([_SWAPPED] if swapped > _FEW_SWAPPED * count else ())]
+    return Probe(samples, channels, are_equal and channels > 1, tuple(notices))
 
 
 def blocks(path: Path, rate_hz: int, raw: Raw | None = None) -> Iterator[NDArray[np.int16]]:
@@ -98,6 +106,11 @@ class _Reader:
         self._options: dict[str, str] = {}
         if self._raw is None:
             self._look_at_riff()
+
+    @property
+    def has_words(self) -> bool:
+        """Whether it is raw samples of two bytes, whose order no header tells."""
+        return self._raw is not None and self._raw.encoding.startswith("s16")
 
     def notices(self) -> tuple[str, ...]:
         """What is odd, once all blocks are read."""

@@ -23,6 +23,7 @@ def account(commit: Commit) -> None:
         if call.has_ended and call.summary is not None:
             metrics.CALLS_ENDED.labels(call.summary["end_reason"]).inc()
             log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
+    _account_formats(commit)
     for utterance in commit.utterances:
         emotion = utterance["emotion"]
         label = label_or_reason(utterance)
@@ -41,6 +42,18 @@ def account(commit: Commit) -> None:
             latency_ms=total_ms,
             partition=commit.source.partition,
         )
+
+
+def _account_formats(commit: Commit) -> None:
+    """Count what looks as if it had another encoding than the declared one; log it once for each call."""
+    doubtful = [utterance for utterance in commit.utterances if utterance["quality"]["looks_like"]]
+    for utterance in doubtful:
+        metrics.DOUBTFUL_FORMAT.labels(utterance["quality"]["looks_like"]).inc()
+    counts = Counter(utterance["call_id"] for utterance in doubtful)
+    firsts = {utterance["call_id"]: utterance["quality"]["looks_like"] for utterance in reversed(doubtful)}
+    for call in commit.calls:
+        if call.summary is not None and 0 < counts[call.call_id] == call.summary["doubtful_format"]:
+            log.warning("audio looks wrongly encoded", call=call_hash(call.call_id), looks_like=firsts[call.call_id])
 
 
 def account_dead_letters(commit: Commit) -> None:

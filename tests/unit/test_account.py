@@ -1,0 +1,32 @@
+"""Counts and log lines of durable commits."""
+
+from structlog.testing import capture_logs
+from telephony import STAMPS, Leg, Worker, log_of, quiet, voice
+
+from callmood.schemas.common import Encoding
+from callmood.worker import metrics
+from callmood.worker.g711 import encode_pcma, to_s16
+from callmood.worker.run.account import account
+
+SENTENCE = quiet(0.6) + voice(1.4) + quiet(1)
+
+
+def _as_pcma(audio: bytes) -> bytes:
+    return encode_pcma(to_s16(Encoding.PCMU, audio))
+
+
+def test_a_call_with_a_wrong_encoding_is_logged_once():
+    """Every utterance is counted, and only the first commit that has one is logged."""
+    leg, worker, logged = Leg(), Worker(), []
+    count = metrics.DOUBTFUL_FORMAT.labels("pcma")
+    before = count._value.get()
+    for audio in (_as_pcma(SENTENCE), _as_pcma(SENTENCE * 2), SENTENCE):
+        first = leg.seq
+        worker.read(log_of(leg.media(audio), first_offset=first)).answer()
+        commit = worker.partition.collect(STAMPS, 0.0)
+        worker.partition.confirm(commit)
+        with capture_logs() as lines:
+            account(commit)
+        logged.append([line["looks_like"] for line in lines if line["event"] == "audio looks wrongly encoded"])
+    assert logged == [["pcma"], [], []]
+    assert count._value.get() - before == 3
