@@ -118,6 +118,13 @@ def test_levels_are_known_from_the_frame_on_at_which_they_were():
     assert list(stretches.levels(6, 7, known_by=10, more=[Stretch(1, 6, bytes([50]))])) == [50]
 
 
+def test_a_lost_frame_has_the_level_before_it():
+    """Silence that fills a hole is no level of the line; at the beginning, there is nothing before it."""
+    frames = np.array([[0, 0], [100, -100], [0, 0], [0, 0], [10, -10]], np.int16)
+    assert list(echo.levels_of(frames, [2, 3])) == [0, 40, 40, 40, 20]
+    assert list(echo.levels_of(frames, [0])) == [0, 40, 0, 0, 20]
+
+
 def test_old_levels_are_forgotten():
     """The state does not grow with the call."""
     stretches = Stretches([(0, 0, bytes(10)), (10, 10, bytes(range(5)))])

@@ -139,36 +139,3 @@ def test_loss_leaves_the_figures_as_they_are(share):
     call = analyse(sent).calls["call-1"]
     assert 0 < call["missing_ms"] <= 2 * 32_000 * share * 2
     _check({**call, "missing_ms": 0})
-
-
-def test_a_pause_and_a_hold_are_neither_talk_nor_silence():
-    """Ten seconds are paused and ten are on hold; the rest of the call is as it was."""
-    leg = Leg(layout="customer,agent")
-    audio = both(line(32, _CUSTOMER), line(32, _AGENT, seed=2))
-    parts = [audio[first * 2 * RATE_HZ : end * 2 * RATE_HZ] for first, end in ((0, 11), (11, 25), (25, 32))]
-    sent = [*leg.media(parts[0]), leg.send("pause")]
-    leg.skip(10_000)
-    sent += [leg.send("resume"), *leg.media(parts[1]), leg.send("hold")]
-    leg.skip(10_000)
-    sent += [leg.send("unhold"), *leg.media(parts[2]), leg.send("end")]
-    call = analyse(sent).calls["call-1"]
-    assert (call["duration_ms"], call["redacted_ms"], call["hold_ms"]) == (52_000, 10_000, 10_000)
-    assert is_true(call["talk_ms"], 19_000)
-    assert is_true(call["non_talk_ms"], 13_000)
-    assert (call["overlap_ms"], call["missing_ms"], call["silences"]["count"]) == (0, 0, 0)
-
-
-def test_a_transfer_and_a_reconnect_leave_the_figures_as_they_are():
-    """The agent hands over at 15 s, and the customer's stream is cut off and comes again: each turn counts once."""
-    customer, again = Leg(stream="customer"), Leg(stream="again", start_ms=EPOCH_MS + 18_000)
-    one, two = Leg(stream="one", layout="agent"), Leg(stream="two", layout="agent", start_ms=EPOCH_MS + 15_000)
-    heard, answered = line(32, _CUSTOMER), line(32, _AGENT, seed=2)
-    legs = [
-        customer.media(heard[: 18 * RATE_HZ]),
-        [*again.media(heard[18 * RATE_HZ :]), again.send("end")],
-        [*one.media(answered[: 15 * RATE_HZ]), one.send("end")],
-        [*two.media(answered[15 * RATE_HZ :]), two.send("end")],
-    ]
-    call = analyse(in_time(*legs)).calls["call-1"]
-    assert call["status"] == "completed"
-    _check(call)

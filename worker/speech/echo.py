@@ -5,7 +5,7 @@ its source, less what it has lost on its way, down to the noise of its line. Two
 long as the utterance is long enough to tell.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -44,10 +44,13 @@ class Stretch(NamedTuple):
         return Stretch(self.known_frame, self.first_frame + before, self.levels[before:])
 
 
-def levels_of(frames: Samples) -> bytes:
-    """The level of each frame [frames, samples], dB above one bit."""
+def levels_of(frames: Samples, lost: Collection[int] = ()) -> bytes:
+    """The level of each frame [frames, samples], dB above one bit; a `lost` frame has that of the one before."""
     power = np.square(frames, dtype=np.float64).mean(axis=1)
-    return bytes(np.rint(10 * np.log10(power + 1)).astype(np.uint8))
+    levels = np.rint(10 * np.log10(power + 1)).astype(np.uint8)
+    for frame in sorted(lost):
+        levels[frame] = levels[max(0, frame - 1)]
+    return bytes(levels)
 
 
 class Stretches:

@@ -351,7 +351,8 @@ class Segmenter:
     def _stretch(self, start: int) -> echo.Stretch:
         first = -(-start // self._rules.frame_samples)
         frames = self._pcm(first, self._frame).reshape(-1, self._rules.frame_samples)
-        return echo.Stretch(self._known_frame, first, echo.levels_of(frames))
+        lost = conceal.frames_without_sound([self._concealed, []], self._rules.frame_samples, first, self._frame)
+        return echo.Stretch(self._known_frame, first, echo.levels_of(frames, [frame - first for frame in lost]))
 
     def _keep_levels(self, start: int) -> None:
         if self.keeps_levels:
