@@ -126,7 +126,10 @@ class DeadLetterReason(_Explained):
     WRONG_SCHEMA = "wrong_schema", "The header `schema` is not `callmood.audio/1`."
     BAD_HEADER = "bad_header", "A header is missing, malformed or has a value that is not allowed."
     BAD_PAYLOAD = "bad_payload", "The value does not fit the input format or the event."
-    UNKNOWN_ENCODING = "unknown_encoding", "The contract does not have this encoding."
+    UNKNOWN_ENCODING = (
+        "unknown_encoding",
+        "The contract does not have this encoding; the gateway must decode G.722, Opus and others.",
+    )
     UNSUPPORTED_RATE = "unsupported_rate", "The contract does not have this sample rate."
     BAD_LAYOUT = "bad_layout", "The layout is not a list of 1 to 8 known roles."
     EMPTY = "empty", "The record has no value, or a media record has no audio."

@@ -210,7 +210,10 @@ def _media(wire: tuple[Encoding, AudioFormat] | None, value: bytes, max_record_m
 def _wire(encoding: str | None, rate: str | None, layout: str | None) -> tuple[Encoding, AudioFormat] | None:
     """The encoding on the wire and the format as the worker keeps it; None unless all three are given."""
     if encoding is not None and encoding not in _ENCODINGS:
-        raise BadRecord(Reason.UNKNOWN_ENCODING, f"encoding is not one of {', '.join(_ENCODINGS)}")
+        known = ", ".join(_ENCODINGS)
+        raise BadRecord(
+            Reason.UNKNOWN_ENCODING, f"encoding is not one of {known}: the gateway must decode other codecs to s16le"
+        )
     if rate is not None and rate not in _RATES_HZ:
         raise BadRecord(Reason.UNSUPPORTED_RATE, f"rate is not one of {', '.join(_RATES_HZ)}")
     roles = () if layout is None else tuple(layout.split(",", MAX_CHANNELS))
