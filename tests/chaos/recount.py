@@ -76,9 +76,9 @@ def span_differences(call: dict[str, Any], breaks: Sequence[tuple[str, int, int]
 
 
 def _covered(spans: Sequence[tuple[str, int, int]], kind: str) -> list[list[int]]:
-    """The times of a kind, those that touch as one; a span without length covers none."""
+    """The times of a kind, those that touch as one."""
     covered: list[list[int]] = []
-    for start_ms, end_ms in sorted((start, end) for name, start, end in spans if name == kind and start < end):
+    for start_ms, end_ms in sorted((start, end) for name, start, end in spans if name == kind):
         if covered and start_ms <= covered[-1][1]:
             covered[-1][1] = max(covered[-1][1], end_ms)
         else:

@@ -113,11 +113,15 @@ def test_a_paused_call_is_redacted_not_silent():
 
 
 def test_pauses_gaps_and_holds_have_their_places():
-    """Each is a span; what goes on where the newest of its kind ended is one span; the oldest give way."""
+    """Each is a span; what goes on where the newest of its kind ended is one span; the oldest give way.
+
+    What has no length has no place.
+    """
     state = aggregate.fold_hold(_call(_result(Role.AGENT, 0, 1_000)), start_ms=2_000, end_ms=5_000)
     state = aggregate.fold_pause(state, start_ms=3_000, end_ms=4_000)
     state = aggregate.fold_hold(state, start_ms=5_000, end_ms=9_000)
     state = aggregate.fold_gap(state, start_ms=9_000, end_ms=9_500)
+    state = aggregate.fold_pause(state, start_ms=9_700, end_ms=9_700)
     spans = [(span.kind, span.start_ms, span.end_ms) for span in _summary(state).spans]
     assert spans == [("hold", 2_000, 9_000), ("pause", 3_000, 4_000), ("gap", 9_000, 9_500)]
     for number in range(100):

@@ -202,7 +202,9 @@ def _changed(state: Aggregate, **changes: Any) -> Aggregate:
 
 
 def _with(state: Aggregate, kind: SpanKind, start_ms: int, end_ms: int) -> tuple[Span, ...]:
-    """The spans with one more, which may go on where the newest of its kind ended."""
+    """The spans with one more, which may go on where the newest of its kind ended; one without length is left out."""
+    if start_ms == end_ms:
+        return state.spans
     spans = list(state.spans)
     newest = next((span for span in reversed(spans) if span.kind is kind), None)
     if newest is not None and newest.start_ms <= end_ms and start_ms <= newest.end_ms:
