@@ -74,7 +74,7 @@ def test_every_metric_says_what_it_is():
         if hasattr(value, "_name"):
             assert value._name.startswith("callmood_")
             assert value._documentation.endswith(".")
-            assert set(value._labelnames) <= {"topic", "reason", "role", "label", "rule"}
+            assert set(value._labelnames) <= {"topic", "reason", "role", "label", "rule", "looks_like"}
 
 
 def test_the_dashboard_of_history_is_there_on_request(render):
