@@ -129,6 +129,17 @@ def test_no_tone_is_taken_for_the_speaker(loud, sound):
     assert not judge(levels, _later(loud, 5_000, -30))[1].is_background
 
 
+def test_many_channels_at_once_take_little_memory(loud):
+    """A gateway that opens stream after stream makes no state that is too large to store; the newest are compared."""
+    levels = {}
+    for number in range(300):
+        one = _later(loud, number, -20)
+        levels, _ = judge(levels, replace(one, utterance=replace(one.utterance, stream=str(number))))
+    quiet = _later(loud, 400, -50)
+    assert len(levels) == 64
+    assert judge(levels, replace(quiet, utterance=replace(quiet.utterance, stream="299")))[1].is_background
+
+
 def test_a_long_call_remembers_little(loud):
     """The state does not grow with the number of utterances or streams."""
     levels = {}

@@ -112,3 +112,10 @@ def test_a_call_that_ends_after_an_empty_look_is_past_in_time():
 def test_a_call_that_another_version_has_ended_is_over(stored):
     """An upgrade keeps the memory of ended calls; what another version stored to continue them is not read."""
     assert Ended.unpack(msgpack.packb(stored)) == Ended(7, 30_000, is_paused=True)
+
+
+def test_a_call_that_another_version_has_given_up_stays_given_up():
+    """An upgrade does not start the rest of such a call as a new one."""
+    stored = msgpack.unpackb(Ended(7, 30_000, is_paused=False, was_given_up=True).pack())
+    found = Ended.unpack(msgpack.packb(stored | {"v": STATE_VERSION - 1}))
+    assert found == Ended(7, 30_000, is_paused=False, was_given_up=True)

@@ -91,7 +91,20 @@ def test_a_missing_topic_names_its_setting():
 
 @pytest.mark.parametrize(
     "servers",
-    ["kafka:abc", "kafka:70000", "kafka:0", "a:9092;b:9092", "a:9092 b:9092", "kafka:9092/", ":9092", "", " , "],
+    [
+        "kafka:abc",
+        "kafka:70000",
+        "kafka:0",
+        "a:9092;b:9092",
+        "a:9092 b:9092",
+        "kafka:9092/",
+        "user@kafka:9092",
+        "kafka:9092?x",
+        "kafka:",
+        ":9092",
+        "",
+        " , ",
+    ],
 )
 def test_an_address_that_is_none_names_its_setting(servers):
     """A restart does not help, and the client would answer with an error of its own, or time out."""

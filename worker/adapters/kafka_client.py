@@ -101,7 +101,8 @@ def _is_address(broker: str) -> bool:
         return bool(IPv6Address(address))
     try:
         parts = urlsplit(f"//{address}")
-        return bool(parts.hostname) and parts.port != 0 and not re.search(r"\s|[;/]", address)
+        is_whole = bool(parts.hostname) and parts.port != 0 and not address.endswith(":")
+        return is_whole and not re.search(r"[\s;/?#@]", address)
     except ValueError:
         return False
 

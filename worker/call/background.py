@@ -15,6 +15,8 @@ from callmood.worker.records import Result
 QUIETER_DB: Final = 20
 """Than the loudest speech; bench/RESULTS.md has the errors."""
 WINDOW_MS: Final = 60_000
+_MOST: Final = 64
+"""Channels that are remembered: those that spoke last."""
 _MANY_SPEAKERS: Final = (Role.MIXED, Role.UNKNOWN)
 
 Levels = Mapping[str, tuple[tuple[int, int], ...]]
@@ -36,4 +38,7 @@ def judge(levels: Levels, result: Result) -> tuple[Levels, Result]:
     if known and known[0][1] - own_dbfs >= QUIETER_DB:
         result = replace(result, prediction=None, is_background=True)
     louder = tuple(one for one in known if one[1] > own_dbfs)
-    return {**lately, speaker: (*louder, (utterance.end_ms, own_dbfs))}, result
+    lately[speaker] = (*louder, (utterance.end_ms, own_dbfs))
+    if len(lately) > _MOST:
+        del lately[min(lately, key=lambda name: lately[name][-1])]
+    return lately, result

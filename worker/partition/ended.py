@@ -33,20 +33,23 @@ class Ended(NamedTuple):
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
-        return bytes(msgpack.packb({"v": STATE_VERSION, "ended": list(self)}))
+        return bytes(msgpack.packb({"v": STATE_VERSION, "ended": list(self), "given_up": self.was_given_up}))
 
     @classmethod
     def unpack(cls, blob: bytes) -> "Ended | None":
         """What `pack` wrote; None: the state of a live call.
 
-        Nothing continues a call that another version of the worker has ended: its first three fields are the same.
+        Nothing continues a call that another version of the worker has ended. Its first three fields are the same, and
+        a call that was given up stays so.
         """
         stored = msgpack.unpackb(blob)
         fields = stored.get("ended")
         if fields is None:
             return None
-        is_ours = stored.get("v") == STATE_VERSION
-        return msgspec.convert(fields, cls) if is_ours else cls(*msgspec.convert(fields[:3], tuple[int, int, bool]))
+        if stored.get("v") == STATE_VERSION:
+            return msgspec.convert(fields, cls)
+        given_up = stored.get("given_up") is True
+        return cls(*msgspec.convert(fields[:3], tuple[int, int, bool]), was_given_up=given_up)
 
 
 def is_final(blob: bytes) -> bool:

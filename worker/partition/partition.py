@@ -142,8 +142,9 @@ class Partition:
             raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
 
     def _refuse_waiting(self, live: Live, record: Record, error: Exception) -> None:
+        """Its dead-letter record may be missing, although states of later records are stored: it waited."""
         live.call.refuse(record.position.offset)
-        self._reject(record, BadRecord(Reason.WORKER_ERROR, place_of(error)), 0.0)
+        self._report(record, BadRecord(Reason.WORKER_ERROR, place_of(error)))
 
     def _call_of(self, chunk: Chunk) -> Call | None:
         """The call of a record: a live one, one that goes on with it, or a new one; None if it is over."""
@@ -171,13 +172,17 @@ class Partition:
             return utterances
         if is_held:
             self._held.add(offset)
-        if self._may_be_paused(record):  # the audio may hold a card number
-            record = replace(record, value=None)
-        self._dead.append(DeadLetter(record, bad.reason, bad.detail))
+        self._report(record, bad)
         self._bad_in_a_row += 1
         if 0 < self._settings.input.max_consecutive_bad < self._bad_in_a_row:
             raise TooManyBadRecords.of(self._bad_in_a_row, f"{self.source.topic}/{self.source.partition}", bad)
         return utterances
+
+    def _report(self, record: Record, bad: BadRecord) -> None:
+        """The next commit writes its dead-letter record."""
+        if self._may_be_paused(record):  # the audio may hold a card number
+            record = replace(record, value=None)
+        self._dead.append(DeadLetter(record, bad.reason, bad.detail))
 
     def _pause_by(self, record: Record, now_ms: float) -> tuple[list[Utterance], bool]:
         """Pause the calls that a refused `pause` names; returns whether the state of one settles the offset."""
