@@ -112,14 +112,14 @@ def _ends_are_stable():
     return around(SimReader, "end_offsets", ends)
 
 
-@planted(78, "kafka")
+@planted(287, "kafka")
 def states_up_to_the_stable_end_only() -> Iterator[None]:
     """States behind what a dead owner left open are not read, although they are committed."""
     with _ends_are_stable():
         yield
 
 
-@planted(78, "kafka")
+@planted(287, "kafka")
 def what_is_open_is_not_waited_for() -> Iterator[None]:
     """A takeover goes by what is committed, while a zombie may still commit more."""
 
