@@ -1,6 +1,6 @@
 -- History of callmood in ClickHouse. Load call/1, utterance/1 and erasure/1 as JSONEachRow into the three tables `received_...`; read the
 -- views `calls` and `utterances`: each record once, without the calls that are erased, also if one of their records arrives later.
--- To remove erased calls from the disk, run the two DELETE statements of docs/history.md every day. A test loads valid examples.
+-- To delete the rows of erased calls, run the two statements of docs/history.md every day. A test loads valid examples.
 -- Unknown fields: input_format_skip_unknown_fields = 1, input_format_json_ignore_unknown_keys_in_named_tuple = 1;
 -- null and missing ones: input_format_null_as_default = 1, input_format_json_defaults_for_missing_elements_in_named_tuple = 1.
 CREATE DATABASE IF NOT EXISTS callmood;
@@ -9,12 +9,13 @@ CREATE TABLE IF NOT EXISTS callmood.received_utterances
 (
   call_id String, number UInt32, role LowCardinality(String), channel UInt8, stream String, start_ms UInt64, end_ms UInt64,
   spoken_at_ms Nullable(Int64), attributes Map(LowCardinality(String), String), kind LowCardinality(String) DEFAULT 'speech',
+  echo Bool, background Bool,
   emotion Tuple(label LowCardinality(Nullable(String)),
                 probabilities Tuple(anger Nullable(Float32), happiness Nullable(Float32), neutral Nullable(Float32), sadness Nullable(Float32)),
                 abstained Bool, reason LowCardinality(Nullable(String))),
   withheld LowCardinality(Nullable(String)),
   acoustics Tuple(rms_dbfs Float32, snr_db Float32, clipping Float32, bandwidth_hz UInt32),
-  quality Tuple(missing_ms UInt32, overlap_ms UInt32, cut LowCardinality(String)),
+  quality Tuple(missing_ms UInt32, overlap_ms UInt32, cut LowCardinality(String), looks_like LowCardinality(Nullable(String))),
   model Tuple(id LowCardinality(String), version LowCardinality(String), digest LowCardinality(String)),
   latency_ms Tuple(total Nullable(Float32)),
   committed_at DateTime64(3) DEFAULT now64(3)
@@ -25,8 +26,8 @@ TTL toDateTime(committed_at) + INTERVAL 25 MONTH;
 CREATE TABLE IF NOT EXISTS callmood.received_calls
 (
   call_id String, version UInt32, status LowCardinality(String), end_reason LowCardinality(Nullable(String)),
-  started_at_ms Int64, updated_at_ms Int64, duration_ms UInt64, utterances UInt32, missing_ms UInt64, redacted_ms UInt64,
-  talk_ms UInt64, non_talk_ms UInt64, longest_silence_ms UInt64, overlap_ms UInt64, hold_ms UInt64,
+  started_at_ms Int64, updated_at_ms Int64, duration_ms UInt64, utterances UInt32, doubtful_format UInt32,
+  missing_ms UInt64, redacted_ms UInt64, talk_ms UInt64, non_talk_ms UInt64, longest_silence_ms UInt64, overlap_ms UInt64, hold_ms UInt64,
   silences Tuple(threshold_ms UInt32, count UInt32, total_ms UInt64, longest_ms UInt64),
   overlaps Tuple(threshold_ms UInt32, count UInt32, total_ms UInt64, longest_ms UInt64),
   roles Map(LowCardinality(String), Tuple(utterances UInt32, talk_ms UInt64, talk_share Float32,

@@ -26,8 +26,11 @@ _PATIENCE_S = 120  # a mistake takes seconds to find; on a busy machine the libr
 def set_up(stack, redis_prefix, monkeypatch):
     """`set_up(**settings)` sets the environment: names of this test's own on the running servers."""
     name = f"test-{uuid4().hex[:12]}"
-    topics = [f"{name}-{kind}" for kind in ("audio", "dead", "utterances", "calls", "alerts", "states")]
-    keys = ("audio_topic", "dead_letter_topic", "utterance_topic", "call_topic", "alert_topic", "state_topic")
+    topics = [f"{name}-{kind}" for kind in ("audio", "dead", "utterances", "calls", "alerts", "states", "erasures")]
+    keys = (
+        *("audio_topic", "dead_letter_topic", "utterance_topic", "call_topic", "alert_topic", "state_topic"),
+        "erasure_topic",
+    )
 
     def apply(**changes):
         values = {f"kafka__{key}": topic for key, topic in zip(keys, topics, strict=True)} | {
@@ -73,7 +76,7 @@ def test_check_finds_everything_in_each_mode(set_up, capsys, output):
 
 
 def test_topics_get_their_partitions_and_cleanup_policy(set_up, stack, capsys):
-    """Call states and calls are compacted, audio is kept as long as asked; only the dead letters have one partition."""
+    """States, calls and erasures are compacted, audio is kept as long as asked; dead letters have one partition."""
     name = set_up(worker__output="both")
     assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
     with KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers) as admin:
@@ -83,10 +86,11 @@ def test_topics_get_their_partitions_and_cleanup_policy(set_up, stack, capsys):
         }
         configs = {
             topic: admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-            for topic in (f"{name}-states", f"{name}-audio")
+            for topic in (f"{name}-states", f"{name}-audio", f"{name}-erasures")
         }
     assert described == {f"{name}-audio": 3, f"{name}-dead": 1, f"{name}-calls": 3, f"{name}-states": 3}
     assert "compact" in str(configs[f"{name}-states"])
+    assert "compact" in str(configs[f"{name}-erasures"])
     assert "33554432" in str(configs[f"{name}-states"])
     assert "600000" in str(configs[f"{name}-audio"])
     capsys.readouterr()

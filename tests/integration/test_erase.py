@@ -31,7 +31,7 @@ def served(pipeline, stack, monkeypatch, capsys, wait_until):
     def serve(output):
         if output != "redis":
             for key, topic in topics.items():
-                compacted = key in ("kafka__call_topic", "kafka__state_topic")
+                compacted = key not in ("kafka__utterance_topic", "kafka__alert_topic")
                 stack.create_topic(topic, 4, {"cleanup.policy": "compact"} if compacted else None)
         changes = {**topics, "worker__output": output}
         for key, value in (

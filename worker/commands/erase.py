@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the receipt, as JSON; exit code 1 if something remains that only retention removes."""
-    at = datetime.now(UTC)
-    lines, announced = erase(settings.load(), arguments.call_id, at_ms=round(at.timestamp() * 1000))
+    configured, at = settings.load(), datetime.now(UTC)
+    lines = erase(configured, arguments.call_id)
     left = sum(line.left for line in lines)
     receipt = {
         "call_id": arguments.call_id,
@@ -53,9 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
         "callmood": version("callmood"),
         "places": [asdict(line) for line in lines],
         "left_to_retention": left,
-        "announced": announced,
+        "announced": [],
     }
-    print(json.dumps(receipt, indent=2))
+    try:
+        # Also if nothing was found: a database may have had the call for years.
+        receipt["announced"] = announce(configured, arguments.call_id, at_ms=round(at.timestamp() * 1000))
+    finally:
+        print(json.dumps(receipt, indent=2))
     return _EXIT_LEFT if left else EXIT_OK
 
 
@@ -72,8 +76,37 @@ class Line:
     left: int
 
 
-def erase(configured: Settings, call_id: str, *, at_ms: int) -> tuple[list[Line], list[dict[str, Any]]]:
+def erase(configured: Settings, call_id: str) -> list[Line]:
     """Remove a call that has ended, and read back what is left of it.
+
+    Args:
+        configured: the worker's settings.
+        call_id: of the call.
+
+    Returns:
+        What each place had and has.
+
+    Raises:
+        CallIsLiveError: the call has not ended.
+        ConfigurationError: Redis or Kafka refuses something, or the topic of erasures does not exist: nothing is
+            removed then.
+        StoreUnavailable: Redis does not answer.
+        KafkaUnavailable: no broker answers.
+    """
+    if configured.worker.output != "redis":
+        with kafka_errors(configured.kafka), refusals_raised():
+            _require_topic(configured.kafka)
+    lines: list[Line] = []
+    if configured.worker.output != "kafka":
+        with redis_errors(), closing(connect_redis(configured.redis)) as client:
+            lines += _from_redis(client, configured.redis, call_id)
+    with kafka_errors(configured.kafka), refusals_raised():
+        lines += _from_kafka(configured, call_id)
+    return lines
+
+
+def announce(configured: Settings, call_id: str, *, at_ms: int) -> list[dict[str, Any]]:
+    """Send erasure/1, unless results are in Redis only.
 
     Args:
         configured: the worker's settings.
@@ -81,22 +114,31 @@ def erase(configured: Settings, call_id: str, *, at_ms: int) -> tuple[list[Line]
         at_ms: the time now, ms since 1970.
 
     Returns:
-        What each place had and has; and the erasure/1 records that were sent, each with its place on Kafka.
+        The id of each record that was sent, and its place on Kafka.
 
     Raises:
-        CallIsLiveError: the call has not ended.
-        ConfigurationError: Redis or Kafka refuses something.
-        StoreUnavailable: Redis does not answer.
+        ConfigurationError: Kafka refuses the record.
         KafkaUnavailable: no broker answers.
     """
-    lines: list[Line] = []
-    if configured.worker.output != "kafka":
-        with redis_errors(), closing(connect_redis(configured.redis)) as client:
-            lines += _from_redis(client, configured.redis, call_id)
-    with kafka_errors(configured.kafka), refusals_raised():
-        lines += _from_kafka(configured, call_id)
-        # Also if nothing was found: a database may have had the call for years.
-        return lines, [] if configured.worker.output == "redis" else [_announce(configured.kafka, call_id, at_ms)]
+    if configured.worker.output == "redis":
+        return []
+    erasure = Erasure(erasure_id=erasure_id(call_id), call_id=call_id, erased_at_ms=at_ms)
+    value, headers = erasure.model_dump_json().encode(), [("schema", ERASURE_SCHEMA.encode())]
+    with (
+        kafka_errors(configured.kafka),
+        refusals_raised(),
+        closing(KafkaProducer(**connection(configured.kafka), acks="all")) as producer,
+    ):
+        sending = producer.send(configured.kafka.erasure_topic, key=call_id.encode(), value=value, headers=headers)
+        sent = sending.get(timeout=_SEND_S)
+    place = {"topic": sent.topic, "partition": sent.partition, "offset": sent.offset}
+    return [{"erasure_id": erasure.erasure_id, **place}]
+
+
+def _require_topic(wanted: KafkaSettings) -> None:
+    with closing(KafkaConsumer(**connection(wanted))) as consumer:
+        if not consumer.partitions_for_topic(wanted.erasure_topic):
+            raise missing_topic(wanted.erasure_topic, wanted)
 
 
 def _from_redis(client: Any, wanted: RedisSettings, call_id: str) -> Iterator[Line]:
@@ -152,21 +194,6 @@ def _from_kafka(configured: Settings, call_id: str) -> Iterator[Line]:
     for topic in kept:
         count = sum(counted for source, (counted, _) in before.items() if source.topic == topic)
         yield Line(f"kafka: {topic}", count, count)
-
-
-def _announce(wanted: KafkaSettings, call_id: str, at_ms: int) -> dict[str, Any]:
-    """Send erasure/1; returns its id and its place."""
-    erasure = Erasure(erasure_id=erasure_id(call_id), call_id=call_id, erased_at_ms=at_ms)
-    headers = [("schema", ERASURE_SCHEMA.encode())]
-    with closing(KafkaConsumer(**connection(wanted))) as consumer:
-        if not consumer.partitions_for_topic(wanted.erasure_topic):
-            raise missing_topic(wanted.erasure_topic, wanted)
-    with closing(KafkaProducer(**connection(wanted), acks="all")) as producer:
-        value = erasure.model_dump_json().encode()
-        sending = producer.send(wanted.erasure_topic, key=call_id.encode(), value=value, headers=headers)
-        sent = sending.get(timeout=_SEND_S)
-    place = {"topic": sent.topic, "partition": sent.partition, "offset": sent.offset}
-    return {"erasure_id": erasure.erasure_id, **place}
 
 
 def _records(wanted: KafkaSettings, topics: list[str], call_id: str) -> Mapping[KafkaPartition, tuple[int, Any]]:

@@ -14,8 +14,9 @@ from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.publish_kafka import MAX_RECORD_BYTES
 from callmood.worker.settings import Settings
 
+_COMPACTED: Final = {"cleanup.policy": "compact"}
 STATE_CONFIG: Final = {
-    "cleanup.policy": "compact",
+    **_COMPACTED,
     "segment.bytes": str(32 << 20),
     "max.message.bytes": str(MAX_RECORD_BYTES),
 }
@@ -70,12 +71,11 @@ def topics_of(configured: Settings) -> dict[str, Mapping[str, str]]:
     kafka = configured.kafka
     topics: dict[str, Mapping[str, str]] = {kafka.audio_topic: {}, kafka.dead_letter_topic: {}}
     if configured.worker.output != "redis":
-        compacted = {"cleanup.policy": "compact"}
         topics |= {kafka.utterance_topic: {}, kafka.alert_topic: {}}
-        topics |= {kafka.call_topic: compacted, kafka.state_topic: STATE_CONFIG}
+        topics |= {kafka.call_topic: _COMPACTED, kafka.state_topic: STATE_CONFIG}
     return topics
 
 
 def _of_erasures(configured: Settings) -> dict[str, Mapping[str, str]]:
-    """The topic that `callmood erase` needs, and no worker."""
-    return {} if configured.worker.output == "redis" else {configured.kafka.erasure_topic: {}}
+    """The topic that `callmood erase` needs, and no worker; each call keeps its newest erasure for ever."""
+    return {} if configured.worker.output == "redis" else {configured.kafka.erasure_topic: _COMPACTED}
