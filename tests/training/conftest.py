@@ -67,7 +67,7 @@ def tones() -> dict[str, list[Clip]]:
 
 @pytest.fixture(scope="session")
 def speechbrain_parts() -> dict[str, Any]:
-    """SpeechBrain, whose modules are used, without torchaudio, which they do not use."""
+    """SpeechBrain's modules, with a stub in the place of torchaudio, which they do not use."""
     if importlib.util.find_spec("speechbrain") is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("no SpeechBrain: make setup installs it")
     return parts()

@@ -7,6 +7,8 @@ import re
 import shlex
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +71,16 @@ def encoder(shape: dict[str, Any], **more: Any) -> EmotionModel:
     names = ("hidden_dropout", "attention_dropout", "activation_dropout", "feat_proj_dropout", "layerdrop")
     torch.manual_seed(5)
     return EmotionModel.new({"model_type": "hubert", **SIZE, **shape, **dict.fromkeys(names, 0.0), **more})
+
+
+def test_commands_start_without_optional_packages():
+    """`callmood-train rows` works where neither the extra `train` nor scipy is installed."""
+    hidden = ("matplotlib", "pyarrow", "scipy", "sklearn", "tensorboard")
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({hidden})); from callmood.training import __main__ as command"
+    )
+    done = subprocess.run([sys.executable, "-c", f"{program}; sys.exit(command.main(['rows']))"], check=False)
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("samples", [mfcc.WINDOW, 719, 16_000])

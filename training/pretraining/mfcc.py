@@ -3,7 +3,6 @@
 from typing import Final
 
 import numpy as np
-import scipy.fft
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,6 +13,7 @@ from callmood.worker.model.audio import RATE_HZ
 HOP: Final = RATE_HZ // 100
 WINDOW: Final = RATE_HZ // 40
 WIDTH: Final = 39
+_BANDS: Final = 23
 _COEFFICIENTS: Final = WIDTH // 3
 _FFT: Final = 512
 _PRE_EMPHASIS: Final = 0.97
@@ -22,9 +22,13 @@ _LOWEST_POWER: Final = float(torch.finfo(torch.float32).eps)
 _SLOPE: Final = torch.tensor([-2.0, -1.0, 0.0, 1.0, 2.0]) / 10  # regression over five frames
 
 _BANK: Final = torch.from_numpy(
-    mel_filter_bank(_FFT // 2 + 1, 23, 20.0, RATE_HZ / 2, RATE_HZ, mel_scale="kaldi", triangularize_in_mel_space=True)
+    mel_filter_bank(
+        _FFT // 2 + 1, _BANDS, 20.0, RATE_HZ / 2, RATE_HZ, mel_scale="kaldi", triangularize_in_mel_space=True
+    )
 )
-_COSINES: Final = torch.from_numpy(scipy.fft.dct(np.eye(23), norm="ortho")[:, :_COEFFICIENTS])
+_ANGLES: Final = torch.outer(torch.arange(_BANDS, dtype=torch.float64) + 0.5, torch.arange(_COEFFICIENTS).double())
+_SCALES: Final = torch.tensor([1.0] + [2.0] * (_COEFFICIENTS - 1), dtype=torch.float64).div(_BANDS).sqrt()
+_COSINES: Final = torch.cos(torch.pi / _BANDS * _ANGLES) * _SCALES  # the orthonormal DCT-II
 _WEIGHTS: Final = 1 + _LIFTER / 2 * torch.sin(torch.pi * torch.arange(_COEFFICIENTS, dtype=torch.float64) / _LIFTER)
 _POVEY: Final = torch.hann_window(WINDOW, periodic=False, dtype=torch.float64) ** 0.85
 
