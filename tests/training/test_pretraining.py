@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from callmood.training.options import ModelConfig, PretrainConfig
 from callmood.training.pretraining import masked, mfcc
 from callmood.training.pretraining import run as pretraining
 from callmood.training.pretraining.targets import Clusters
+from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.model import EmotionModel
 
 ROOT = Path(__file__).parents[2]
@@ -206,15 +208,22 @@ def arguments(spoken: Path, out: Path, *more: str) -> list[str]:
 
 
 def test_what_is_left_out_is_counted(spoken: Path, tmp_path: Path):
-    """Missing, too short and test utterances are left out and counted; the split `valid` measures."""
-    wav.write(tmp_path / "short.wav", 8000, bytes(800))
+    """Missing, too short, too long and test utterances are left out and counted; the split `valid` measures."""
+    for name, samples in (("short", 400), ("longest", 240_000), ("recording", 240_001)):
+        wav.write(tmp_path / f"{name}.wav", 8000, bytes(2 * samples))
     splits = ("", "valid", "test", "")
+    names = ("missing", "short", "longest", "recording")
     lines = [f"{spoken}/{number}.wav,{split}" for number, split in enumerate(splits)]
-    (tmp_path / "list.csv").write_text("\n".join(["path,split", *lines, "missing.wav,", "short.wav,"]) + "\n")
+    (tmp_path / "list.csv").write_text("\n".join(["path,split", *lines, *(f"{name}.wav," for name in names)]) + "\n")
     settings = config.load(spoken / "tiny.toml")
     speech = pretraining.read(tmp_path / "list.csv", runs.build(settings), settings)
-    assert (len(speech.train), len(speech.valid)) == (2, 1)
-    assert speech.left_out == {"split test": 1, "audio missing": 1, "shorter than a mask of 5 frames": 1}
+    assert (len(speech.train), len(speech.valid)) == (3, 1)
+    assert speech.left_out == {
+        "split test": 1,
+        "audio missing": 1,
+        "shorter than a mask of 5 frames": 1,
+        "longer than 30 s": 1,
+    }
 
 
 @pytest.mark.parametrize(
@@ -224,6 +233,9 @@ def test_what_is_left_out_is_counted(spoken: Path, tmp_path: Path):
         ("train.speeds=[0.9]", "set train.speeds"),
         ('train.balance="classes"', "needs labels"),
         ('train.train="head"', "trains no encoder"),
+        ('loss.kind="focal"', "table loss"),
+        ("loss.label_smoothing=0.1", "table loss"),
+        ("loss.soft_labels=true", "table loss"),
         ("pretrain.layer=1", "needs a pre-trained encoder"),
         ('pretrain.teacher="x"', "no effect with layer = 0"),
         ("pretrain.clusters=1", "nothing to predict"),
@@ -242,6 +254,46 @@ def test_options_that_cannot_work_are_refused(
     assert main(arguments(spoken, tmp_path / "encoder", change)) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "encoder").exists()
+
+
+def test_deterministic_algorithms_are_chosen(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """`train.deterministic` sets torch's switch before the model is built, and only then."""
+    chosen: list[Any] = []
+
+    def stopped(_: config.Config) -> EmotionModel:
+        raise ConfigurationError("built")
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")  # restored after the test
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda *how, **more: chosen.append((how, more)))
+    monkeypatch.setattr(runs, "build", stopped)
+    for value, expected in (("false", []), ("true", [((True,), {"warn_only": True})])):
+        assert main(arguments(spoken, tmp_path / "encoder", f"train.deterministic={value}")) == 2
+        assert chosen == expected
+
+
+@pytest.mark.parametrize("layer", [0, 2])
+def test_frames_are_kept_once(layer: int, monkeypatch: pytest.MonkeyPatch):
+    """Features of many clips of any rate are gathered in one array of their size, without a second copy."""
+    rng = np.random.default_rng(1)
+    clips = [
+        Clip(rate_hz, rng.normal(scale=3000, size=rng.integers(4000, 9000)).astype("<i2").tobytes(), 0)
+        for rate_hz in (8000, 16_000, 48_000, 8000)
+    ]
+    model = encoder({**LARGE, "conv_dim": [16, 16], "conv_kernel": [400, 3], "conv_stride": [160, 2]})
+    clusters = Clusters(model, PretrainConfig(layer=layer), 2)
+    known = [(index, found.copy()) for index, found in clusters._frames(clips)]
+    expected = np.concatenate([found for _, found in known])
+    np.testing.assert_array_equal(clusters._together(clips), expected)
+
+    monkeypatch.setattr(clusters, "_frames", lambda _: ((index, found.copy()) for index, found in known * 100))
+    tracemalloc.start()
+    try:
+        gathered = clusters._together(clips * 100)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(gathered, np.concatenate([expected] * 100))
+    assert peak < 1.5 * gathered.nbytes
 
 
 def test_the_commands_of_the_document_lead_to_a_model(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

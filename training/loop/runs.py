@@ -107,9 +107,7 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
         resume=options.resume,
         show=True,
     )
-    if settings.train.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    set_determinism(settings)
     model = build(settings)
     splits = {split: [item for item in fold.items if item.split == split] for split in SPLITS}
     refuse_misfits(model, settings, {split: clips.of(items) for split, items in splits.items()})
@@ -161,6 +159,13 @@ def saved(folder: Path, fold: Fold, clips: Clips, wanted: str, *, robustness: bo
             {split: np.array([clip.label for clip in clips.of(own)]) for split, own in items.items()},
             {name: arrays[key] for name, key in names.items()},
         )
+
+
+def set_determinism(settings: Config) -> None:
+    """Make torch's algorithms deterministic for this process, if `train.deterministic` is set."""
+    if settings.train.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS needs for it
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def build(settings: Config) -> nn.Module:

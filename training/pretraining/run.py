@@ -19,7 +19,7 @@ from callmood.training.loop.data import Clip, Share
 from callmood.training.loop.loop import Loop
 from callmood.training.loop.place import Place, device_and_share
 from callmood.training.networks import encoders
-from callmood.training.options import ModelConfig
+from callmood.training.options import LossConfig, ModelConfig
 from callmood.training.pretraining.masked import Prediction, Targets
 from callmood.training.pretraining.targets import Clusters
 from callmood.training.results import predict
@@ -29,6 +29,8 @@ from callmood.worker.model.model import EmotionModel
 
 TARGETS: Final = "targets.npz"
 REPORT: Final = "pretraining.json"
+LONGEST_S: Final = 30.0
+"""Attention needs memory by the square of the length: longer rows are recordings, not utterances."""
 _WAIT_S: Final = 0.2
 
 
@@ -54,6 +56,7 @@ def pretrain(settings: Config, source: Path, work: Path, out: Path, options: run
     """
     _refuse(settings)
     device, share = device_and_share(options.device)
+    runs.set_determinism(settings)
     model = runs.build(settings)
     assert isinstance(model, EmotionModel)
     if not hasattr(model.encoder, "masked_spec_embed"):
@@ -94,6 +97,8 @@ def read(source: Path, model: EmotionModel, settings: Config) -> Speech:
             left_out["split test"] += 1
         elif one.clip is None:
             left_out[one.error] += 1
+        elif one.clip.seconds > LONGEST_S:
+            left_out[f"longer than {LONGEST_S:g} s"] += 1
         elif int(model.frames(torch.tensor(int(one.clip.seconds * RATE_HZ)))) < options.mask_length:
             left_out[f"shorter than a mask of {options.mask_length} frames"] += 1
         else:
@@ -110,7 +115,7 @@ def read(source: Path, model: EmotionModel, settings: Config) -> Speech:
 
 
 def _refuse(settings: Config) -> None:
-    """Refuse what pre-training would ignore.
+    """Refuse what pre-training would ignore; the head and `calibration` may stay, for fine-tuning with the same file.
 
     Raises:
         ConfigurationError: names the option.
@@ -121,6 +126,7 @@ def _refuse(settings: Config) -> None:
         "clusters belong to whole utterances: set train.crop_s = 0": train.crop_s > 0,
         "clusters belong to utterances at their own speed: set train.speeds = [1.0]": list(train.speeds) != [1.0],
         "train.balance needs labels, which pre-training does not read": train.balance != "none",
+        "the options of the table loss are for fine-tuning: remove them": settings.loss != LossConfig(),
         'train.train = "head" trains no encoder': train.train == "head",
         "lora.rank: pre-training has no adapters": settings.lora.rank > 0,
         "paper_compat.batch_statistics is for fine-tuning": settings.paper_compat.batch_statistics,

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from callmood.schemas.common import Encoding
+from callmood.training import wav
 from callmood.training.loop import data
 from callmood.training.loop.data import Clip
 from callmood.training.options import PretrainConfig
@@ -66,7 +67,7 @@ class Clusters:
                 break
             part.append(clips[index])
             left_s -= clips[index].seconds
-        frames = np.concatenate([found for _, found in self._frames(part)])
+        frames = self._together(part)
         if len(frames) < self._config.clusters:
             raise ConfigurationError(f"{len(frames)} frames for {self._config.clusters} clusters: use more speech")
         kmeans: Any = MiniBatchKMeans(self._config.clusters, random_state=seed, **_FITTING).fit(frames)
@@ -74,6 +75,17 @@ class Clusters:
             index: kmeans.predict(found).astype(np.int64) for index, found in self._frames(clips)
         }
         return [targets[index] for index in range(len(clips))]
+
+    def _together(self, clips: Sequence[Clip]) -> Frames:
+        """Features of all frames [frames, width], in one array that is never copied: they are most of the memory."""
+        samples = [audio.resampled(len(clip.audio) // wav.SAMPLE_BYTES, clip.rate_hz) for clip in clips]
+        width = self._model.encoder.config.hidden_size if self._config.layer else mfcc.WIDTH
+        together = np.empty((int(self._model.frames(torch.tensor(samples)).sum()), width), np.float32)
+        end = 0
+        for _, found in self._frames(clips):
+            together[end : end + len(found)] = found
+            end += len(found)
+        return together[:end]
 
     def _frames(self, clips: Sequence[Clip]) -> Iterator[tuple[int, Frames]]:
         """Index of each clip, and its features [frames, width]."""
