@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import soundfile
 from pyarrow import parquet
 
 from callmood.training.__main__ import main
+from callmood.training.production import published
 from callmood.training.production.collect import Recordings
 from callmood.training.production.sample import Candidate
 from callmood.worker.errors import ConfigurationError
@@ -215,3 +217,30 @@ def test_results_may_be_parquet(production: Path, capsys: pytest.CaptureFixture[
     parquet.write_table(pa.table({"a": [1]}), path)
     assert main(["collect", str(path), where, str(production / "out")]) == 2
     assert "row 1: not a record of callmood" in capsys.readouterr().err
+
+
+def test_a_call_that_is_erased_while_kafka_is_read_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """Calls are read after utterances; of a call, only its id and its attributes are kept."""
+    tombstones: list[int] = []
+
+    def record(topic: str, call: int, value: Any) -> SimpleNamespace:
+        encoded = None if value is None else json.dumps(value).encode()
+        return SimpleNamespace(topic=topic, partition=0, offset=0, key=f"call-{call}".encode(), value=encoded)
+
+    def read(_: Any, topic: str) -> Iterator[SimpleNamespace]:
+        if topic.endswith("utterances"):
+            yield from (record(topic, call, utterance(call, 0)) for call in range(3))
+            tombstones.append(1)  # by `callmood erase`, after the last utterance is read
+            return
+        for call in range(3):
+            whole = {"schema": "callmood.call/1", "call_id": f"call-{call}", "attributes": {"queue": "q"}, "spans": [1]}
+            yield record(topic, call, whole)
+        yield from (record(topic, call, None) for call in tombstones)
+
+    monkeypatch.setenv("CALLMOOD_KAFKA__UTTERANCE_TOPIC", "own.utterances")
+    monkeypatch.setattr(published, "_topic", read)
+    found = list(published.records(published.KAFKA, ""))
+    assert [one for one in found if "schema" in one] == [utterance(0, 0), utterance(2, 0)]
+    assert [one for one in found if "schema" not in one] == [
+        {"call_id": f"call-{call}", "attributes": {"queue": "q"}} for call in (0, 2)
+    ]

@@ -3,6 +3,7 @@
 import ssl
 
 import pytest
+from kafka import TopicPartition
 from kafka.errors import (
     FencedInstanceIdError,
     InconsistentGroupProtocolError,
@@ -16,7 +17,7 @@ from kafka.errors import (
     UnsupportedCodecError,
 )
 
-from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
+from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, until_now
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings
 
@@ -150,3 +151,47 @@ def test_a_token_needs_no_user():
     """Of the ways to log in, only OAUTHBEARER has neither user name nor password."""
     named = {"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "sasl_token_file": "pyproject.toml"}
     assert "sasl_oauth_token_provider" in connection(KafkaSettings(**named))
+
+
+class _Consumer:
+    """Two partitions; `polls` are those that move, poll by poll, partition 0 without records; then nothing moves."""
+
+    def __init__(self, polls, end=3):
+        self.end = end
+        self.at = {TopicPartition("calls", number): 0 for number in (0, 1)}
+        self.polls = list(polls)
+
+    def assignment(self):
+        return set(self.at)
+
+    def end_offsets(self, sources):
+        return dict.fromkeys(sources, self.end)
+
+    def position(self, source, timeout_ms):
+        assert timeout_ms
+        return self.at[source]
+
+    def poll(self, timeout_ms):
+        assert timeout_ms
+        source = TopicPartition("calls", self.polls.pop(0)) if self.polls else None
+        if source is None or self.at[source] is None:
+            return {}
+        self.at[source] += 1
+        return {source: [(source.partition, self.at[source])]} if source.partition else {}
+
+
+def test_records_are_read_up_to_the_present_end():
+    """Also past many polls in which a partition moves without records, as after an aborted transaction."""
+    consumer = _Consumer([*[0] * 30, *[1] * 30], end=30)
+    assert list(until_now(consumer)) == [(1, number) for number in range(1, 31)]
+
+
+@pytest.mark.parametrize("position", [None, 2])
+def test_a_partition_that_does_not_answer_ends_the_reading(position):
+    """A partition without a leader, or with an open transaction, is named; the records of the other one are read."""
+    consumer = _Consumer([1, 1, 1])
+    consumer.at[TopicPartition("calls", 0)] = position
+    reading = until_now(consumer)
+    assert [next(reading) for _ in range(3)] == [(1, 1), (1, 2), (1, 3)]
+    with pytest.raises(KafkaUnavailable, match=r"from calls 0 \(topic, partition\).*no leader"):
+        next(reading)

@@ -23,6 +23,9 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
             `redis` for the Redis of `CALLMOOD_REDIS__URL`, or `kafka` for the topics of `CALLMOOD_KAFKA__…`.
         prefix: of the keys in Redis.
 
+    Returns:
+        The records in any order; of a call in Kafka, `call_id` and `attributes` only.
+
     Raises:
         ConfigurationError: the source cannot be read; of a file, the message has the line.
     """
@@ -95,23 +98,24 @@ def _redis(prefix: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _kafka() -> Iterator[Mapping[str, Any]]:
-    """The calls that Kafka has now, and their utterances.
+    """The utterances of the calls that Kafka has now, and of each call its `call_id` and `attributes`.
 
     A call that was erased is not there: its newest record is a tombstone, or there is none any more. Its utterances
-    stay in Kafka until their retention ends, and are left out.
+    stay in Kafka until their retention ends, and are left out. Calls are read last, so that an erasure during the
+    command counts, too.
     """
     from callmood.worker import settings  # noqa: PLC0415 - training images lack its libraries
 
     kafka = settings.load().kafka
-    calls: dict[bytes, Mapping[str, Any] | None] = {}
+    utterances = [value for record in _topic(kafka, kafka.utterance_topic) if (value := _value(record)) is not None]
+    calls: dict[bytes, Mapping[str, Any]] = {}
     for record in _topic(kafka, kafka.call_topic):
-        calls[record.key] = _value(record)
-    kept = {call["call_id"] for call in calls.values() if call is not None}
-    yield from (call for call in calls.values() if call is not None)
-    for record in _topic(kafka, kafka.utterance_topic):
-        utterance = _value(record)
-        if utterance is not None and utterance.get("call_id") in kept:
-            yield utterance
+        calls.pop(record.key, None)
+        if (call := _value(record)) is not None:
+            calls[record.key] = {"call_id": call.get("call_id"), "attributes": call.get("attributes")}
+    yield from calls.values()
+    kept = {call["call_id"] for call in calls.values()}
+    yield from (utterance for utterance in utterances if utterance.get("call_id") in kept)
 
 
 def _topic(kafka: Any, topic: str) -> Iterator[Any]:

@@ -31,6 +31,7 @@ from callmood.worker.errors import ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings
 
 _POLL_MS = 500
+_QUIET_POLLS = 20
 
 
 class _Reread:
@@ -108,12 +109,31 @@ def _is_address(broker: str) -> bool:
 
 
 def until_now(consumer: Any) -> Iterator[Any]:
-    """The records of a consumer's partitions up to their present ends; of each partition in order."""
-    partitions = consumer.assignment()
-    ends = consumer.end_offsets(partitions)
-    while any(consumer.position(partition) < ends[partition] for partition in partitions):
+    """The records of a consumer's partitions up to their present ends; of each partition in order.
+
+    Raises:
+        KafkaUnavailable: a partition is not at its end, and nothing has arrived in twenty polls.
+    """
+    ends = consumer.end_offsets(consumer.assignment())
+    before: dict[Any, int | None] = {}
+    quiet_polls = 0
+    while unread := _unread(consumer, ends):
+        quiet_polls = quiet_polls + 1 if unread == before else 0
+        if quiet_polls > _QUIET_POLLS:
+            names = ", ".join(f"{source.topic} {source.partition}" for source in sorted(unread))
+            raise KafkaUnavailable(
+                f"no more records arrive from {names} (topic, partition): a partition may have no leader, or a "
+                "transaction may be open. Try again later"
+            )
+        before = unread
         for records in consumer.poll(timeout_ms=_POLL_MS).values():
             yield from records
+
+
+def _unread(consumer: Any, ends: Mapping[Any, int]) -> dict[Any, int | None]:
+    """Positions of the partitions that are not at their ends; None: the broker does not say where to begin."""
+    positions = {source: consumer.position(source, timeout_ms=_POLL_MS) for source in ends}
+    return {source: at for source, at in positions.items() if at is None or at < ends[source]}
 
 
 def missing_topic(topic: str, settings: KafkaSettings) -> ConfigurationError:
