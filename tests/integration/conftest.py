@@ -158,9 +158,9 @@ def running(stack, expect):
 @pytest.fixture
 def outputs(pipeline, real_kafka):
     """The settings of a pipeline with output topics of its own."""
-    names = {kind: f"{pipeline.prefix}-{kind}" for kind in ("utterance", "call", "alert", "state")}
+    names = {kind: f"{pipeline.prefix}-{kind}" for kind in ("utterance", "call", "alert", "state", "erasure")}
     for kind, name in names.items():
-        real_kafka.create_topic(name, 4, {"cleanup.policy": "compact"} if kind in {"call", "state"} else None)
+        real_kafka.create_topic(name, 4, {"cleanup.policy": "compact"} if kind not in {"utterance", "alert"} else None)
     yield {f"kafka__{kind}_topic": name for kind, name in names.items()}
     for name in names.values():
         real_kafka.delete_topic(name)

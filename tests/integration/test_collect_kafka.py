@@ -68,6 +68,7 @@ def _erased(call_id: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_topic_that_does_not_exist_is_named(pipeline, monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     """Without the topics of output=kafka, the command ends with 2 and the topic's name."""
     monkeypatch.setenv("CALLMOOD_KAFKA__BOOTSTRAP_SERVERS", pipeline.bootstrap_servers)
-    monkeypatch.setenv("CALLMOOD_KAFKA__CALL_TOPIC", f"{pipeline.prefix}-nowhere")
+    for name in ("UTTERANCE", "CALL"):
+        monkeypatch.setenv(f"CALLMOOD_KAFKA__{name}_TOPIC", f"{pipeline.prefix}-nowhere")
     assert main(["collect", "kafka", str(tmp_path), str(tmp_path / "out")]) == 2
     assert f"{pipeline.prefix}-nowhere" in capsys.readouterr().err
