@@ -1,4 +1,4 @@
-"""docs/logs.md, generated from the log calls in the worker's sources."""
+"""docs/logs.md, generated from the log calls in the sources of the worker and the page."""
 
 import ast
 from collections.abc import Iterator
@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 PAGE = Path(__file__).parents[1] / "docs" / "logs.md"
-_WORKER: Final = Path(__file__).parents[1] / "worker"
+_ROOT: Final = Path(__file__).parents[1]
+_SOURCES: Final = (_ROOT / "dashboard", _ROOT / "worker")
 METHODS: Final = frozenset({"debug", "info", "warning", "error", "critical", "exception"})
 LOGGERS: Final = frozenset({"log", "_log", "logger", "_logger"})
 _RENDERED: Final = {"exc_info": "exception"}
@@ -14,10 +15,10 @@ _HEAD: Final = """# Logs
 
 <!-- written by `make docs` from the sources and deploy/logs_page.py; do not edit -->
 
-The worker logs to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto` gives
-readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
-(`supervisor`, `ingest-0`, `inference`, `projector`). The event is one of the constants below; values are in the other
-fields. [Operations](operations.md#alerts) explains what to do about an error.
+The worker and the page log to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto`
+gives readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
+(`supervisor`, `ingest-0`, `inference`, `projector`, `dashboard`). The event is one of the constants below; values are
+in the other fields. [Operations](operations.md#alerts) explains what to do about an error.
 
 The worker writes one line per utterance, and one per dead-letter record; it writes none for other records. Logs never
 contain audio, payloads, phone numbers, credentials or call ids: `call` is a hash of the id. Lines with other events
@@ -44,6 +45,7 @@ _FIELDS: Final = {
     "exits": "number of unexpected exits of a process within `window_s` at which the worker stops",
     "hook": "name of the webhook",
     "health_port": "port of /livez, /readyz and /metrics",
+    "key": "key in Redis; `*` stands for the call id",
     "kind": "class of the error",
     "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",
     "latency_ms": "from the capture of the last sample to the commit, in ms",
@@ -143,11 +145,11 @@ def _fields(call: ast.Call) -> Iterator[str]:
 
 def every() -> Iterator[Line]:
     """All log lines of the worker, file by file."""
-    for path in sorted(_WORKER.rglob("*.py")):
+    for path in sorted(path for folder in _SOURCES for path in folder.rglob("*.py")):
         try:
             yield from lines(ast.parse(path.read_text(encoding="utf-8")))
         except NotConstantError as error:
-            raise NotConstantError(f"{path.relative_to(_WORKER.parent)}, {error}") from None
+            raise NotConstantError(f"{path.relative_to(_ROOT)}, {error}") from None
 
 
 def page() -> str:

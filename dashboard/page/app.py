@@ -151,7 +151,7 @@ class _Page:
         return FileResponse(STATIC / "index.html")
 
     async def health(self, _request: Request) -> Response:
-        problem = self._floor.snapshot.problem
+        problem = self._floor.problem
         return JSONResponse({"problem": problem}, 503 if problem else 200)
 
     async def login(self, request: Request) -> Response:

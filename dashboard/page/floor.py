@@ -9,11 +9,13 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import redis
+import structlog
 
 from callmood.dashboard.page import rows, trends
 from callmood.dashboard.page.trends import Trends
@@ -35,6 +37,9 @@ _ENDED: Final = 100
 _GONE: Final = {"state": AlertState.ENDED.value, "over_ms": None}
 """What is said of an alert whose call is not there any more, or has had many since."""
 _CLAIM_LIFE_S: Final = 7 * 24 * 3600
+_LEVELS: Final = {"high": 0, "some": 1}
+
+log: Final = structlog.get_logger()
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,11 @@ class Floor:
             self._thread.join(_TIMEOUT_S)
         self._redis.close()
 
+    @property
+    def problem(self) -> str:
+        """Why what is seen is not fresh; empty if it is."""
+        return self.snapshot.problem if self._thread.is_alive() else "the thread that reads Redis has ended"
+
     def claim(self, alert_id: str, by: str, note: str) -> bool:
         """Say in Redis who looks after an alert; False if somebody else already does.
 
@@ -135,8 +145,9 @@ class Floor:
             before = self.snapshot
             try:
                 self.look(wait_ms=_WAIT_MS)
-            except redis.RedisError as error:
-                self._publish(problem=f"Redis does not answer: {type(error).__name__}")
+            except Exception as error:  # noqa: BLE001 - the thread goes on, whatever is in Redis
+                trouble = "does not answer" if isinstance(error, redis.RedisError) else "has what cannot be read"
+                self._report(f"Redis {trouble}: {type(error).__name__}")
                 self._read_until.clear()  # what was said in between is read again from the calls' own streams
             if self.snapshot is not before:
                 self._changed()
@@ -187,7 +198,9 @@ class Floor:
             }
         self._read_until[self._keys.alerts] = alerts[0][0] if alerts else "0-0"
         self._alerts.clear()
-        self._alerts.extend(json.loads(entry["json"]) for _, entry in reversed(alerts))
+        for _, entry in reversed(alerts):
+            with _skipping(self._keys.alerts):
+                self._hear_alert(entry)
         self._read_claims()
         for call_id in self._calls.keys() - set(live):
             self._forget(call_id)
@@ -201,14 +214,19 @@ class Floor:
             entries = listed[0] if listed and isinstance(listed[0], list) else listed  # as RESP3 nests them
             self._read_until[key] = entries[-1][0]
             for _, entry in entries:
-                if key == self._keys.alerts:
-                    self._alerts.append({**json.loads(entry["json"]), "claim": None})
-                    changed.append(entry["call_id"])
-                elif key == self._keys.changes:
-                    changed.append(entry["call_id"])
-                elif (said := self._said.get(entry["call_id"])) is not None:
-                    said.hear(entry)
+                with _skipping(key):
+                    if key == self._keys.alerts:
+                        self._hear_alert(entry)
+                    if key != self._keys.utterances:
+                        changed.append(entry["call_id"])
+                    elif (said := self._said.get(entry["call_id"])) is not None:
+                        said.hear(entry)
         return changed
+
+    def _hear_alert(self, entry: Mapping[str, str]) -> None:
+        alert = json.loads(entry["json"])
+        named = {name: str(alert[name]) for name in ("alert_id", "call_id")}
+        self._alerts.append({**alert, **named, "attributes": dict(alert.get("attributes") or {}), "claim": None})
 
     def _read_calls(self, call_ids: list[str]) -> list[str]:
         """Read these calls; those of them that have ended."""
@@ -218,8 +236,9 @@ class Floor:
             self._read_said([call_id for call_id in batch if call_id not in self._said])
             for call_id, fields in self._fields_of(batch, rows.FIELDS).items():
                 if fields["status"] == Status.LIVE:
-                    self._calls[call_id] = rows.row(call_id, fields, self._said[call_id].letters)
-                    self._note_states(call_id, fields)
+                    with _skipping(self._keys.call("*")):
+                        self._calls[call_id] = rows.row(call_id, fields, self._said[call_id].letters)
+                        self._note_states(call_id, fields)
                 else:
                     self._forget(call_id)
                     ended.append(call_id)
@@ -240,7 +259,8 @@ class Floor:
                 if fields["status"] not in (None, Status.LIVE):
                     self._counted[call_id] = None
                     hour_ms = ended[call_id] // trends.HOUR_MS * trends.HOUR_MS
-                    self._trends.add(hour_ms, fields["attr.queue"] or "", trends.of_call(fields))
+                    with _skipping(self._keys.call("*")):
+                        self._trends.add(hour_ms, fields["attr.queue"] or "", trends.of_call(fields))
 
     def _read_said(self, call_ids: list[str]) -> None:
         """The newest answers of calls that are new to us."""
@@ -250,7 +270,8 @@ class Floor:
         for call_id, entries in zip(call_ids, pipe.execute() if call_ids else [], strict=True):
             said = self._said[call_id] = _Said()
             for _, entry in reversed(entries):
-                said.hear(entry)
+                with _skipping(self._keys.utterances_of("*")):
+                    said.hear(entry)
 
     def _forget(self, call_id: str) -> None:
         self._calls.pop(call_id, None)
@@ -276,19 +297,23 @@ class Floor:
         for call_id, fields in self._fields_of(fresh, rows.FIELDS).items():
             said = self._said.pop(call_id)
             if fields["status"] is not None:
-                self._ended[call_id] = rows.row(call_id, fields, said.letters)
-                self._note_states(call_id, fields)
+                with _skipping(self._keys.call("*")):
+                    self._ended[call_id] = rows.row(call_id, fields, said.letters)
+                    self._note_states(call_id, fields)
         self._ended = {call_id: self._ended[call_id] for call_id in call_ids if call_id in self._ended}
 
     def _read_claims(self) -> None:
         if self._alerts:
             found = self._redis.hmget(self._keys.claims, [alert["alert_id"] for alert in self._alerts])
             for alert, claim in zip(self._alerts, found, strict=True):
-                alert["claim"] = json.loads(claim) if claim else None
+                alert["claim"] = None
+                with _skipping(self._keys.claims):
+                    alert["claim"] = json.loads(claim) if claim else None
 
     def _note_states(self, call_id: str, fields: Mapping[str, str | None]) -> None:
         """What became of a call's alerts."""
-        self._states[call_id] = {one["alert_id"]: one for one in json.loads(fields["alerts"] or "[]")}
+        alerts = json.loads(fields["alerts"] or "[]")
+        self._states[call_id] = {one["alert_id"]: {name: one[name] for name in _GONE} for one in alerts}
 
     def _follow_states(self) -> None:
         """What became of the alerts that are shown."""
@@ -298,11 +323,13 @@ class Floor:
             known = self._states.get(alert["call_id"], {}).get(alert["alert_id"], _GONE)
             alert |= {"state": known["state"], "over_ms": known["over_ms"]}
 
-    def _publish(self, *, problem: str = "") -> None:
+    def _report(self, problem: str) -> None:
+        """A snapshot with the problem, if it is a new one."""
+        if problem != self.snapshot.problem:
+            self.snapshot = replace(self.snapshot, number=self.snapshot.number + 1, problem=problem)
+
+    def _publish(self) -> None:
         known = self.snapshot
-        if problem:
-            self.snapshot = replace(known, number=known.number + 1, problem=problem)
-            return
         ordered = sorted(self._calls.values(), key=_rank)
         newest_ms = max((row["updated_at_ms"] for row in ordered), default=known.newest_audio_ms)
         alerts = tuple(dict(alert) for alert in reversed(self._alerts))
@@ -324,4 +351,13 @@ class Floor:
 
 def _rank(row: Mapping[str, Any]) -> tuple[int, float, str]:
     """By level, then by risk in tenths: small changes move no row."""
-    return (("high", "some", "").index(row["level"]), -round(row["risk"], 1), row["id"])
+    return (_LEVELS.get(row["level"], len(_LEVELS)), -round(row["risk"], 1), row["id"])
+
+
+@contextmanager
+def _skipping(key: str) -> Iterator[None]:
+    """Leave out what no worker has written there; the key is logged, so it contains no call id."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("cannot read an entry of the store; leaving it out", key=key, kind=type(error).__name__)

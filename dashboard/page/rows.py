@@ -4,6 +4,7 @@ An agent's emotion is never shown, even if the policy of the workers allows it.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -35,6 +36,9 @@ def row(call_id: str, fields: Mapping[str, str | None], said: Sequence[str]) -> 
         call_id: its id.
         fields: of its hash, those in `FIELDS`; None where absent.
         said: the newest letters of `letter`, oldest first.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: no worker has written these fields.
     """
     why = signs(fields)
     role = next((r for r in ROLES if fields.get(f"roles.{r}.emotion.utterances")), None)
@@ -42,7 +46,7 @@ def row(call_id: str, fields: Mapping[str, str | None], said: Sequence[str]) -> 
     return {
         "id": call_id,
         "level": (fields.get("need") or "") if why else "",
-        "risk": float(fields.get("risk") or 0.0),
+        "risk": _risk(fields),
         "why": why,
         "queue": fields.get("attr.queue") or "",
         "team": fields.get("attr.team") or "",
@@ -65,3 +69,10 @@ def signs(fields: Mapping[str, str | None]) -> list[str]:
 
 def _int(fields: Mapping[str, str | None], name: str) -> int:
     return int(fields.get(name) or 0)
+
+
+def _risk(fields: Mapping[str, str | None]) -> float:
+    value = float(fields.get("risk") or 0.0)
+    if not math.isfinite(value):
+        raise ValueError("a risk is finite; JSON has no other numbers")
+    return value

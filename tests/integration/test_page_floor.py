@@ -46,7 +46,7 @@ def test_only_calls_with_news_are_read(redis_url, redis_prefix, a_floor):
 
 
 def test_a_look_can_wait_for_news(redis_url, redis_prefix, a_floor):
-    """What is said while a look waits is in its snapshot."""
+    """What is said meanwhile is in its snapshot or in the next one: Redis may answer with the first stream alone."""
     floor = a_floor(redis_url, redis_prefix)
     with closing(Publisher(redis_url, redis_prefix)) as worker:
         worker.say("call-1", Emotion.NEUTRAL)
@@ -55,6 +55,7 @@ def test_a_look_can_wait_for_news(redis_url, redis_prefix, a_floor):
         waiting.start()
         worker.say("call-1", Emotion.ANGER)
         waiting.join()
+        floor.look()
     assert floor.snapshot.rows[0]["said"] == "NA"
 
 
@@ -126,6 +127,40 @@ def test_a_look_without_news_reads_no_call_and_makes_no_snapshot(redis_url, redi
     floor.look()
     assert redis_client.info("commandstats")["cmdstat_hmget"]["calls"] == before
     assert floor.snapshot is snapshot
+
+
+def test_what_no_worker_has_written_is_left_out(redis_url, redis_prefix, redis_client, a_floor):
+    """Also if it is there before the page; the calls and alerts beside it are seen as they are."""
+    keys, floor = Keys(redis_prefix), a_floor(redis_url, redis_prefix)
+    odd_calls = [{"risk": "high"}, {"risk": "nan"}, {"signs": "{"}, {"signs": '[{"text": "x"}]'}, {"alerts": "[1]"}]
+
+    def write_odd(moment):
+        for number, fields in enumerate(odd_calls):
+            call_id = f"odd-{moment}-{number}"
+            redis_client.hset(keys.call(call_id), mapping={"status": "live", **fields})
+            redis_client.zadd(keys.live_by("risk"), {call_id: 0})
+            redis_client.xadd(keys.changes, {"call_id": call_id})
+            redis_client.hset(
+                keys.call(f"{call_id}-over"), mapping={"status": "completed", "hold_ms": "long", **fields}
+            )
+            redis_client.zadd(keys.ended, {f"{call_id}-over": 1})
+        for stream in (keys.utterances, keys.changes, keys.alerts):
+            for entry in ({"x": "y"}, {"json": "{", "call_id": "upset"}, {"json": "[]", "number": "one"}):
+                redis_client.xadd(stream, entry)
+
+    with closing(Publisher(redis_url, redis_prefix)) as worker:
+        for moment in range(2):
+            write_odd(moment)
+            for _ in range(3):
+                worker.say("upset", Emotion.ANGER)
+            for alert in floor.snapshot.alerts:
+                redis_client.hset(keys.claims, alert["alert_id"], "{")
+            floor._compare_due_s = floor._pulse_due_s = 0.0
+            floor.look()
+            floor.look()
+    assert [row["said"] for row in floor.snapshot.rows if row["id"] == "upset"] == ["AAAAAA"]
+    assert {alert["call_id"] for alert in floor.snapshot.alerts} == {"upset"}
+    assert floor.snapshot.problem == ""
 
 
 def test_a_redis_that_was_away_and_came_back_empty_is_read_again(own_redis):

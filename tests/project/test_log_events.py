@@ -8,8 +8,8 @@ from deploy.logs_page import LOGGERS, METHODS, NotConstantError, lines
 
 
 def worker_modules(modules):
-    """The worker's modules."""
-    return {path: tree for path, tree in modules.items() if path.parts[0] == "worker"}
+    """The modules of the worker and of the page."""
+    return {path: tree for path, tree in modules.items() if path.parts[0] in {"worker", "dashboard"}}
 
 
 def test_every_log_event_is_a_constant_in_lower_case(modules):
