@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -30,8 +31,11 @@ from callmood.bench import null_servers, odd_records
 from callmood.bench.ingest import dialogue
 from callmood.dashboard.reader import Dashboard
 from callmood.schemas.call import Call
+from callmood.schemas.keys import Keys
 from callmood.schemas.utterance import Utterance
 from callmood.worker import metrics
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.adapters.redis_client import connect_redis
 from callmood.worker.call import policy
 from callmood.worker.call.render import Stamps
 from callmood.worker.call.rule import DEFAULT_RULES
@@ -40,7 +44,7 @@ from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position, Record
 from callmood.worker.run.wiring import open_ingest
-from callmood.worker.settings import Settings
+from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
@@ -167,10 +171,10 @@ def mixed(load: Load, *, is_odd: bool) -> Iterator[tuple[Sent, bool]]:
 # -- one run
 
 
-def write(topic: str, servers: str, records: Iterable[tuple[Sent, bool]]) -> tuple[int, int]:
+def write(topic: str, kafka: KafkaSettings, records: Iterable[tuple[Sent, bool]]) -> tuple[int, int]:
     """Put the records on the topic; returns the number of good and of odd ones."""
     producer = KafkaProducer(
-        bootstrap_servers=servers,
+        **connection(kafka),
         linger_ms=50,
         batch_size=1 << 18,
         max_request_size=8 << 20,
@@ -220,24 +224,37 @@ def run_once(load: Load, *, is_odd: bool) -> Ran:
         "max_poll_interval_ms": 600_000,
     }
     settings = Settings(kafka=kafka, redis={"prefix": name})
-    servers = settings.kafka.bootstrap_servers
-    with KafkaAdminClient(bootstrap_servers=servers) as admin:
+    with KafkaAdminClient(**connection(settings.kafka)) as admin:
         topics = {
             topic: {"num_partitions": _PARTITIONS, "replication_factor": -1, "configs": _TOPIC}
             for topic in (name, f"{name}-dead")
         }
         admin.create_topics(topics, wait_for_metadata=True)
-        good, odd = write(name, servers, mixed(load, is_odd=is_odd))
-        before = skipped()
-        cpu_s, wall_s = read(settings, good + odd)
-        accounted = skipped() - before + _length(f"{name}-dead", servers)
-        wrong = differences(settings, load)
-        admin.delete_topics(list(topics))
+        try:
+            with removed_after(settings.redis):
+                good, odd = write(name, settings.kafka, mixed(load, is_odd=is_odd))
+                before = skipped()
+                cpu_s, wall_s = read(settings, good + odd)
+                accounted = skipped() - before + _length(f"{name}-dead", settings.kafka)
+                wrong = differences(settings, load)
+        finally:
+            admin.delete_topics(list(topics))
     return Ran(good, odd, cpu_s, wall_s, accounted, wrong)
 
 
-def _length(topic: str, servers: str) -> int:
-    consumer = KafkaConsumer(bootstrap_servers=servers)
+@contextmanager
+def removed_after(wanted: RedisSettings) -> Iterator[Any]:
+    """A connection; then all keys of the prefix are removed, also after an error."""
+    with closing(connect_redis(wanted)) as client:
+        try:
+            yield client
+        finally:
+            for key in list(client.scan_iter(Keys(wanted.prefix).named("*"), count=1_000)):
+                client.unlink(key)
+
+
+def _length(topic: str, kafka: KafkaSettings) -> int:
+    consumer = KafkaConsumer(**connection(kafka))
     ends = consumer.end_offsets([KafkaPartition(topic, number) for number in range(_PARTITIONS)])
     consumer.close()
     return sum(ends.values())

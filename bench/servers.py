@@ -20,12 +20,12 @@ from rich.table import Table
 
 from callmood.bench.ingest import LAYOUTS, STAMPS, Load, dialogue, polls_of, records_of
 from callmood.bench.null_servers import ANSWER, SOURCE
-from callmood.bench.odd import Sent, write
+from callmood.bench.odd import Sent, removed_after, write
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.adapters.publish_redis import RedisStore
-from callmood.worker.adapters.redis_client import connect_redis
 from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
@@ -66,11 +66,11 @@ def measure_kafka(load: Load, speech: bytes, configured: Settings) -> Read:
     """Write the records to a new topic, and read them with the worker's consumer."""
     name = f"bench-servers-{uuid4().hex[:8]}"
     kafka = configured.kafka.model_copy(update={"audio_topic": name, "group_id": name})
-    with KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers) as admin:
+    with KafkaAdminClient(**connection(kafka)) as admin:
         admin.create_topics({name: {"num_partitions": 1, "configs": _TOPIC}}, wait_for_metadata=True)
         try:
             audio_bytes = load.records * load.chunk_ms * 8 * load.channels
-            write(name, kafka.bootstrap_servers, _sent(load, speech))
+            write(name, kafka, _sent(load, speech))
             kept = max(_log_bytes(admin.describe_log_dirs(), name))
             return Read(_read_s(kafka, load.records) / load.records * 1e6, (kept - audio_bytes) / load.records)
         finally:
@@ -113,10 +113,11 @@ def measure_redis(load: Load, speech: bytes, configured: Settings) -> Kept:
     of_redis = configured.redis.model_copy(update={"prefix": f"bench-{uuid4().hex[:8]}"})
     read = partial(decode.decode, input_format="headers", max_record_ms=5_000)
     partition = Partition(SOURCE, Restored(0, StreamTime(), {}), read, configured, DEFAULT_RULES)
-    with closing(connect_redis(of_redis)) as client:
+    changes, said, client_s = 0, 0, 0.0
+    with removed_after(of_redis) as client:
         store = RedisStore(client, of_redis, "bench")
         store.claim(SOURCE)
-        changes, said, client_s, before_s = 0, 0, 0.0, _server_s(client)
+        before_s = _server_s(client)
         for turn, records in enumerate(polls_of(load, speech)):
             for utterance in partition.take(records, 0.0):
                 partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
@@ -129,7 +130,6 @@ def measure_redis(load: Load, speech: bytes, configured: Settings) -> Kept:
                 changes, said = changes + len(commit.calls), said + len(commit.utterances)
         server_s = _server_s(client) - before_s
         sizes = _sizes(client, Keys(of_redis.prefix), load.calls, said)
-        _remove(client, Keys(of_redis.prefix))
     live_s = load.calls * load.seconds
     return Kept(*sizes, server_s / changes * 1e6, client_s / changes * 1e6, changes / live_s, 60 * said / live_s)
 
@@ -152,11 +152,6 @@ def _sizes(client: Any, keys: Keys, calls: int, said: int) -> tuple[float, float
 
 def _name(number: int) -> str:
     return f"call-{number}"
-
-
-def _remove(client: Any, keys: Keys) -> None:
-    for key in list(client.scan_iter(keys.named("*"), count=1_000)):
-        client.unlink(key)
 
 
 # -- the tables

@@ -1,6 +1,7 @@
 """The load of `bench odd`: what is good in it, and what is odd."""
 
 from random import Random
+from unittest.mock import Mock
 
 import pytest
 
@@ -8,7 +9,7 @@ from callmood.bench import odd, odd_records
 from callmood.worker.errors import BadRecord
 from callmood.worker.intake.decode import decode
 from callmood.worker.records import Position, Record
-from callmood.worker.settings import Settings
+from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
 
 LOAD = odd.Load(records=1_000, odd=0.3, chunk_ms=200)
 
@@ -46,3 +47,28 @@ def test_what_must_come_out_has_speech():
     utterances, call = odd.expected(0, LOAD.chunk_ms, Settings())
     assert {utterance["role"] for utterance in utterances} == {"customer", "agent"}
     assert (call["end_reason"], call["utterances"]) == ("end", len(utterances))
+
+
+def test_records_are_written_with_the_login_of_the_worker(monkeypatch):
+    """The producer has the protocol, the user and the password of the settings."""
+    producer = Mock()
+    monkeypatch.setattr(odd, "KafkaProducer", producer)
+    login = {"sasl_mechanism": "PLAIN", "sasl_username": "kim", "sasl_password": "secret"}
+    odd.write("topic", KafkaSettings(security_protocol="SASL_SSL", **login), [])
+    given = producer.call_args.kwargs
+    assert (given["security_protocol"], given["sasl_plain_username"], given["sasl_plain_password"]) == (
+        "SASL_SSL",
+        "kim",
+        "secret",
+    )
+
+
+def test_redis_is_left_empty_after_an_error(monkeypatch):
+    """All keys of the prefix are removed, and the connection is closed."""
+    client = Mock(scan_iter=Mock(return_value=[b"one", b"two"]))
+    monkeypatch.setattr(odd, "connect_redis", lambda _: client)
+    with pytest.raises(RuntimeError), odd.removed_after(RedisSettings(prefix="bench")):
+        raise RuntimeError
+    assert "bench" in client.scan_iter.call_args.args[0]
+    assert [call.args for call in client.unlink.call_args_list] == [(b"one",), (b"two",)]
+    client.close.assert_called_once()

@@ -85,6 +85,7 @@ def test_without_a_figure_of_the_gpu_there_is_no_number_of_gpus():
 @pytest.mark.parametrize(
     ("load", "message"),
     [
+        (Load(14_000), "14,000 calls are too many for one Redis.*carries about 13,333 calls"),
         (Load(1_000_000), "1,000,000 calls are too many for one Redis.*carries about 13,333 calls"),
         (Load(20_000, chunk_ms=1, gpu="a", cores=1_024, redis_us=1), "ingest processes for each worker.*at most 64"),
     ],

@@ -25,6 +25,8 @@ def test_the_values_are_accepted_by_the_chart(capsys, pytestconfig, more):
     jsonschema.validate(merged, json.loads((chart / "values.schema.json").read_text(encoding="utf-8")))
     assert values["gpu"]["enabled"] == ("--gpu" in more)
     assert values["config"]["worker"]["ingest_processes"] >= 1
+    assert values["topicsJob"]["enabled"]
+    assert values["autoscaling"]["enabled"]
 
 
 def test_a_gpu_without_a_figure_is_said_to_be_unknown(capsys):
@@ -67,7 +69,8 @@ def test_explain_shows_formulas_numbers_and_sources(capsys):
         (["--calls", "10", "--legs", "3"], "argument --legs: '3' is not a whole number from 1 to 2"),
         (["--calls", "10", "--cores", "1"], "argument --cores: '1' is not a whole number from 2"),
         (["--calls", "10", "--gpu", " "], "the name of the GPU is empty"),
-        (["--calls", "10", "--seconds-per-second", "0"], "'0' is not a number from 0.001"),
+        (["--calls", "10", "--seconds-per-second", "0"], "'0' is not a number from 0.1"),
+        (["--calls", "10", "--seconds-per-second", "0.09"], "'0.09' is not a number from 0.1"),
         (["--calls", "10", "--channels-per-core", "nan"], "'nan' is not a number from 0.001"),
         (["--calls", "10", "--redis-us", "inf"], "'inf' is not a number from 0.001"),
         ([], "the following arguments are required: --calls"),
@@ -85,6 +88,21 @@ def test_a_million_calls_are_too_many_for_one_redis(capsys):
     """The message says how many calls one Redis carries, and what to do."""
     assert main(["plan", "--calls", "1000000"]) == 2
     assert re.search(r"1,000,000 calls are too many for one Redis.*about \d,\d{3} calls", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "remark"),
+    [
+        (["--chunk-ms", "9"], "Records of 9 ms are not measured"),
+        (["--chunk-ms", "1", "--channels-per-core", "1"], "more than the rule of thumb for one Kafka cluster"),
+    ],
+)
+def test_a_plan_beyond_what_is_known_has_a_remark(capsys, arguments, remark):
+    """A plan for records of 20 ms has none of these remarks."""
+    assert main(["plan", "--calls", "2000", *arguments]) == 0
+    assert remark in " ".join(capsys.readouterr().out.split())
+    assert main(PLAN) == 0
+    assert not re.search("not measured; one|rule of thumb", " ".join(capsys.readouterr().out.split()))
 
 
 def test_no_gpu_by_name(capsys):

@@ -220,7 +220,7 @@ class Plan:
             yield Step(formula, value, given)
 
     def _refuse(self) -> None:
-        if self["redis_cores"] > 1:
+        if self["redis_cores"] > self["use"]:
             most = math.floor(self.load.calls * self["use"] / self["redis_cores"])
             raise ConfigurationError(
                 f"{self.load.calls:,} calls are too many for one Redis, which has one core for commits and carries "

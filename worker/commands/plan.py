@@ -9,6 +9,8 @@ from callmood.worker.commands.capacity import MODELS, Load, Plan, figures
 from callmood.worker.errors import EXIT_OK
 
 _WIDTH: Final = 100
+_SHORTEST_MS: Final = 10
+_MOST_PARTITIONS: Final = 4_000
 _SHOWN: Final = {
     "records_per_s": "records",
     "ingest_cores": "CPU time of ingest",
@@ -68,12 +70,14 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="workers that may fail while the others carry all calls; default: 1",
     )
-    for name, command, meaning in (
-        ("--channels-per-core", "ingest", "channels per core, with records as planned"),
-        ("--seconds-per-second", "engine", "audio that one GPU (without --gpu, one core) computes per second, s"),
-        ("--redis-us", "servers", "CPU time of Redis for a call in a commit, us"),
+    for name, least, command, meaning in (
+        ("--channels-per-core", 0.001, "ingest", "channels per core, with records as planned"),
+        ("--seconds-per-second", 0.1, "engine", "audio that one GPU (without --gpu, one core) computes per second, s"),
+        ("--redis-us", 0.001, "servers", "CPU time of Redis for a call in a commit, us"),
     ):
-        parser.add_argument(name, type=_rate, metavar="N", help=f"your figure of `callmood bench {command}`: {meaning}")
+        parser.add_argument(
+            name, type=_rate(least), metavar="N", help=f"your figure of `callmood bench {command}`: {meaning}"
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -132,8 +136,11 @@ def helm(plan: Plan) -> list[str]:
         f"    ingest_processes: {whole['processes_per_worker']}",
         *threads,
         "topicsJob:",
+        "  enabled: true",
         f"  partitions: {whole['partitions']}",
         "autoscaling:",
+        "  enabled: true # needs KEDA",
+        "  prometheusAddress: http://prometheus.example.com:9090 # that of your cluster",
         f"  maxReplicas: {2 * whole['replicas']}",
         f"  audioAgeSeconds: {plan['scale_age_s']:.0f}",
         "  activation:",
@@ -170,8 +177,16 @@ def _of_the_rest(plan: Plan) -> Iterator[str]:
         "bench ingest` and `callmood bench servers`."
     )
     yield "The plan is for results in Redis (output=redis), and G.711 in records with headers."
-    if plan["redis_cores"] > plan["use"]:
-        yield "Redis is nearly full: commits take more than two thirds of its core. Plan a second deployment."
+    if plan.load.chunk_ms < _SHORTEST_MS:
+        yield (
+            f"Records of {plan.load.chunk_ms} ms are not measured; one is assumed to cost as much as one of 20 ms. Let "
+            "producers send 20 ms or more."
+        )
+    if plan["partitions"] > _MOST_PARTITIONS:
+        yield (
+            f"{plan['partitions']:,.0f} partitions are more than the rule of thumb for one Kafka cluster, "
+            f"{_MOST_PARTITIONS:,}. Plan several deployments, or send longer records."
+        )
 
 
 def _number(value: float) -> str:
@@ -187,14 +202,17 @@ def _whole(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-def _rate(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0.001 <= value <= 1e9:  # noqa: PLR2004 - a figure beyond is a typing error
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0.001 to 1,000,000,000")
-    return value
+def _rate(least: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.0
+        if not least <= value <= 1e9:  # noqa: PLR2004 - a figure beyond is a typing error
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least} to 1,000,000,000")
+        return value
+
+    return read
 
 
 def _gpu(text: str) -> str | None:
