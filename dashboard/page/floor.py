@@ -209,7 +209,9 @@ class Floor:
     def _follow(self, wait_ms: int | None) -> list[str]:
         """Hear what was said since the last look; returns the calls that have changed."""
         changed: list[str] = []
-        found = self._redis.xread(self._read_until, count=_ENTRIES, block=wait_ms)
+        if wait_ms is not None:  # before Redis 7.2, one that waits gets the entries of a single stream
+            self._redis.xread(self._read_until, count=1, block=wait_ms)
+        found = self._redis.xread(self._read_until, count=_ENTRIES)
         for key, listed in dict(found or ()).items():
             entries = listed[0] if listed and isinstance(listed[0], list) else listed  # as RESP3 nests them
             self._read_until[key] = entries[-1][0]

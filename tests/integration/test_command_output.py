@@ -19,7 +19,7 @@ def test_a_closed_pipe_ends_a_command_quietly():
             stderr=subprocess.PIPE,
             text=True,
             check=False,
-            timeout=50,
+            timeout=150,
         )
     finally:
         os.close(write_end)
