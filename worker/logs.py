@@ -42,11 +42,17 @@ def configure(settings: LogSettings, *, process: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.WARNING))
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """kafka-python logs a request as an error if it is cancelled because the client closes; that is no error."""
+    return not (record.name.startswith("kafka.") and record.getMessage().endswith("Cancelled"))
 
 
 def call_hash(call_id: str) -> str:

@@ -53,7 +53,7 @@ def reader(broker, **options):
 def read(consumer, count):
     """The next `count` records."""
     records = []
-    for _ in range(100):
+    for _ in range(300):
         for batch in consumer.poll(timeout_ms=200).values():
             records += batch
         if len(records) >= count:

@@ -63,7 +63,7 @@ def test_check_finds_everything_in_each_mode(set_up, capsys, output):
     name = set_up(worker__output=output)
     assert main(["topics", "--partitions", "3", "--replication-factor", "1", "--retention-ms", "600000"]) == 0
     created = capsys.readouterr().out.splitlines()
-    assert len(created) == (2 if output == "redis" else 6)
+    assert len(created) == (2 if output == "redis" else 7)
     assert main(["topics", "--partitions", "9"]) == 0
     assert {line.partition(": ")[2] for line in capsys.readouterr().out.splitlines()} == {"exists"}
     for _ in range(2):

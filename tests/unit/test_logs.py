@@ -5,6 +5,7 @@ import logging
 
 import pytest
 import structlog
+from kafka.errors import Cancelled, NodeNotReadyError
 
 from callmood.worker import logs
 from callmood.worker.settings import LogSettings
@@ -53,6 +54,14 @@ def test_libraries_write_the_same_lines(capsys):
         ("disk full", "warning"),
         ("refused", "error"),
     ]
+
+
+def test_what_closing_the_kafka_client_cancels_is_no_error(capsys):
+    """A worker that ends well writes no error, although its client was asking for metadata."""
+    logs.configure(LogSettings(format="json"), process="x")
+    logging.getLogger("kafka.cluster").error("Metadata refresh: failed %s", Cancelled())
+    logging.getLogger("kafka.cluster").error("Metadata refresh: failed %s", NodeNotReadyError("metadata"))
+    assert [line["event"] for line in lines(capsys)] == ["Metadata refresh: failed NodeNotReadyError: metadata"]
 
 
 def test_the_fields_of_a_library_s_line_are_fields(capsys):
