@@ -126,7 +126,7 @@ class Dashboard:
         records = []
         for _, fields in entries:
             try:
-                records.append(kind.model_validate_json(fields["json"]))
+                records.append(kind.read(fields["json"]))
             except (KeyError, ValidationError):
                 self.unreadable += 1
         return records

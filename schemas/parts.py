@@ -25,7 +25,7 @@ SUM_TOLERANCE: Final = 0.005
 
 
 class Contract(BaseModel):
-    """Base of every published object: immutable, no unknown fields, no NaN."""
+    """Base of every published object: immutable, no unknown fields (except for `read`), no NaN."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -37,6 +37,15 @@ class Contract(BaseModel):
         use_attribute_docstrings=True,
         json_schema_serialization_defaults_required=True,
     )
+
+    @classmethod
+    def read(cls, text: str | bytes) -> Self:
+        """The object in JSON text. Fields that this version does not know are ignored: a reader may be older.
+
+        Raises:
+            pydantic.ValidationError: a field is missing or not what the schema says.
+        """
+        return cls.model_validate_json(text, extra="ignore")
 
 
 class Probabilities(Contract):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from callmood import schemas
+from callmood.schemas import flat
 from callmood.schemas.__main__ import MODELS, derived, json_schema, main
 from callmood.schemas.audio import AUDIO_SCHEMA
 from callmood.schemas.keys import Keys
@@ -100,6 +101,28 @@ def test_a_model_writes_what_it_read(name, path):
     """Reading and writing a record changes nothing, and names no field by its Python name."""
     record = json.loads(path.read_text(encoding="utf-8"))
     assert json.loads(MODELS[name][0].model_validate(record).model_dump_json(exclude_unset=True)) == record
+
+
+@pytest.mark.parametrize(("name", "path"), [case for case in examples("valid") if case.values[0] != "dead_letter"])
+def test_a_reader_ignores_what_a_newer_release_adds(name, path):
+    """A record with unknown fields at each depth is read as without them, as JSON and as the hash of a call."""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    newer = grown(record)
+    assert newer != record
+    assert not model_accepts(name, newer)
+    assert MODELS[name][0].read(json.dumps(newer)) == MODELS[name][0].model_validate(record)
+    if name == "call":
+        assert flat.unflatten(flat.flatten(newer)) == flat.unflatten(flat.flatten(record))
+
+
+def grown(part, name=""):
+    """The record with one more field in each object; `roles` and `attributes` are maps."""
+    if isinstance(part, list):
+        return [grown(item) for item in part]
+    if not isinstance(part, dict) or name == "attributes":
+        return part
+    added = {} if name == "roles" else {"of_a_newer_release": {"deep": [1, "x"]}}
+    return {field: grown(value, field) for field, value in part.items()} | added
 
 
 def test_asyncapi_is_whole():

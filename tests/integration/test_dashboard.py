@@ -1,6 +1,7 @@
 """The dashboard reads from a real Redis what the worker's own store has written there."""
 
 import io
+import json
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -75,6 +76,18 @@ def test_following_yields_each_utterance_and_alert_once(worker, dashboard):
     assert [a.rule for batch in heard for a in batch.alerts] == ["sustained_negative"]
     from_start = next(dashboard.follow(from_start=True))
     assert [utterance.call_id for utterance in from_start.utterances] == ["before", "c", "c", "c"]
+
+
+def test_fields_of_a_newer_release_are_ignored(worker, dashboard, redis_client, redis_prefix):
+    """During an upgrade, a dashboard reads what newer workers write."""
+    worker.say("call", Emotion.NEUTRAL)
+    keys = Keys(redis_prefix)
+    redis_client.hset(keys.call("call"), "of_a_newer_release.deep", "1")
+    newer = json.loads(redis_client.xrange(keys.utterances_of("call"))[0][1]["json"]) | {"number": 2, "newer": {"a": 1}}
+    redis_client.xadd(keys.utterances_of("call"), {"json": json.dumps(newer)}, id="2-0")
+    assert [view.call.call_id for view in dashboard.live_calls()] == ["call"]
+    assert [utterance.number for utterance in dashboard.utterances("call")] == [1, 2]
+    assert dashboard.unreadable == 0
 
 
 def test_records_of_another_version_are_skipped_and_counted(worker, dashboard, redis_client, redis_prefix):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Store, Worker, analyse, facts, in_time, log_of, quiet, voice
 
+from callmood.worker.call.call import Call
 from callmood.worker.commits import Commit
 from callmood.worker.errors import TooManyBadRecords
 from callmood.worker.settings import Settings
@@ -251,6 +252,32 @@ def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch, r
     monkeypatch.undo()
     assert facts(store, "good") == facts(analyse(sent), "good")
     assert store.calls["odd"]["status"] == "live"
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+def test_a_record_that_fails_only_for_the_next_owner_is_a_dead_letter_record(monkeypatch, is_read):
+    """Though states of later records are stored: the owner before it could take the record, so nothing was reported."""
+    speaking, over = Leg("speaking"), Leg("over")
+    sent = in_time(speaking.media(quiet(0.4) + voice(4)), [*over.media(SENTENCE), over.send("end")])
+    log = log_of(sent)
+    store = Worker().read(log).commit()
+    again, at = Worker(store), store.watermark
+    assert sent[at].call_id == "speaking"
+    assert at < again.partition._ended.last_offset
+    decode, take = again.partition._decode, Call.take
+
+    def fail_to_read(record):
+        return decode(replace(record, headers=None) if record.position.offset == at else record)
+
+    def fail_to_take(call, chunk, **times):
+        assert chunk.position.offset != at
+        return take(call, chunk, **times)
+
+    if is_read:
+        monkeypatch.setattr(Call, "take", fail_to_take)
+    else:
+        monkeypatch.setattr(again.partition, "_decode", fail_to_read)
+    assert again.read(log[at:]).commit().dead == {at: "worker_error"}
 
 
 def test_the_clock_of_a_record_without_a_timestamp_is_the_partition_s():

@@ -117,6 +117,19 @@ def test_what_is_projected_says_when_it_was_written(said):
     assert commit.logged_ms == {"call-1": 1_000 + len(said.of()) - 1}
 
 
+@pytest.mark.parametrize("topic", [TOPICS.utterance_topic, TOPICS.call_topic])
+def test_records_of_a_newer_release_are_projected_whole(said, topic):
+    """During a rolling upgrade an old projector reads what new workers write: its unknown fields reach Redis, too."""
+    newer = {"of_a_newer_release": {"deep": 1}}
+    written = said.of()[0] if topic == TOPICS.utterance_topic else said.calls["call-1"]
+    acts, _, _ = project(TopicPartition(topic, 0), [{**written, **newer, "policy": {**written["policy"], **newer}}])
+    ((_, commit),) = acts
+    (projected,) = commit.utterances or [call.summary for call in commit.calls]
+    assert newer.items() <= projected.items()
+    assert newer.items() <= projected["policy"].items()
+    assert commit.dead_letters == ()
+
+
 def test_records_that_the_client_skipped_are_reported():
     """As those of the audio topic are."""
     _, consumer, loop = project(CALLS, [])

@@ -109,9 +109,9 @@ def test_a_call_without_anything_is_a_report():
 
 
 def test_the_command_reads_what_analyze_prints(tmp_path):
-    """JSON lines in any order, of other calls too."""
+    """JSON lines in any order, of other calls and of newer releases too."""
     other = CALL | {"call_id": "other"}
-    lines = [json.dumps(one) for one in (other, *reversed(UTTERANCES), CALL)]
+    lines = [json.dumps(one | {"of_a_newer_release": 1}) for one in (other, *reversed(UTTERANCES), CALL)]
     (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     words = ["report", "call-1", "--results", str(tmp_path / "results.jsonl"), "--output", str(tmp_path / "call.html")]
     assert main(words) == 0

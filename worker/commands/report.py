@@ -73,7 +73,7 @@ def _record(line: str, where: str, call_id: str) -> Call | Utterance | None:
         if not isinstance(record, dict) or record.get("call_id") != call_id:
             return None
         contract: type[Call | Utterance] | None = _CONTRACTS.get(str(record.get("schema")))
-        return contract.model_validate_json(line) if contract else None
+        return contract.read(line) if contract else None
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -164,9 +164,7 @@ def _serve(hook: Hook, wanted: RedisSettings, over: threading.Event, failures: l
 def _alert(fields: Mapping[bytes, bytes]) -> dict[str, Any] | None:
     """The alert/1 of an entry; None if somebody else wrote it."""
     try:
-        return Alert.model_validate_json(fields.get(b"json", b""), extra="ignore").model_dump(
-            mode="json", by_alias=True
-        )
+        return Alert.read(fields.get(b"json", b"")).model_dump(mode="json", by_alias=True)
     except ValidationError:
         return None
 

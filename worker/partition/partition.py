@@ -68,7 +68,7 @@ class Partition:
                 case None:
                     self._unreadable.add(call_id)
         self._reported_offset = max([self._ended.last_offset, *(one.call.last_offset for one in self._calls.values())])
-        """Bad records up to here have their dead-letter record: it was written before the newest state was stored."""
+        """Records up to here that break the contract have their letter: it was written before the newest state was."""
 
     def _add(self, call: Call) -> Live:
         self._ended.forget([call.id])
@@ -166,7 +166,7 @@ class Partition:
     def _reject(self, record: Record, bad: BadRecord, now_ms: float) -> list[Utterance]:
         offset = record.position.offset
         utterances, is_held = self._pause_by(record, now_ms)
-        if offset <= self._reported_offset:
+        if offset <= self._reported_offset and bad.reason is not Reason.WORKER_ERROR:  # that may be new at this reading
             if not is_held:
                 self._ledger.settle(offset)
             return utterances

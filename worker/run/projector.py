@@ -192,7 +192,7 @@ class Projector:
             if record.value is None:  # a call that was erased
                 continue
             try:
-                contract.model_validate_json(record.value)
+                contract.read(record.value)
                 values.append((record, json.loads(record.value)))
             except ValidationError as error:
                 first = error.errors(include_input=False, include_url=False)[0]
