@@ -20,7 +20,8 @@ class Sound(NamedTuple):
 def measure(path: Path) -> Sound:
     """Measure a file.
 
-    Its header may claim too much: a program that could not seek back wrote 0xFFFFFFFF, or the file was cut off.
+    Its header may claim too much: a program that could not seek back wrote 0xFFFFFFFF, or the file was cut off. Or it
+    claims nothing: a recorder that was killed left the 0 with which it had begun.
 
     Raises:
         OSError, EOFError, wave.Error: the file cannot be read, or is no plain WAV.
@@ -56,5 +57,5 @@ def _opened(path: Path) -> tuple[Sound, int]:
         start = file.tell()  # `wave` stops at the data chunk
         size = header.getnchannels() * header.getsampwidth()
         held = (os.fstat(file.fileno()).st_size - start) // size
-        frames = min(header.getnframes(), held)
+        frames = min(header.getnframes() or held, held)
         return Sound(header.getframerate(), header.getnchannels(), header.getsampwidth(), frames), start

@@ -192,6 +192,35 @@ def test_a_stray_file_is_dropped_and_counted(tmp_path: Path, name: str, good: st
 
 
 @pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("crema-d", ["AudioWAV/1001_IEO_ANG_HI.wav", "AudioWAV/1001_IEO_ANG_HI.WAV"]),
+        ("ravdess", ["Actor_01/03-01-05-01-02-01-01.wav", "Actor_02/03-01-05-01-02-01-01.wav"]),
+        ("emodb", ["wav/03a01Wa.wav", "wav/03a01Wa.WAV"]),
+        ("savee", ["DC/a01.wav", "DC/a01.WAV"]),
+        ("tess", ["angry/OAF_back_angry.wav", "copy/OAF_back_angry.wav"]),
+    ],
+)
+def test_a_second_file_of_an_utterance_is_dropped_and_counted(tmp_path: Path, name: str, files: list[str]):
+    """A copy of a clip in another folder, or with another case, does not stop the corpus from being read."""
+    for file in files:
+        write(tmp_path / "in" / file)
+    assert len(read(name, tmp_path / "in", tmp_path / "out")) == 1
+    assert dropped(tmp_path / "out") == {"id of an earlier utterance": 1}
+
+
+def test_a_row_that_msp_podcast_lists_twice_is_dropped_and_counted(tmp_path: Path):
+    """A table to which somebody appended a part again is read: the first row of a file counts."""
+    write(tmp_path / "in" / "Audios" / "a.wav")
+    (tmp_path / "in" / "Labels").mkdir()
+    rows = "FileName,EmoClass,SpkrID,Gender,Split_Set\na.wav,A,30,Male,Test1\na.wav,N,30,Male,Test1\n"
+    (tmp_path / "in" / "Labels" / "labels_consensus.csv").write_text(rows)
+    (item,) = read("msp-podcast", tmp_path / "in", tmp_path / "out").values()
+    assert item.label is Emotion.ANGER
+    assert dropped(tmp_path / "out") == {"id of an earlier utterance": 1}
+
+
+@pytest.mark.parametrize(
     ("folder", "detailed", "votes"),
     [
         (

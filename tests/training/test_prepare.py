@@ -180,6 +180,7 @@ def test_other_audio_is_converted(tmp_path: Path, file: str, options: dict, seco
         ("none.wav", "audio missing"),
         ("nan.wav", "samples are not finite numbers"),
         ("integers.wav", "samples beyond 8 times full scale: floats must be scaled to 1"),
+        ("slow.wav", "1 samples per second: speech needs 4000"),
     ],
 )
 def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, reason: str):
@@ -189,6 +190,7 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
     recording(tmp_path / "short.wav", seconds=0.05)
     (tmp_path / "broken.wav").write_bytes(b"RIFF nothing")
     soundfile.write(tmp_path / "nan.wav", np.full(8000, np.nan), 8000, subtype="FLOAT")
+    recording(tmp_path / "slow.wav", rate_hz=1, seconds=100)
     soundfile.write(tmp_path / "integers.wav", np.full(8000, 20_000.0), 8000, subtype="FLOAT")
     (tmp_path / "list.csv").write_text(f"path,label,speaker\ngood.wav,sad,s\n{file},sad,s\n")
     prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", prepare.Options())
@@ -316,6 +318,16 @@ def test_lists_as_spreadsheets_and_pandas_write_them_are_read(tmp_path: Path, na
     assert Path(items[0].path).name == "a,1.wav"
 
 
+@pytest.mark.parametrize("listed", ["Jos\u00e9.wav", "Jose\u0301.wav"])
+@pytest.mark.parametrize("file", ["Jos\u00e9.wav", "Jose\u0301.wav"])
+def test_a_file_is_found_however_its_accents_are_written(tmp_path: Path, listed: str, file: str):
+    """A list and a file name from another system may write one accent in two ways."""
+    for name in (file, "b.wav", "c.wav"):
+        recording(tmp_path / name)
+    items = own(tmp_path, "list.csv", f"path,label,speaker\n{listed},sad,a\nb.wav,sad,b\nc.wav,sad,c\n")
+    assert Path(items[0].path).name == file
+
+
 @pytest.mark.parametrize("name", ["../../escaped", "a/b", ".", "..", "x" * 300, "Jos\u00e9"])
 def test_converted_audio_stays_in_its_folder_whatever_the_id(tmp_path: Path, name: str):
     """An id that is no file name is kept in the manifest, and its audio is written under another name."""
@@ -331,10 +343,11 @@ def test_converted_audio_stays_in_its_folder_whatever_the_id(tmp_path: Path, nam
 
 
 @pytest.mark.parametrize(
-    ("claimed", "held", "seconds"), [(0xFFFFFFFF, 9600, 0.6), (0x7FFFFFFF, 9601, 0.6), (9600, 3200, 0.2)]
+    ("claimed", "held", "seconds"),
+    [(0xFFFFFFFF, 9600, 0.6), (0x7FFFFFFF, 9601, 0.6), (9600, 3200, 0.2), (0, 9600, 0.6), (4800, 9600, 0.3)],
 )
 def test_a_wav_is_as_long_as_its_bytes(tmp_path: Path, claimed: int, held: int, seconds: float):
-    """A header that claims more than the file holds is not believed, and half a sample at the end is left out."""
+    """A header that claims more than the file holds, or 0, is not believed; half a sample at the end is left out."""
     recording(tmp_path / "a.wav")
     whole = (tmp_path / "a.wav").read_bytes()
     head = whole[:40] + claimed.to_bytes(4, "little")

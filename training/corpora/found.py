@@ -155,16 +155,20 @@ def column(row: Mapping[str, str], path: Path, *names: str) -> str:
     raise ConfigurationError(f"{path}: no column {' or '.join(names)}")
 
 
-def refuse_same_ids(found: Iterable[Found]) -> Iterator[Found]:
-    """Pass utterances on.
+def first_of_each_id(found: Iterable[Found], *, strict: bool) -> Iterator[Found]:
+    """Pass utterances on; a second one of an id is unusable.
 
     Raises:
-        ConfigurationError: two have the same id.
+        ConfigurationError: `strict`, and two have the same id.
     """
     seen: set[str] = set()
     for one in found:
-        if one.id in seen and not one.unusable:
-            raise ConfigurationError(f"two utterances have the id {one.id}: {one.path} is the second")
-        if not one.unusable:
+        if one.unusable:
+            yield one
+        elif one.id not in seen:
             seen.add(one.id)
-        yield one
+            yield one
+        elif strict:
+            raise ConfigurationError(f"two utterances have the id {one.id}: {one.path} is the second")
+        else:
+            yield dataclasses.replace(one, unusable="id of an earlier utterance")

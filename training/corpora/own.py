@@ -101,10 +101,17 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
         if split not in _SPLITS:
             raise ConfigurationError(f"unknown split {texts['split']!r}: use train, valid or test, or leave it empty")
         texts["split"] = _SPLITS[split]
-    place = path.parent / texts["path"]
-    unusable = _WINDOWS if "\\" in texts.pop("path") and not sound.is_file(place) else ""
+    name = texts.pop("path")
+    place = _place(path.parent, name)
+    unusable = _WINDOWS if "\\" in name and not sound.is_file(place) else ""
     utterance_id = texts.pop("id", f"{number:06d}-{place.stem}")
     return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, unusable=unusable, **texts)
+
+
+def _place(folder: Path, name: str) -> Path:
+    """The file of this name, however list and file name write an accent: copies from macOS often differ."""
+    places = [folder / one for one in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))]
+    return next(filter(sound.is_file, places), places[0])
 
 
 def _cut(texts: dict[str, str]) -> Cut:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from callmood.training import manifest, protocols, wav
 from callmood.training.checkpoint import write_text
 from callmood.training.corpora import iemocap, own, sound
-from callmood.training.corpora.found import WHOLE, Corpus, Found, refuse_same_ids
+from callmood.training.corpora.found import WHOLE, Corpus, Found, first_of_each_id
 from callmood.training.corpora.labels import Labels
 from callmood.worker.errors import ConfigurationError
 
@@ -53,11 +53,11 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
         The manifest's path.
 
     Raises:
-        ConfigurationError: the corpus is missing or not whole, two utterances have the same id, a label of an own list
-            has no meaning, a speaker has two splits, or nothing is left.
+        ConfigurationError: the corpus is missing or not whole, a label of an own list has no meaning, two of its
+            utterances have the same id, a speaker has two splits, or nothing is left.
     """
     labels = Labels(corpus, options.meanings)
-    listed = list(refuse_same_ids(corpus.find(root)))
+    listed = list(first_of_each_id(corpus.find(root), strict=corpus is own.CORPUS))
     labels.refuse_unknown(listed, root)
     out.mkdir(parents=True, exist_ok=True)
     items: list[manifest.Item] = []

@@ -19,6 +19,7 @@ from callmood.worker.model.audio import RATE_HZ
 Pcm = NDArray[np.int16]
 _LOUDEST: Final = 8.0  # beyond full scale; floats that clip a little are usual, floats scaled as integers are not
 _FILMS: Final = (".mp4", ".m4a", ".webm", ".mkv")
+_LOWEST_HZ: Final = 4000  # half a telephone's: below, a header is wrong, and resampling could fill the memory
 _MISSING_S: Final = 0.1  # by which an utterance may be longer than its recording
 _Samples = NDArray[np.float64]
 
@@ -74,6 +75,8 @@ def pcm(path: Path, cut: Cut = WHOLE, *, mix: bool = False) -> tuple[Pcm, int]:
         raise DroppedError("samples are not finite numbers")
     if np.abs(mono).max(initial=0.0) > _LOUDEST:
         raise DroppedError(f"samples beyond {_LOUDEST:g} times full scale: floats must be scaled to 1")
+    if rate_hz < _LOWEST_HZ:
+        raise DroppedError(f"{rate_hz} samples per second: speech needs {_LOWEST_HZ}")
     if rate_hz not in RATES_HZ:
         import soxr  # noqa: PLC0415 - training images may lack it
 
