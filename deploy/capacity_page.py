@@ -49,8 +49,8 @@ If more audio comes than the workers can compute, results are late. No result is
   `CALLMOOD_MODEL__MAX_IN_FLIGHT_MB` of their audio at the model, an ingest process pauses reading (`callmood_paused`)
   until half of them is answered. The rest waits in Kafka, so memory does not grow with the delay. If the model thread
   makes no progress for `CALLMOOD_WORKER__STALL_S`, the worker ends, and the next one repeats what was not committed.
-- **Ingest is too slow.** Records wait in Kafka (`callmood_unread_records`). While reading is paused, this metric keeps
-  its value from before the pause.
+- **Ingest is too slow.** Records wait in Kafka (`callmood_unread_records`). While reading is paused, the worker asks
+  Kafka for this number every ten seconds.
 - **Recovery.** When the load falls, the workers catch up without help. Keep audio in Kafka for longer than the longest
   delay: what Kafka deletes before a worker reads it is lost ([runbook](operations.md#callmoodrecordslost)).
 

@@ -64,7 +64,7 @@ def test_an_open_transaction_holds_a_partition_and_its_end_frees_it(real_kafka, 
     with closing(KafkaProducer(bootstrap_servers=real_kafka.bootstrap_servers)) as other:
         other.send(source.topic, b"behind", partition=0).get(timeout=30)
     assert poll_until(consumer, lambda _: consumer.lag(source)) == []
-    assert (consumer.lag(source), consumer.position(source), consumer.stable_end(source)) == (2, 0, 0)
+    assert (consumer.lag(source), consumer.position(source), consumer.stable_ends([source])) == (2, 0, {source: 0})
     reading.look([source], 0.0, is_paused=False)
     reading.look([source], 10.0, is_paused=False)
     assert (reading.held, reading.has_work, reading.unread) == (1, False, 2)
@@ -72,4 +72,16 @@ def test_an_open_transaction_holds_a_partition_and_its_end_frees_it(real_kafka, 
     assert poll_until(consumer, bool) == [b"behind"]
     reading.look([source], 11.0, is_paused=False)
     assert (reading.held, reading.has_moved) == (0, True)
-    assert consumer.stable_end(source) >= consumer.position(source) > 0
+    assert consumer.stable_ends([source])[source] >= consumer.position(source) > 0
+
+
+def test_records_that_come_while_reading_is_paused_are_counted(real_kafka, source, consumer):
+    """The broker says where the log ends; the client fetches nothing."""
+    reading = Reading(consumer)
+    consumer.pause()
+    with closing(KafkaProducer(bootstrap_servers=real_kafka.bootstrap_servers)) as producer:
+        for _ in range(3):
+            producer.send(source.topic, b"later", partition=0).get(timeout=30)
+    assert consumer.poll(100) == {}
+    reading.look([source], 0.0, is_paused=True)
+    assert reading.unread == 3

@@ -266,8 +266,9 @@ class SimConsumer:
         highwater = self._highwater.get(source)
         return None if highwater is None else max(0, highwater - self._positions[source])
 
-    def stable_end(self, source: TopicPartition) -> int | None:
-        return None if self._world.is_log_down else self._group.logs[source].end_at(self._world.now_s)
+    def stable_ends(self, sources: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        is_down, now_s = self._world.is_log_down, self._world.now_s
+        return {} if is_down else {source: self._group.logs[source].end_at(now_s) for source in sources}
 
     def close(self) -> None:
         self._group.remove(self)

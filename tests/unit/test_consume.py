@@ -110,7 +110,7 @@ def test_another_id_under_the_same_name_is_another_topic(client, consumer):
     client.id = uuid.UUID(int=0)
     consumer._refuse_new_topics()
     client.id = uuid.UUID(int=2)
-    with pytest.raises(ConfigurationError, match="'audio' was deleted and created again"):
+    with pytest.raises(ConfigurationError, match="'audio' is now the topic of another cluster, or was deleted"):
         consumer._refuse_new_topics()
 
 

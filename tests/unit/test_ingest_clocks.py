@@ -62,8 +62,8 @@ class _Consumer:
     def lag(self, source):
         return len(self.logs[source]) - self.started[source]
 
-    def stable_end(self, source):
-        return self.started[source] if self.is_held else len(self.logs[source])
+    def stable_ends(self, sources):
+        return {source: self.started[source] if self.is_held else len(self.logs[source]) for source in sources}
 
     def pause(self):
         self.is_paused = True

@@ -132,7 +132,7 @@ def test_a_partition_without_anything_is_new():
 @pytest.mark.parametrize(
     ("origin", "words"),
     [
-        (OURS._replace(topic_id="new"), "deleted and created again"),
+        (OURS._replace(topic_id="new"), "is the topic of another cluster, or was deleted and created again"),
         (OURS._replace(cluster="other"), "another Kafka cluster"),
         (OURS._replace(group="canary"), "consumer group 'group'"),
     ],

@@ -24,9 +24,9 @@ class _Consumer:
     def lag(self, source):
         return None if self.ends[source] is None else self.ends[source] - self.positions[source]
 
-    def stable_end(self, source):
-        self.asked.append(source)
-        return self.stable[source]
+    def stable_ends(self, sources):
+        self.asked += sources
+        return {source: self.stable[source] for source in sources if self.stable[source] is not None}
 
 
 @pytest.fixture
@@ -123,8 +123,21 @@ def test_a_pause_is_no_standstill(consumer, look):
     consumer.ends[ONE] = 8
     for now_s in range(30):
         look(float(now_s), is_paused=True)
-    look(30.0)
+    consumer.asked.clear()
+    assert look(30.0).held == 0
     assert consumer.asked == []
+
+
+def test_records_that_come_during_a_pause_are_counted(consumer, look):
+    """A paused reader does not learn of them by itself: the broker is asked for all ends every 10 s."""
+    consumer.ends[OTHER] = None  # nothing of it was fetched before the pause
+    seen = []
+    for now_s in range(30):
+        consumer.stable = {ONE: 5 + now_s, OTHER: 6} if now_s < 20 else {ONE: None, OTHER: None}
+        seen.append(look(float(now_s), is_paused=True).unread)
+    assert seen == [1] * 10 + [11] * 20
+    assert consumer.asked == [ONE, OTHER] * 3
+    assert not look(29.5, is_paused=True).has_work
 
 
 def test_a_partition_that_was_given_away_is_forgotten(consumer):

@@ -162,9 +162,10 @@ class AudioConsumer:
             found = kafka_workarounds.topic_id(self._consumer, topic)
             if known and found and found != known:
                 raise ConfigurationError(
-                    f"topic {topic!r} was deleted and created again while it was read: what was read before is "
-                    "committed. Delete its stored position and call states (schemas/redis.md), or set another "
-                    "CALLMOOD_REDIS__PREFIX or, with results in Kafka, CALLMOOD_KAFKA__STATE_TOPIC"
+                    f"topic {topic!r} is now the topic of another cluster, or was deleted and created again while it "
+                    "was read: what was read before is committed. Delete its stored position and call states "
+                    "(schemas/redis.md), or set another CALLMOOD_REDIS__PREFIX or, with results in Kafka, "
+                    "CALLMOOD_KAFKA__STATE_TOPIC"
                 )
             self._topic_ids[topic] = known or found
 
@@ -236,8 +237,8 @@ class AudioConsumer:
         if offset > end:  # the client would begin at the start again, under states that belong to other records
             raise ConfigurationError(
                 f"partition {source.topic}/{source.partition} ends at {end}, and the stored position is {offset}: the "
-                "topic was created again or lost records. Delete its position and states (schemas/redis.md), or set "
-                "another CALLMOOD_REDIS__PREFIX"
+                "topic is the topic of another cluster, was created again, or lost records. Delete its position and "
+                "states (schemas/redis.md), or set another CALLMOOD_REDIS__PREFIX"
             )
         self._consumer.seek(partition, offset)
         if not self._paused:
@@ -264,16 +265,17 @@ class AudioConsumer:
         highwater = self._consumer.highwater(partition)
         return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
 
-    def stable_end(self, source: TopicPartition) -> int | None:
-        """The offset after the last committed record, asked from the broker now; None without an answer.
+    def stable_ends(self, sources: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The offsets after the last committed records, asked from the broker now; empty without an answer.
 
         From there on, records wait for an open transaction of their producer, or there are none.
         """
-        partition = KafkaPartition(*source)
+        partitions = {KafkaPartition(*source): source for source in sources}
         try:
-            return int(self._consumer.end_offsets([partition], timeout_ms=_END_MS)[partition])
+            ends = self._consumer.end_offsets(list(partitions), timeout_ms=_END_MS)
         except KafkaError:
-            return None
+            return {}
+        return {partitions[partition]: int(end) for partition, end in ends.items()}
 
     def close(self) -> None:
         """Leave the group, so that others take over at once."""

@@ -42,8 +42,8 @@ def not_ours(source: TopicPartition, field: str, found: str, apart: str) -> Conf
     """
     if field == "topic_id":
         return ConfigurationError(
-            f"topic {source.topic!r} was deleted and created again: the stored position and call states are of the "
-            f"old topic (id {found}). Delete them (schemas/redis.md), or set {apart}"
+            f"topic {source.topic!r} is the topic of another cluster, or was deleted and created again: the stored "
+            f"position and states are of a topic with the id {found}. Delete them (schemas/redis.md), or set {apart}"
         )
     whose = f"consumer group {found!r}" if field == "group" else f"another Kafka cluster ({found})"
     return ConfigurationError(

@@ -6,7 +6,7 @@ helps, so such a partition counts as held, not as work.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import structlog
@@ -25,8 +25,8 @@ class Positions(Protocol):
     def position(self, source: TopicPartition) -> int:
         """The next offset to read."""
 
-    def stable_end(self, source: TopicPartition) -> int | None:
-        """Where committed records end, from the broker; None without an answer."""
+    def stable_ends(self, sources: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """Where committed records end, from the broker; empty without an answer."""
 
 
 class _Stand(NamedTuple):
@@ -45,6 +45,7 @@ class Reading:
     Args:
         consumer: the reader.
         ask_after_s: a partition that stands for so long with unread records is asked about, and again after as long.
+            While reading is paused, the ends of all partitions are asked for as often.
 
     Attributes:
         unread: records on all partitions that are not read yet.
@@ -59,6 +60,9 @@ class Reading:
         self._consumer = consumer
         self._ask_after_s = ask_after_s
         self._stands: dict[TopicPartition, _Stand] = {}
+        self._ends: Mapping[TopicPartition, int] = {}
+        """As last asked for during a pause; ends only grow."""
+        self._asked_s = -math.inf
 
     @property
     def held(self) -> int:
@@ -66,7 +70,7 @@ class Reading:
         return sum(stand.is_held for stand in self._stands.values())
 
     def look(self, sources: Iterable[TopicPartition], now_s: float, *, is_paused: bool) -> None:
-        """Note the position of each partition; asks the broker about one of them at most.
+        """Note the position of each partition; asks the broker once at most.
 
         Args:
             sources: the partitions that are read.
@@ -78,7 +82,7 @@ class Reading:
         self.has_moved = any(
             before.get(source, stand).position != stand.position for source, stand in self._stands.items()
         )
-        self.unread = sum(lags.values())
+        self.unread = sum((self._paused_lags(lags, now_s) if is_paused else lags).values())
         waiting = [source for source, lag in lags.items() if lag]
         for source, stand in self._stands.items():
             if is_paused or source not in waiting:
@@ -95,13 +99,20 @@ class Reading:
             log.info("open transaction of a producer has ended", topic=source.topic, partition=source.partition)
         return _Stand(position, now_s)
 
+    def _paused_lags(self, lags: Mapping[TopicPartition, int], now_s: float) -> dict[TopicPartition, int]:
+        """A reader that is paused fetches nothing, so it does not learn of new records by itself."""
+        if lags and now_s - self._asked_s >= self._ask_after_s:
+            self._asked_s = now_s
+            self._ends = self._consumer.stable_ends(lags) or self._ends
+        return {one: max(lag, self._ends.get(one, 0) - self._stands[one].position) for one, lag in lags.items()}
+
     def _ask(self, waiting: list[TopicPartition], now_s: float) -> None:
         """Ask the broker about the partition that was asked about longest ago, if one has stood for long enough."""
         due = [s for s in waiting if now_s - max(self._stands[s].since_s, self._stands[s].asked_s) >= self._ask_after_s]
         if not due:
             return
         source = min(due, key=lambda one: self._stands[one].asked_s)
-        stand, end = self._stands[source], self._consumer.stable_end(source)
+        stand, end = self._stands[source], self._consumer.stable_ends([source]).get(source)
         is_held = end is not None and end <= stand.position
         if is_held and not stand.is_held:
             log.warning(
