@@ -17,7 +17,7 @@ _COMMANDS = {
     "replay": "send recorded calls to Kafka as a telephony system would",
     "check": "test Kafka, Redis and the model with the worker's settings, and report what is wrong",
     "topics": "create the Kafka topics that the settings name",
-    "acls": "print or set the minimal Kafka ACLs of a worker",
+    "acls": "print or set the minimal Kafka ACLs of a worker or of `callmood erase`",
     "erase": "delete an ended call from Redis and Kafka, and print a receipt",
     "redrive": "list dead-letter records by reason, or send them back after a fix",
     "dashboard": "serve the page for supervisors: calls that need a person, and why",

@@ -72,6 +72,7 @@ def test_check_finds_everything_in_each_mode(set_up, capsys, output):
         assert list(said) == ["kafka", "redis", "model"]
         assert all(line.startswith("ok: ") for line in said.values())
         assert f"3 partitions of {name}-audio" in said["kafka"]
+        assert "erasures" not in said["kafka"]
         assert "demo-tiny-synthetic" in said["model"]
 
 
@@ -174,6 +175,17 @@ def test_a_topic_that_would_lose_records_is_refused(set_up, stack, capsys, kind,
     assert code == 2
     assert f"'{name}-{kind}' has cleanup.policy={policy}" in said["kafka"]
     assert says in said["kafka"]
+
+
+def test_a_missing_topic_of_erasures_is_named(set_up, stack, capsys):
+    """A worker runs without it, so that is a warning: only `callmood erase` needs it."""
+    name = set_up(worker__output="kafka")
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    stack.delete_topic(f"{name}-erasures")
+    capsys.readouterr()
+    code, said = check(capsys, "kafka")
+    assert code == 0
+    assert f"'{name}-erasures' does not exist, and `callmood erase` needs it" in said["kafka"]
 
 
 def test_states_in_large_segments_are_named(set_up, stack, capsys):

@@ -11,9 +11,9 @@ import redis
 from publisher import Publisher
 
 from callmood.schemas.common import Emotion
+from callmood.schemas.keys import Keys
 from callmood.training.__main__ import main
 from callmood.worker.commands import erase
-from callmood.worker.settings import RedisSettings
 
 
 def test_utterances_of_redis_are_collected_and_erased_calls_are_not(
@@ -31,9 +31,8 @@ def test_utterances_of_redis_are_collected_and_erased_calls_are_not(
                 file.setframerate(8000)
                 file.writeframes(bytes(2 * 8000 * 30))
     monkeypatch.setenv("CALLMOOD_REDIS__URL", redis_url)
-    monkeypatch.setattr(erase, "_refuse_live", lambda *_: None)  # the publisher's states are none of a worker
     with redis.Redis.from_url(redis_url) as client:
-        assert list(erase._from_redis(client, RedisSettings(prefix=redis_prefix), "erased"))
+        assert list(erase._from_redis(client, Keys(redis_prefix), "erased"))
     given = ["collect", "redis", str(tmp_path), str(tmp_path / "out"), "--prefix", redis_prefix, "--random", "0"]
     assert main([*given, "--speaker-attribute", "customer"]) == 0
     counts = json.loads(capsys.readouterr().out.rpartition("\n/")[0])

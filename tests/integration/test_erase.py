@@ -107,10 +107,16 @@ def test_erasure_removes_one_call_from_redis(served, pipeline, capsys):
     """Every key and entry of the call is gone, the other call is untouched, and the receipt says how much there was."""
     first, second = served("redis")
     other = pipeline.call(second)
+    with redis.Redis.from_url(pipeline.redis_url) as client:
+        for call_id in (first, second):
+            client.hset(
+                Keys(pipeline.prefix).claims, f"{call_id}:long_silence:1", '{"by": "kim", "note": "called back"}'
+            )
     assert first in everything_in_redis(pipeline)
     code, receipt = erased(capsys, first)
     assert first not in everything_in_redis(pipeline, but="states:")
     assert pipeline.call(second) == other
+    assert f"{second}:long_silence:1" in everything_in_redis(pipeline)
     places = {place["where"].rpartition(":")[2].strip(): place for place in receipt["places"]}
     assert places["utterances"]["found"] == 10
     assert receipt["announced"] == []
@@ -155,7 +161,7 @@ def test_a_second_erasure_finds_nothing(served, capsys):
         for place in receipt["places"]
         if not place["where"].startswith("kafka") and "states" not in place["where"]
     ]
-    assert len(gone) == 10
+    assert len(gone) == 11
     assert all(place["found"] == 0 for place in gone)
 
 

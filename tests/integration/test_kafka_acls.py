@@ -1,5 +1,7 @@
 """A Kafka that allows only what an ACL grants: the list of `callmood acls` is enough, and every line is needed."""
 
+import json
+from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -44,7 +46,7 @@ def strict_kafka(guarded):
 @pytest.fixture
 def login(strict_kafka, pipeline, monkeypatch):
     """`login(user, output)` makes the environment that of a user; returns the settings."""
-    kinds = {"utterance": "utterances", "call": "calls", "alert": "alerts", "state": "states"}
+    kinds = {"utterance": "utterances", "call": "calls", "alert": "alerts", "state": "states", "erasure": "erasures"}
     topics = {f"kafka__{key}_topic": f"{pipeline.audio_topic}-{name}" for key, name in kinds.items()}
     names = {"kafka__audio_topic": pipeline.audio_topic, "kafka__dead_letter_topic": pipeline.dead_letter_topic}
 
@@ -74,11 +76,11 @@ def login(strict_kafka, pipeline, monkeypatch):
 OUTPUTS = [pytest.param("redis", marks=pytest.mark.nightly), "both"]
 
 
-def prepare(login, output):
+def prepare(login, output, *options):
     """Topics and ACLs, as an administrator makes them; ends as the worker."""
     login("admin", output)
     assert main(["topics", "--partitions", "2", "--replication-factor", "1"]) == 0
-    assert main(["acls", PRINCIPAL, "--apply"]) == 0
+    assert main(["acls", PRINCIPAL, "--apply", *options]) == 0
     return login("worker", output)
 
 
@@ -99,6 +101,17 @@ def test_a_worker_needs_no_more_than_the_list(login, pipeline, wait_until, outpu
     worker.stop()
 
 
+@contextmanager
+def without(admin, one):
+    """One ACL is taken away, and given back."""
+    acl = acls._acl(PRINCIPAL, one)
+    pattern = acl.resource_pattern
+    resource = ResourcePatternFilter(pattern.resource_type, pattern.resource_name, pattern.pattern_type)
+    admin.delete_acls([ACLFilter(PRINCIPAL, "*", acl.operation, ACLPermissionType.ALLOW, resource)])
+    yield
+    admin.create_acls([acl])
+
+
 def fill(admin, producer, prefix):
     """One record in the first partition of each topic: who may read it has it at once; an empty one is waited for."""
     for topic in admin.list_topics():
@@ -113,33 +126,37 @@ def test_every_line_of_the_list_is_needed(login, strict_kafka, pipeline, output,
     admin = KafkaAdminClient(bootstrap_servers=strict_kafka, **ADMIN)
     with KafkaProducer(bootstrap_servers=strict_kafka, **ADMIN) as producer:
         fill(admin, producer, pipeline.audio_topic)
-    configured = settings.load()
     unnoticed = []
-    for one in acls.needed(configured):
-        acl = acls._acl(PRINCIPAL, one)
-        pattern = acl.resource_pattern
-        admin.delete_acls(
-            [
-                ACLFilter(
-                    PRINCIPAL,
-                    "*",
-                    acl.operation,
-                    ACLPermissionType.ALLOW,
-                    ResourcePatternFilter(pattern.resource_type, pattern.resource_name, pattern.pattern_type),
-                )
-            ]
-        )
-        capsys.readouterr()
-        code = main(["check", "kafka"])
-        said = capsys.readouterr().out
+    for one in acls.needed(settings.load()):
+        with without(admin, one):
+            capsys.readouterr()
+            code = main(["check", "kafka"])
+            said = capsys.readouterr().out
         if code == 0:
             unnoticed.append(one[1])
         else:
             assert code == 2, (one, said)
             assert said.count("\n") == 1, said
-        admin.create_acls([acl])
     admin.close()
     assert unnoticed == []
+
+
+def test_an_erasure_needs_exactly_its_list(login, strict_kafka, pipeline, capsys):
+    """With the rights of `acls --erase` a call is erased; without any one of them, it is refused and says so."""
+    prepare(login, "both", "--erase")
+    admin = KafkaAdminClient(bootstrap_servers=strict_kafka, **ADMIN)
+    rights = list(acls.needed_to_erase(settings.load()))
+    for one in rights:
+        with KafkaProducer(bootstrap_servers=strict_kafka, **ADMIN) as producer:
+            for name in ("calls", "alerts"):
+                producer.send(f"{pipeline.audio_topic}-{name}", key=b"gone", value=b"{}", partition=0).get(timeout=30)
+        with without(admin, one):
+            assert main(["erase", "gone"]) == 2, one
+            assert f"{pipeline.audio_topic}" in capsys.readouterr().err
+    assert main(["erase", "gone"]) == 1
+    receipt = json.loads(capsys.readouterr().out)
+    assert (receipt["complete"], receipt["left_to_retention"]) == (True, len(rights))
+    admin.close()
 
 
 def test_the_list_is_commands_of_kafkas_own_tool(login, pipeline, capsys):

@@ -1,4 +1,4 @@
-"""`callmood acls`: the minimal ACLs of a worker with these settings, printed or set."""
+"""`callmood acls`: the minimal ACLs of a worker or of `callmood erase` with these settings, printed or set."""
 
 import argparse
 from collections.abc import Iterator
@@ -23,7 +23,8 @@ Needed = tuple[ResourceType, str, ACLOperation]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("principal", help="the worker's Kafka principal, for example User:callmood")
+    parser.add_argument("principal", help="a Kafka principal, for example User:callmood")
+    parser.add_argument("--erase", action="store_true", help="for a user of `callmood erase`; default: for a worker")
     parser.add_argument(
         "--apply", action="store_true", help="set the ACLs, as the user in the settings; default: only print them"
     )
@@ -32,14 +33,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print the ACLs as commands of `kafka-acls.sh`; with --apply, set them first."""
     configured = settings.load()
+    rights = list((needed_to_erase if arguments.erase else needed)(configured))
     if arguments.apply:
         with (
             kafka_errors(configured.kafka),
             refusals_raised(),
             closing(KafkaAdminClient(**connection(configured.kafka))) as admin,
         ):
-            admin.create_acls([_acl(arguments.principal, one) for one in needed(configured)])
-    for one in needed(configured):
+            admin.create_acls([_acl(arguments.principal, one) for one in rights])
+    for one in rights:
         print(_line(arguments.principal, one))
     return 0
 
@@ -61,6 +63,19 @@ def needed(configured: Settings) -> Iterator[Needed]:
         for name in (kafka.utterance_topic, kafka.call_topic, kafka.alert_topic):
             yield topic, name, read
         yield group, f"{kafka.group_id}-projector", read
+
+
+def needed_to_erase(configured: Settings) -> Iterator[Needed]:
+    """Each operation that `callmood erase` needs, and no other: it counts a call's records in all topics."""
+    kafka, read, write = configured.kafka, ACLOperation.READ, ACLOperation.WRITE
+    yield ResourceType.TOPIC, kafka.audio_topic, read
+    yield ResourceType.TOPIC, kafka.dead_letter_topic, read
+    if configured.worker.output == "redis":
+        return
+    for name in (kafka.utterance_topic, kafka.call_topic, kafka.alert_topic, kafka.state_topic):
+        yield ResourceType.TOPIC, name, read
+    for name in (kafka.call_topic, kafka.erasure_topic):
+        yield ResourceType.TOPIC, name, write
 
 
 def _pattern(kind: ResourceType) -> ACLResourcePatternType:

@@ -10,7 +10,7 @@ import numpy as np
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, codec
 from kafka import TopicPartition as KafkaPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import AuthorizationError, UnsupportedVersionError
+from kafka.errors import AuthorizationError, UnknownTopicOrPartitionError, UnsupportedVersionError
 
 from callmood.schemas.common import Encoding
 from callmood.schemas.keys import Keys
@@ -64,7 +64,7 @@ def kafka(configured: Settings) -> str:
             partitions = {topic: len(consumer.partitions_for_topic(topic) or ()) for topic in topics_of(configured)}
             _refuse_other_counts(wanted, partitions)
             refuse_foreign_positions(configured, consumer)
-        advice = _refuse_wrong_cleanup(configured)
+        advice = _refuse_wrong_cleanup(configured) + _missing_erasures(configured)
         _refuse_missing_codecs()
         _read(wanted, wanted.group_id, [wanted.audio_topic] + ([] if output == "redis" else [wanted.state_topic]))
         if output == "both":
@@ -127,6 +127,18 @@ def _refuse_other_counts(wanted: KafkaSettings, partitions: Mapping[str, int]) -
             raise missing_topic(topic, wanted)
         if count != partitions[wanted.audio_topic] and topic != wanted.dead_letter_topic:
             raise other_count(topic, count, partitions[wanted.audio_topic], wanted)
+
+
+def _missing_erasures(configured: Settings) -> str:
+    """A warning if there is no topic of erasures, which no worker needs. It is none if this user may not see it."""
+    topic = configured.kafka.erasure_topic
+    if configured.worker.output == "redis":
+        return ""
+    with closing(KafkaAdminClient(**connection(configured.kafka))) as admin:
+        (described,) = admin.describe_topics([topic])
+    if described["error_code"] != UnknownTopicOrPartitionError.errno:
+        return ""
+    return f"; topic {topic!r} does not exist, and `callmood erase` needs it: create it with `callmood topics`"
 
 
 def _refuse_wrong_cleanup(configured: Settings) -> str:
