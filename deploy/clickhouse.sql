@@ -1,6 +1,7 @@
 -- History of callmood in ClickHouse. Load call/1, utterance/1 and erasure/1 as JSONEachRow into the three tables `received_...`; read the
 -- views `calls` and `utterances`: each record once, without the calls that are erased, also if one of their records arrives later.
 -- To delete the rows of erased calls, run the two statements of docs/history.md every day. A test loads valid examples.
+-- This file may be run again, also that of a later version: it keeps the tables and replaces the views.
 -- Unknown fields: input_format_skip_unknown_fields = 1, input_format_json_ignore_unknown_keys_in_named_tuple = 1;
 -- null and missing ones: input_format_null_as_default = 1, input_format_json_defaults_for_missing_elements_in_named_tuple = 1.
 CREATE DATABASE IF NOT EXISTS callmood;
@@ -57,14 +58,14 @@ CREATE TABLE IF NOT EXISTS callmood.received_erasures
 ENGINE = ReplacingMergeTree PARTITION BY tuple() ORDER BY erasure_id
 TTL toDateTime(committed_at) + INTERVAL 25 MONTH;
 
-CREATE VIEW IF NOT EXISTS callmood.utterances AS
+CREATE OR REPLACE VIEW callmood.utterances AS
 SELECT * FROM callmood.received_utterances FINAL WHERE call_id NOT IN (SELECT call_id FROM callmood.received_erasures);
 
-CREATE VIEW IF NOT EXISTS callmood.calls AS
+CREATE OR REPLACE VIEW callmood.calls AS
 SELECT * FROM callmood.received_calls FINAL WHERE call_id NOT IN (SELECT call_id FROM callmood.received_erasures);
 
 -- Trends by hour and queue. A change of the model starts a row of its own: figures of two models do not compare.
-CREATE VIEW IF NOT EXISTS callmood.hourly AS
+CREATE OR REPLACE VIEW callmood.hourly AS
 SELECT toStartOfHour(fromUnixTimestamp64Milli(assumeNotNull(spoken_at_ms))) AS hour, attributes['queue'] AS queue, model.digest AS digest,
        count() AS utterances, countIf(emotion.abstained) AS uncertain,
        countIf(emotion.label = 'anger' AND NOT emotion.abstained) AS angry,

@@ -19,6 +19,13 @@ LENIENT = (
 )
 
 
+def create(asked):
+    """Run deploy/clickhouse.sql."""
+    for statement in (ROOT / "deploy" / "clickhouse.sql").read_text(encoding="utf-8").split(";\n"):
+        if statement.strip():
+            asked(statement)
+
+
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
     """`ask(sql)`: the rows of an answer, from a ClickHouse with the tables."""
@@ -30,9 +37,7 @@ def ask(tmp_path_factory):
             answer = server.query(sql, "JSONEachRow")
             return [json.loads(line) for line in str(answer).splitlines()]
 
-        for statement in (ROOT / "deploy" / "clickhouse.sql").read_text(encoding="utf-8").split(";\n"):
-            if statement.strip():
-                asked(statement)
+        create(asked)
         asked.folder = folder
         yield asked
 
@@ -55,6 +60,23 @@ def load(ask, table, records):
         f"INSERT INTO callmood.{table} ({names}) SELECT {names} FROM file('{path}', JSONEachRow, '{types}') "
         f"SETTINGS {LENIENT}"
     )
+
+
+def test_a_column_of_a_later_version_is_added(ask):
+    """After ALTER TABLE, the file is run again: rows stay, and the view has the column; so has a field in a tuple."""
+    (record, *_) = examples("call")
+    load(ask, "received_calls", [record | {"call_id": "before"}])
+    ask("ALTER TABLE callmood.received_calls ADD COLUMN IF NOT EXISTS later_ms UInt64")
+    columns = "system.columns WHERE database = 'callmood' AND table = 'received_utterances'"
+    (model,) = ask(f"SELECT type FROM {columns} AND name = 'model'")
+    wider = f"{model['type'][:-1]}, later String)"
+    ask(f"ALTER TABLE callmood.received_utterances MODIFY COLUMN model {wider}")
+    create(ask)
+    load(ask, "received_calls", [record | {"call_id": "after", "later_ms": 7}])
+    rows = ask("SELECT call_id, later_ms FROM callmood.calls WHERE call_id IN ('before', 'after') ORDER BY later_ms")
+    assert [(row["call_id"], int(row["later_ms"])) for row in rows] == [("before", 0), ("after", 7)]
+    ask("SELECT model.later FROM callmood.utterances")
+    ask("ALTER TABLE callmood.received_calls DELETE WHERE call_id IN ('before', 'after') SETTINGS mutations_sync = 2")
 
 
 def test_examples_are_rows_also_after_a_second_delivery(ask):
