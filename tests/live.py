@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ from callmood.worker.commands.recordings import Recording, Sent
 from callmood.worker.commands.replay import Call, send
 from callmood.worker.records import ModelInfo
 from callmood.worker.settings import KafkaSettings
+from tests.forked import start_worker
 
 _READY_S = 120.0  # the model's libraries take seconds to import, on a busy machine a minute
 _DONE_S = 90.0
@@ -81,20 +83,58 @@ class Gate:
             yield sent
 
 
-class Worker:
-    """One worker: a process tree that was started by the command of the manual, and its log."""
+class _Forked:
+    """A forked process with the methods of `subprocess.Popen`; any thread may call them."""
 
-    def __init__(self, environment: Mapping[str, str], module: str = "callmood") -> None:
+    def __init__(self, process: ForkServerProcess) -> None:
+        assert process.pid is not None
+        self.pid = process.pid
+        self._process = process
+        self._lock = threading.Lock()  # only one thread may read the exit code
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        with self._lock:
+            return self._process.exitcode
+
+    def wait(self, timeout_s: float | None = None) -> int:
+        ended = wait_until(lambda: self.poll() is not None, math.inf if timeout_s is None else timeout_s)
+        if not ended:
+            raise subprocess.TimeoutExpired("callmood worker", timeout_s or 0.0)
+        code = self.poll()
+        assert code is not None
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+
+class Worker:
+    """One worker: a process tree, the leader of a session, and its log.
+
+    Args:
+        environment: added to this process's own.
+        prepare: see `forked.start_worker`; with None, the command of the manual starts the worker.
+    """
+
+    def __init__(self, environment: Mapping[str, str], prepare: str | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cm-"))  # pytest's own folders are too long for a socket's address
         self._log = self.folder.with_suffix(".log")
-        self._mark = f"TMPDIR={self.folder}".encode()
-        with self._log.open("w") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "worker"],
-                env={**os.environ, **environment, "TMPDIR": str(self.folder)},
-                stdout=log,
-                stderr=log,
-            )
+        environment = {**os.environ, **environment, "TMPDIR": str(self.folder)}
+        self.process: subprocess.Popen[bytes] | _Forked
+        if prepare is None:
+            with self._log.open("w") as log:
+                command = [sys.executable, "-m", "callmood", "worker"]
+                self.process = subprocess.Popen(
+                    command, env=environment, stdout=log, stderr=log, start_new_session=True
+                )
+        else:
+            self._log.touch()
+            self.process = _Forked(start_worker(environment, self._log, prepare))
 
     def wait_ready(self) -> "Worker":
         """Wait until the worker itself says that it is ready."""
@@ -127,11 +167,12 @@ class Worker:
         return [line for line in lines if event in (None, line["event"])]
 
     def pids(self) -> set[int]:
-        """Every process of the tree that lives, orphans included: all of them inherit the folder's name."""
+        """Every process of the session that runs, orphans included."""
         found = set()
-        for path in Path("/proc").glob("[0-9]*/environ"):
+        for path in Path("/proc").glob("[0-9]*/stat"):
             with suppress(OSError):  # it ends while we look
-                if self._mark in path.read_bytes().split(b"\0"):
+                state, _, _, session, *_ = path.read_text().rpartition(")")[2].split()
+                if int(session) == self.process.pid and state not in "ZX":
                     found.add(int(path.parent.name))
         return found
 
@@ -177,8 +218,11 @@ class Pipeline:
     expect: Any
     workers: list[Worker] = field(default_factory=list)
 
-    def start_worker(self, **changes: str) -> Worker:
-        """Start a worker; `changes` are settings, such as `redis__url`. It is not ready yet."""
+    def start_worker(self, *, by_command: bool = False, **changes: str) -> Worker:
+        """Start a worker; `changes` are settings, such as `redis__url`. It is not ready yet.
+
+        A worker is forked, which is quicker, unless the command of the manual must start it.
+        """
         settings = {
             "kafka__bootstrap_servers": self.bootstrap_servers,
             "kafka__audio_topic": self.audio_topic,
@@ -193,7 +237,8 @@ class Pipeline:
             "worker__health_port": "0",
             "log__format": "json",
         } | changes
-        self.workers.append(Worker({f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}))
+        environment = {f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}
+        self.workers.append(Worker(environment, prepare=None if by_command else ""))
         return self.workers[-1]
 
     def send(self, calls: Mapping[str, Recording | Script], *, speed: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""`python -m tests.chaos.armed worker`: the real worker, with fail points at which a run can kill it.
+"""Fail points at which a run can kill the real worker; `arm` sets them in a child process.
 
 A point is armed by a file of its name in the folder `CHAOS_POINTS`; the first process that reaches it takes the file
 away and is gone, by SIGKILL, and its supervisor with it if the file says `worker`; if it says `freeze`, the process
@@ -9,7 +9,6 @@ libraries' when a child process begins. `CHAOS_BUG` names a bug of `bugs` to pla
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -147,12 +146,3 @@ def arm() -> None:
         from tests.chaos.bugs import BUGS  # noqa: PLC0415 - as above
 
         BUGS[bug]()
-
-
-if __name__ == "__mp_main__":  # a child of the supervisor
-    arm()
-
-if __name__ == "__main__":
-    from callmood.__main__ import main
-
-    sys.exit(main())

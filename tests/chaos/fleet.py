@@ -91,7 +91,7 @@ class Fleet:
         } | self._options
         environment = {f"CALLMOOD_{name.upper()}": value for name, value in settings.items()}
         environment |= {"CHAOS_POINTS": str(self.points)} | self._bug
-        worker = Worker(environment, module="tests.chaos.armed")
+        worker = Worker(environment, prepare="tests.chaos.armed:arm")
         self._lives.append((number, worker))
         return worker
 

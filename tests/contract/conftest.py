@@ -1,7 +1,6 @@
 """Real inference processes for the tests of their contract."""
 # ruff: noqa: PLC0415 - the model's libraries take seconds to import: only the tests that need them pay
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -10,6 +9,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import forked
 import pytest
 
 LIMIT_S = 120.0  # a process imports torch first: seconds on an idle machine, a minute on a busy one
@@ -27,10 +27,7 @@ class InferenceProcess:
         self._clients = []
         settings = {"speech_check": False, **settings}  # most tests ask about noise
         configured = ModelSettings(path=str(path), device="cpu", threads=1, **settings)
-        self.process = multiprocessing.get_context("spawn").Process(
-            target=serve, args=(configured, self.address), daemon=True
-        )
-        self.process.start()
+        self.process = forked.start(serve, configured, self.address, daemon=True)
 
     def client(self, **arguments):
         """A client of its own; closed when the test is over."""

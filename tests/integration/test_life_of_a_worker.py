@@ -100,7 +100,7 @@ def test_an_emptied_redis_is_filled_again(pipeline, recorded, own_redis, wait_un
 
 def test_sigterm_in_the_middle_of_calls(pipeline, recorded, wait_until):
     """A worker that is asked to stop ends with code 0 within its deadline, and the next one completes the calls."""
-    first = pipeline.start_worker().wait_ready()
+    first = pipeline.start_worker(by_command=True).wait_ready()
     calls = _named(recorded.all())
     with pipeline.sending(calls) as gate:
         gate.open(14_000)
@@ -111,7 +111,7 @@ def test_sigterm_in_the_middle_of_calls(pipeline, recorded, wait_until):
         assert [line["event"] for line in first.lines() if line["level"] == "error"] == []
         assert not pipeline.ended(calls)
         gate.open(22_000)
-        second = pipeline.start_worker().wait_ready()
+        second = pipeline.start_worker(by_command=True).wait_ready()
     pipeline.assert_exact(calls)
     second.stop()
 

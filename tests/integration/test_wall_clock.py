@@ -43,7 +43,7 @@ def _commits(worker):
 def test_commits_go_on_when_the_wall_clock_is_set(pipeline, recorded, wait_until, set_clock):
     """Back or forth by an hour, or back by a second: the next commit comes as soon as before, and calls are exact."""
     calls = {f"{name}-{uuid4().hex[:8]}": call for name, call in recorded.all().items()}
-    worker = pipeline.start_worker().wait_ready()
+    worker = pipeline.start_worker(by_command=True).wait_ready()
 
     def next_commit_s(gate, until_ms):
         """How long a commit takes from when there is something new."""

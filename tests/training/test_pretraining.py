@@ -336,7 +336,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(spoken: Path, 
     waits = [out.with_name("killed.run") / name for name in (pretraining.TARGETS, *[checkpoint.CHECKPOINT] * 2)]
     for path in waits:
         before = path.stat().st_mtime_ns if path.exists() else 0
-        running = forked.start([*arguments(spoken, out), "--resume"])
+        running = forked.start_training([*arguments(spoken, out), "--resume"])
         while running.is_alive() and not (path.exists() and path.stat().st_mtime_ns != before):
             running.join(0.001)
         running.kill()
@@ -360,7 +360,7 @@ def test_two_processes_train_as_one_that_accumulates(spoken: Path, tmp_path: Pat
         port = server.getsockname()[1]
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     shared = arguments(spoken, tmp_path / "shared", *plain)
-    ranks = [forked.start(shared, {**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    ranks = [forked.start_training(shared, {**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     for process in ranks:
         process.join()
     assert [process.exitcode for process in ranks] == [0, 0]

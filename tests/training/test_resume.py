@@ -83,7 +83,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undist
     seen: set[int] = set()
     for kill in range(KILLS):
         before = (folder / checkpoint.CHECKPOINT).stat().st_mtime_ns if seen else 0
-        training = forked.start([*arguments(corpus, out), "--resume"])
+        training = forked.start_training([*arguments(corpus, out), "--resume"])
         while training.is_alive():  # until it has saved once more, and a moment longer
             path = folder / checkpoint.CHECKPOINT
             if path.exists() and path.stat().st_mtime_ns != before:
@@ -94,7 +94,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_undisturbed_one(corpus, undist
         training.join()
         assert training.exitcode == -signal.SIGKILL
         seen.add(checkpoint.load(folder / checkpoint.CHECKPOINT)["progress"]["step"])
-    training = forked.start([*arguments(corpus, out), "--resume"])
+    training = forked.start_training([*arguments(corpus, out), "--resume"])
     training.join()
     assert training.exitcode == 0
     assert len(seen) == KILLS
@@ -132,7 +132,7 @@ def test_two_processes_train_as_one_that_accumulates(corpus, tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     world = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    ranks = [forked.start(shared_out, {**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    ranks = [forked.start_training(shared_out, {**world, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
     for process in ranks:
         process.join()
     assert [process.exitcode for process in ranks] == [0, 0]
