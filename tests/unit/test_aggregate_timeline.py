@@ -39,6 +39,17 @@ def test_half_a_second_is_an_interruption():
     assert timeline.interruptions(line) == {"agent": Interruptions(1, 500)}
 
 
+def test_an_episode_counts_from_its_threshold_on():
+    """A silence of 3 s and an overlap of 500 ms are the shortest that count."""
+    for less_ms, count in ((0, 1), (1, 0)):
+        line = _line(
+            (Role.AGENT, 0, 4_000), (Role.CUSTOMER, 3_500 + less_ms, 5_000), (Role.AGENT, 8_000 - less_ms, 9_000)
+        )
+        figures = timeline.figures(line)
+        assert (figures.silences.count, figures.silences.total_ms) == (count, count * 3_000)
+        assert (figures.overlaps.count, figures.overlaps.total_ms) == (count, count * 500)
+
+
 def test_a_forced_split_is_no_new_turn():
     """Who goes on after a forced split while being interrupted does not interrupt in return."""
     line = _line((Role.AGENT, 0, 15_000), (Role.CUSTOMER, 14_000, 20_000), (Role.AGENT, 15_000, 30_000))

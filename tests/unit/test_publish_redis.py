@@ -1,8 +1,59 @@
-"""What an entry of a stream shows to readers that filter."""
+"""What the store sends to Redis: entries for readers that filter, streams that stay short."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from simulation import redis_side
 
-from callmood.worker.adapters.publish_redis import _entry
+from callmood import schemas
+from callmood.schemas.keys import Keys
+from callmood.worker.adapters.publish_redis import RedisStore, _entry
+from callmood.worker.commits import CallUpdate, Commit, TopicPartition
+from callmood.worker.settings import RedisSettings
+from callmood.worker.stream_time import StreamTime
+
+SOURCE = TopicPartition("audio", 0)
+CALL = json.loads((Path(schemas.__file__).parent / "examples/call/valid/live.json").read_text(encoding="utf-8"))
+
+
+class Script(NamedTuple):
+    """A script whose hash is its text."""
+
+    server: redis_side.Server
+    sha: str
+
+    def __call__(self, keys, args):
+        """Run it."""
+        return self.server.run(self.sha, keys, args)
+
+
+class Client:
+    """The part of a client of Redis that the store uses, with a server that runs its scripts."""
+
+    def __init__(self):
+        self.server = redis_side.Server()
+        self.requests = []
+
+    def register_script(self, text):
+        """See `Script`."""
+        return Script(self.server, text)
+
+    def pipeline(self, *, transaction):
+        """Itself."""
+        assert not transaction
+        return self
+
+    def execute_command(self, _, script, count, *words):
+        """Put a script into the pipeline."""
+        self.requests.append((script, words[:count], words[count:]))
+
+    def execute(self, *, raise_on_error):
+        """The answers of the pipeline."""
+        assert not raise_on_error
+        requests, self.requests = self.requests, []
+        return [self.server.run(*request) for request in requests]
 
 
 def fields(**emotion):
@@ -26,3 +77,21 @@ def test_only_a_label_that_stands_is_shown(emotion, label):
     """A filter by label must not find utterances on which the model abstains."""
     expected = {"call_id": "call-1", "number": "3", "role": "customer"} | ({"label": label} if label else {})
     assert fields(**emotion) == expected
+
+
+def test_the_streams_of_all_calls_are_trimmed(monkeypatch):
+    """Each entry of theirs trims to the length that is set, or they would grow for ever; a call keeps all."""
+    limits = {}
+
+    def add(server, key, words):
+        limits.setdefault(key.decode(), set()).add(words[2] if words[:2] == [b"MAXLEN", b"~"] else None)
+        return redis_side.Server._xadd(server, key, words)
+
+    monkeypatch.setitem(redis_side._COMMANDS, b"XADD", add)
+    keys, store = Keys(), RedisStore(Client(), RedisSettings(firehose_length=10), "worker")
+    store.claim(SOURCE)
+    said = {"call_id": CALL["call_id"], "number": 1, "emotion": None}
+    update = CallUpdate(CALL["call_id"], b"state", CALL, 0.5, is_first=True)
+    store.commit([Commit(SOURCE, 1, StreamTime(), utterances=(said,), alerts=(said | {"rule": "r"},), calls=(update,))])
+    assert limits.pop(keys.utterances_of(CALL["call_id"])) == {None}
+    assert limits == {key: {b"10"} for key in (keys.utterances, keys.alerts, keys.changes)}

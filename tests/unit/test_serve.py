@@ -160,6 +160,19 @@ def test_the_batcher_learns_how_long_each_batch_had_the_model(scene, monkeypatch
     assert learned == [(1.0, 1.0, 7.0), (1.0, 1.0, 3.0)]
 
 
+def test_a_batch_costs_what_it_has_padded(scene, monkeypatch):
+    """The cost is for padded seconds, as the budget of a batch is."""
+    learned = []
+    monkeypatch.setattr(scene.server._batcher, "learn", lambda *figures: learned.append(figures))
+    scene.ask("long")
+    scene.ask("short", bytes(7_600))
+    scene.step()
+    scene.now_s += 4.0
+    scene.end_batches(0)
+    scene.step()
+    assert learned == [(1.0, 2.0, 4.0)]
+
+
 def test_answers_carry_the_time_in_the_queue(scene):
     """An utterance that waits behind two batches has waited until its own was started."""
     for number in range(3):

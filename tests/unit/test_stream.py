@@ -70,6 +70,23 @@ def test_a_short_loss_is_heard_as_silence():
     assert unheard == []
 
 
+def test_a_successor_conceals_what_was_concealed():
+    """It begins with the records that are lost, if they are the first audio that an open sentence needs."""
+    sent = Leg().media(quiet(0.6) + voice(4) + quiet(1), chunk_ms=100)
+    del sent[4]
+    stream = new()
+    stream.mark_active(0)
+    for chunk in chunks(sent[:40]):
+        assert not stream.push(chunk)[0].spans
+        stream.forget_covered()
+    state = stream.snapshot()
+    assert state.seq == 4
+    again = Stream.restore(state, CONFIGURED.segment, InputSettings())
+    (span,), _ = push(stream, sent[40:])
+    assert push(again, sent[4:]) == ([span], [])
+    assert span[-1] == 40  # of the lost 100 ms, what is within the padding
+
+
 def later(sent, count):
     """Silence right after these records, so that what waits for a lost one is given up."""
     leg = Leg(has_media_ms="media_ms" in sent[0].headers)

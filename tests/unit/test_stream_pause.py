@@ -1,9 +1,13 @@
 """A stream during a pause."""
 
 import pytest
-from telephony import Leg, analyse, quiet, voice
+from telephony import CONFIGURED, Leg, analyse, log_of, quiet, voice
 
 from callmood.schemas.call import Call
+from callmood.worker.intake import decode
+from callmood.worker.settings import InputSettings
+from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.stream import Stream
 
 BEFORE, AFTER = quiet(0.6) + voice(1), quiet(0.6) + voice(1) + quiet(1)
 
@@ -157,3 +161,17 @@ def test_a_stall_does_not_end_a_pause():
     between = clock.media(quiet(12), chunk_ms=1_000)
     spans, _ = told([*before, *between, *leg.media(voice(3) + quiet(1)), leg.send("end")])
     assert spans == [(460, 1_600, "pause")]
+
+
+@pytest.mark.parametrize("is_copy", [True, False])
+def test_what_was_before_a_stream_that_is_not_heard_is_not_missing(is_copy):
+    """A stream that is joined late in a pause, or beside one that brings the same audio, has lost nothing."""
+    stream, leg = Stream(MediaTime(0), CONFIGURED.segment, InputSettings()), Leg()
+    stream.is_copy = is_copy
+    if not is_copy:
+        stream.paused.begin(0)
+    leg.lose(20_000)
+    for record in log_of(leg.media(voice(1))):
+        taken, _ = stream.push(decode.decode(record, input_format="headers", max_record_ms=5_000))
+        assert (taken.spans, taken.unheard) == ([], [])
+    assert stream.time.call_position_ms == 21_000
