@@ -135,6 +135,8 @@ def test_a_hold_until_the_end_is_a_hold():
         partial(hold, 640, is_told=False),
         lambda: ticks(0, 7) + overtaken(10) + ticks(7, 20),
         lambda: ticks(0, 7) + [r for n, r in enumerate(overtaken(20)) if n != 52] + ticks(7, 20),  # one is lost
+        lambda: overtaken_by_its_own(lost=(25,)),
+        lambda: overtaken_by_its_own(lost=(25,), scope="call"),
     ],
 )
 def test_a_restart_at_any_record_changes_nothing(make):
@@ -259,6 +261,38 @@ def test_after_the_end_a_new_stream_is_late_whatever_its_timestamp():
     stray = [item._replace(at_ms=EPOCH_MS + 6_900) for item in stray]
     expected = analyse(ticks(0, 7) + legs + ticks(7, 20)).calls["call-1"]
     assert analyse(ticks(0, 7) + legs + stray + ticks(7, 20)).calls["call-1"] == expected
+
+
+def overtaken_by_its_own(lost: tuple[int, ...] = (), late_ms: float = 0, **end: str) -> list[Sent]:
+    """The `end` of the customer's leg arrives before the last two of its 3.5 s, and the agent's leg ends later."""
+    customer, agent = Leg(stream="customer"), Leg(stream="agent", layout="agent")
+    records = customer.media(quiet(0.5) + voice(2.6) + quiet(0.4), chunk_ms=100)
+    kept = [record for number, record in enumerate(records) if number not in lost]
+    first, rest = kept[:15], [record._replace(at_ms=record.at_ms + late_ms) for record in kept[15:]]
+    sent = [*in_time(first, agent.media(quiet(3.5))), customer.send("end", **end)]
+    waited = ticks(3.5, 3.5 + late_ms / 1_000)
+    return [*sent, *waited, *rest, *([] if end else [agent.send("end")]), *ticks(4 + late_ms / 1_000, 75)]
+
+
+@pytest.mark.parametrize("end", [{}, {"scope": "stream"}, {"scope": "call"}])
+@pytest.mark.parametrize(("lost", "late_ms"), [((), 0), ((), 4_000), ((25,), 0), ((34,), 0)])
+def test_audio_that_its_own_end_has_overtaken_counts(lost, late_ms, end):
+    """An `end` waits for the missing records of its stream, and is not delayed for ever by those that are lost."""
+    worker = Worker().read(log_of(overtaken_by_its_own(lost, late_ms, **end)))
+    call = worker.commit().calls["call-1"]
+    assert (call["status"], call["end_reason"], call["utterances"]) == ("completed", "end", 1)
+    assert call["duration_ms"] == pytest.approx(3_500, abs=200)
+    assert call["talk_ms"] == pytest.approx(2_600, abs=200)
+    assert worker.partition.take_skipped()["late"] == 0
+
+
+def test_an_end_that_waited_too_long_has_ended_its_stream():
+    """Five seconds after an `end`, what is missing before it is given up: it does not come again."""
+    worker = Worker().read(log_of(overtaken_by_its_own(late_ms=6_000, scope="call")))
+    call = worker.commit().calls["call-1"]
+    assert (call["status"], call["end_reason"], call["duration_ms"]) == ("completed", "end", 3_500)
+    assert call["talk_ms"] == pytest.approx(1_000, abs=200)
+    assert worker.partition.take_skipped()["late"] == 20
 
 
 def test_a_role_can_change_on_a_stream():

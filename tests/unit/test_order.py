@@ -63,14 +63,22 @@ def test_a_stream_first_seen_late_was_joined_late(first, released):
     assert _seqs(StreamOrder(None, max_held=4, max_wait_ms=10_000).push(_chunk(first)).ready) == released
 
 
-@pytest.mark.parametrize("event", [Event.PAUSE, Event.END])
-def test_pause_and_end_do_not_wait(event):
-    """A pause or an end releases all before it at once; what is missing is given up, what lies behind it waits."""
+def test_a_pause_does_not_wait():
+    """A pause releases all before it at once; what is missing is given up, what lies behind it waits."""
     order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
     order.push(_chunk(2))
     order.push(_chunk(6))
-    assert _seqs(order.push(_chunk(4, event)).ready) == [(2, 2), (4, 1)]
+    assert _seqs(order.push(_chunk(4, Event.PAUSE)).ready) == [(2, 2), (4, 1)]
     assert order.next_seq == 5
+
+
+def test_an_end_waits_for_what_it_has_overtaken():
+    """Nothing follows an end, so it lets nothing pass that may only be late."""
+    order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
+    assert order.push(_chunk(3, Event.END)).ready == ()
+    assert _seqs(order.push(_chunk(1)).ready) == []
+    assert _seqs(order.push(_chunk(0)).ready) == [(0, 0), (1, 0)]
+    assert _seqs(order.push(_chunk(2)).ready) == [(2, 0), (3, 0)]
 
 
 def test_what_follows_a_pause_directly_is_released_with_it():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from telephony import CONFIGURED, EPOCH_MS, Leg, both, log_of, quiet, voice
 
+from callmood.schemas.common import Event
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.intake import decode
 from callmood.worker.records import Cut, Unheard
@@ -283,13 +284,15 @@ def test_nothing_is_heard_after_the_end():
 
 
 def test_audio_lost_before_the_end_is_a_gap():
-    """The end says when it is; what did not come before it is missing, not silence."""
+    """The end says when it is; what has not come before it when the stream stalls is missing, not silence."""
     leg, stream = Leg(), new()
     sent = leg.media(quiet(0.6) + voice(1))
     leg.lose(3_000)
-    spans, unheard = push(stream, [*sent, leg.send("end")])
-    assert [cut for *_, cut, _ in spans] == [Cut.END]
-    assert unheard == [Unheard(1_600, 4_600, is_pause=False)]
+    assert push(stream, [*sent, leg.send("end")]) == ([], [])
+    taken = stream.close(Cut.GAP)
+    assert [closed.span.cut for closed in taken.spans] == [Cut.END]
+    assert taken.unheard == [Unheard(1_600, 4_600, is_pause=False)]
+    assert [chunk.event for chunk in taken.ends] == [Event.END]
     assert stream.time.call_position_ms == 4_600
 
 

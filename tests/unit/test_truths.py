@@ -200,6 +200,13 @@ def overtaken() -> list[Sent]:
     return [*in_time(records[:-10], agent.media(_audio(2))), agent.send("end", scope="call"), *rest]
 
 
+def overtaken_by_its_own_end() -> list[Sent]:
+    """The `end` of the only stream arrives before its last two seconds, of which a record is lost."""
+    *records, end = _call(_audio(1), _audio(2))
+    later = Leg("other", start_ms=EPOCH_MS + 1_000 * LENGTH_S)
+    return [*records[:-10], end, *records[-10:-4], *records[-3:], *later.media(line(10, []))]  # the clock goes on
+
+
 def overlap() -> list[Sent]:
     """The agent begins two seconds before the customer is done, twice."""
     return _call(_audio(1), line(LENGTH_S, [(2.0, 4.0), (14.0, 4.0)], 2))
@@ -267,6 +274,7 @@ TABLE: list[tuple[Callable[[], list[Sent]], Truth]] = [
     (late_leg, Truth(TURNS)),
     (other_clock, Truth(TURNS)),
     (overtaken, Truth(TURNS)),
+    (overtaken_by_its_own_end, Truth(TURNS)),
     (overlap, Truth({"customer": 10, "agent": 8}, non_talk=18, overlap=4, longest=8, interruptions=2)),
     (long_silence, Truth(TURNS, non_talk=73, longest=63, duration=92)),
     (gap, Truth(TURNS, duration=37, missing=5)),

@@ -104,9 +104,7 @@ class Call:
         elif not taken.spans:
             stream.forget_covered()
             return Outcome([], is_plain=True)
-        if chunk.event is Event.END:
-            return Outcome(self._leave(chunk, all_taken, now_ms))
-        return Outcome(self._group(all_taken, now_ms), is_plain=is_plain)
+        return Outcome(self._close(all_taken, now_ms), is_plain=is_plain)
 
     def series(self, chunk: Chunk, elapsed_ms: int) -> Series | None:
         """A series that begins with this record; None if it has to be taken alone."""
@@ -148,7 +146,7 @@ class Call:
         if self._paused_at_ms is None:
             self._paused_at_ms = max((s.time.call_position_ms for s in self._streams.values()), default=0)
         self._unsettled[offset] = (_FORGOTTEN, 0)
-        return self._group(taken, now_ms), True
+        return self._close(taken, now_ms), True
 
     def refuse(self, offset: int) -> None:
         """The record at this offset was taken in part and has failed: it is no record of the call any more."""
@@ -162,7 +160,7 @@ class Call:
         for name in stalled:
             self._paused_at_ms = streams.follow_pause(name, self._streams, taken, self._paused_at_ms)
             self._streams[name] = self._streams.pop(name)  # the newest to stall comes last
-        return self._group(taken, now_ms, let_go=stalled)
+        return self._close(taken, now_ms, let_go=stalled)
 
     @property
     def active_at_ms(self) -> int | None:
@@ -229,20 +227,19 @@ class Call:
         if self._places.origin_ms is not None and self._places.origin_ms != origin_ms:
             self.fold.start(self._places.origin_ms)
 
-    def _leave(self, chunk: Chunk, taken: dict[str, Taken], now_ms: float) -> list[Utterance]:
-        """A stream has ended, and with it the call, if no other stream is left or the record says so."""
-        self.has_end = True
-        stream, parts = self._streams[chunk.stream], streams.parts_of(chunk.stream, self._streams)
-        for name in parts:
-            taken.setdefault(name, Taken()).extend(self._streams[name].close(Cut.END))
-            self._streams[name].ended = True
-        streams.hear_one_copy(self._streams)
-        if chunk.scope is Scope.STREAM or (chunk.scope is None and streams.are_open(self._streams, stream)):
-            let_go = chunk.stream, *parts, *streams.reach(stream, self._streams, taken)
-            return self._group(taken, now_ms, let_go=let_go)
-        awaited = streams.sending(self._streams)
-        self.ending = Ending(self.seen_at_ms + LATE_MS, chunk.capture_ms, awaited) if awaited else Ending()
-        return self._end(Event.END.value, taken, now_ms)
+    def _close(self, taken: dict[str, Taken], now_ms: float, let_go: Sequence[str] = ()) -> list[Utterance]:
+        """Group what was closed. If a stream has ended, so has the call, if none is left or the record says so."""
+        gone = [*let_go]
+        while (ended := streams.next_end(taken)) is not None:
+            (name, end), self.has_end = ended, True
+            gone += streams.end(name, self._streams, taken)
+            stream = self._streams[name]
+            if end.scope is Scope.CALL or (end.scope is None and not streams.are_open(self._streams, stream)):
+                awaited = streams.sending(self._streams)
+                self.ending = Ending(self.seen_at_ms + LATE_MS, end.capture_ms, awaited) if awaited else Ending()
+                return self._end(Event.END.value, taken, now_ms)
+            gone += streams.reach(stream, self._streams, taken)
+        return self._group(taken, now_ms, let_go=gone)
 
     def _forget_streams(self) -> None:
         """Bound the state of a call with many reconnects."""

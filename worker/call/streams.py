@@ -38,9 +38,19 @@ def restored(states: Mapping[str, StreamState], settings: Settings) -> dict[str,
     return {name: Stream.restore(state, settings.segment, settings.input) for name, state in states.items()}
 
 
-def parts_of(name: str, streams: Mapping[str, Stream]) -> list[str]:
-    """The streams that end with this one."""
-    return [other for other, stream in streams.items() if other.startswith(f"{name}/") and not stream.ended]
+def next_end(taken: Mapping[str, Taken]) -> tuple[str, Chunk] | None:
+    """Take out the next `end`, with the name of its stream."""
+    return next(((name, brought.ends.pop(0)) for name, brought in taken.items() if brought.ends), None)
+
+
+def end(name: str, streams: Mapping[str, Stream], taken: dict[str, Taken]) -> list[str]:
+    """This stream has ended, and its parts end with it; returns all of them."""
+    parts = [other for other, stream in streams.items() if other.startswith(f"{name}/") and not stream.ended]
+    for part in parts:
+        taken.setdefault(part, Taken()).extend(streams[part].close(Cut.END))
+        streams[part].ended = True
+    hear_one_copy(streams)
+    return [name, *parts]
 
 
 def quiet_since(at_ms: int, streams: Mapping[str, Stream]) -> list[str]:

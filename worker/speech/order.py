@@ -10,8 +10,6 @@ from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.settings import InputSettings
 
-_NOW: Final = frozenset((Event.PAUSE, Event.END))
-"""Events that do not wait: paused audio must not be heard, and nothing follows the end."""
 _SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
 """Events that count even after they were given up: otherwise a pause would never begin, or never end."""
 _MAX_JUMP: Final = 1_000_000  # five hours of 20 ms records: a damaged number, and to wait would hold the watermark
@@ -87,7 +85,7 @@ class StreamOrder:
         if chunk.seq < self._next or chunk.seq in self._held:
             return Pushed((), duplicate=True)
         self._held[chunk.seq] = chunk
-        ready = self._release(chunk.seq) if chunk.event in _NOW else []
+        ready = self._release(chunk.seq) if chunk.event is Event.PAUSE else []  # paused audio must not be heard
         ready += self._in_turn()
         while self._is_too_late:
             ready += self._release(min(self._held))

@@ -173,6 +173,7 @@ class Stream:
         taken = Taken()
         for item in ready:
             self._apply(item, taken)
+        taken.ends += [item.chunk for item in ready if item.chunk.event is Event.END]
         return taken
 
     def _apply(self, ready: Ready, taken: Taken) -> None:

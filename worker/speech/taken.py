@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from callmood.schemas.common import Role
-from callmood.worker.records import Span, Unheard
+from callmood.worker.records import Chunk, Span, Unheard
 
 
 class ClosedSpan(NamedTuple):
@@ -31,14 +31,17 @@ class Taken:
     """Whether a `pause` was among the records."""
     holds: list[tuple[bool, int]] = field(default_factory=list)
     """Each `hold` (true) and `unhold` (false), and where it is on the call's time line."""
+    ends: list[Chunk] = field(default_factory=list)
+    """Each `end`."""
 
     @property
     def is_plain(self) -> bool:
         """Whether it is no more than spans."""
-        return not (self.unheard or self.has_paused or self.holds)
+        return not (self.unheard or self.has_paused or self.holds or self.ends)
 
     def extend(self, other: "Taken") -> None:
         """Add what was closed after it."""
         self.spans += other.spans
         self.unheard += other.unheard
         self.holds += other.holds
+        self.ends += other.ends
