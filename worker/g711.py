@@ -14,6 +14,9 @@ from callmood.schemas.common import Encoding
 
 Samples = npt.NDArray[np.int16]
 
+_IN_RANGE: Final = "clip"
+"""The mode of a look-up that checks no index: each code is in the table. It takes half the time."""
+
 _MU_BIAS = 33  # moves the segment borders of mu-law to powers of two
 _MU_MAX = 0x1FFF  # 13-bit magnitude
 _A_MAX = 0x7FF  # 11-bit magnitude, in steps of the finest segment
@@ -70,12 +73,12 @@ for _table in (PCMU_TO_S16, PCMA_TO_S16, _S16_TO_PCMU, _S16_TO_PCMA):
 
 def encode_pcmu(samples: Samples) -> bytes:
     """Samples (int16, any shape, C order) as mu-law."""
-    return _S16_TO_PCMU[samples.view(np.uint16)].tobytes()
+    return _S16_TO_PCMU.take(samples.view(np.uint16), mode=_IN_RANGE).tobytes()
 
 
 def encode_pcma(samples: Samples) -> bytes:
     """Samples (int16, any shape, C order) as A-law."""
-    return _S16_TO_PCMA[samples.view(np.uint16)].tobytes()
+    return _S16_TO_PCMA.take(samples.view(np.uint16), mode=_IN_RANGE).tobytes()
 
 
 def to_s16(encoding: Encoding, data: bytes) -> Samples:
@@ -86,7 +89,7 @@ def to_s16(encoding: Encoding, data: bytes) -> Samples:
     """
     table = _TO_S16.get(encoding)
     if table is not None:
-        return table[np.frombuffer(data, np.uint8)]
+        return table.take(np.frombuffer(data, np.uint8), mode=_IN_RANGE)
     if encoding is Encoding.S16LE:
         return np.frombuffer(data, "<i2").astype(np.int16, copy=False)
     return np.frombuffer(data, ">i2").astype(np.int16)

@@ -4,10 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.errors import CorruptRecordError
+from kafka.record import MemoryRecords
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from kafka.record.memory_records import MemoryRecordsBuilder
 
 from callmood.worker.adapters import kafka_records
 from callmood.worker.adapters.kafka_workarounds import install
+from callmood.worker.records import Position, Record
 
 NAMES = st.sampled_from(["seq", "media_ms", "", "schema"]) | st.text(max_size=90)
 CONTENTS = st.none() | st.binary(max_size=80) | st.integers(100, 9_000).map(bytes)
@@ -33,26 +36,34 @@ def batch_of(records, *, is_transactional=False):
     return bytes(builder.build())
 
 
-def facts_of(batch):
-    """All that the consumer reads of each record of a batch, or that it is corrupt."""
+def read(sent):
+    """The records of a batch up to one that is corrupt, and whether there is one."""
+    found = []
     try:
-        return [(r.offset, r.timestamp, r.timestamp_type, r.key, r.value, r.headers, r.size_in_bytes) for r in batch]
+        for record in kafka_records.records_in(DefaultRecordBatch(sent), "audio", 3):
+            found.append(record)  # noqa: PERF402 - those before an error count
     except CorruptRecordError:
-        return "corrupt"
+        return found, "corrupt"
+    return found, "whole"
 
 
 def by_the_client(sent):
-    """The same without the shorter way."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(kafka_records, "read_short", lambda _: None)
-        return facts_of(DefaultRecordBatch(sent))
+    """The same as kafka-python reads it."""
+    found = []
+    try:
+        for one in DefaultRecordBatch(sent):
+            position = Position("audio", 3, one.offset)
+            found.append(Record(position, one.key, one.value, tuple(one.headers), one.timestamp))
+    except CorruptRecordError:
+        return found, "corrupt"
+    return found, "whole"
 
 
 @given(records=RECORDS, is_transactional=st.booleans())
 def test_any_batch_is_read_as_the_client_reads_it(records, is_transactional):
     """Offsets, timestamps, keys, values and headers of any records are the same, null ones and long ones too."""
     sent = batch_of(records, is_transactional=is_transactional)
-    assert facts_of(DefaultRecordBatch(sent)) == by_the_client(sent)
+    assert read(sent) == by_the_client(sent)
 
 
 @given(records=RECORDS, place=st.integers(0, 2**16), byte=st.integers(0, 255))
@@ -61,12 +72,29 @@ def test_a_damaged_batch_is_refused_as_the_client_refuses_it(records, place, byt
     sent = bytearray(batch_of(records))
     first = DefaultRecordBatch.HEADER_STRUCT.size
     sent[first + place % (len(sent) - first)] = byte
-    assert facts_of(DefaultRecordBatch(sent)) == by_the_client(sent)
+    assert read(bytes(sent)) == by_the_client(bytes(sent))
 
 
 def test_ordinary_records_take_the_shorter_way():
     """A record of audio is not read by the client: the tests above compare two ways."""
     headers = [("schema", b"callmood.audio/1"), ("seq", b"7"), ("traceparent", bytes(55))]
-    batch = DefaultRecordBatch(batch_of([(5, b"call", bytes(1_600), headers)]))
-    record = kafka_records.read_short(iter(batch))
-    assert (record.offset, record.timestamp, record.key, record.headers) == (0, 5, b"call", headers)
+    sent = batch_of([(5, b"call", bytes(1_600), headers), (6, b"call", b"", [])])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(DefaultRecordBatch, "_read_msg", None)
+        records, found = read(sent)
+    assert found == "whole"
+    assert [(one.position.offset, one.timestamp_ms, one.headers) for one in records] == [
+        (0, 5, tuple(headers)),
+        (1, 6, ()),
+    ]
+
+
+def test_a_record_of_the_oldest_format_has_no_timestamp():
+    """Kafka's formats 0 and 1 are read by the client; where a record has no timestamp, -1 says so."""
+    for magic, timestamp_ms in ((0, -1), (1, 5)):
+        builder = MemoryRecordsBuilder(magic=magic, compression_type=0, batch_size=1 << 16)
+        builder.append(5, b"call", b"audio", [])
+        builder.close()
+        batch = MemoryRecords(builder.buffer()).next_batch()
+        (record,) = kafka_records.records_in(batch, "audio", 3)
+        assert record == Record(Position("audio", 3, 0), b"call", b"audio", (), timestamp_ms)

@@ -4,6 +4,7 @@ The shorter way reads the headers of a shape once (`decode`), and leaves out of 
 the next audio of a known stream.
 """
 
+from dataclasses import fields
 from random import Random
 from unittest.mock import patch
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of
 from thorough import examples
 
+from callmood.schemas.audio import AudioHeaders
 from callmood.worker.call.call import Call
 from callmood.worker.intake import decode
+from callmood.worker.records import Chunk, Position, Record
 from callmood.worker.settings import Settings
 from callmood.worker.speech.stream import Stream
 
@@ -157,3 +160,64 @@ def test_short_records_are_taken_together():
     sizes = [len(call.args[1]) for call in taken.call_args_list]
     assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
     assert max(sizes) == 10
+
+
+def test_streams_that_alternate_are_taken_together():
+    """The records of two legs of a call, one after the other, wait side by side: few are taken alone."""
+    legs = [Leg(stream=name, layout=name) for name in ("customer", "agent")]
+    first = [leg.send("start") for leg in legs]
+    sent = zip(*(leg.media(AUDIO[n:320_000:2], chunk_ms=20) for n, leg in enumerate(legs)), strict=True)
+    log = log_of([*first, *(record for pair in sent for record in pair)])
+    with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
+        worker = Worker()
+        for record in log:
+            worker.read([record])
+    sizes = [len(call.args[1]) for call in taken.call_args_list]
+    assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
+
+
+FULL = {
+    "schema": "callmood.audio/1",
+    "event": "media",
+    "stream": "leg-7",
+    "seq": "12",
+    "media_ms": "240.5",
+    "encoding": "pcma",
+    "rate": "16000",
+    "layout": "agent,customer",
+    "discarded_ms": "0",
+    "notice": "given",
+    "scope": "stream",
+    "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    "attr.queue": "billing",
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_shorter_way_forgets_no_header(name):
+    """A record is read the same by both ways if it has all headers, all but one, or one that is repeated or empty."""
+    others = {key: text for key, text in FULL.items() if key != name}
+    for headers in (
+        [*FULL.items()],
+        [*others.items()],
+        [*others.items(), (name, "")],
+        [*FULL.items(), (name, FULL[name])],
+    ):
+        encoded = tuple((key, text.encode()) for key, text in headers)
+        for without in ((), ("traceparent",), ("traceparent", "discarded_ms")):
+            kept = tuple(header for header in encoded if header[0] not in without)
+            record = Record(Position("audio", 3, 9), b"call", bytes(640), kept, EPOCH_MS)
+            known = decode._decode_known(record, max_record_ms=5_000)
+            assert known is None or known == decode._decode_headers(record, max_record_ms=5_000)
+
+
+def test_the_shorter_way_is_compared_in_every_field():
+    """The records above set all headers of the contract and all fields of a chunk, and are read by the shorter way."""
+    assert {field.alias or name for name, field in AudioHeaders.model_fields.items()} <= FULL.keys()
+    headers = tuple((key, text.encode()) for key, text in FULL.items())
+    record = Record(Position("audio", 3, 9), b"call", bytes(640), headers, EPOCH_MS)
+    full = decode._decode_headers(record, max_record_ms=5_000)
+    unset = {one.name for one in fields(Chunk) if getattr(full, one.name) in (one.default, {})}
+    assert unset <= {"has_track", "discarded_ms"}  # Twilio's, and not of a record with audio
+    record.headers = tuple(header for header in headers if header[0] != "traceparent")
+    assert decode._decode_known(record, max_record_ms=5_000) is not None

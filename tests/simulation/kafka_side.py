@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from kafka.errors import KafkaTimeoutError
 
 from callmood.worker.adapters.consume import Changes
-from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import DeadLetter, Origin, TopicPartition
 from callmood.worker.errors import Fenced, StoreUnavailable
 from callmood.worker.records import Record

@@ -8,9 +8,10 @@ from kafka import TopicPartition as KafkaPartition
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer
-from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError
+from callmood.worker.records import Position
 from callmood.worker.settings import KafkaSettings
 
 SOURCE = TopicPartition("audio", 0)
@@ -63,7 +64,7 @@ def consumer(client):
 
 def records(*offsets):
     """Polled records at these offsets."""
-    return {PARTITION: [SimpleNamespace(offset=offset) for offset in offsets]}
+    return {PARTITION: [SimpleNamespace(position=Position(*SOURCE, offset)) for offset in offsets]}
 
 
 @pytest.mark.parametrize("polled", [records(1_400, 1_401), records(108, 109, 1_400)])

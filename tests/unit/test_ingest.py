@@ -9,7 +9,7 @@ import pytest
 
 from callmood.worker import metrics
 from callmood.worker.adapters.consume import Changes
-from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import ConfigurationError, StoreUnavailable, TooManyBadRecords

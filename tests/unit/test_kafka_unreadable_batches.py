@@ -7,7 +7,8 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.record import MemoryRecords
 from kafka.record.memory_records import MemoryRecordsBuilder
 
-from callmood.worker.adapters.kafka_workarounds import Skipped, install, skip_unreadable_batches
+from callmood.worker.adapters.kafka_batches import Skipped
+from callmood.worker.adapters.kafka_workarounds import install, skip_unreadable_batches
 from callmood.worker.commits import TopicPartition
 
 SOURCE = TopicPartition("audio", 3)
@@ -43,7 +44,7 @@ def read(data, *, fetch_offset=0, at_once=100):
     records = []
     while part:
         records += part.take(at_once)
-    return {record.offset: record.headers for record in records}, part.next_fetch_offset, skipped
+    return {record.position.offset: list(record.headers) for record in records}, part.next_fetch_offset, skipped
 
 
 PLAIN = [("seq", b"0")]

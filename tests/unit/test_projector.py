@@ -8,7 +8,7 @@ from structlog.testing import capture_logs
 from telephony import Leg, analyse, quiet, voice
 
 from callmood.worker.adapters.consume import Changes
-from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.records import Position, Record

@@ -7,7 +7,6 @@ loop acts on it. A new partition stays paused until its state is restored and `s
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
@@ -17,11 +16,11 @@ from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAs
 from kafka.errors import KafkaError
 
 from callmood.worker.adapters import kafka_workarounds
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.kafka_client import connection, missing_topic
-from callmood.worker.adapters.kafka_workarounds import Skipped
 from callmood.worker.commits import Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced
-from callmood.worker.records import Position, Record
+from callmood.worker.records import Record
 from callmood.worker.settings import KafkaSettings
 
 _ASSIGNORS = {
@@ -143,19 +142,7 @@ class AudioConsumer:
             )
         self.membership = kafka_workarounds.stable_membership(self._consumer) or self.membership
         self._note_deleted(polled)
-        return {
-            TopicPartition(p.topic, p.partition): [
-                Record(
-                    Position(r.topic, r.partition, r.offset),
-                    r.key,
-                    r.value,
-                    tuple(r.headers or ()),
-                    r.timestamp,
-                )
-                for r in records
-            ]
-            for p, records in polled.items()
-        }
+        return {TopicPartition(p.topic, p.partition): records for p, records in polled.items()}
 
     def _refuse_new_topics(self) -> None:
         for topic, known in self._topic_ids.items():
@@ -169,14 +156,15 @@ class AudioConsumer:
                 )
             self._topic_ids[topic] = known or found
 
-    def _note_deleted(self, polled: Mapping[KafkaPartition, Sequence[Any]]) -> None:
+    def _note_deleted(self, polled: Mapping[KafkaPartition, Sequence[Record]]) -> None:
         """Where the client has gone on at the oldest record, the records before it are lost."""
         for source, first in list(self._resets.items()):
             partition = KafkaPartition(*source)
             if partition not in self._consumer.assignment():
                 del self._resets[source]
                 continue
-            later = [record.offset for record in polled.get(partition, ()) if record.offset >= first]
+            offsets = [record.position.offset for record in polled.get(partition, ())]
+            later = [offset for offset in offsets if offset >= first]
             now_at = later[0] if later else self._consumer.position(partition, timeout_ms=_END_MS)
             if now_at is None:
                 continue

@@ -1,57 +1,93 @@
-"""Reads one record of a fetched batch as kafka-python's `_read_msg` does, but in two thirds of the time.
+"""Reads the records of a fetched batch as kafka-python does, in less than half of the time.
 
-kafka-python calls a function for every length of every header, and a record of audio has eight headers. Here a length
-below 64 is one byte, and a name is decoded once. The client reads all other records: a control record, a damaged one, a
-name that is not UTF-8.
+For each record, kafka-python calls a function for every length of every header, makes two objects, and adds up the
+bytes of all header names. Here a length below 64 is one byte, a name is decoded once, and a record is at once what the
+worker reads. The client reads all other records: a damaged one, a name that is not UTF-8, a batch in an old format. It
+also checks each batch before its first record: checksum, transactions, control records.
 """
 
-from collections.abc import Callable
-from functools import lru_cache, wraps
+from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
-from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.errors import CorruptRecordError
+from kafka.record.default_records import DefaultRecordBatch
 from kafka.record.util import decode_varint
+
+from callmood.worker.records import Position, Record
 
 _LONG_OR_NULL = 0x81  # bits of a length's first byte: more bytes follow, or the length is negative
 
 
-def with_short_way(read: Callable[..., Any]) -> Callable[..., Any]:
-    """The client's method with the short way before it."""
-
-    @wraps(read)
-    def read_record(batch: Any, *args: Any) -> Any:
-        try:
-            record = read_short(batch)
-        except (IndexError, ValueError):
-            record = None
-        return read(batch, *args) if record is None else record
-
-    return read_record
-
-
-def read_short(batch: Any) -> Any:
-    """The next record of a batch; None if the client has to read it, and then the batch is as it was.
+def records_in(batch: Any, topic: str, partition: int) -> Iterator[Record]:
+    """The records of a batch that the client has checked.
 
     Raises:
-        IndexError: the batch ends too early.
-        ValueError: a header name is not UTF-8.
+        CorruptRecordError: a record is damaged.
+        UnsupportedCodecError: the batch is compressed with a codec that is not installed.
     """
-    if type(batch._buffer) is bytearray:  # noqa: SLF001 - slices of bytes need no second copy
-        batch._buffer = bytes(batch._buffer)  # noqa: SLF001 - as above
+    by_the_client = iter(batch)  # decompresses it
+    is_plain = isinstance(batch, DefaultRecordBatch)
+    if is_plain:
+        batch._buffer = bytes(batch._buffer)  # noqa: SLF001 - slices of bytes need no second copy
+    while True:
+        found = read_short(batch, topic, partition) if is_plain else None
+        if found is None:
+            try:
+                record = next(by_the_client)
+            except StopIteration:
+                return
+            found = _record_of(record, topic, partition)
+        yield found
+
+
+def _record_of(record: Any, topic: str, partition: int) -> Record:
+    """One that the client has read; in Kafka's oldest formats, each has a checksum and may have no timestamp."""
+    if not record.validate_crc():
+        raise CorruptRecordError(f"record at offset {record.offset} failed crc check")
+    timestamp_ms = -1 if record.timestamp is None else record.timestamp
+    position = Position(topic, partition, record.offset)
+    return Record(position, record.key, record.value, tuple(record.headers or ()), timestamp_ms)
+
+
+def read_short(batch: Any, topic: str, partition: int) -> Record | None:
+    """The next record of a batch; None if the client has to read it, and then the batch is as it was."""
     buffer, facts = batch._buffer, batch._header_data  # noqa: SLF001 - as above
-    if type(buffer) is not bytes or facts[5] & DefaultRecordBatch.CONTROL_MASK:
+    if type(buffer) is not bytes or batch._next_record_index >= batch._num_records:  # noqa: SLF001 - as above
         return None
-    length, start = decode_varint(buffer, batch._pos)  # noqa: SLF001 - as above
-    since_ms, pos = decode_varint(buffer, start + 1)  # after one byte of attributes, which Kafka does not use
-    offset_delta, pos = decode_varint(buffer, pos)
-    key, pos = _bytes(buffer, pos)
-    value, pos = _bytes(buffer, pos)
+    try:
+        length, start = decode_varint(buffer, batch._pos)  # noqa: SLF001 - as above
+        since_ms, pos = decode_varint(buffer, start + 1)  # after one byte of attributes, which Kafka does not use
+        offset_delta, pos = decode_varint(buffer, pos)
+        key, pos = _bytes(buffer, pos)
+        value, pos = _bytes(buffer, pos)
+        headers, pos = _headers(buffer, pos)
+        is_whole = not buffer[start] and pos - start == length and pos <= len(buffer)
+    except (IndexError, ValueError):  # it ends too early, or a name is not UTF-8
+        return None
+    if not is_whole:
+        return None
+    batch._pos = pos  # noqa: SLF001 - as above
+    batch._next_record_index += 1  # noqa: SLF001 - as above
+    timestamp_ms = facts[8] if facts[5] & DefaultRecordBatch.TIMESTAMP_TYPE_MASK else facts[7] + since_ms
+    return Record(Position(topic, partition, facts[0] + offset_delta), key, value, headers, timestamp_ms)
+
+
+def _headers(buffer: bytes, pos: int) -> tuple[tuple[tuple[str, bytes], ...], int]:
+    """Names and values, and where they end.
+
+    Raises:
+        IndexError: the buffer ends too early.
+        ValueError: the client has to read them.
+    """
     count, pos = decode_varint(buffer, pos)
-    headers = []
+    if count < 0:
+        raise ValueError
+    headers: list[tuple[str, Any]] = []  # Kafka allows a header without a value, which decode refuses
     for _ in range(count):
         size = buffer[pos]
         if size & _LONG_OR_NULL:
-            return None
+            raise ValueError
         end = pos + 1 + (size >> 1)
         name = _name(buffer[pos + 1 : end])
         size = buffer[end]
@@ -61,12 +97,7 @@ def read_short(batch: Any) -> Any:
             pos = end + 1 + (size >> 1)
             content = buffer[end + 1 : pos]
         headers.append((name, content))
-    if buffer[start] or count < 0 or pos - start != length or pos > len(buffer):
-        return None
-    batch._pos = pos  # noqa: SLF001 - as above
-    has_append_time = facts[5] & DefaultRecordBatch.TIMESTAMP_TYPE_MASK
-    timestamp_ms = facts[8] if has_append_time else facts[7] + since_ms
-    return DefaultRecord(length, facts[0] + offset_delta, timestamp_ms, int(bool(has_append_time)), key, value, headers)
+    return tuple(headers), pos
 
 
 @lru_cache(maxsize=1_024)

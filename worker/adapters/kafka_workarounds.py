@@ -11,15 +11,13 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial, wraps
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
 from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
-from kafka.consumer.fetcher import Fetcher
 from kafka.errors import (
     AuthorizationError,
-    CorruptRecordError,
     KafkaError,
     SaslAuthenticationFailedError,
     UnsupportedSaslMechanismError,
@@ -29,7 +27,7 @@ from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import MemberState
 
 from callmood.worker.adapters import kafka_codecs
-from callmood.worker.adapters.kafka_records import with_short_way
+from callmood.worker.adapters.kafka_batches import PartitionRecords, Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import EXIT_AGAIN
 
@@ -41,7 +39,7 @@ def install() -> None:
     for owner, name, repair in (
         (KafkaTCPTransport, "_sock_recv", _with_last_bytes),
         (KafkaSSLTransport, "_sock_recv", _with_last_bytes),
-        (DefaultRecordBatch, "_read_msg", lambda read: with_short_way(_with_any_header_name(read))),
+        (DefaultRecordBatch, "_read_msg", _with_any_header_name),
     ):
         method = getattr(owner, name)
         if not hasattr(method, "__wrapped__"):
@@ -260,88 +258,14 @@ def stable_membership(consumer: KafkaConsumer) -> ConsumerGroupMetadata | None:
 # Upstream: no upstream issue found.
 
 
-class Skipped(NamedTuple):
-    """Offsets from `first` to before `next_offset` that are not read, and why: the client cannot parse them.
-
-    Or, with `is_deleted`, Kafka had deleted them.
-    """
-
-    source: TopicPartition
-    first: int
-    next_offset: int
-    reason: str
-    is_deleted: bool = False
-
-
-_MAX_BATCH_RECORDS: Final = 1 << 20
-
-
-class _OneBatch:
-    """A batch as kafka-python's loop over batches expects it."""
-
-    def __init__(self, batch: Any) -> None:
-        self._batch = batch
-
-    def next_batch(self) -> Any:
-        batch, self._batch = self._batch, None
-        return batch
-
-
 def skip_unreadable_batches(consumer: KafkaConsumer) -> list[Skipped]:
-    """Make this consumer skip what it cannot parse; returns the list to which it appends what it skipped."""
+    """Make this consumer skip what it cannot parse; returns the list to which it appends what it skipped.
+
+    Its `poll` then gives records as the worker reads them (`Record`), not the client's own.
+    """
     skipped: list[Skipped] = []
-    consumer._fetcher.PartitionRecords = partial(_PartitionRecords, skipped)  # noqa: SLF001 - there is no public way
+    consumer._fetcher.PartitionRecords = partial(PartitionRecords, skipped)  # noqa: SLF001 - there is no public way
     return skipped
-
-
-class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka-python has no types
-    """What was fetched from one partition, parsed batch by batch."""
-
-    next_fetch_offset: int
-
-    def __init__(self, skipped: list[Skipped], *fetched: Any, **options: Any) -> None:
-        self._skipped = skipped
-        self._is_in_batch = False
-        super().__init__(*fetched, **options)
-
-    def _unpack_records(self, tp: Any, records: Any, *deserializers: Any) -> Iterator[Any]:
-        damaged: str | None = None
-        while (batch := records.next_batch()) is not None:
-            if damaged is not None:  # no checksum covers a batch's first offset
-                is_near = 0 < batch.base_offset - self.next_fetch_offset <= _MAX_BATCH_RECORDS
-                self._skip(tp, batch.base_offset if is_near else self.next_fetch_offset + 1, damaged)
-            damaged = None
-            self._is_in_batch = True
-            try:
-                yield from super()._unpack_records(tp, _OneBatch(batch), *deserializers)
-            except Exception as error:  # noqa: BLE001 - whatever a batch makes the client raise must cost that batch alone
-                reason = str(error) if isinstance(error, KafkaError) else f"{type(error).__name__}: {error}"
-                if _is_intact(batch, error):
-                    self._skip(tp, batch.next_offset, reason)
-                else:
-                    damaged = reason
-            finally:
-                self._is_in_batch = False
-        if damaged is not None:
-            self._skip(tp, self.next_fetch_offset + 1, damaged)
-        self.drain()
-
-    def _skip(self, tp: Any, next_offset: int, reason: str) -> None:
-        first = self.next_fetch_offset
-        self.next_fetch_offset = max(next_offset, first)
-        if next_offset > first:
-            self._skipped.append(Skipped(TopicPartition(tp.topic, tp.partition), first, next_offset, reason))
-
-    def drain(self) -> None:
-        """The client's loop over batches ends with each batch here; only the last one is the end."""
-        if not self._is_in_batch:
-            super().drain()
-
-
-def _is_intact(batch: Any, error: Exception) -> bool:
-    """Whether the batch's own offsets can be trusted."""
-    has_wrong_checksum = isinstance(error, CorruptRecordError) and "crc" in str(error)
-    return not has_wrong_checksum and batch.magic >= 2  # noqa: PLR2004 - Kafka's format version
 
 
 # -- 8. A reset of the position is silent

@@ -4,6 +4,7 @@ The figures help to judge a label (one of a clipped or noisy utterance is less r
 utterance alone.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -119,7 +120,7 @@ def _bandwidth_hz(samples: npt.NDArray[np.float32], rate_hz: int) -> int:
         samples = np.pad(samples, (0, size - samples.size))
     frames = samples[: samples.size // size * size].reshape(-1, size)
     frames = frames[:: -(-len(frames) // _MAX_SPECTRA)]
-    spectrum = np.fft.rfft(frames * np.hanning(size).astype(np.float32), axis=1)
+    spectrum = np.fft.rfft(frames * _window(size), axis=1)
     power = (spectrum.real**2 + spectrum.imag**2).mean(axis=0)
     bins = _BAND_HZ * _SPECTRUM_MS // 1000
     bands = power[1 : 1 + (power.size - 1) // bins * bins].reshape(-1, bins).sum(axis=1)
@@ -127,6 +128,13 @@ def _bandwidth_hz(samples: npt.NDArray[np.float32], rate_hz: int) -> int:
     if strongest <= 0:
         return 0
     return int(np.flatnonzero(bands > strongest * 10 ** (_BAND_FLOOR_DB / 10))[-1] + 1) * _BAND_HZ
+
+
+@lru_cache(maxsize=8)
+def _window(size: int) -> npt.NDArray[np.float32]:
+    window: npt.NDArray[np.float32] = np.hanning(size).astype(np.float32)
+    window.setflags(write=False)
+    return window
 
 
 def _db(power: float) -> float:

@@ -20,6 +20,13 @@ _MAX_ROUGH: Final = 1.0
 _MIN_VALUES: Final = 64
 """Different samples that are needed: a steady tone can have so few that any order of them is smooth."""
 
+_EVERY_SAMPLE: Final = np.arange(65_536).astype(np.uint16).view(np.int16)
+_AS_OTHER_LAW: Final = {
+    LooksLike.PCMA: to_s16(Encoding.PCMA, encode_pcmu(_EVERY_SAMPLE)),
+    LooksLike.PCMU: to_s16(Encoding.PCMU, encode_pcma(_EVERY_SAMPLE)),
+}
+"""Each sample, indexed as uint16, encoded by one law and decoded by the other."""
+
 
 class _Sound(NamedTuple):
     roughness: float
@@ -36,11 +43,8 @@ def looks_like(pcm: Samples) -> LooksLike | None:
     given = _sound(pcm)
     if given is None:
         return None
-    others = {
-        LooksLike.SWAPPED_BYTES: pcm.byteswap(),
-        LooksLike.PCMA: to_s16(Encoding.PCMA, encode_pcmu(pcm)),
-        LooksLike.PCMU: to_s16(Encoding.PCMU, encode_pcma(pcm)),
-    }
+    laws = {name: table.take(pcm.view(np.uint16), mode="clip") for name, table in _AS_OTHER_LAW.items()}
+    others = {LooksLike.SWAPPED_BYTES: pcm.byteswap(), **laws}
     sounds = {name: sound for name, samples in others.items() if (sound := _sound(samples)) is not None}
     likely = [name for name, sound in sounds.items() if _is_likelier(sound, given)]
     if not likely or np.count_nonzero(np.bincount(pcm.view(np.uint16))) < _MIN_VALUES:

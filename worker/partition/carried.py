@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from callmood.worker.call import signs
 from callmood.worker.call.call import Call
@@ -12,6 +12,16 @@ from callmood.worker.call.series import Series
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter
 from callmood.worker.partition.ended import Ended
 from callmood.worker.records import Chunk, Record
+
+_MOST_STREAMS: Final = 4
+"""Streams of which records wait: what waits takes memory."""
+
+
+class Waiting(NamedTuple):
+    """Records of one stream of a call, and the same as they were read."""
+
+    series: Series
+    records: list[Record]
 
 
 @dataclass(slots=True)
@@ -27,10 +37,8 @@ class Live:
     """How often something happened that the next commit must hold."""
     must_publish: bool = False
     """Whether the store has lost the call's summary."""
-    series: Series | None = None
-    """Records with which the call only goes on, and which it has not taken yet."""
-    waiting: list[Record] = field(default_factory=list)
-    """The same records, as they were read."""
+    waiting: dict[str, Waiting] = field(default_factory=dict)
+    """By stream: records with which the call only goes on, and which it has not taken yet."""
 
     @property
     def is_open(self) -> bool:
@@ -39,13 +47,16 @@ class Live:
 
     def can_wait(self, record: Record, chunk: Chunk, elapsed_ms: int) -> bool:
         """Whether the call only goes on with this record, and with those that wait; then it waits with them."""
-        if self.series is None:
-            self.series = self.call.series(chunk, elapsed_ms)
-        elif not self.series.add(chunk, elapsed_ms):
-            return False
-        if self.series is not None:
-            self.waiting.append(record)
-        return self.series is not None
+        waiting = self.waiting.get(chunk.stream)
+        if waiting is not None:
+            if not waiting.series.add(chunk, elapsed_ms):
+                return False
+            waiting.records.append(record)
+            return True
+        series = self.call.series(chunk, elapsed_ms) if len(self.waiting) < _MOST_STREAMS else None
+        if series is not None:
+            self.waiting[chunk.stream] = Waiting(series, [record])
+        return series is not None
 
 
 class Carried(NamedTuple):

@@ -27,23 +27,26 @@ class Gathering:
         """Whether the record waits now. If not, none of its call waits any more, and it has to be taken alone."""
         if live is None:
             return False
+        is_first = not live.waiting
         while not live.can_wait(record, chunk, elapsed_ms):
-            if live.series is None:
+            if not live.waiting:
                 return False
             self.take(live)
-        if len(live.waiting) == 1:
+            is_first = True
+        if is_first:
             self._waits(live)
         return True
 
     def take(self, live: Live) -> None:
         """Let the call take its records."""
-        series, live.series, records, live.waiting = live.series, None, live.waiting, []
-        if series is None:
+        if not live.waiting:
             return
-        try:
-            live.call.take_series(series)
-        except CallmoodError:
-            raise
-        except Exception as error:  # noqa: BLE001 - a fault of ours costs the records, not the call
-            for record in records:
-                self._failed(live, record, error)
+        waiting, live.waiting = live.waiting, {}
+        for series, records in waiting.values():
+            try:
+                live.call.take_series(series)
+            except CallmoodError:
+                raise
+            except Exception as error:  # noqa: BLE001 - a fault of ours costs the records, not the call
+                for record in records:
+                    self._failed(live, record, error)

@@ -3,7 +3,7 @@
 import structlog
 
 from callmood.worker import metrics
-from callmood.worker.adapters.kafka_workarounds import Skipped
+from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Gone
 from callmood.worker.commits import TopicPartition
 from callmood.worker.partition.partition import Partition

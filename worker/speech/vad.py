@@ -53,7 +53,7 @@ class Vad:
         rate_hz: 8000, 16000 or 48000.
     """
 
-    __slots__ = ("_frame_samples", "_rate_hz", "_speech_run", "_vad")
+    __slots__ = ("_address", "_frame_samples", "_rate_hz", "_speech_run", "_vad")
 
     def __init__(self, mode: int, rate_hz: int) -> None:
         self._vad = _webrtcvad.create()
@@ -61,8 +61,9 @@ class Vad:
         _webrtcvad.set_mode(self._vad, mode)
         self._rate_hz = rate_hz
         self._frame_samples = rate_hz * FRAME_MS // 1000
+        self._address: int = _pointer(self._vad, b"WebRtcVadPtr")
         is_known = webrtcvad.__version__ == _KNOWN_RELEASE
-        self._speech_run = ctypes.c_int16.from_address(self._address() + _SPEECH_RUN_OFFSET) if is_known else None
+        self._speech_run = ctypes.c_int16.from_address(self._address + _SPEECH_RUN_OFFSET) if is_known else None
 
     def is_speech(self, frame: bytes) -> bool:
         """Judge the next 20 ms of S16LE."""
@@ -90,7 +91,7 @@ class Vad:
         """Everything the detector remembers, 736 bytes; nothing where the library is not the known release."""
         if webrtcvad.__version__ != _KNOWN_RELEASE:
             return b""
-        return ctypes.string_at(self._address(), _STATE_BYTES)
+        return ctypes.string_at(self._address, _STATE_BYTES)
 
     @classmethod
     def load(cls, mode: int, rate_hz: int, blob: bytes) -> "Vad":
@@ -102,12 +103,8 @@ class Vad:
         if not _is_dump(blob):
             raise ValueError(f"not a state of {VAD_VERSION}")
         vad = cls(mode, rate_hz)
-        ctypes.memmove(vad._address(), blob, _STATE_BYTES)
+        ctypes.memmove(vad._address, blob, _STATE_BYTES)
         return vad
-
-    def _address(self) -> int:
-        address: int = _pointer(self._vad, b"WebRtcVadPtr")
-        return address
 
 
 def self_test() -> bool:
