@@ -23,7 +23,8 @@ EPOCH_MS = 1_700_000_000_000
 SESSION_S = 3.0
 IDLE_S = 9
 ENDED_MEMORY_S = 5
-RESUME_S = 7
+RESUME_S = 15
+"""Longer than any hold, whatever foreign clocks add: here, no call id begins a second call."""
 _HOSTILE = 0.2
 """How many seeds have a hostile producer."""
 Output = Literal["redis", "kafka", "both"]
