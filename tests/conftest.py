@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of hanging
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children too
 
+# A closing client of kafka-python leaves the socket of a connection that is not yet open to the garbage collector.
+_CLIENTS_SOCKET = pytest.mark.filterwarnings(
+    r"ignore:Exception ignored in. <socket\.socket fd=:pytest.PytestUnraisableExceptionWarning"
+)
 _SHARED = pytest.StashKey["LocalStack"]()
 _TESTS = Path(__file__).parent
 _NIGHT_S = 4 * 3600
@@ -81,6 +85,8 @@ def pytest_collection_modifyitems(items):
         item.add_marker(folder)
         if "stack" in item.fixturenames:
             item.add_marker("integration")
+        if item.get_closest_marker("integration"):
+            item.add_marker(_CLIENTS_SOCKET)
         if IS_NIGHT:
             item.add_marker(pytest.mark.timeout(_NIGHT_S), append=False)
 
