@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,8 +171,9 @@ class _Page:
         return response
 
     async def call(self, request: Request) -> Response:
-        call_id, after = request.path_params["call_id"], request.query_params.get("after", "0")
-        if not after.isdigit():
+        call_id = request.path_params["call_id"] or request.query_params.get("id", "")
+        after = request.query_params.get("after", "0")
+        if not re.fullmatch("[0-9]{1,18}", after):
             return JSONResponse({"error": "after is a number"}, 400)
         try:
             answer = await run_in_threadpool(self._read, call_id, int(after))
@@ -236,8 +238,8 @@ class _Page:
             return JSONResponse({"error": "from another site"}, 403)
         try:
             asked = json.loads(await _body(request))
-            alert_id, by, note = (str(asked[name])[:_LONGEST] for name in ("alert_id", "by", "note"))
-        except (ValueError, KeyError, TypeError):
+            alert_id, by, note = (_text(asked[name]) for name in ("alert_id", "by", "note"))
+        except (ValueError, KeyError, TypeError, RecursionError):
             return JSONResponse({"error": "a claim has alert_id, by and note"}, 400)
         if not by.strip() or all(
             alert["alert_id"] != alert_id for alert in alerts(self._floor.snapshot, viewer_of(request))
@@ -270,6 +272,15 @@ class _Page:
                 number = snapshot.number
             elif not await self._viewers.wait(_COMMENT_S):
                 yield b": still here\n\n"
+
+
+def _text(value: Any) -> str:
+    """Of a claim, cut to a length that is shown.
+
+    Raises:
+        ValueError: it has half of a surrogate pair, which no answer can carry.
+    """
+    return str(value)[:_LONGEST].encode().decode()
 
 
 async def _body(request: Request) -> bytes:

@@ -234,7 +234,7 @@ def test_calls_alerts_and_the_pulse_follow_redis(worker, served, browse):
     expect(alerts.locator("tbody")).to_contain_text("cleared at")
     worker.say("upset", end=True)
     expect(page.locator("#pulse")).to_contain_text("quiet, workers are running")
-    page.get_by_text("Ended recently").click()
+    expect(page.get_by_text("Ended recently: the newest 1, of which 0 needed a look")).to_be_visible()
     page.locator(".ended").get_by_role("link", name="upset").click()
     expect(page.locator(".events")).to_contain_text("sustained negative, cleared at")
     expect(alerts.locator("#trouble")).to_contain_text("No worker has written results of audio:0", timeout=40_000)
@@ -280,6 +280,64 @@ def test_markup_in_a_call_is_text(worker, served, browse):
     expect(page.locator("h1")).to_have_text(f"Call {evil}")
     expect(page.locator(".facts")).to_contain_text("<script>alert(2)</script>")
     assert page.locator("main img, main script").count() == 0
+
+
+ODD_IDS = {
+    "quotes": "\"'`&quot;",
+    "slashes": "/a//b\\c?d=e#f",
+    "dots in between": "a/../../login",
+    "two dots": "..",
+    "one dot": ".",
+    "escapes": "%2e%2e%2f%zz",
+    "emoji": "\N{PERSON FROWNING}\N{ZERO WIDTH JOINER}\N{FEMALE SIGN}",
+    "right to left": "\N{RIGHT-TO-LEFT OVERRIDE}\N{RIGHT-TO-LEFT MARK}evil",
+    "NUL": "a\0b",
+    "line end": "a\n",
+    "longest": "x" * 256,
+    "blanks": " a b ",
+}
+
+
+_CLICK = """id => [...document.querySelectorAll("table.wall tr")].find(row => row.dataset.call === id)
+  .querySelector("a").click()"""
+
+
+def test_a_call_of_any_id_can_be_opened(worker, served, browse):
+    """Its link on the wall leads to its page, which has its utterance."""
+    for call_id in ODD_IDS.values():
+        worker.say(call_id, Emotion.ANGER, attributes={"queue": call_id, "agent": call_id, "team": call_id})
+    address, _ = served()
+    page = browse(address)
+    expect(page.locator("table.wall tbody tr")).to_have_count(len(ODD_IDS))
+    for name, call_id in ODD_IDS.items():
+        page.evaluate(_CLICK, call_id)
+        expect(page.locator(".lanes rect.anger"), name).to_have_count(1)
+        assert page.locator("h1").text_content() == f"Call {call_id}"
+        page.goto(address)
+        expect(page.locator("table.wall tbody tr")).to_have_count(len(ODD_IDS))
+
+
+def test_an_address_that_nobody_would_link_to_is_answered(worker, served, browse):
+    """A path with a wrong escape is a call that does not exist, and the page still reads the stream."""
+    worker.say("a", Emotion.NEUTRAL)
+    page = browse(f"{served()[0]}/calls/50%")
+    expect(page.locator("#pulse")).to_contain_text("1 call ")
+    expect(page.locator(".facts")).to_contain_text("There is no such call")
+
+
+def test_after_the_last_call_the_ended_calls_are_open(worker, served, browse):
+    """They say which needed a look, and why; a list that the viewer has closed stays closed."""
+    angry(worker, "upset")
+    page = browse(served()[0])
+    expect(page.locator("table.wall tbody tr")).to_have_count(1)
+    expect(page.locator("details.ended")).to_be_hidden()
+    worker.say("upset", end=True)
+    expect(page.locator("details.ended tbody tr")).to_contain_text("anger 4 times in a row")
+    expect(page.locator("details.ended tbody tr")).to_be_visible()
+    page.locator("details.ended summary").click()
+    worker.say("calm", Emotion.NEUTRAL, end=True)
+    expect(page.locator("details.ended summary")).to_contain_text("the newest 2, of which 1 needed a look")
+    expect(page.locator("details.ended tbody tr").first).to_be_hidden()
 
 
 def test_without_the_token_nothing_is_shown(worker, served, browse, tmp_path):
@@ -355,8 +413,10 @@ def test_requests_that_make_no_sense_are_refused(worker, served):
     assert "script-src 'self'" in headers["Content-Security-Policy"]
     assert headers["Cache-Control"] == "no-store"
     assert answer(f"{address}/api/calls/unknown")[0] == 404
-    assert answer(f"{address}/api/calls/upset?after=-1")[0] == 400
-    assert answer(f"{address}/api/claims", b"no json")[0] == 400
+    for after in ("-1", "%C2%B2", "9" * 5_000, ""):
+        assert answer(f"{address}/api/calls/upset?after={after}")[0] == 400, after
+    for body in (b"no json", b"[" * 9_000, b"[]", rb'{"alert_id": "a", "by": "\ud800", "note": ""}'):
+        assert answer(f"{address}/api/claims", body)[0] == 400, body[:40]
     assert answer(f"{address}/api/claims", {"alert_id": "unknown", "by": "Kim", "note": ""})[0] == 400
     assert answer(f"{address}/api/claims", b"x" * 20_000)[0] == 413
     assert answer(f"{address}/api/claims", {}, Origin="https://elsewhere.example.com")[0] == 403

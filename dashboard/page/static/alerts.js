@@ -1,5 +1,5 @@
 // Alerts: who looks after which. A claim is the only thing that the page writes.
-import { clock, element } from "./dom.js";
+import { callPath, clock, element } from "./dom.js";
 
 const NAME = "callmood.name";
 const NEWEST = 3;
@@ -79,7 +79,7 @@ export function showAlerts(main) {
 }
 
 function toCall(alert) {
-  return element("a", { href: `/calls/${encodeURIComponent(alert.call_id)}` }, alert.call_id);
+  return element("a", { href: callPath(alert.call_id) }, alert.call_id);
 }
 
 function time(ms) {

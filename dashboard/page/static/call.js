@@ -1,5 +1,5 @@
 // One call: lanes for each role, the labels as letters, and every utterance as text.
-import { clock, drawn, element, link } from "./dom.js";
+import { callPath, clock, drawn, element, link } from "./dom.js";
 
 const EVERY_MS = 2000;
 const WIDTH = 1000;
@@ -15,6 +15,7 @@ export function showCall(main, id) {
   let call = null;
   let links = {};
 
+  const address = callPath(id, "/api/calls/");
   const facts = element("p", { class: "facts" });
   const signs = element("p", { class: "signs" });
   const events = element("ul", { class: "events", "aria-label": "Alerts, and stretches without audio" });
@@ -25,7 +26,9 @@ export function showCall(main, id) {
   const body = element("tbody");
   const raw = element("pre", { tabindex: "0", "aria-label": "call/1" });
   main.append(
-    element("h1", {}, `Call ${id}`), facts, signs, actions, lanes, events, detail, figures,
+    element("h1", {}, `Call ${id}`), facts, signs, actions, lanes,
+    element("p", { class: "legend" }, "How the customer sounded: A anger, S sadness, N neutral, H happiness, ? uncertain. Agents have no emotion. ▲ alert"),
+    events, detail, figures,
     element("h2", {}, "Utterances"),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterances" }, element(
       "table", {},
@@ -43,7 +46,7 @@ export function showCall(main, id) {
   async function read() {
     const after = utterances.at(-1)?.number ?? 0;
     try {
-      const answer = await fetch(`/api/calls/${encodeURIComponent(id)}?after=${after}`);
+      const answer = await fetch(`${address}${address.includes("?") ? "&" : "?"}after=${after}`);
       const told = await answer.json();
       if (!answer.ok) {
         facts.textContent = answer.status === 404 ? "There is no such call, or it ended too long ago." : told.error;
@@ -75,9 +78,10 @@ export function showCall(main, id) {
   }
 
   function paint() {
-    const attributes = Object.entries(call.attributes).map(([name, value]) => `${name} ${value}`);
+    const attributes = Object.entries(call.attributes).flatMap(([name, value]) => [" · ", element("bdi", {}, `${name} ${value}`)]);
     const notice = call.notice === null ? "notice unknown" : call.notice === "given" ? "caller was told" : "caller was not told";
-    facts.textContent = [call.status, clock(call.duration_ms), ...attributes, notice, `emotion of: ${call.policy.emotion_roles.join(", ") || "nobody"}`].join(" · ");
+    const emotionOf = call.policy.emotion_roles.join(", ") || "nobody";
+    facts.replaceChildren(`${call.status} · ${clock(call.duration_ms)}`, ...attributes, ` · ${notice} · emotion of: ${emotionOf}`);
     const listen = link(links.listen, { call: id });
     const from = chosen >= 0 ? utterances[chosen].start_ms : 0;
     const recording = link(links.recording, { call: id, ms: from });

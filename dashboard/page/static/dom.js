@@ -38,6 +38,13 @@ export function clock(ms) {
   return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
+/** The address of a call. An id that a path cannot carry, because browsers resolve dots and servers end at a line, is in the query.
+ * @param {string} id @param {string} [base] */
+export function callPath(id, base = "/calls/") {
+  const isOdd = /^\.{1,2}$|[\u0000-\u001f]/.test(id);
+  return isOdd ? `${base}?id=${encodeURIComponent(id)}` : base + encodeURIComponent(id);
+}
+
 /** The address of a template such as `https://phone.example.com/listen?call={call}`; only http, https, sip and tel are links.
  * @param {string | undefined} template @param {Record<string, string | number>} values */
 export function link(template, values) {

@@ -9,10 +9,19 @@ const DAY_MS = 86400000;
 const SILENT_MS = 5000;
 const WAITING_MS = 15000; // a worker commits each of its partitions at least every 5 s
 const main = document.getElementById("main");
-const path = decodeURIComponent(location.pathname);
+const path = decoded(location.pathname);
 let lastNews = 0;
 let source = null;
 let view = null;
+
+/** A path with its escapes resolved, or as it is if somebody typed a wrong one. @param {string} text */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
 
 /** Open the stream, with what the viewer has chosen. @param {Record<string, string>} chosen */
 function connect(chosen) {
@@ -53,7 +62,7 @@ setInterval(() => {
 }, 1000);
 
 if (path.startsWith("/calls/")) {
-  view = showCall(main, path.slice("/calls/".length));
+  view = showCall(main, path.slice("/calls/".length) || new URLSearchParams(location.search).get("id") || "");
 } else if (path === "/alerts") {
   document.getElementById("to-alerts").setAttribute("aria-current", "page");
   view = showAlerts(main);

@@ -1,11 +1,11 @@
 // The calls that need a person, with the reason; all others as counts per queue.
 import { showOpen } from "./alerts.js";
-import { clock, element, link } from "./dom.js";
+import { callPath, clock, element, link } from "./dom.js";
 
 const WORDS = { A: "anger", S: "sadness", N: "neutral", H: "happiness", "?": "uncertain" };
 const NO_NEWS_MS = 120000; // of a live call: longer than anybody is silent
 const SORT_MS = 3000; // rows change places no more often
-const LEVELS = { high: "■ high", some: "□ some", "": "" };
+const LEVELS = { high: "■ urgent", some: "□ yes", "": "" };
 
 /**
  * @param {HTMLElement} main
@@ -17,11 +17,12 @@ export function showWall(main, connect) {
   const shown = new Map(); // call id -> its table row and the text in it
   let order = [];
   let held = false;
+  let isChosen = false; // whether the viewer has opened or closed the list of ended calls
   let sorted = 0;
   let links = {};
 
   const body = element("tbody");
-  const head = ["need", "call", "queue", "agent", "time", "why", "customer's labels", "talk: customer / agent"];
+  const head = ["needs a look", "call", "queue", "agent", "time", "why", "customer sounded", "talk: customer / agent"];
   const table = element(
     "table", { class: "wall" },
     element("caption", {}, "Calls, those that need a person first"),
@@ -32,13 +33,14 @@ export function showWall(main, connect) {
   const empty = element("p", { class: "empty" }, "No call needs a person.");
   const queues = element("ul", { class: "queues", "aria-label": "Calls per queue" });
   const over = element("tbody");
+  const heading = element("summary", { click: () => { isChosen = true; } });
   const ended = element(
-    "details", { class: "ended" },
-    element("summary", {}, "Ended recently"),
+    "details", { class: "ended", hidden: true },
+    heading,
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ended recently" }, element(
       "table", {},
       element("caption", {}, "Calls that have ended, the newest first"),
-      element("thead", {}, element("tr", {}, ...["call", "queue", "agent", "time", "why it needed a look", "customer's labels"].map((name) => element("th", { scope: "col" }, name)))), over)),
+      element("thead", {}, element("tr", {}, ...["needed a look at its end", "call", "queue", "agent", "time", "why", "customer sounded"].map((name) => element("th", { scope: "col" }, name)))), over)),
   );
   const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
   const search = element("input", { type: "search", id: "search", size: 28, placeholder: "call, agent, queue or team", value: chosen.search ?? "" });
@@ -96,7 +98,7 @@ export function showWall(main, connect) {
       const cells = head.map((_, place) => element(place === 1 ? "th" : "td", place === 1 ? { scope: "row" } : {}));
       cells[5].className = "why";
       known = { row: element("tr", { "data-call": row.id }, ...cells), cells, texts: [] };
-      cells[1].append(element("a", { href: `/calls/${encodeURIComponent(row.id)}` }, row.id));
+      cells[1].append(element("a", { href: callPath(row.id) }, row.id));
       const listen = link(links.listen, { call: row.id });
       if (listen) cells[1].append(" ", element("a", { href: listen, class: "button", "aria-label": `listen to ${row.id}` }, "listen"));
       shown.set(row.id, known);
@@ -145,11 +147,12 @@ export function showWall(main, connect) {
       table.hidden = order.length === 0;
       empty.hidden = order.length > 0;
       empty.textContent = floor.live ? "No call matches." : "No live calls.";
-      const texts = floor.queues.map((queue) => `${queue.name || "no queue"} ${queue.live}${queue.need ? ` (${queue.need} ${queue.need === 1 ? "needs" : "need"} a look)` : ""}`);
-      if (queues.dataset.texts !== texts.join()) {
-        queues.dataset.texts = texts.join();
+      const texts = floor.queues.map((queue) => ` ${queue.live}${queue.need ? ` (${queue.need} ${queue.need === 1 ? "needs" : "need"} a look)` : ""}`);
+      const told = JSON.stringify(floor.queues);
+      if (queues.dataset.texts !== told) {
+        queues.dataset.texts = told;
         queues.replaceChildren(...floor.queues.map((queue, place) => element("li", {}, element(
-          "button", { type: "button", "aria-pressed": String(chosen.queue === queue.name && queue.name !== ""), click: () => choose({ queue: queue.name }) }, texts[place],
+          "button", { type: "button", "aria-pressed": String(chosen.queue === queue.name && queue.name !== ""), click: () => choose({ queue: queue.name }) }, element("bdi", {}, queue.name || "no queue"), texts[place],
         ))));
       }
       teams.hidden = floor.teams.length === 0 && !chosen.team;
@@ -160,11 +163,15 @@ export function showWall(main, connect) {
       }
       showOpen(alerts, floor);
       const calls = JSON.stringify(floor.ended.map((row) => row.id));
+      if (!isChosen) ended.open = floor.live === 0; // with no live call, these are all there is to see
       if (ended.dataset.calls !== calls) {
         ended.dataset.calls = calls;
+        ended.hidden = floor.ended.length === 0;
+        heading.textContent = `Ended recently: the newest ${floor.ended.length}, of which ${floor.ended.filter((row) => row.level).length} needed a look at their end`;
         over.replaceChildren(...floor.ended.map((row) => element(
-          "tr", {},
-          element("th", { scope: "row" }, element("a", { href: `/calls/${encodeURIComponent(row.id)}` }, row.id)),
+          "tr", { class: row.level || "calm" },
+          element("td", {}, LEVELS[row.level]),
+          element("th", { scope: "row" }, element("a", { href: callPath(row.id) }, row.id)),
           ...[row.queue, row.agent, clock(row.duration_ms), row.why.join(" · "), row.said].map((text) => element("td", {}, text)),
         )));
       }
