@@ -66,6 +66,22 @@ def test_attributes_of_any_name_come_back(attributes):
     assert unflatten(flatten(call)).attributes == attributes
 
 
+def test_values_have_the_text_that_readers_are_promised():
+    """Other languages read the hash too: `true`, lists with commas, plain decimals, nothing for null or no items."""
+    call = load("call/valid/live.json")
+    call["policy"] = {"emotion_roles": ["customer", "mixed"], "require_notice": True, "legal_basis": None}
+    call |= {"risk": 1e-05, "signs": [], "spans": [{"kind": "pause", "start_ms": 1, "end_ms": 2}]}
+    fields = flatten(call)
+    shown = {name: fields.get(name) for name in ("policy.emotion_roles", "policy.require_notice", "risk", "spans")}
+    assert shown == {
+        "policy.emotion_roles": "customer,mixed",
+        "policy.require_notice": "true",
+        "risk": "0.00001",
+        "spans": '[{"kind":"pause","start_ms":1,"end_ms":2}]',
+    }
+    assert not {"policy.legal_basis", "signs"} & fields.keys()
+
+
 def test_an_older_reader_ignores_new_fields():
     """A field of a later worker does not break a dashboard, at any depth."""
     call = load("call/valid/live.json")

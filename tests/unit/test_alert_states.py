@@ -56,6 +56,13 @@ def test_an_alert_is_raised_then_cleared_or_ended():
     assert _states([_RUN], again) == [("c:run:1", "cleared", 44_000), ("c:run:2", "raised", None)]
 
 
+def test_an_alert_is_over_when_its_measure_has_fallen():
+    """Not where the labels begin that show it."""
+    bad = Rule(name="bad", measure=Measure.NEGATIVITY, role=Role.CUSTOMER, raise_at=3, clear_at=1, window_s=60)
+    calm = _customer(_A, _A, _A, _N, _N, _N, _N, _N, _N)
+    assert _states([bad], calm) == [("c:bad:1", "cleared", 74_000)]
+
+
 def test_a_silence_is_over_when_its_alert_is_raised():
     """Its alert is cleared from the beginning, at the end of the silence."""
     results = [

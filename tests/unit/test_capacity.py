@@ -74,6 +74,18 @@ def test_records_between_the_measured_lengths_are_interpolated(chunk_ms, expecte
     assert capacity.loop_us({200: 260, 20: 80}, chunk_ms) == pytest.approx(expected)
 
 
+def test_the_last_bits_of_a_fraction_are_not_rounded_up():
+    """What is whole by the formula is whole, although the computer's fractions are not exact."""
+    assert [capacity._ceil(value) for value in (3 * 0.1 * 10, 3 + 1e-12, 3.001, 2.999)] == [3, 3, 4, 3]
+
+
+def test_a_figure_for_a_core_counts_channels():
+    """A record with two channels has twice the work, and two records of one channel have as much together."""
+    for is_separate, expected in ((False, 420), (True, 220)):
+        load = Load(100, channels_per_core=1_000, chunk_ms=200, is_separate=is_separate)
+        assert values(load)["record_us"] == expected
+
+
 def test_without_a_figure_of_the_gpu_there_is_no_number_of_gpus():
     """Nothing is invented: workers are counted by ingest alone, and the plan knows that it does not know."""
     plan = Plan(Load(1_000, chunk_ms=20, gpu="h100"), FIGURES)

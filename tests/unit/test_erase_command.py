@@ -2,14 +2,19 @@
 
 import json
 from collections import defaultdict
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from kafka import TopicPartition
 from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 
 from callmood.__main__ import main
+from callmood.worker.adapters.redis_entries import entries_of
 from callmood.worker.commands import erase
 from callmood.worker.errors import StoreUnavailable
+from callmood.worker.partition.ended import Ended
+from callmood.worker.settings import KafkaSettings
 
 CALL = "call-1"
 
@@ -158,3 +163,53 @@ def test_a_failing_redis_leaves_a_receipt_that_is_not_complete(broker, redis_has
     code, receipt, _ = erased(capsys)
     assert (code, receipt["complete"], len(receipt["places"])) == (75, False, 1)
     assert broker.values["callmood.calls"] == [b"{}"]
+
+
+@pytest.mark.parametrize("left", [0, 2])
+def test_the_exit_code_and_the_receipt_say_what_is_left(monkeypatch, capsys, left):
+    """The erasure is announced with the time in ms."""
+    announced = []
+    monkeypatch.setattr(erase, "find", lambda *_: None)
+    monkeypatch.setattr(erase, "remove", lambda *_: iter([erase.Line("a", 3, 0), erase.Line("b", 2, left)]))
+    monkeypatch.setattr(erase, "announce", lambda *_, at_ms: announced.append(at_ms) or [])
+    assert main(["erase", CALL]) == (1 if left else 0)
+    receipt = json.loads(capsys.readouterr().out)
+    assert receipt["left_to_retention"] == left
+    assert datetime.fromtimestamp(announced[0] // 1000, UTC).isoformat() == receipt["erased_at"]
+
+
+def test_a_call_is_live_if_one_of_its_states_is():
+    """A call id may be in several partitions; a state that a record continues is not final."""
+    over, open_ = (Ended(7, 0, is_paused=False, state=state).pack() for state in (b"", b"state"))
+    erase._refuse_live(CALL, [])
+    erase._refuse_live(CALL, [over, over])
+    for states in ([open_], [over, open_], [open_, over]):
+        with pytest.raises(erase.CallIsLiveError, match=f"call {CALL} is live or may go on"):
+            erase._refuse_live(CALL, states)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"), [([b"1", None], (1, None)), ([None, b"2", b"3"], (2, b"3")), ([None], (0, None))]
+)
+def test_tombstones_are_no_records_of_a_call(broker, values, found):
+    """They are not counted, and the newest of them says that nothing is left."""
+    broker.values["callmood.calls"][:] = values
+    topics = erase._Topics(["callmood.calls"], [], [], [])
+    assert erase._records(KafkaSettings(), topics, CALL) == {TopicPartition("callmood.calls", 0): found}
+
+
+def test_entries_of_a_call_are_found_on_every_page():
+    """Each once, with a client of bytes or of text."""
+    for encode in (str, str.encode):
+        ids = [f"{number}-0" for number in range(1, 2_501)]
+        entries = [(encode(id_), {encode("call_id"): encode(f"call-{n % 2}")}) for n, id_ in enumerate(ids)]
+        asked = []
+
+        def xrange(_, start, end, count, entries=entries, ids=ids, asked=asked):
+            asked.append((start, end))
+            first = 0 if start == "-" else ids.index(start.removeprefix("(")) + start.startswith("(")
+            return entries[first : first + count]
+
+        found = list(entries_of(SimpleNamespace(xrange=xrange), "stream", "call-1"))
+        assert found == [entry_id for entry_id, _ in entries[1::2]]
+        assert asked == [("-", "+"), ("(1000-0", "+"), ("(2000-0", "+"), ("(2500-0", "+")]

@@ -1,5 +1,6 @@
 """`callmood plan` on the command line."""
 
+import argparse
 import json
 import re
 
@@ -8,6 +9,8 @@ import pytest
 import yaml
 
 from callmood.__main__ import main
+from callmood.worker.commands import plan
+from callmood.worker.commands.capacity import Load
 
 PLAN = ["plan", "--calls", "2000", "--chunk-ms", "20"]
 
@@ -27,6 +30,9 @@ def test_the_values_are_accepted_by_the_chart(capsys, pytestconfig, more):
     assert values["config"]["worker"]["ingest_processes"] >= 1
     assert values["topicsJob"]["enabled"]
     assert values["autoscaling"]["enabled"]
+    assert values["autoscaling"]["maxReplicas"] == 2 * values["replicas"]
+    memory_mib = [int(values["resources"][kind]["memory"].removesuffix("Mi")) for kind in ("requests", "limits")]
+    assert memory_mib[1] == 2 * memory_mib[0]
 
 
 def test_a_gpu_without_a_figure_is_said_to_be_unknown(capsys):
@@ -111,3 +117,11 @@ def test_no_gpu_by_name(capsys):
     text = capsys.readouterr().out
     assert "cores for the model" in text
     assert re.search(r"model:\n +threads: \d+", text)
+
+
+def test_the_defaults_are_those_of_the_formulas():
+    """An option that is left out and a `Load` in Python mean the same."""
+    parser = argparse.ArgumentParser()
+    plan.add_arguments(parser)
+    given = vars(parser.parse_args(["--calls", "10"]))
+    assert Load(**{name: given[name] for name in Load._fields}) == Load(10)

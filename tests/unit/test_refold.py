@@ -1,12 +1,15 @@
 """Stored utterances, folded again, give the same aggregate and alerts as the call."""
 
 import json
+from dataclasses import replace
 
-from callmood.schemas.common import EMOTIONS, Encoding, Notice, Role
+import pytest
+
+from callmood.schemas.common import EMOTIONS, Encoding, LooksLike, Notice, Role
 from callmood.schemas.utterance import Utterance as UtteranceRecord
 from callmood.worker.call import aggregate, alert, policy
-from callmood.worker.call.refold import refold
-from callmood.worker.call.render import Stamps, utterance_record
+from callmood.worker.call.refold import refold, result_of
+from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.call.rule import DEFAULT_RULES, Measure, Rule
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Speech, Utterance
 from callmood.worker.settings import PolicySettings
@@ -78,3 +81,32 @@ def test_a_stored_utterance_of_an_earlier_version_counts_as_speech():
     call = aggregate.summary(aggregate.Aggregate("c"), policy=_STAMPS.policy, model=None)
     (role,) = refold(call, [record]).aggregate.roles.values()
     assert (role.talk_ms, role.other_sounds, role.other_sound_ms) == (4_700, 0, 0)
+
+
+_TOLD = Utterance(
+    id="c:0:1:3680", call_id="c", stream="0", channel=1, role=Role.CUSTOMER, start_ms=460, end_ms=1_860,
+    capture_end_ms=10**12, encoding=Encoding.PCMA, rate_hz=16_000, audio=b"sound", cut=Cut.FORCED, missing_ms=20,
+    overlap_ms=30, acoustics=Acoustics(-23.5, 31.0, 0.001, 3_400), first=Position("audio", 1, 4),
+    last=Position("audio", 1, 9), withheld=None, traceparent="00-" + "1" * 32 + "-" + "2" * 16 + "-01",
+    voiced_start_ms=500, voiced_end_ms=1_700, spoken_at_ms=10**12, attributes={"queue": "sales"},
+    looks_like=LooksLike.PCMU,
+)  # fmt: skip
+_ANSWER, _PART = Prediction((0.1, 0.2, 0.65, 0.05), "low_confidence"), Speech(0.9, 100, 1_100)
+
+
+@pytest.mark.parametrize(
+    ("result", "speech"),
+    [
+        (Result(_TOLD, _ANSWER, _PART), _PART),
+        (Result(_TOLD, Prediction(None, "inference_failed")), None),
+        (Result(replace(_TOLD, is_echo=True, withheld="echo"), None, _PART), Speech(0.9, 0, 0)),
+        (Result(replace(_TOLD, withheld="background"), None, _PART, is_background=True), Speech(0.9, 0, 0)),
+        (Result(replace(_TOLD, withheld="not_speech"), None, Speech(0.1, 0, 0)), Speech(0.1, 0, 0)),
+    ],
+)
+def test_a_record_gives_back_the_result_that_it_was_made_of(result, speech):
+    """All but the audio, its capture and its place on Kafka; of what is no speech, only the probability."""
+    record = UtteranceRecord.model_validate(utterance_record(result, 3, _STAMPS, Times(0, 0, 0))).model_dump_json()
+    left_out = {"capture_end_ms": 0, "encoding": Encoding.S16LE, "rate_hz": 8_000, "audio": b"", "traceparent": None}
+    utterance = replace(result.utterance, **left_out, first=Position("", 0, 0), last=Position("", 0, 0))
+    assert result_of(json.loads(record)) == replace(result, utterance=utterance, speech=speech)

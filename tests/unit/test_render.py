@@ -1,7 +1,8 @@
 """utterance/1, field by field, with known and with unknown values."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
+import pytest
 from telephony import EPOCH_MS, SOURCE, STAMPS
 
 from callmood.schemas.common import Encoding, LooksLike, Role
@@ -149,3 +150,22 @@ def test_offline_there_is_neither_latency_nor_source():
     record = rendered(times=None)
     assert record["latency_ms"] == {}
     assert record["source"] is None
+
+
+OTHER = {
+    "id": "call-1:0:0:9", "call_id": "call-2", "stream": "1", "channel": 1, "role": Role.MIXED, "start_ms": 400,
+    "end_ms": 1_900, "capture_end_ms": EPOCH_MS, "cut": Cut.FORCED, "missing_ms": 40, "overlap_ms": 60,
+    "acoustics": Acoustics(-20.0, 30.0, 0.0, 3_000), "first": Position(*SOURCE, 3), "last": Position(*SOURCE, 10),
+    "withheld": "policy:role_agent", "traceparent": None, "voiced_start_ms": 500, "voiced_end_ms": 1_800,
+    "spoken_at_ms": EPOCH_MS, "attributes": {"queue": "sales"}, "is_echo": True, "looks_like": LooksLike.PCMA,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Utterance)])
+def test_each_fact_of_an_utterance_is_told(name):
+    """All but the audio and its form, which nobody needs to know; a new fact needs a value here."""
+    if name in ("audio", "encoding", "rate_hz"):
+        assert name not in OTHER
+    else:
+        other = Result(replace(UTTERANCE, **{name: OTHER[name]}), PREDICTION)
+        assert utterance_record(other, 3, STAMPS, TIMES) != rendered()

@@ -12,6 +12,7 @@ from callmood.__main__ import main
 from callmood.dashboard.report import report
 from callmood.schemas.call import Call
 from callmood.schemas.utterance import Utterance
+from callmood.worker.commands import report as command
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"
 CALL = json.loads((EXAMPLES / "call/valid/completed.json").read_text(encoding="utf-8"))
@@ -116,6 +117,15 @@ def test_the_command_reads_what_analyze_prints(tmp_path):
     words = ["report", "call-1", "--results", str(tmp_path / "results.jsonl"), "--output", str(tmp_path / "call.html")]
     assert main(words) == 0
     assert Read((tmp_path / "call.html").read_text(encoding="utf-8")).names.count("rect") == 7
+
+
+def test_the_newest_version_of_a_call_is_told_with_its_utterances_in_order(tmp_path):
+    """Also if an older one stands behind it."""
+    versions = [CALL | {"version": version} for version in (2, 3, 1)]
+    path = tmp_path / "results.jsonl"
+    path.write_text("\n".join(json.dumps(one) for one in (*versions, *reversed(UTTERANCES))), encoding="utf-8")
+    call, utterances = command._from_file(path, "call-1")
+    assert (call.version, [one.number for one in utterances]) == (3, [1, 2, 3, 4, 5])
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Rules on calls that are stored, and the lines of a file that are wrong."""
 
+import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,6 +11,7 @@ from callmood import schemas
 from callmood.__main__ import main
 from callmood.worker.call.refold import refold
 from callmood.worker.call.rule import parse_rules
+from callmood.worker.commands import rules
 from callmood.worker.commands.rules import Trial
 from callmood.worker.errors import ConfigurationError
 
@@ -53,6 +56,38 @@ def test_a_trial_says_how_often_and_where():
     assert (trial.calls, trial.hours, found.alerts, list(found.calls)) == (3, 1.0, 2, ["one", "two"])
     assert found.queues == {"billing": 1, "": 1}
     assert trial.found["quiet"].alerts == 3
+
+
+def test_the_lines_say_how_often_for_each_supervisor():
+    """Two alerts in an hour, shared by two people, are one for each; the queue with most alerts comes first."""
+    trial = Trial(parse_rules(ANGRY))
+    said = [utterance(1, 0), utterance(2, 5_000)]
+    for name, queue in (("one", ""), ("two", "billing"), ("three", "billing"), ("four", "billing")):
+        trial.add(call(name, queue=queue, spans=[{"kind": "hold", "start_ms": 9_000, "end_ms": 60_000}]), said)
+    assert list(rules._lines(trial, 2)) == [
+        "4 calls within 1.00 h, 2 supervisors",
+        "angry: 4 alerts in 4 calls, 2.0 per supervisor and hour",
+        "  billing: 3",
+        "  no queue: 1",
+        "  for example: one, two, three",
+        "quiet: 0 alerts in 0 calls, 0.0 per supervisor and hour",
+    ]
+    assert list(rules._lines(Trial(()), 1)) == [
+        "no calls: Redis keeps a call for an hour after its end (CALLMOOD_REDIS__ENDED_TTL_S)"
+    ]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1_800), ("2h", 7_200), ("1d", 86_400)])
+def test_since_is_a_length_of_time(text, seconds):
+    """Calls that have ended since then are read, by the clock of Redis in ms."""
+    parser = argparse.ArgumentParser()
+    rules.add_arguments(parser)
+    assert parser.parse_args(["test", "file"]).since == 3_600
+    assert parser.parse_args(["test", "file", "--since", text]).since == seconds
+    asked = []
+    dashboard = SimpleNamespace(ended_calls=lambda since_ms: asked.append(since_ms) or [], live_calls=lambda **_: [])
+    assert list(rules._stored(dashboard, float(seconds))) == []
+    assert asked == [1_000 * seconds]
 
 
 @pytest.mark.parametrize("kind", ["pause", "hold", "gap"])

@@ -1,0 +1,95 @@
+"""Who may see what of the page: sessions, open addresses, and the header of a proxy."""
+
+import asyncio
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from callmood.dashboard.page.access import COOKIE, Login, Viewer, is_session, new_session, user_of
+
+KIM, ADA = Viewer("kim", "the token of Kim, long", frozenset({"billing"})), Viewer("ada", "the token of Ada, long")
+
+
+def answer(path, *, viewers=(KIM, ADA), queue_header=None, session_of=None, **headers):
+    """The status, and the viewer that the page was told of; 200 is that of the page."""
+    told, statuses = [], []
+
+    async def page(scope, _receive, _send):
+        told.append(scope["state"]["viewer"])
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    if session_of is not None:
+        headers["cookie"] = f"{COOKIE}={new_session(session_of.token)}"
+    raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+    scope = {"type": "http", "method": "GET", "path": path, "headers": raw, "query_string": b""}
+    asyncio.run(Login(page, viewers, queue_header)(scope, None, send))
+    return (200, told[0]) if told else (statuses[0], None)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/", 303), ("/calls/1", 303), ("/trends", 303), ("/static", 303),
+        ("/api/calls", 401), ("/api/calls/1", 401), ("/events", 401),
+    ],
+)  # fmt: skip
+def test_without_a_session_nothing_is_shown(path, status):
+    """A person is sent to the login, a program is told so."""
+    assert answer(path) == (status, None)
+    assert answer(path, session_of=Viewer(token="a token of nobody")) == (status, None)
+    assert answer(path, session_of=ADA) == (200, ADA)
+
+
+@pytest.mark.parametrize("path", ["/login", "/healthz", "/static/page.css"])
+def test_what_a_login_needs_is_open(path):
+    """Also where a proxy says nothing of queues."""
+    assert answer(path, queue_header="x-queues")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("header", "of_kim", "of_ada"),
+    [
+        ("*", {"billing"}, None),
+        ("billing, sales", {"billing"}, {"billing", "sales"}),
+        ("sales,", set(), {"sales"}),
+        ("", set(), set()),
+    ],
+)
+def test_a_proxy_leaves_queues_and_adds_none(header, of_kim, of_ada):
+    """A viewer sees the queues that both the file and the proxy allow."""
+    for viewer, queues in ((KIM, of_kim), (ADA, of_ada)):
+        status, told = answer("/api/calls", queue_header="x-queues", session_of=viewer, x_queues=header)
+        assert (status, told.name, told.queues) == (200, viewer.name, queues if queues is None else frozenset(queues))
+
+
+@pytest.mark.parametrize("path", ["/", "/api/calls", "/events"])
+def test_a_proxy_that_says_nothing_is_refused(path):
+    """Its header is set, so an answer without it is a mistake, with a login and without one."""
+    assert answer(path, queue_header="x-queues", session_of=ADA) == (403, None)
+    assert answer(path, queue_header="x-queues", viewers=()) == (403, None)
+    assert answer(path, viewers=()) == (200, Viewer())
+
+
+def test_calls_without_a_queue_are_of_viewers_of_all():
+    """Or of those whose queues have the empty name."""
+    assert [viewer.may_see(None) for viewer in (ADA, KIM, Viewer(queues=frozenset({""})))] == [True, False, True]
+    assert [viewer.may_see("billing") for viewer in (ADA, KIM)] == [True, True]
+    assert not KIM.may_see("sales")
+
+
+def test_a_session_ends_after_half_a_day():
+    """However long the browser keeps the cookie."""
+    now_s = time.time()
+    made = {age_s: new_session(KIM.token, now_s - age_s) for age_s in (0, 12 * 3600 - 60, 12 * 3600 + 1)}
+    assert [is_session(cookie, KIM.token) for cookie in made.values()] == [True, True, False]
+
+
+def test_an_audit_line_names_the_viewer_or_the_proxys_user():
+    """Or, without either, the address."""
+    client = SimpleNamespace(host="192.0.2.1")
+    asked, plain = (SimpleNamespace(headers=headers, client=client) for headers in ({"x-forwarded-user": "Kim"}, {}))
+    assert [user_of(asked, viewer) for viewer in (ADA, Viewer())] == ["ada", "Kim"]
+    assert user_of(plain, Viewer()) == "192.0.2.1"
