@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from callmood.dashboard.page.access import COOKIE, Login, Viewer, is_session, new_session, user_of
+from callmood.dashboard.page.access import COOKIE, Login, Viewer, is_session, new_session, parse_viewers, user_of
 
 KIM, ADA = Viewer("kim", "the token of Kim, long", frozenset({"billing"})), Viewer("ada", "the token of Ada, long")
 
@@ -71,6 +71,17 @@ def test_a_proxy_that_says_nothing_is_refused(path):
     assert answer(path, queue_header="x-queues", session_of=ADA) == (403, None)
     assert answer(path, queue_header="x-queues", viewers=()) == (403, None)
     assert answer(path, viewers=()) == (200, Viewer())
+
+
+@pytest.mark.parametrize("length", [15, 16])
+def test_a_token_has_at_least_16_characters(length):
+    """The shortest one is allowed."""
+    text = f"[kim]\ntoken = '{'x' * length}'"
+    if length < 16:
+        with pytest.raises(ValueError, match="at least 16"):
+            parse_viewers(text)
+    else:
+        assert parse_viewers(text) == (Viewer("kim", "x" * length),)
 
 
 def test_calls_without_a_queue_are_of_viewers_of_all():

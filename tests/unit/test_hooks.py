@@ -41,7 +41,7 @@ def test_a_request_carries_the_alert_and_its_link():
     assert first.get_header("Webhook-timestamp") == "1750000000"
     assert all(value.isascii() for _, value in first.header_items())
     assert body["data"] == {"alert": alert, "link": "https://page.example.com/calls/%C3%84%2F1"}
-    assert body["type"] == "callmood.alert.raised"
+    assert (body["type"], body["timestamp"]) == ("callmood.alert.raised", "2025-06-15T15:06:40+00:00")
     name, stamp = first.get_header("Webhook-id"), first.get_header("Webhook-timestamp")
     assert first.get_header("Webhook-signature") == signature(SECRET, name, stamp, first.data)
 

@@ -1,17 +1,23 @@
 """The data that a viewer is sent, and the session's cookie."""
 
+import asyncio
+import json
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from starlette.routing import Match
 
 from callmood import schemas
 from callmood.dashboard.page.access import Viewer, is_session, logged_in, new_session, parse_viewers, session_of
 from callmood.dashboard.page.app import PageOptions, create_app
 from callmood.dashboard.page.floor import Snapshot
 from callmood.dashboard.page.picture import SHOWN, picture
+from callmood.dashboard.reader import CallView
+from callmood.schemas.call import Call
 
 
 def a_row(number, level="", **more):
@@ -135,3 +141,53 @@ def test_the_openapi_file_names_every_route_of_the_api():
     document = yaml.safe_load((Path(schemas.__file__).parent / "openapi.yaml").read_text(encoding="utf-8"))
     named = {(path, method.upper()) for path, methods in document["paths"].items() for method in methods}
     assert named == served
+
+
+CALL = Call.model_validate_json((Path(schemas.__file__).parent / "examples/call/valid/completed.json").read_text())
+
+
+class Asked:
+    """The page over one call of the queue `billing`, and what it has told for the audit."""
+
+    def __init__(self, trends=()):
+        self.audited = []
+        views = {"call-1": CallView(CALL.model_copy(update={"attributes": {"queue": "billing"}}), None)}
+        results = SimpleNamespace(
+            calls=lambda ids: [views[one] for one in ids if one in views], utterances=lambda *_, **__: []
+        )
+        options = PageOptions(audit=lambda event, fields: self.audited.append((event, fields["user"])))
+        self._app = create_app(SimpleNamespace(snapshot=Snapshot(trends=tuple(trends))), results, None, options)
+
+    def get(self, path, viewer, **query):
+        """Status and content of an answer of the API."""
+        scope = {"type": "http", "method": "GET", "path": path, "headers": []}
+        for route in self._app.routes:
+            match, found = route.matches(scope)
+            if match is Match.FULL:
+                request = SimpleNamespace(query_params=query, state=SimpleNamespace(viewer=viewer), headers={}, **found)
+                answer = asyncio.run(route.endpoint(request))
+                return answer.status_code, json.loads(answer.body)
+        raise AssertionError(path)
+
+
+def test_a_call_is_shown_to_viewers_of_its_queue_only():
+    """Each time that somebody opens one, and each refusal, is told for the audit; reading on is not."""
+    kim, ada = parse_viewers(KIM)
+    page, lea = Asked(), Viewer("lea", "", frozenset({"sales"}))
+    assert page.get("/api/calls/call-1", kim)[0] == page.get("/api/calls/call-1", ada)[0] == 200
+    status, told = page.get("/api/calls/call-1", lea)
+    assert (status, told) == (403, {"error": "the call belongs to a queue that you may not see"})
+    assert page.get("/api/calls/call-1", kim, after="3")[0] == 200
+    assert page.get("/api/calls/call-1", kim)[1]["call"]["call_id"] == CALL.call_id
+    opened = [("call opened", "kim"), ("call opened", "ada"), ("call refused", "lea"), ("call opened", "kim")]
+    assert page.audited == opened
+    assert page.get("/api/calls/other", ada)[0] == 404
+    assert page.get("/api/calls/call-1", ada, after="x")[0] == 400
+
+
+def test_trends_are_those_of_the_queues_that_a_viewer_may_see():
+    """By the hour as by the day."""
+    kim, ada = parse_viewers(KIM)
+    page = Asked([{"at_ms": 1, "queue": queue} for queue in ("", "billing", "sales")])
+    assert [row["queue"] for row in page.get("/api/trends", kim)[1]["hours"]] == ["billing"]
+    assert len(page.get("/api/trends", ada)[1]["hours"]) == 3

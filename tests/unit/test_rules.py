@@ -9,6 +9,7 @@ import pytest
 
 from callmood import schemas
 from callmood.__main__ import main
+from callmood.worker.call import timeline
 from callmood.worker.call.refold import refold
 from callmood.worker.call.rule import parse_rules
 from callmood.worker.commands import rules
@@ -56,6 +57,13 @@ def test_a_trial_says_how_often_and_where():
     assert (trial.calls, trial.hours, found.alerts, list(found.calls)) == (3, 1.0, 2, ["one", "two"])
     assert found.queues == {"billing": 1, "": 1}
     assert trial.found["quiet"].alerts == 3
+
+
+def test_a_hold_that_ends_with_an_utterance_is_known_before_it():
+    """As live: what is said on hold finds the hold on the time line, and no part of it is silence."""
+    spans = [{"kind": "hold", "start_ms": 4_000, "end_ms": 50_000}]
+    state = refold(call(spans=spans), [utterance(1, 0), utterance(2, 46_000)], ()).aggregate
+    assert timeline.figures(state.timeline).non_talk_ms == 10_000  # after the hold
 
 
 def test_the_lines_say_how_often_for_each_supervisor():
