@@ -1,5 +1,6 @@
 """Bundles: the worker gives the same answers as the training measured."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -11,9 +12,10 @@ import torch
 
 from callmood.schemas.common import EMOTIONS, Emotion, Encoding
 from callmood.training import config, manifest
-from callmood.training.evaluate import softmax
+from callmood.training.evaluate import evaluate, softmax
 from callmood.training.loop import train
 from callmood.training.loop.data import Clip
+from callmood.training.options import CalibrationConfig
 from callmood.training.results import export
 from callmood.worker.model import audio, checkpoints
 from callmood.worker.model.model import EmotionModel, load
@@ -87,3 +89,15 @@ def test_the_temperature_was_fitted_on_validation_and_not_on_test(exported, tone
     logits, labels = train.predict(model, tones["valid"], batch_size=8)
     fitted = export.calibrate.fit_temperature(logits, labels)
     assert report["calibration"]["temperature"] == pytest.approx(fitted, abs=1e-4)
+
+
+def test_the_threshold_is_one_of_calibrated_confidences():
+    """A model that is too sure of itself gives a label to the half of the utterances that it knows, and to no other."""
+    numbers = np.arange(2_000)
+    labels, is_known = numbers % 4, numbers < 1_000
+    answers = np.where(is_known | (numbers % 2 == 1), labels, (labels + 1) % 4)
+    logits = np.eye(4)[answers] * np.where(is_known, 12.0, 8.0)[:, None]
+    calibration = export._calibrated(logits, labels, CalibrationConfig(wanted_risk=0.05))
+    assert calibration.temperature > 2
+    found = evaluate(logits, labels, **dataclasses.asdict(calibration))
+    assert (found["coverage"], found["risk"]) == (0.5, 0.0)

@@ -1,6 +1,7 @@
 """`callmood-train predict`: the model's answer to every utterance of a list."""
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -136,6 +137,23 @@ def test_a_wrong_ending_is_refused_before_the_model_runs(listed: Path, tmp_path:
     """An ending that is not known costs no time."""
     assert main(["predict", "nowhere", str(listed), str(tmp_path / "out.xlsx")]) == 2
     assert "unknown ending '.xlsx': use .csv, .jsonl, .parquet" in capsys.readouterr().err
+
+
+def test_a_confidence_at_the_threshold_is_no_abstention():
+    """As in the worker; a label that the model abstains from is still right or wrong in the counts."""
+    model = load("demo-tiny")
+    one = predict.Heard("a", "own", "", "", "neutral", 2.0, data.Clip(8000, bytes(16_000), 0))
+    table = []
+    for threshold in (0.65, 0.66):
+        model.calibration = dataclasses.replace(model.calibration, abstain_below=threshold)
+        table.append(predict._row(one, model, (0.1, 0.2, 0.65, 0.05)))
+    assert [(row.predicted, row.confidence, row.abstained) for row in table] == [
+        ("neutral", 0.65, False),
+        ("neutral", 0.65, True),
+    ]
+    assert (table[0].start_s, table[0].end_s) == (2.0, 3.0)
+    found = predict.counted(table)
+    assert (found["answered"], found["abstained"], found["labelled"], found["right"]) == (2, 1, 2, 2)
 
 
 def test_a_model_that_answers_with_nan_is_refused(monkeypatch: pytest.MonkeyPatch):

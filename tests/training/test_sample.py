@@ -1,5 +1,6 @@
 """Which published utterances are chosen for labelling."""
 
+import dataclasses
 from collections import Counter
 from typing import Any
 
@@ -123,3 +124,10 @@ def test_fewer_candidates_than_wanted_are_all_taken(many):
     chosen = sample.choose(many[:10], 50, 0.2, Rules(), seed=1)
     assert len({one.candidate.id for one in chosen}) == len(chosen) <= 10
     assert sum(one.split == "test" for one in chosen) == 10
+
+
+def test_a_limit_by_queue_needs_the_attribute_of_the_queue(many):
+    """Without one, all calls would be of one queue."""
+    alone = [dataclasses.replace(one, queue="") for one in many]
+    chosen = sample.choose(alone, 60, 0.1, Rules(per_queue=9), seed=2)
+    assert sum(one.split == "" for one in chosen) == 54

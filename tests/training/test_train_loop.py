@@ -10,6 +10,7 @@ from tiny import LARGE, SIZE
 from callmood.training import config, options
 from callmood.training.loop import data, schedule, train
 from callmood.training.loop.data import Clip
+from callmood.training.loop.loss import Loss
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.model import EmotionModel
 
@@ -70,6 +71,54 @@ def test_newbob_shrinks_the_rate_after_each_epoch_that_improved_too_little():
         newbob.step(error)
         factors.append(newbob.factor)
     assert factors == pytest.approx([1, 1, 0.9, 0.81, 0.81, 0.81, 0.81, 0.729])
+    enough = schedule.NewBob(anneal_factor=0.9, threshold=0.5)
+    for error in (0.5, 0.25):
+        enough.step(error)
+    assert enough.factor == 1
+
+
+def test_stairs_shrink_the_rate_after_every_few_rounds():
+    """Whatever the error is."""
+    stairs, factors = schedule.Stairs(0.5, every=2), []
+    for error in (0.5, 0.1, 0.5, 0.1):
+        stairs.step(error)
+        factors.append(stairs.factor)
+    assert factors == [1, 0.5, 0.5, 0.25]
+
+
+def test_rates_grow_over_the_warm_up(
+    tones: dict[str, list[Clip]], tiny: config.Config, monkeypatch: pytest.MonkeyPatch
+):
+    """The first step has a share of the rate, and the last step of the warm-up has all of it."""
+    shares: list[set[float]] = []
+    step = torch.optim.Adam.step
+
+    def recorded(optimizer: torch.optim.Adam, *arguments: object) -> object:
+        shares.append({group["lr"] / group["full_lr"] for group in optimizer.param_groups})
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    fit(tones, tiny, epochs=0, steps=6, warmup_steps=4)
+    assert [max(found) for found in shares] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+    assert [min(found) for found in shares] == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_the_loss_of_a_round_is_the_mean_of_its_batches(
+    tones: dict[str, list[Clip]], tiny: config.Config, monkeypatch: pytest.MonkeyPatch
+):
+    """Of each round alone; batches that are accumulated for a step count as one mean."""
+    losses: list[float] = []
+    of_batch = Loss.__call__
+
+    def recorded(loss: Loss, *arguments: object) -> torch.Tensor:
+        found = of_batch(loss, *arguments)
+        losses.append(found.item())
+        return found
+
+    monkeypatch.setattr(Loss, "__call__", recorded)
+    _, epochs = fit(tones, tiny, epochs=2, accumulate=2, batch_size=2)
+    means = np.array(losses).reshape(2, -1).mean(axis=1)
+    assert [epoch.train_loss for epoch in epochs] == pytest.approx(means.tolist())
 
 
 def test_an_epoch_holds_every_clip_once(tones: dict[str, list[Clip]], tiny: config.Config):

@@ -112,6 +112,28 @@ def test_a_speaker_who_has_become_quieter_is_heard_after_a_minute(loud, after_ms
     assert judge(levels, _later(loud, after_ms, -30))[1].is_background is is_background
 
 
+@pytest.mark.parametrize(("late_ms", "is_background"), [(0, True), (1, False)])
+def test_the_minute_lies_between_the_end_of_one_utterance_and_the_start_of_the_next(loud, late_ms, is_background):
+    """However long they are."""
+    levels, _ = judge({}, loud)
+    length_ms = loud.utterance.end_ms - loud.utterance.start_ms
+    assert judge(levels, _later(loud, length_ms + WINDOW_MS + late_ms, -30))[1].is_background is is_background
+
+
+@pytest.mark.parametrize(("quieter_db", "is_background"), [(QUIETER_DB, True), (QUIETER_DB - 1, False)])
+def test_the_limit_is_in_the_background(loud, quieter_db, is_background):
+    """A decibel less is not."""
+    levels, _ = judge({}, loud)
+    assert judge(levels, _later(loud, 5_000, -quieter_db))[1].is_background is is_background
+
+
+def test_of_equal_levels_the_newest_is_enough(loud):
+    """It is remembered for longer."""
+    levels, _ = judge({}, loud)
+    levels, _ = judge(levels, _later(loud, 5_000))
+    assert [end_ms for kept in levels.values() for end_ms, _ in kept] == [loud.utterance.end_ms + 5_000]
+
+
 def test_the_loudest_of_the_last_minute_counts_although_others_follow(loud):
     """A quieter word does not hide how loud the speaker was."""
     levels, _ = judge({}, loud)

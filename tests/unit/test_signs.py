@@ -62,6 +62,7 @@ NO_SIGNS = {
     "an improving call": {"trend": {"direction": "improving", "slope_per_min": 2.0}},
     "a short silence": {"silence_ms": 19_999},
     "four interruptions": {"interruptions": (2, 2)},
+    "half of the call silent": {"duration_ms": 100_000, "quiet_ms": 50_000},
     "a short call in which nobody spoke yet": {"duration_ms": 20_000, "quiet_ms": 19_000},
 }
 
