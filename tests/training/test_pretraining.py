@@ -11,7 +11,6 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -155,50 +154,6 @@ def test_the_loss_is_that_of_torchaudio(
     torch.testing.assert_close(model.head.codes.grad, expected, rtol=1e-3, atol=1e-6)
 
 
-def task_of(lengths: tuple[int, ...] = (9_000, 12_000), **options: Any) -> masked.Prediction:
-    """Masked prediction of utterances of noise, all of whose frames are of cluster 1."""
-    model, rng = encoder(LARGE), np.random.default_rng(1)
-    clips = [Clip(16_000, (rng.normal(size=n) * 3000).astype("<i2").tobytes(), 0) for n in lengths]
-    pairs = [
-        (clip, np.ones(int(model.frames(torch.tensor(n))), np.int64)) for clip, n in zip(clips, lengths, strict=True)
-    ]
-    settings = config.load(config.find("calls-hbt-large"))
-    return masked.Prediction(
-        model, dataclasses.replace(settings, pretrain=PretrainConfig(clusters=CLUSTERS, **options)), pairs, pairs
-    )
-
-
-def test_validation_is_measured_alike_in_each_round():
-    """Its masks are the same, whatever was drawn before; the likelihood is the mean over masked frames."""
-    task = task_of()
-    first = task.measure()
-    np.random.rand(7)  # noqa: NPY002 - as training draws
-    assert task.measure() == first
-    task.net.model.head.codes.data.fill_(1.0)  # all clusters are equally likely, and the first of them is taken
-    error, nll = task.measure()
-    assert (error, nll) == (1.0, pytest.approx(float(np.log(CLUSTERS))))
-
-
-def test_large_features_are_penalised_as_asked():
-    """By the factor, beside the mean cross-entropy."""
-    found = masked.Found(torch.zeros(3, 4), torch.tensor([0, 1, 2]), torch.tensor(5.0))
-    for factor in (0.0, 3.0):
-        loss = task_of(feature_penalty=factor).loss(found, None)
-        assert loss.item() == pytest.approx(float(np.log(4)) + 5 * factor)
-
-
-@pytest.mark.parametrize("missing", [1, 3])
-def test_frames_without_a_cluster_are_not_predicted(missing: int):
-    """A telephone line can add a frame: it may be masked, and no cluster is learned for it."""
-    task = task_of((12_000,))
-    batch = masked._collate(task._valid)
-    shorter = batch._replace(targets=batch.targets[:, :-missing])
-    task.net.masks = lambda valid: valid
-    found = task.net(*shorter)
-    assert found.targets.tolist() == [1] * (batch.targets.shape[1] - missing)
-    assert len(found.logits) == len(found.targets)
-
-
 def test_masks_cover_valid_frames_only():
     """Two stretches at least of each utterance are masked, about half of a long one, and nothing of the padding."""
     model = encoder(LARGE)
@@ -288,33 +243,6 @@ def test_clusters_of_another_run_are_not_kept(tmp_path: Path):
     assert [one.tolist() for one in kept or []] == [[1, 2, 3], [4], [0, 5]]
     assert pretraining._kept(tmp_path / "targets.npz", "another run") is None
     assert pretraining._kept(tmp_path / "none.npz", "this run") is None
-
-
-def test_clusters_are_found_on_a_part_of_the_speech(monkeypatch: pytest.MonkeyPatch):
-    """As many hours as are set, in whole utterances; each utterance has clusters in the end."""
-
-    class Zeros:
-        """Finds one cluster, without the seconds that scikit-learn takes to import."""
-
-        def __init__(self, *_: Any, **__: Any) -> None:
-            pass
-
-        def fit(self, _: Any) -> "Zeros":
-            return self
-
-        def predict(self, frames: Any) -> Any:
-            return np.zeros(len(frames))
-
-    for name in ("sklearn", "sklearn.cluster"):
-        monkeypatch.setitem(sys.modules, name, SimpleNamespace(MiniBatchKMeans=Zeros))
-    rng = np.random.default_rng(1)
-    clips = [Clip(16_000, (rng.normal(size=16_000) * 3000).astype("<i2").tobytes(), 0) for _ in range(8)]
-    clusters = Clusters(encoder(LARGE), PretrainConfig(layer=1, clusters=2, cluster_hours=2.5 / 3600), 2)
-    parts, together = [], clusters._together
-    monkeypatch.setattr(clusters, "_together", lambda part: parts.append(len(part)) or together(part))
-    targets = clusters.of(clips, seed=1)
-    assert parts == [3]
-    assert [len(one) for one in targets] == clusters._model.frames(torch.full((8,), 16_000)).tolist()
 
 
 @pytest.mark.parametrize(

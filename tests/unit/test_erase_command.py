@@ -198,18 +198,26 @@ def test_tombstones_are_no_records_of_a_call(broker, values, found):
     assert erase._records(KafkaSettings(), topics, CALL) == {TopicPartition("callmood.calls", 0): found}
 
 
-def test_entries_of_a_call_are_found_on_every_page():
+class _Stream:
+    """A client of a Redis with one stream, of two calls in turn."""
+
+    def __init__(self, encode):
+        self.ids = [f"{number}-0" for number in range(1, 2_501)]
+        self.entries = [
+            (encode(id_), {encode("call_id"): encode(f"call-{number % 2}")}) for number, id_ in enumerate(self.ids)
+        ]
+        self.asked = []
+
+    def xrange(self, _, start, end, count):
+        """The entries from one on, or from the one after it."""
+        self.asked.append((start, end))
+        first = 0 if start == "-" else self.ids.index(start.removeprefix("(")) + start.startswith("(")
+        return self.entries[first : first + count]
+
+
+@pytest.mark.parametrize("encode", [str, str.encode])
+def test_entries_of_a_call_are_found_on_every_page(encode):
     """Each once, with a client of bytes or of text."""
-    for encode in (str, str.encode):
-        ids = [f"{number}-0" for number in range(1, 2_501)]
-        entries = [(encode(id_), {encode("call_id"): encode(f"call-{n % 2}")}) for n, id_ in enumerate(ids)]
-        asked = []
-
-        def xrange(_, start, end, count, entries=entries, ids=ids, asked=asked):
-            asked.append((start, end))
-            first = 0 if start == "-" else ids.index(start.removeprefix("(")) + start.startswith("(")
-            return entries[first : first + count]
-
-        found = list(entries_of(SimpleNamespace(xrange=xrange), "stream", "call-1"))
-        assert found == [entry_id for entry_id, _ in entries[1::2]]
-        assert asked == [("-", "+"), ("(1000-0", "+"), ("(2000-0", "+"), ("(2500-0", "+")]
+    stream = _Stream(encode)
+    assert list(entries_of(stream, "stream", CALL)) == [entry_id for entry_id, _ in stream.entries[1::2]]
+    assert stream.asked == [("-", "+"), ("(1000-0", "+"), ("(2000-0", "+"), ("(2500-0", "+")]
