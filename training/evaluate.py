@@ -100,9 +100,15 @@ def evaluate(logits: Logits, labels: Labels, *, temperature: float, abstain_belo
         ConfigurationError: a logit is not finite.
     """
     refuse_not_finite(logits)
-    raw, calibrated = softmax(logits), softmax(logits, temperature)
-    counts = confusion(labels, logits.argmax(axis=1))
-    given = calibrated.max(axis=1) >= abstain_below
+    calibrated = softmax(logits, temperature)
+    return figures(softmax(logits), calibrated, labels, given=calibrated.max(axis=1) >= abstain_below)
+
+
+def figures(
+    raw: NDArray[np.float64], calibrated: NDArray[np.float64], labels: Labels, *, given: NDArray[np.bool_]
+) -> dict[str, Any]:
+    """The figures of `evaluate`. `raw` and `calibrated` are probabilities; `given`: which utterances get a label."""
+    counts = confusion(labels, raw.argmax(axis=1))
     wrong = calibrated.argmax(axis=1) != labels
     return {
         "utterances": len(labels),

@@ -83,6 +83,13 @@ def test_the_card_shows_the_report(exported, tiny: config.Config):
     assert f"{len(report['test']['confusion']) * 2} held-out speakers" in card
 
 
+def test_speakers_with_the_same_name_in_two_corpora_are_two():
+    """The model card counts persons."""
+    corpora = ("emodb", "savee")
+    items = [manifest.Item(f"{one}1", "", one, "1", "en", Emotion.ANGER, "test", 1.0) for one in corpora]
+    assert export._data(items)["test"]["speakers"] == 2
+
+
 def test_the_temperature_was_fitted_on_validation_and_not_on_test(exported, tones: dict[str, list[Clip]]):
     """The stored temperature is the one that the validation split asks for."""
     model, report, _ = exported

@@ -41,6 +41,18 @@ def test_the_mean_and_the_deviation_are_over_folds():
     assert [one["wa"] for one in result["folds"]] == [0.7, 0.8, 0.9]
 
 
+def test_the_pooled_figures_are_of_each_fold_s_own_calibration_and_threshold():
+    """Each is what its name says: without calibration, and of the utterances that get a label."""
+    folds = [dataclasses.replace(fold(0.7), temperature=3.0, abstain_below=limit) for limit in (0.0, 1.0)]
+    result = row.summarise(row.Claim("m", "p", ""), ["0", "1"], folds)
+    for name in ("ece", "nll", "brier", "coverage"):
+        assert result["pooled"][name] == pytest.approx(np.mean([one[name] for one in result["folds"]]), abs=1e-3)
+    for name in ("ece_uncalibrated", "nll_uncalibrated", "brier_uncalibrated"):
+        assert result["pooled"][name] == pytest.approx(result["folds"][0][name], abs=1e-3)
+        assert result["pooled"][name] != pytest.approx(result["pooled"][name.removesuffix("_uncalibrated")], abs=1e-3)
+    assert (result["pooled"]["coverage"], result["pooled"]["risk"]) == (0.5, 0.3)
+
+
 @pytest.mark.parametrize(
     ("accuracies", "verdict"),
     [

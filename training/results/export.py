@@ -211,7 +211,7 @@ def _data(items: Sequence[manifest.Item]) -> dict[str, Any]:
         facts[split] = {
             "utterances": len(own),
             "hours": round(sum(item.seconds for item in own) / 3600, 2),
-            "speakers": len({item.speaker for item in own}),
+            "speakers": len({item.person for item in own}),
         }
     return facts
 

@@ -17,6 +17,7 @@ from callmood.training.evaluate import (
     Logits,
     confusion,
     evaluate,
+    figures,
     macro_f1,
     reliability,
     risk_coverage,
@@ -141,8 +142,9 @@ def summarise(claim: Claim, names: Sequence[str], evaluated: Sequence[EvaluatedF
     labels = np.concatenate([one.labels for one in evaluated])
     predicted = np.concatenate([one.logits.argmax(axis=1) for one in evaluated])
     items = [item for one in evaluated for item in one.items]
+    raw = np.concatenate([softmax(one.logits) for one in evaluated])
     calibrated = np.concatenate([softmax(one.logits, one.temperature) for one in evaluated])
-    pooled = np.log(np.maximum(calibrated, 1e-12))
+    limits = np.concatenate([np.full(len(one.labels), one.abstain_below) for one in evaluated])
     return {
         "model": claim.model,
         "protocol": claim.protocol,
@@ -155,8 +157,7 @@ def summarise(claim: Claim, names: Sequence[str], evaluated: Sequence[EvaluatedF
         "verdict": _verdict(claim, float(accuracies.mean())),
         "folds": folds,
         "pooled": {
-            **evaluate(pooled, labels, temperature=1.0, abstain_below=0.0),
-            "ece_uncalibrated": _mean_ece(folds),
+            **figures(raw, calibrated, labels, given=calibrated.max(axis=1) >= limits),
             "intervals": intervals(items, labels, predicted),
             "reliability": reliability(calibrated, labels),
             "risk_coverage": _thinned(risk_coverage(calibrated, labels)),
@@ -204,19 +205,14 @@ def _verdict(claim: Claim, accuracy: float) -> str:
     return f"{'below' if accuracy < low else 'above'} the band of {low:.2f} to {high:.2f}"
 
 
-def _mean_ece(folds: Sequence[Mapping[str, Any]]) -> float:
-    weights = [fold["utterances"] for fold in folds]
-    return round(float(np.average([fold["ece_uncalibrated"] for fold in folds], weights=weights)), 4)
-
-
 def _robustness(evaluated: Sequence[EvaluatedFold], labels: Labels) -> dict[str, dict[str, float]]:
     """WA, UA and macro-F1 by line; empty unless asked for."""
     found = {}
     for name in evaluated[0].conditions:
         predicted = np.concatenate([one.conditions[name].argmax(axis=1) for one in evaluated])
         counts = confusion(labels, predicted)
-        figures = {"wa": weighted_accuracy, "ua": unweighted_accuracy, "macro_f1": macro_f1}
-        found[name] = {key: round(figure(counts), 4) for key, figure in figures.items()}
+        wanted = {"wa": weighted_accuracy, "ua": unweighted_accuracy, "macro_f1": macro_f1}
+        found[name] = {key: round(figure(counts), 4) for key, figure in wanted.items()}
     return found
 
 
