@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from structlog.testing import capture_logs
+from telephony import Leg, Worker, in_time, log_of, quiet, voice
 
 from callmood.worker import metrics
 from callmood.worker.adapters.store import Committed
@@ -28,9 +29,13 @@ class _Store:
         return self.answer or Committed(tuple(commits))
 
 
-def take(store, *, latest=True, oldest=10):
-    """Take over a partition that ends at 50."""
-    consumer = SimpleNamespace(oldest=lambda _: oldest, start_of=lambda _: 50 if latest else oldest)
+def take(store, *, latest=True, oldest=10, shown=None):
+    """Take over a partition that ends at 50, and whose group was shown an offset."""
+    consumer = SimpleNamespace(
+        oldest=lambda _: oldest,
+        start_of=lambda _: 50 if latest else oldest,
+        committed=lambda _, timeout_ms: shown if timeout_ms else None,
+    )
     return take_over(store, consumer, SOURCE, starts_latest=latest)
 
 
@@ -84,3 +89,29 @@ def test_lost_states_are_reported():
         assert take(_Store(watermark=20, has_lost_states=True)).start == 20
     assert metrics.STORE_LOST._value.get() - lost == 1
     assert [line["log_level"] for line in lines] == ["error"]
+
+
+@pytest.mark.parametrize(("shown", "start"), [(30, 30), (None, 10)])
+def test_a_position_that_is_lost_alone_is_found_again(shown, start):
+    """Nothing is skipped, not even with `latest`: the calls whose states are there go on at the group's offset."""
+    lost = metrics.STORE_LOST._value.get()
+    with capture_logs() as lines:
+        taken = take(_Store(states={"odd": b"no state"}), shown=shown)
+    assert (taken.restored.watermark, taken.start) == (start, start)
+    assert metrics.STORE_LOST._value.get() - lost == 1
+    assert [(line["log_level"], line["watermark"]) for line in lines] == [("error", start)]
+
+
+def test_the_clock_is_never_behind_the_calls():
+    """A clock that began again with the position would not end a call for as long as the partition had run before."""
+    gone, live = Leg("gone"), Leg("live")
+    sent = in_time(
+        [*gone.media(quiet(2)), gone.send("end")], live.media(quiet(1) + voice(1) + quiet(50), chunk_ms=1_000)
+    )
+    log, store = log_of(sent), Worker().read(log_of(sent)).commit()
+    at = log[-1].position.offset
+    store.time = take(_Store(time=StreamTime(), states=store.states), shown=at).restored.time
+    again = Worker(store).read(log[store.watermark :])
+    clock = Leg("clock", start_ms=log[-1].timestamp_ms)
+    again.read(log_of(clock.media(quiet(620), chunk_ms=1_000), first_offset=at + 1))
+    assert again.commit().calls["live"]["end_reason"] == "idle"

@@ -1,8 +1,10 @@
 """Reads the stored state of a call. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 from callmood.worker.call.call import Call
+from callmood.worker.call.checkpoint import Stored
 from callmood.worker.call.rule import Rule
 from callmood.worker.errors import CallmoodError
 from callmood.worker.partition.ended import Ended
@@ -21,3 +23,15 @@ def stored_call(call_id: str, blob: bytes, settings: Settings, rules: Sequence[R
         raise
     except Exception:  # noqa: BLE001 - as good as lost: it would end every worker that takes the partition over
         return None
+
+
+def newest_time_ms(states: Iterable[bytes]) -> int:
+    """The partition's clock at the newest record of any call with a readable state; 0 without one."""
+    newest_ms = 0
+    for blob in states:
+        with suppress(Exception):  # whoever takes the partition over reads them all, and reports those
+            ended = Ended.unpack(blob)
+            newest_ms = max(
+                newest_ms, Stored.unpack(blob).checkpoint.seen_at_ms if ended is None else ended.ended_at_ms
+            )
+    return newest_ms

@@ -40,6 +40,16 @@ def report_lost_states(source: TopicPartition) -> None:
     log.error("store lost the states of live calls; the calls start again", partition=source.partition)
 
 
+def report_lost_position(source: TopicPartition, watermark: int) -> None:
+    """Report that the position is lost although states are there: reading goes on at this offset."""
+    metrics.STORE_LOST.inc()
+    log.error(
+        "store lost the position of a partition; reading goes on at the group's offset",
+        partition=source.partition,
+        watermark=watermark,
+    )
+
+
 def report_restored(partition: Partition) -> None:
     """Report what of a partition's states could not be restored: calls start again, channels get a new detector."""
     metrics.VAD_FALLBACKS.inc(partition.fresh_detectors)

@@ -7,10 +7,13 @@ from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.store import Store
 from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.errors import Fenced
+from callmood.worker.partition.stored import newest_time_ms
 from callmood.worker.run import losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_ASK_MS = 10_000
 
 
 class TakenOver(NamedTuple):
@@ -36,7 +39,9 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
         ConfigurationError: the position is somebody else's.
     """
     restored = store.claim(source)
-    if restored.watermark is None:
+    if restored.watermark is None and restored.states:
+        restored = _found_again(consumer, source, restored)
+    elif restored.watermark is None:
         was_added_later = restored.first_partitions is not None and source.partition >= restored.first_partitions
         find: Callable[[TopicPartition], int] = consumer.oldest if was_added_later else consumer.start_of
         restored = replace(restored, watermark=find(source))
@@ -49,6 +54,18 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
     if restored.has_lost_states:
         losses.report_lost_states(source)
     return TakenOver(restored, max(oldest, restored.watermark))
+
+
+def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Restored) -> Restored:
+    """The store has lost the position, but not the states: go on at the newest watermark that the group was shown.
+
+    The clock is lost, too. It must not be behind the calls, or they would not end for as long as it is.
+    """
+    shown = consumer.committed(source, timeout_ms=_ASK_MS)
+    watermark = consumer.oldest(source) if shown is None else shown
+    losses.report_lost_position(source, watermark)
+    time = restored.time._replace(elapsed_ms=newest_time_ms(restored.states.values()))
+    return replace(restored, watermark=watermark, time=time)
 
 
 def _store_start(store: Store, source: TopicPartition, restored: Restored) -> None:
