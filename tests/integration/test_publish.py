@@ -275,8 +275,12 @@ def test_states_that_redis_has_deleted_are_noticed_by_a_takeover(open_store, red
     assert not open_store().claim(SOURCE).has_lost_states
 
 
-def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, keys):
-    """An aggregate is asked for again, missing utterances are counted, and a call that begins misses nothing."""
+@pytest.mark.parametrize("order", [None, "update", "risk"])
+def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, keys, order):
+    """An aggregate or a place in a list of live calls is asked for again, missing utterances are counted.
+
+    A call that begins misses nothing.
+    """
     records, store = talk(sentences=4), open_store()
     store.claim(SOURCE)
     worker = Worker()
@@ -285,7 +289,7 @@ def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, ke
     commit = worker.partition.collect(STAMPS, 0.0)
     assert store.commit([commit]).gone == {}
     worker.partition.confirm(commit)
-    redis_client.delete(keys.call("call-1"))
+    redis_client.delete(keys.live_by(order) if order else keys.call("call-1"))
     gone = store.commit([Commit(SOURCE, 2, StreamTime(), calls=(CallUpdate("call-1", b"s", is_known=True),))]).gone
     assert gone[SOURCE].summaries == ("call-1",)
     worker.partition.restore_store(gone[SOURCE].summaries, all_states=True)
@@ -293,6 +297,7 @@ def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, ke
     assert store.commit([commit]).gone == {}
     worker.partition.confirm(commit)
     assert redis_client.exists(keys.call("call-1"))
+    assert all(redis_client.zscore(keys.live_by(one), "call-1") is not None for one in ("update", "risk"))
     redis_client.delete(keys.utterances_of("call-1"))
     worker.read(records[len(records) // 2 :])
     worker.answer()

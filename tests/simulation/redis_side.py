@@ -133,6 +133,10 @@ class Server:
         old = [member for member, score in self.keys.get(key, {}).items() if score <= float(words[1])]
         return self._hdel(key, old)
 
+    def _zscore(self, key: bytes, words: list[bytes]) -> Value:
+        score = self.keys.get(key, {}).get(words[0])
+        return False if score is None else b"%f" % score
+
     def _zrandmember(self, key: bytes, words: list[bytes]) -> Value:
         return _LUA.table_from(sorted(self.keys.get(key, {}))[: int(words[0])])
 
@@ -154,6 +158,7 @@ _COMMANDS: dict[bytes, Callable[[Server, bytes, list[bytes]], Value]] = {
     b"ZRANDMEMBER": Server._zrandmember,
     b"ZREM": Server._hdel,
     b"ZREMRANGEBYSCORE": Server._zremrangebyscore,
+    b"ZSCORE": Server._zscore,
 }
 
 

@@ -3,7 +3,7 @@
 -- changes, then two per call: hash, stream
 -- ARGV: expected token, new token, msgpack payload
 -- Returns 'ok', or {'ok', '1' if states of the partition are gone, number of calls whose utterances are gone, the calls
--- whose aggregate is gone}; or the token found: another owner has claimed the partition, or this server has lost writes.
+-- whose aggregate or place in a list of live calls is gone}; or the token found: another owner has claimed the partition, or this server has lost writes.
 local found = redis.call('HGET', KEYS[1], 'token')
 if found == ARGV[2] then return 'ok' end -- the answer of an earlier try was lost
 if found ~= ARGV[1] then return found or '' end
@@ -37,11 +37,16 @@ local function stream_of(i) return KEYS[10 + 2 * i] end
 local known = tonumber(redis.call('HGET', KEYS[1], 'states') or '0')
 local gone = redis.call('HGET', KEYS[1], 'gone') or '0'
 if known > 0 and redis.call('EXISTS', KEYS[2]) == 0 then gone, known = '1', 0 end
+local function is_shown(i, id) -- with its aggregate, and in the lists of live calls if it is live
+  local status = redis.call('HGET', hash_of(i), 'status')
+  if status ~= 'live' then return status end
+  return redis.call('ZSCORE', KEYS[5], id) and redis.call('ZSCORE', KEYS[6], id)
+end
 local mute, unknown = 0, {}
 for i, call in ipairs(p.calls) do
   if call.told and redis.call('EXISTS', stream_of(i)) == 0 then mute = mute + 1 end
   -- No more than Lua returns at once; later commits find the others.
-  if call.known and not call.fields and #unknown < 1000 and redis.call('EXISTS', hash_of(i)) == 0 then
+  if call.known and not call.fields and #unknown < 1000 and not is_shown(i, call.id) then
     unknown[#unknown + 1] = call.id
   end
 end
