@@ -376,7 +376,7 @@ def test_each_viewer_sees_own_queues_only(worker, served, tmp_path, wait_until):
     alerts = ask("/api/alerts")[1]["alerts"]
     assert {alert["call_id"] for alert in alerts} == {"mine"}
     assert ask("/api/calls/mine")[0] == 200
-    for path in ("theirs", "%74heirs", "theirs?after=1", "mine/../theirs"):
+    for path in ("theirs", "%74heirs", "theirs?after=1", "mine/../theirs", "?id=theirs", "theirs?id=mine"):
         assert ask(f"/api/calls/{path}")[0] in (403, 404), path
     assert ask("/api/claims", body={"alert_id": "theirs:negative_run:1", "by": "Kim", "note": ""})[0] == 400
     assert ask("/api/calls/mine", queues="sales")[0] == 403
