@@ -47,6 +47,7 @@ class Size:
     """How much of everything; `overrides` change the configuration of the demo model."""
 
     labelled_voices: int = 3
+    utterances_per_call: int = 16
     shares: Sequence[float] = (0.2,)
     seeds: Sequence[int] = (1,)
     overrides: Sequence[str] = (
@@ -90,7 +91,7 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     voices = sorted({item.speaker for item in items if item.split == "train"})
     known = [item for item in items if item.split != "train" or item.speaker in voices[: size.labelled_voices]]
     pool = [item for item in items if item.split == "train" and item.speaker in voices[size.labelled_voices :]]
-    calls = make_calls(pool, folder / "calls")
+    calls = make_calls(pool, folder / "calls", size.utterances_per_call)
     figures: dict[tuple[str, str], list[float]] = {}
 
     def add(way: str, name: str, more: Iterable[Item], seed: int) -> Path:
@@ -112,11 +113,12 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     return figures
 
 
-def make_calls(pool: Sequence[Item], folder: Path) -> dict[str, list[Heard]]:
-    """A stereo recording of each voice and language: utterances and pauses, on the left; what is spoken, by file."""
+def make_calls(pool: Sequence[Item], folder: Path, utterances: int) -> dict[str, list[Heard]]:
+    """Stereo recordings: on the left, so many utterances of a voice at most, with pauses; what is spoken, by file."""
     spoken: dict[str, list[Heard]] = {}
-    groups = itertools.groupby(pool, key=lambda item: (item.speaker, item.language))
-    for number, (_, items) in enumerate(groups):
+    voices = [list(items) for _, items in itertools.groupby(pool, key=lambda item: (item.speaker, item.language))]
+    calls = [items[start : start + utterances] for items in voices for start in range(0, len(items), utterances)]
+    for number, items in enumerate(calls):
         parts = [np.zeros(round(_PAUSE_S * RATE_HZ), np.int16)]
         heard = spoken.setdefault(f"call-{number:03d}", [])
         for item in items:

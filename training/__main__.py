@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from safetensors import SafetensorError
+
 from callmood.schemas.common import Role
 from callmood.training import commands, signals
 from callmood.training.corpora import CORPORA
@@ -41,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except CallmoodError as error:
         sys.stderr.write(f"callmood-train: {error}\n")
         return EXIT_CONFIGURATION
-    except OSError as error:  # a full disk, a folder without permission: nothing that a traceback explains
+    except (OSError, SafetensorError) as error:  # a full disk, no permission: nothing that a traceback explains
         sys.stderr.write(f"callmood-train: {error}{resumable}\n")
         return EXIT_CONFIGURATION
     except signals.Stopped as stopped:

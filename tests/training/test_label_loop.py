@@ -1,44 +1,22 @@
 """From own recordings to a first model, to its answers, to a sample with labels, to a second model."""
 
-import contextlib
 import csv
-import io
 import json
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import documented
 import pytest
 
-from callmood.__main__ import main as callmood
 from callmood.bench import label_loop
 from callmood.schemas.common import EMOTIONS
 from callmood.training import manifest
 from callmood.training.__main__ import main as callmood_train
 from callmood.worker.model.model import load
 
-ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("espeak")]
-
-
-def run(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the commands of a document in the current folder, in this process: libraries are imported once."""
-    for line in script.splitlines():
-        command, _, target = line.partition(" > ")
-        words = shlex.split(command)
-        while "=" in words[0]:
-            monkeypatch.setenv(*words.pop(0).split("=", 1))
-        program = {"callmood": callmood, "callmood-train": callmood_train}[words[0]]
-        arguments = [
-            path for word in words[1:] for path in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
-        ]
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            assert program(arguments) == 0, line
-        if target:
-            Path(target).write_text(printed.getvalue())
 
 
 @pytest.fixture
@@ -48,7 +26,7 @@ def spoken(tmp_path: Path, tiny_overrides: Sequence[str], monkeypatch: pytest.Mo
     assert callmood_train(["synthesize", str(tmp_path / "corpus"), *tiny_overrides, *more]) == 0
     path = tmp_path / "corpus" / "manifest.jsonl"
     pool = [item for item in manifest.absolute(manifest.read(path), path) if item.split == "train"]
-    calls = label_loop.make_calls(pool, tmp_path / "recordings")
+    calls = label_loop.make_calls(pool, tmp_path / "recordings", utterances=4)
     (tmp_path / "labelled").mkdir()
     rows = ["path,label,speaker,start,end,channel"]
     for number, (name, heard) in enumerate(list(calls.items())[:6]):
@@ -81,14 +59,12 @@ def test_the_commands_of_the_document_lead_to_a_second_model(
     tmp_path: Path, spoken, tiny_overrides: Sequence[str], monkeypatch: pytest.MonkeyPatch
 ):
     """docs/training.md, "From production to a better model": each command runs, and votes are soft labels."""
-    section = (ROOT / "docs" / "training.md").read_text().partition("## From production to a better model")[2]
+    section = documented.sections("docs/training.md")["From production to a better model"]
     settings = shlex.join(["demo_tiny", *tiny_overrides])
-    first, second = (
-        block.replace("PF-hbt-large", settings) for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL)[:2]
-    )
-    run(first.replace("--number 200", "--number 14"), monkeypatch)
+    first, second = (block.replace("PF-hbt-large", settings) for block in documented.blocks(section))
+    documented.run(first.replace("--number 200", "--number 14"), monkeypatch)
     annotate(tmp_path / "sample", spoken, tmp_path / "results.jsonl")
-    run(second, monkeypatch)
+    documented.run(second, monkeypatch)
     items = manifest.read(tmp_path / "data-b" / "manifest.jsonl")
     assert any(max(item.shares) == 0.5 for item in items if item.split != "test")
     trained = json.loads((tmp_path / "model-b" / "report.json").read_text())["data"]["train"]["utterances"]

@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import json
-import re
 import shlex
 import signal
 import socket
@@ -13,6 +12,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import documented
 import forked
 import numpy as np
 import pytest
@@ -33,7 +33,6 @@ from callmood.training.pretraining.targets import Clusters
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.model import EmotionModel
 
-ROOT = Path(__file__).parents[2]
 CLUSTERS = 6
 CONFIG = """
 [model]
@@ -317,12 +316,12 @@ def test_frames_are_kept_once(layer: int, monkeypatch: pytest.MonkeyPatch):
 
 def test_the_commands_of_the_document_lead_to_a_model(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """docs/training.md, "Speech without labels": an encoder is pre-trained twice, and fine-tuned from there."""
-    section = (ROOT / "docs" / "training.md").read_text().partition("## Speech without labels")[2].partition("\n## ")[0]
+    section = documented.sections("docs/training.md")["Speech without labels"]
     for path in spoken.iterdir():
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     assert main(["prepare", "own", "calls.csv", "data"]) == 0
-    commands = [line for block in re.findall(r"```sh\n(.*?)```", section, re.DOTALL) for line in block.splitlines()]
+    commands = [line for block in documented.blocks(section) for line in block.splitlines()]
     assert len(commands) == 3
     for line in commands:
         for name in ("calls-hbt-large", "PF-hbt-large"):

@@ -14,7 +14,7 @@ from callmood.schemas.common import EMOTIONS, Encoding
 from callmood.training import checkpoint, config, protocols
 from callmood.training.__main__ import main
 from callmood.training.evaluate import softmax
-from callmood.training.loop import runs
+from callmood.training.loop import data, runs
 from callmood.training.networks.freeze import parameter_groups
 from callmood.training.results import row
 from callmood.worker.model import audio
@@ -228,6 +228,21 @@ def test_a_row_of_other_data_is_not_resumed(
     given = command("PF-hbt-base", tmp_path / "manifest.jsonl", encoders, tmp_path, "--protocol", "loso_session_strict")
     assert main([*given, "--resume"]) == 2
     assert "other data" in capsys.readouterr().err
+
+
+def test_other_weights_in_the_encoders_folder_are_another_run(encoder_folder: Callable[..., Path], tmp_path: Path):
+    """A run is that of its encoder's weights, not of the folder's name; a report beside them does not count."""
+    folder = shutil.copytree(encoder_folder("hbt-base"), tmp_path / "encoder")
+    settings = config.load(ROWS["PF-hbt-base"], [f"model.pretrained={json.dumps(str(folder))}"])
+
+    def fingerprint() -> str:
+        return runs.fingerprint(settings, [], data.Share(), runs.Clips())
+
+    before = fingerprint()
+    (folder / "pretraining.json").write_text("{}")
+    assert fingerprint() == before
+    shutil.copy(encoder_folder("w2v-base") / "model.safetensors", folder)
+    assert fingerprint() != before
 
 
 def test_a_manifest_is_given_once(finished: Path, encoders: dict[str, Path], tmp_path: Path, capsys):

@@ -14,6 +14,8 @@ from callmood.training import checkpoint, config, signals
 from callmood.training.__main__ import main
 from callmood.training.loop import runs, train
 from callmood.training.loop.place import Place
+from callmood.training.networks import encoders
+from callmood.training.pretraining import run
 
 
 @contextlib.contextmanager
@@ -81,6 +83,19 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path):
         checkpoint.save(path, {"step": 2, "model": torch.zeros(100_000)})
     assert checkpoint.load(path) == {"step": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_weights_on_a_full_disk_end_with_one_line(
+    tiny: config.Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The library that writes weights has its own error for a full disk: no traceback, and no half of a file."""
+    model = runs.build(tiny)
+    monkeypatch.setattr(run, "pretrain", lambda *_: encoders.save(model, tmp_path / "encoder"))
+    with small_files():
+        assert main(["pretrain", "demo_tiny", "list.csv", str(tmp_path / "encoder")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "File too large" in line
+    assert not list((tmp_path / "encoder").glob("*.safetensors"))
 
 
 @pytest.mark.usefixtures("espeak")

@@ -68,7 +68,7 @@ class Place:
         state = checkpoint.load(self._path)
         if state.pop("fingerprint") != self._fingerprint:
             raise ConfigurationError(
-                f"{self._path} belongs to another configuration, other data, another world size or "
+                f"{self._path} belongs to another configuration, another encoder, other data, another world size or "
                 "another version of callmood"
             )
         return state

@@ -210,12 +210,12 @@ def refuse_misfits(model: nn.Module, settings: Config, clips: Mapping[str, Seque
 
 
 def fingerprint(settings: Config, items: Sequence[Item], share: Share, clips: Clips) -> str:
-    """SHA-256 of all that decides a run's weights: configuration, items, their audio, number of processes.
+    """SHA-256 of all that decides a run's weights: configuration, encoder, items, their audio, number of processes.
 
     A file's path is not among them: data may move.
     """
     listed = [{**dataclasses.asdict(item), "path": "", "audio": clips.digest(item)} for item in items]
-    decisive = [dataclasses.asdict(settings), listed, share.world]
+    decisive = [dataclasses.asdict(settings), encoders.digest(settings.model.pretrained), listed, share.world]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,5 +1,6 @@
 """The model of a run: a head on an encoder, pre-trained (from the hub or a folder) or with random weights."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +21,7 @@ from callmood.worker.model.checkpoints import HeadKind, ModelSpec, read_json
 from callmood.worker.model.model import ENCODERS, EmotionModel
 
 _PREPROCESSOR: Final = "preprocessor_config.json"
+_WEIGHTS: Final = (".safetensors", ".bin")
 _NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; some checkpoints come without
 
 
@@ -42,6 +44,18 @@ def new(settings: ModelConfig, seed: int) -> nn.Module:
     if settings.filter_bank:
         front_end.start_as_filter_bank(model)
     return model
+
+
+def digest(source: str) -> str:
+    """SHA-256 of configuration and weights in a folder; empty for other sources, such as a commit of the hub."""
+    if not source or not Path(source).is_dir():
+        return ""
+    found = hashlib.sha256()
+    for path in sorted(Path(source).iterdir()):
+        if path.suffix in _WEIGHTS or path.name in ("config.json", _PREPROCESSOR):
+            with path.open("rb") as file:
+                found.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 def checkpoint_activations(model: EmotionModel) -> None:

@@ -139,9 +139,10 @@ def _refuse(settings: Config) -> None:
 
 
 def _fingerprint(settings: Config, speech: Speech, share: Share) -> str:
-    """SHA-256 of all that decides a run's weights: configuration, audio, number of processes."""
+    """SHA-256 of all that decides a run's weights: configuration, encoders, audio, number of processes."""
     heard = [hashlib.sha256(f"{clip.rate_hz} ".encode() + clip.audio).hexdigest() for clip in speech.clips]
-    decisive = [dataclasses.asdict(settings), len(speech.train), heard, share.world]
+    read = [encoders.digest(source) for source in (settings.model.pretrained, settings.pretrain.teacher)]
+    decisive = [dataclasses.asdict(settings), read, len(speech.train), heard, share.world]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
