@@ -152,6 +152,114 @@ def test_a_wav_that_is_joined_to_another_says_so(wav):
     assert probe(wav(more=b"LIST" + struct.pack("<I", 4) + b"INFO"), RATE_HZ).notices == ()
 
 
+PCM = tone(4)[:, 0].tobytes()
+
+
+def part(name, data):
+    """A chunk of a WAV."""
+    return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2)
+
+
+def riff(*parts, name=b"RIFF"):
+    """A WAV of 8 kHz, 16 bits, with these parts behind its format."""
+    body = b"WAVE" + b"".join(parts)
+    length = struct.pack("<I", len(body)) if name == b"RIFF" else b"\xff\xff\xff\xff"
+    return name + length + body
+
+
+FORMAT = part(b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 16_000, 2, 16))
+WHOLE = riff(FORMAT, part(b"data", PCM))
+FOLLOWED = riff(FORMAT, part(b"data", PCM), part(b"cue ", bytes(28)), part(b"LIST", b"INFO"))
+SECOND = "a second recording of 4.0 s follows and is not read"
+
+
+@pytest.mark.parametrize(
+    ("data", "samples", "notices"),
+    [
+        (FOLLOWED, 32_000, ()),
+        (WHOLE + b"TAG" + bytes(125), 32_000, ()),
+        (riff(part(b"JUNK", bytes(29)), FORMAT, part(b"LIST", b"INFO"), part(b"data", PCM)), 32_000, ()),
+        (riff(FORMAT, part(b"data", PCM[:-1])), 31_999, ()),
+        (FOLLOWED * 2, 32_000, (SECOND,)),
+        (riff(FORMAT, part(b"data", PCM[:-1])) * 2, 31_999, (SECOND,)),
+        (riff(FORMAT, part(b"data", PCM), part(b"data", PCM)), 32_000, (SECOND,)),
+    ],
+)
+def test_what_follows_the_audio_of_a_wav_is_audio_or_is_not(tmp_path, data, samples, notices):
+    """Parts with other names and tags are no audio; a second recording is named, whatever is between the two."""
+    (tmp_path / "call.wav").write_bytes(data)
+    found = probe(tmp_path / "call.wav", RATE_HZ)
+    assert (found.samples, found.notices) == (samples, notices)
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+@pytest.mark.parametrize(
+    ("declared", "keep", "notices"),
+    [
+        (64_000, 64_000, ()),
+        (0, 64_000, ()),
+        (32_000, 64_000, ("its header says 2.0 s, and it is read to its end: 4.0 s",)),
+        (64_000, 32_000, ("its header says 4.0 s, but the file ends after 2.0 s",)),
+    ],
+)
+def test_a_wav_for_long_recordings_has_its_length_elsewhere(tmp_path, name, declared, keep, notices):
+    """RF64 and BW64 are read like WAV, also when the recorder was killed or the file was cut."""
+    lengths = part(b"ds64", struct.pack("<QQQI", declared + 72, declared, declared // 2, 0))
+    (tmp_path / "call.wav").write_bytes(riff(lengths, FORMAT, b"data\xff\xff\xff\xff" + PCM[:keep], name=name))
+    found = probe(tmp_path / "call.wav", RATE_HZ)
+    assert (found.samples, found.notices) == (keep // 2, notices)
+
+
+@pytest.mark.parametrize("size", [0, 11, 13, 30, 44])
+def test_a_wav_without_audio_is_refused(tmp_path, size):
+    """Wherever it was cut."""
+    (tmp_path / "call.wav").write_bytes(WHOLE[:size])
+    with pytest.raises(BadRecording):
+        probe(tmp_path / "call.wav", RATE_HZ)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"), [("call.ogg", "libopus"), ("call.webm", "libopus"), ("call.mp3", "libmp3lame")]
+)
+def test_a_compressed_recording_that_was_cut_says_so(tmp_path, name, codec):
+    """What is there is read."""
+    path = encoded(tmp_path / name, codec, tone(8, 48_000), 48_000)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 6 // 10])
+    found = probe(path, RATE_HZ)
+    assert 20_000 < found.samples < 45_000
+    assert any("its end is missing" in text or "its header says" in text for text in found.notices)
+
+
+def test_a_length_that_no_header_says_is_no_notice(tmp_path):
+    """AAC without a container names no length, and silence takes fewer bytes than speech."""
+    samples = np.concatenate([tone(2, 16_000), np.zeros((10 * 16_000, 1), np.int16)])
+    assert probe(encoded(tmp_path / "call.aac", "aac", samples, 16_000), RATE_HZ).notices == ()
+
+
+def test_bytes_behind_the_last_frame_cost_nothing(tmp_path):
+    """A tag behind AMR is no frame that this ffmpeg can decode; the recording is read all the same."""
+    path = encoded(tmp_path / "call.amr", "libopencore_amrnb", tone(4), RATE_HZ)
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    found = probe(path, RATE_HZ)
+    assert found.samples == pytest.approx(32_000, abs=2_000)
+    assert any("damaged at 4.0 s" in text for text in found.notices)
+
+
+@pytest.mark.parametrize(("first", "second"), [((8_000, 1), (16_000, 1)), ((8_000, 2), (8_000, 1))])
+def test_joined_recordings_of_different_formats_are_both_read(tmp_path, first, second):
+    """They get the rate and the channels of the first, and the user is told."""
+    parts = [
+        encoded(tmp_path / f"{number}.mp3", "libmp3lame", tone(3, rate_hz, channels), rate_hz).read_bytes()
+        for number, (rate_hz, channels) in enumerate((first, second))
+    ]
+    (tmp_path / "call.mp3").write_bytes(b"".join(parts))
+    found, samples = probe(tmp_path / "call.mp3", RATE_HZ), read(tmp_path / "call.mp3")
+    assert (found.samples, found.channels) == (len(samples), first[1])
+    assert len(samples) == pytest.approx(48_000, abs=2_500)
+    assert pitch_hz(samples[28_000:44_000, 0]) == pytest.approx(440, abs=2)
+    assert any(f"changes to mono, {second[0]} Hz" in text for text in found.notices)
+
+
 def test_joined_mp3_recordings_are_both_read(tmp_path):
     """A recorder that pauses joins files; what their first header says is not all."""
     path = encoded(tmp_path / "call.mp3", "libmp3lame", tone(5), RATE_HZ)

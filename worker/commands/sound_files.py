@@ -4,7 +4,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import BinaryIO, Final, NamedTuple
 
 import av
 import numpy as np
@@ -25,6 +25,12 @@ _FEW_SWAPPED: Final = 0.1
 _SWAPPED: Final = "looks as if its bytes were swapped: set --raw to s16le or s16be"
 _RIFF_HEADER: Final = 12
 _CHUNK_HEADER: Final = 8
+_LONG_RIFF: Final = (b"RF64", b"BW64")
+"""WAV files of more than 4 GB: the chunk `ds64` has the lengths."""
+_RECORDINGS: Final = (b"RIFF", *_LONG_RIFF, b"data")
+_WITHOUT_LENGTH: Final = {"aac", "ac3", "eac3"}  # ffmpeg guesses the length of such a file from its size
+_OGG_PAGE_MAX: Final = 65_307  # bytes
+_OGG_LAST_PAGE: Final = 4  # flag in the second byte behind `OggS`
 _RAW: Final = {"pcmu": "mulaw", "pcma": "alaw", "s16le": "s16le", "s16be": "s16be", "g722": "g722"}
 
 
@@ -105,7 +111,8 @@ class _Reader:
         self._notices: list[str] = []
         self._options: dict[str, str] = {}
         if self._raw is None:
-            self._look_at_riff()
+            with path.open("rb") as file:
+                self._look_at(file, path.stat().st_size)
 
     @property
     def has_words(self) -> bool:
@@ -119,7 +126,8 @@ class _Reader:
             said.append(f"damaged at {self._damaged_s[0]:.1f} s and in {len(self._damaged_s)} places in all")
         if self._tracks > 1:
             said.append(f"has {self._tracks} audio tracks; only the first is read")
-        if self._declared_s is not None and abs(self._declared_s - self._read_s) > _TOLERANCE_S + 0.01 * self._read_s:
+        tolerance_s = _TOLERANCE_S + 0.01 * self._read_s
+        if not self._notices and self._declared_s is not None and abs(self._declared_s - self._read_s) > tolerance_s:
             said.append(f"its header says {self._declared_s:.1f} s, and {self._read_s:.1f} s were read")
         return tuple(said)
 
@@ -146,17 +154,15 @@ class _Reader:
             return
         with closing(container):
             if not container.streams.audio:
-                raise BadRecording(f"{self._path}: contains no audio track")
+                raise BadRecording(f"{self._path}: contains no audio track; if it has no header, set --raw")
             stream = container.streams.audio[0]
             self._tracks = len(container.streams.audio)
-            if stream.duration and stream.time_base and self._raw is None and not self._options:
-                self._declared_s = float(stream.duration * stream.time_base)
-            to_float = AudioResampler(format="flt")  # interleaved: PyAV reads at most 8 planes of a frame
+            if self._raw is None and not self._options:
+                self._declared_s = _declared_s(container, stream)
             try:
-                for frame in self._frames(container, stream):
-                    for converted in to_float.resample(frame):
-                        samples = converted.to_ndarray().astype(np.float32, copy=False)
-                        yield samples.reshape(-1, converted.layout.nb_channels), converted.sample_rate
+                for frame in self._in_one_format(self._frames(container, stream)):
+                    samples = frame.to_ndarray().astype(np.float32, copy=False)
+                    yield samples.reshape(-1, frame.layout.nb_channels), frame.sample_rate
             except (av.FFmpegError, ValueError, OSError) as error:
                 where = f"{self._path}: cannot be read from {self._read_s:.1f} s on"
                 raise BadRecording(f"{where}: {_reason(error)}") from error
@@ -187,54 +193,107 @@ class _Reader:
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.error.InvalidDataError:
+            except av.FFmpegError as error:
+                if not self._read_s and not isinstance(error, av.error.InvalidDataError):
+                    raise
                 self._damaged_s.append(self._read_s)
                 continue
             for frame in frames:
                 assert isinstance(frame, av.AudioFrame)
                 yield frame
 
-    def _look_at_riff(self) -> None:
-        """Compare the length that a WAV names with the file's."""
-        size = self._path.stat().st_size
-        with self._path.open("rb") as file:
-            header = file.read(_RIFF_HEADER)
-            if header[:4] != b"RIFF" or header[8:] != b"WAVE":
-                return
-            at, bytes_a_second = _RIFF_HEADER, 0
-            while len(chunk := file.read(_CHUNK_HEADER)) == _CHUNK_HEADER:
-                name, length = struct.unpack("<4sI", chunk)
-                at += _CHUNK_HEADER
-                if name == b"data":
-                    file.seek(at + length)
-                    self._look_at_data(length, at, size, bytes_a_second, file.read(_CHUNK_HEADER))
-                    return
-                if name == b"fmt ":
-                    (bytes_a_second,) = struct.unpack("<8xI", file.read(12))
-                at += length + length % 2
-                file.seek(at)
+    def _in_one_format(self, frames: Iterator[av.AudioFrame]) -> Iterator[av.AudioFrame]:
+        """The frames as interleaved float32, with the channels and the rate of the first: joined files can change."""
+        to_float = AudioResampler(format="flt")  # interleaved: PyAV reads at most 8 planes of a frame
+        shape: tuple[str, str, int] | None = None
+        changes = 0
+        for frame in frames:
+            own = frame.format.name, frame.layout.name, frame.sample_rate
+            if shape is not None and own != shape:
+                to_float = AudioResampler(format="flt", layout=to_float.layout, rate=to_float.rate)
+                changes += 1
+                if changes == 1:
+                    self._notices.append(f"changes to {own[1]}, {own[2]} Hz at {self._read_s:.1f} s")
+            shape = own
+            yield from to_float.resample(frame)
 
-    def _look_at_data(self, length: int, begin: int, size: int, bytes_a_second: int, after: bytes) -> None:
+    def _look_at(self, file: BinaryIO, size: int) -> None:
+        """Compare the length that a header names with the file's."""
+        header = file.read(_RIFF_HEADER)
+        if header[:4] == b"OggS":
+            file.seek(max(0, size - _OGG_PAGE_MAX))
+            flags = file.read().rpartition(b"OggS")[2][1:2]
+            if not flags or not flags[0] & _OGG_LAST_PAGE:
+                self._notices.append("its end is missing: the file was cut, or its recorder did not end properly")
+        elif header[:4] in (b"RIFF", *_LONG_RIFF) and header[8:] == b"WAVE":
+            self._look_at_chunks(file, size)
+
+    def _look_at_chunks(self, file: BinaryIO, size: int) -> None:
+        lengths: dict[bytes, int] = {}
+        bytes_a_second = 0
+        for name, length, begin in _chunks(file, _RIFF_HEADER):
+            if name == b"ds64":
+                lengths[b"data"] = int.from_bytes(file.read(16)[8:], "little")
+            elif name == b"fmt ":
+                bytes_a_second = int.from_bytes(file.read(12)[8:], "little")
+            elif name == b"data":
+                self._look_at_data(file, lengths.get(name, length), begin, size, bytes_a_second)
+                return
+
+    def _look_at_data(self, file: BinaryIO, length: int, begin: int, size: int, bytes_a_second: int) -> None:
         def seconds(count: int) -> str:
             return f"{count / bytes_a_second:.1f} s" if bytes_a_second else f"{count} bytes"
 
-        if length in _UNFINISHED:
-            return  # the recorder did not end properly: ffmpeg reads to the end of the file
-        if begin + length > size:
+        end = begin + length
+        if length in _UNFINISHED:  # the recorder did not end properly
+            self._options["ignore_length"] = "1"
+        elif end > size:
             self._notices.append(f"its header says {seconds(length)}, but the file ends after {seconds(size - begin)}")
-        elif after[:4] in (b"RIFF", b"RF64"):
-            self._notices.append(f"a second recording of {seconds(size - begin - length)} follows and is not read")
-        elif after and not _is_chunk(after, size - begin - length):
+        elif (second := _second_recording(file, end)) is not None:
+            self._notices.append(f"a second recording of {seconds(size - second)} follows and is not read")
+        elif size - end > _TOLERANCE_S * bytes_a_second and not _is_chunk(file, end, size):
             self._notices.append(
                 f"its header says {seconds(length)}, and it is read to its end: {seconds(size - begin)}"
             )
             self._options["ignore_length"] = "1"
 
 
-def _is_chunk(after: bytes, remaining: int) -> bool:
+def _declared_s(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
+    """The length that the header names, in s; of some formats, such as WebM, it is that of all tracks."""
+    if container.format.name in _WITHOUT_LENGTH:
+        return None
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    return container.duration / av.time_base if container.duration else None
+
+
+def _chunks(file: BinaryIO, at: int) -> Iterator[tuple[bytes, int, int]]:
+    """The chunks of a WAV from here on: name, length and where it begins, with the file at its beginning."""
+    file.seek(at)
+    while len(header := file.read(_CHUNK_HEADER)) == _CHUNK_HEADER:
+        name, length = struct.unpack("<4sI", header)
+        at += _CHUNK_HEADER
+        yield name, length, at
+        at += length + length % 2
+        file.seek(at)
+
+
+def _second_recording(file: BinaryIO, end: int) -> int | None:
+    """Where another recording begins behind the audio that ends here and the chunks that follow."""
+    for at in (end, end + end % 2):
+        for name, _, begin in _chunks(file, at):
+            if name in _RECORDINGS:
+                return begin
+    return None
+
+
+def _is_chunk(file: BinaryIO, at: int, size: int) -> bool:
     """Whether what follows the audio is another part of the file, such as LIST."""
-    name, length = after[:4], int.from_bytes(after[4:8], "little")
-    return len(after) < _CHUNK_HEADER or (name.isalnum() and _CHUNK_HEADER + length <= remaining + 1) or not any(after)
+    file.seek(at + at % 2)
+    header = file.read(_CHUNK_HEADER)
+    name, length = header[:4], int.from_bytes(header[4:], "little")
+    is_named = name.isascii() and name.decode("ascii").isprintable()
+    return not any(header) or (is_named and file.tell() + length <= size + 1)
 
 
 def _to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
