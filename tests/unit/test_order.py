@@ -73,12 +73,28 @@ def test_a_pause_does_not_wait():
 
 
 def test_an_end_waits_for_what_it_has_overtaken():
-    """Nothing follows an end, so it lets nothing pass that may only be late."""
+    """Nothing follows an end, so what is missing right before it may only be late."""
     order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
     assert order.push(_chunk(3, Event.END)).ready == ()
     assert _seqs(order.push(_chunk(1)).ready) == []
     assert _seqs(order.push(_chunk(0)).ready) == [(0, 0), (1, 0)]
     assert _seqs(order.push(_chunk(2)).ready) == [(2, 0), (3, 0)]
+
+
+def test_an_end_alone_waits_for_nothing():
+    """A stream of which only the end is known may belong to another program, whose numbers mean nothing."""
+    order = StreamOrder(None, max_held=8, max_wait_ms=10_000)
+    assert _seqs(order.push(_chunk(3, Event.END)).ready) == [(3, 0)]
+
+
+def test_an_end_that_came_with_its_audio_waits_for_nothing():
+    """What is missing further ahead is given up at once."""
+    order = StreamOrder(0, max_held=8, max_wait_ms=10_000)
+    order.push(_chunk(2))
+    assert _seqs(order.push(_chunk(3, Event.END)).ready) == [(2, 2), (3, 0)]
+    order.push(_chunk(6))
+    assert _seqs(order.push(_chunk(8, Event.END)).ready) == [(6, 2)]
+    assert _seqs(order.push(_chunk(7)).ready) == [(7, 0), (8, 0)]
 
 
 def test_what_follows_a_pause_directly_is_released_with_it():

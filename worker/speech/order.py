@@ -10,6 +10,10 @@ from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.settings import InputSettings
 
+_NOW: Final = {Event.PAUSE: 0, Event.END: 1}
+"""Events that give up what is missing behind the waiting records: paused audio must not be heard, and an `end` that
+comes with its audio takes effect at once. What is missing right before an `end` (1) may have been overtaken by it.
+"""
 _SWITCHES: Final = frozenset((Event.PAUSE, Event.RESUME))
 """Events that count even after they were given up: otherwise a pause would never begin, or never end."""
 _MAX_JUMP: Final = 1_000_000  # five hours of 20 ms records: a damaged number, and to wait would hold the watermark
@@ -35,7 +39,7 @@ class StreamOrder:
 
     Args:
         next_seq: the record to go on with; None: the stream is new here. A stream whose first record lies above
-            `max_held` was joined late and starts there; below, its beginning is only late.
+            `max_held`, or is an `end`, was joined late and starts there; below, its beginning is only late.
         max_held: records that may wait for a missing one; with one more it is given up.
         max_wait_ms: capture time that the waiting records may span; with more it is given up.
         switch_seq: the newest pause or resume that was released; -1: none.
@@ -78,14 +82,15 @@ class StreamOrder:
     def push(self, chunk: Chunk) -> Pushed:
         """Take the next record as it arrived."""
         if self._next is None:
-            self._next = 0 if chunk.seq <= self._max_held else chunk.seq
+            is_beginning = chunk.seq <= self._max_held and chunk.event is not Event.END
+            self._next = 0 if is_beginning else chunk.seq
         if chunk.seq < self._next and chunk.event in _SWITCHES and chunk.seq > self.switch_seq:
             self.switch_seq = chunk.seq
             return Pushed((Ready(chunk, missing_seqs=0, is_late=True),), duplicate=False)
         if chunk.seq < self._next or chunk.seq in self._held:
             return Pushed((), duplicate=True)
         self._held[chunk.seq] = chunk
-        ready = self._release(chunk.seq) if chunk.event is Event.PAUSE else []  # paused audio must not be heard
+        ready = self._release(chunk.seq - _NOW[chunk.event]) if chunk.event in _NOW else []
         ready += self._in_turn()
         while self._is_too_late:
             ready += self._release(min(self._held))
