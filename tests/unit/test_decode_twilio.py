@@ -53,6 +53,19 @@ def test_start_carries_the_custom_parameters():
     assert (chunk.attributes, chunk.notice) == ({"queue": "billing"}, Notice.GIVEN)
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        {"customParameters": None},
+        {"mediaFormat": {**FORMAT, "encoding": "audio/x-MULAW"}},
+        {"mediaFormat": {**FORMAT, "bitDepth": 8, "channels": "1"}},
+    ],
+)
+def test_another_spelling_of_a_start_costs_nothing(spelling):
+    """Programs that send Twilio's messages leave parameters empty, and write more about the same format."""
+    assert read(start(**spelling)).event is Event.START
+
+
 def test_stop_ends_the_call():
     """Stop follows start in the stream of the two."""
     chunk = read({"event": "stop", "sequenceNumber": "9", "streamSid": STREAM, "stop": {"callSid": CALL.decode()}})
@@ -87,6 +100,8 @@ def test_messages_without_audio_say_nothing(event):
         (Reason.TOO_LONG, media(payload="A" * 200_000)),
         (Reason.BAD_HEADER, start(callSid="CA" + "0" * 32)),
         (Reason.UNKNOWN_ENCODING, start(mediaFormat={**FORMAT, "sampleRate": 16000})),
+        (Reason.UNKNOWN_ENCODING, start(mediaFormat={})),
+        (Reason.BAD_PAYLOAD, start(mediaFormat="audio/x-mulaw")),
         (Reason.BAD_PAYLOAD, start(customParameters=["queue"])),
     ],
 )

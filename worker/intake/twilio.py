@@ -59,10 +59,11 @@ def _start(message: dict[str, Any], call: str) -> dict[str, str]:
     if start.get("callSid", call) != call:
         raise BadRecord(Reason.BAD_HEADER, "callSid and the key differ")
     expected = {"encoding": "audio/x-mulaw", "sampleRate": str(_RATE_HZ), "channels": "1"}
-    if start.get("mediaFormat", expected) != expected:
+    given = _object(start, "mediaFormat") if "mediaFormat" in start else expected
+    if any(str(given.get(name)).lower() != value for name, value in expected.items()):
         raise BadRecord(Reason.UNKNOWN_ENCODING, "mediaFormat is not mu-law, 8000 Hz, one channel")
     fields = {"event": Event.START.value, "seq": "0"}
-    parameters = _object(start, "customParameters") if "customParameters" in start else {}
+    parameters = _object(start, "customParameters") if start.get("customParameters") is not None else {}
     for name, value in parameters.items():
         is_legal = isinstance(value, str) and is_attribute(name, value) and len(fields) < MAX_ATTRIBUTES
         if is_legal and (name != "notice" or value in _NOTICES):
