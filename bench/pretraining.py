@@ -1,6 +1,6 @@
 """What pre-training on speech without labels is worth where one utterance in ten has a label; synthetic speech.
 
-Run `python -m callmood.bench.pretraining [FOLDER]`; ten minutes or so on two idle cores.
+Run `python -m callmood.bench.pretraining [FOLDER]`; some minutes of CPU time.
 An encoder with random weights learns clusters of MFCCs on all training voices, without their labels. Then two models
 are trained on a tenth of the labels, with the same steps and seeds: one from that encoder, one from random weights.
 Both are tested on voices of no training. The figures say nothing about real people.
@@ -32,19 +32,25 @@ class Size:
     overrides: Sequence[str] = tuple(word for word in label_loop.Size().overrides if not word.startswith("train."))
     training: Sequence[str] = (
         "train.epochs=0",
-        "train.steps=200",
+        "train.steps=150",
         "train.evaluate_steps=50",
         "train.warmup_steps=50",
     )
     pretraining: Sequence[str] = (
         "train.epochs=0",
-        "train.steps=200",
+        "train.steps=400",
         "train.evaluate_steps=100",
         "train.warmup_steps=50",
         "train.crop_s=0",
         "train.speeds=[1.0]",
         "train.schedule='constant'",
+        "train.train='encoder'",
+        "train.encoder_lr=0.002",
+        "train.head_lr=0.002",
         "pretrain.clusters=50",
+        "pretrain.cluster_hours=0.2",
+        "pretrain.mask_prob=0.5",
+        "pretrain.mask_length=5",
     )
 
 
