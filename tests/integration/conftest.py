@@ -22,6 +22,7 @@ from deploy.local.redis_server import find_server
 
 pytest.register_assert_rewrite("live")
 import live  # noqa: E402 - after the line that lets its assertions explain themselves
+from browsing import browse, chromium, served  # noqa: E402, F401 - as above; fixtures
 from certificates import write_certificates  # noqa: E402 - as above
 from live import Pipeline, Script  # noqa: E402 - as above
 
