@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, live, memory, page, servers
+from callmood.bench import engine, field, idle, ingest, latency, live, memory, page, servers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("field", field, "the speech check"),
         ("idle", idle, "an idle ingest process"),
         ("ingest", ingest, "the ingest process, without the model"),
+        ("latency", latency, "from the last word to Redis, and beside a plain loop"),
         ("live", live, "a commit beside many live calls"),
         ("memory", memory, "the memory of a live call"),
         ("page", page, "the page for supervisors"),

@@ -143,4 +143,4 @@ def test_records_are_gathered_only_while_some_come(consumer, client, monkeypatch
     assert list(consumer.poll(1)) == [SOURCE]
     assert client._fetcher.config == {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 70}
     assert not consumer.poll(1)
-    assert client._fetcher.config == {"fetch_min_bytes": 1, "fetch_max_wait_ms": 500}
+    assert client._fetcher.config == {"fetch_min_bytes": 1, "fetch_max_wait_ms": 900}

@@ -54,6 +54,9 @@ class _Consumer:
 
     oldest = lag = position = start_of
 
+    def stable_ends(self, _sources):
+        return {}
+
     def pause(self, *_):
         pass
 
@@ -115,7 +118,21 @@ def test_a_turn_waits_until_the_next_commit():
     for at_s in (0.0, 0.0, 0.0, 0.25, 0.35, 0.495, 0.51, 0.52):
         now_s[0] = at_s
         ingest.turn()
-    assert consumer.waits_ms == [10, 10, 10, 10, 150, 10, 10, 500]
+    assert consumer.waits_ms == [10, 10, 10, 10, 150, 10, 10, 1_000]
+
+
+def test_idle_partitions_confirm_together(loop):
+    """Taken over one after the other, they notice a new owner in one round trip, five seconds apart."""
+    for _ in range(100):
+        loop.ingest.turn()
+    sources, first = loop.store.consumer.sources, len(loop.store.committed)
+    for _ in range(100):
+        loop.ingest.turn()
+    idle = [commit.source for commit in loop.store.committed[first:]]
+    assert len(idle) >= 2 * len(sources)
+    assert len(idle) % len(sources) == 0
+    for at in range(0, len(idle), len(sources)):
+        assert sorted(idle[at : at + len(sources)]) == sorted(sources)
 
 
 def test_what_is_durable_is_not_sent_again(loop):

@@ -30,7 +30,7 @@ _ASSIGNORS = {
 }
 _MANY_BYTES = 1 << 20
 """So much ends the wait for a fetch at once: records are read as fast as they come where a worker is behind."""
-_QUIET_WAIT_MS = 500
+_QUIET_WAIT_MS = 900
 """Wait for a fetch while no record comes; the first one ends it."""
 _METADATA_MS = 5_000
 """Age of metadata at which it is asked for again: new partitions, and a topic that was created again, show there."""

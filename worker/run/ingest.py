@@ -46,7 +46,7 @@ from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
 
-_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 500
+_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 1_000
 _RETRY_S = 0.5
 _CONFIRM_S = 5.0
 _MEASURE_S = 1.0
@@ -109,7 +109,7 @@ class Ingest:
         self._reading = Reading(self._consumer, min(_ASK_AFTER_S, settings.worker.stall_s / 4))
         self._progress = Progress()
         self._confirm_s: dict[TopicPartition, float] = {}
-        """When a partition without anything new is committed all the same."""
+        """When a partition without anything new is committed all the same, to notice a new owner."""
         self._stamps = Stamps(policy.stamp(settings.policy), None)
 
     # -- one turn
@@ -285,7 +285,9 @@ class Ingest:
         if not self._pending:
             now_s = self._clock()
             self._rendered_s = now_s
-            self._pending = [c for partition in self._partitions.values() if (c := self._collect(partition, now_s))]
+            is_confirming = any(confirm_s <= began_s for confirm_s in self._confirm_s.values())  # then all go along
+            commits = [self._collect(partition, now_s) for partition in self._partitions.values()]
+            self._pending = [commit for commit in commits if commit.is_news or is_confirming]
             self._unsent = [dead_letter for commit in self._pending for dead_letter in commit.dead_letters]
         self._is_quiet = not self._pending
         if not self._pending:
@@ -336,11 +338,8 @@ class Ingest:
                     self._split_calls.forget_call(call.call_id, commit.source)
         self._progress.note(Stage.COMMITS, ended_s, has_work=True, has_moved=True)
 
-    def _collect(self, partition: Partition, now_s: float) -> Commit | None:
-        """The partition's commit; None if nothing is due. Idle partitions commit, too, to notice a new owner."""
-        stamps = self._stamps._replace(model=self._inference.model)
-        commit = partition.collect(stamps, now_s * 1000)
-        return commit if commit.is_news or self._monotonic() >= self._confirm_s[partition.source] else None
+    def _collect(self, partition: Partition, now_s: float) -> Commit:
+        return partition.collect(self._stamps._replace(model=self._inference.model), now_s * 1000)
 
     def _store_failed(self, error: StoreUnavailable) -> None:
         metrics.STORE_ERRORS.inc()
