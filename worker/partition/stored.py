@@ -29,7 +29,7 @@ def newest_time_ms(states: Iterable[bytes]) -> int:
     """The partition's clock at the newest record of any call with a readable state; 0 without one."""
     newest_ms = 0
     for blob in states:
-        with suppress(Exception):  # whoever takes the partition over reads them all, and reports those
+        with suppress(Exception):  # the next owner of the partition reads them all, and reports those
             ended = Ended.unpack(blob)
             newest_ms = max(
                 newest_ms, Stored.unpack(blob).checkpoint.seen_at_ms if ended is None else ended.ended_at_ms
