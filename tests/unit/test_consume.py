@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 from kafka import TopicPartition as KafkaPartition
+from structlog.testing import capture_logs
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer
@@ -56,7 +57,7 @@ def client():
 def consumer(client):
     """Ours, around it."""
     consumer = AudioConsumer.__new__(AudioConsumer)
-    consumer._consumer, consumer._skipped = client, []
+    consumer._consumer, consumer._skipped, consumer._gone = client, [], frozenset()
     consumer._resets = kafka_workarounds.note_resets(client)
     consumer._topic_ids = {"audio": kafka_workarounds.topic_id(client, "audio")}
     return consumer
@@ -113,6 +114,18 @@ def test_another_id_under_the_same_name_is_another_topic(client, consumer):
     client.id = uuid.UUID(int=2)
     with pytest.raises(ConfigurationError, match="'audio' is now the topic of another cluster, or was deleted"):
         consumer._refuse_new_topics()
+
+
+def test_a_topic_that_was_deleted_is_reported_once(client, consumer):
+    """When its partitions are gone, too: an id that is not known for a moment is nothing."""
+    client.id = None
+    with capture_logs() as lines:
+        consumer._refuse_new_topics()
+        assert lines == []
+        client._subscription.assignment.clear()
+        consumer._refuse_new_topics()
+        consumer._refuse_new_topics()
+    assert [(line["log_level"], line["topic"]) for line in lines] == [("error", "audio")]
 
 
 def test_an_id_that_is_learnt_later_is_kept(consumer):

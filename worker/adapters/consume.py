@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
@@ -22,6 +23,8 @@ from callmood.worker.commits import Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced
 from callmood.worker.records import Record
 from callmood.worker.settings import KafkaSettings
+
+log = structlog.get_logger()
 
 _ASSIGNORS = {
     "cooperative-sticky": CooperativeStickyAssignor,
@@ -121,6 +124,7 @@ class AudioConsumer:
         self._skipped = kafka_workarounds.skip_unreadable_batches(self._consumer)
         self._resets = kafka_workarounds.note_resets(self._consumer)
         self._topic_ids = {topic: kafka_workarounds.topic_id(self._consumer, topic) for topic in topics}
+        self._gone: frozenset[str] = frozenset()
         self.membership: ConsumerGroupMetadata | None = None
         """Our place in the group when it was last stable; None before, and once we are out."""
 
@@ -155,6 +159,14 @@ class AudioConsumer:
                     "CALLMOOD_KAFKA__STATE_TOPIC"
                 )
             self._topic_ids[topic] = known or found
+            self._note_gone(topic, is_gone=bool(known) and not found)
+
+    def _note_gone(self, topic: str, *, is_gone: bool) -> None:
+        """Without its topic, a worker has no partitions and waits: that has to be said, once."""
+        is_gone = is_gone and all(partition.topic != topic for partition in self._consumer.assignment())
+        if is_gone and topic not in self._gone:
+            log.error("topic was deleted; nothing is read until it is there", topic=topic)
+        self._gone = self._gone | {topic} if is_gone else self._gone - {topic}
 
     def _note_deleted(self, polled: Mapping[KafkaPartition, Sequence[Record]]) -> None:
         """Where the client has gone on at the oldest record, the records before it are lost."""
