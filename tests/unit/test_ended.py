@@ -5,11 +5,13 @@ import pytest
 
 from callmood.schemas.common import Event
 from callmood.worker.call.checkpoint import STATE_VERSION
+from callmood.worker.call.ending import Ending
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.partition.ended import Ended, EndedCalls
 from callmood.worker.records import Chunk, Position
 
 MEMORY_MS = 600_000
+HOUR_MS = 3_600_000
 
 
 def chunk(offset, event=Event.MEDIA, call_id="call-1"):
@@ -71,6 +73,36 @@ def test_a_young_end_is_remembered():
     assert calls.past(watermark=99, elapsed_ms=MEMORY_MS + 1_000) == ["call-1"]
 
 
+@pytest.mark.parametrize(
+    ("offset", "elapsed_ms", "goes_on"), [(10, 0, False), (11, 0, True), (11, 4_999, True), (11, 5_000, False)]
+)
+def test_a_call_goes_on_with_a_later_record_in_time(offset, elapsed_ms, goes_on):
+    """Its own records, read again, are none; and without a state there is nothing to go on from."""
+    calls, open_ = EndedCalls(MEMORY_MS), Ended(10, 0, is_paused=False, state=b"state", ending=Ending(5_000))
+    calls.add("call-1", open_)
+    calls.add("call-2", open_._replace(state=b""))
+    assert calls.open_call("call-1", offset=offset, elapsed_ms=elapsed_ms) == (open_ if goes_on else None)
+    assert calls.open_call("call-2", offset=offset, elapsed_ms=elapsed_ms) is None
+    assert calls.open_call("call-3", offset=offset, elapsed_ms=elapsed_ms) is None
+
+
+@pytest.mark.parametrize(
+    ("memory_ms", "ended", "until_ms"),
+    [
+        (MEMORY_MS, Ended(10, 500, is_paused=False), MEMORY_MS + 500),
+        (MEMORY_MS, Ended(10, 500, is_paused=False, ending=Ending(2 * MEMORY_MS)), 2 * MEMORY_MS),
+        (MEMORY_MS, Ended(10, 500, is_paused=False, was_given_up=True), 24 * HOUR_MS + 500),
+        (48 * HOUR_MS, Ended(10, 500, is_paused=False, was_given_up=True), 48 * HOUR_MS + 500),
+    ],
+)
+def test_an_end_is_remembered_for_as_long_as_its_records_can_come(memory_ms, ended, until_ms):
+    """The rest of a call that was given up comes for longer than any call lasts."""
+    calls = EndedCalls(memory_ms)
+    calls.add("call-1", ended)
+    assert calls.past(watermark=99, elapsed_ms=until_ms - 1) == []
+    assert calls.past(watermark=99, elapsed_ms=until_ms) == ["call-1"]
+
+
 def test_a_stored_end_is_restored_and_a_living_call_is_not():
     """A successor knows the ended calls from their states, and leaves the others alone."""
     calls = EndedCalls(MEMORY_MS)
@@ -98,6 +130,14 @@ def test_a_call_that_ends_after_an_empty_look_is_past_in_time():
     calls.add("early", Ended(last_offset=1, ended_at_ms=4_600, is_paused=False))
     assert calls.past(watermark=9, elapsed_ms=5_700) == ["early"]
     assert calls.past(watermark=9, elapsed_ms=6_000) == ["late", "early"]
+
+
+def test_a_call_that_ends_later_delays_no_other():
+    """Each is past in its own time, in whichever order they ended."""
+    calls = EndedCalls(1_000)
+    for name, ended_at_ms in (("early", 0), ("late", 5_000)):
+        calls.add(name, Ended(last_offset=1, ended_at_ms=ended_at_ms, is_paused=False))
+    assert calls.past(watermark=9, elapsed_ms=1_000) == ["early"]
 
 
 @pytest.mark.parametrize(

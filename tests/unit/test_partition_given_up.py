@@ -103,6 +103,20 @@ def test_a_call_that_was_given_up_is_live_no_more(monkeypatch, place):
         assert last["version"] > live["version"]
 
 
+def test_the_store_knows_a_call_that_was_given_up(monkeypatch):
+    """So it looks whether what is published of the call is still there."""
+    commits, apply = [], Store.apply
+    monkeypatch.setattr(Store, "apply", lambda store, commit: (commits.append(commit), apply(store, commit)))
+    log = log_of(calls_of())
+    worker = Worker().read(log[:28])
+    worker.commit()
+    fail_at(monkeypatch, "due")
+    worker.read(log[28:60]).commit()
+    worker.commit()
+    told = [one for commit in commits for one in commit.calls if one.call_id == "odd" and one.summary]
+    assert [(one.summary["status"], one.is_known) for one in told] == [("live", False), ("failed", True)]
+
+
 def test_a_call_that_had_ended_keeps_that_end(monkeypatch):
     """A call that went on after its end and is given up then is shown as it was when it ended."""
     leg = Leg("odd")
