@@ -352,3 +352,13 @@ def test_a_takeover_after_a_gap_and_a_little_silence_changes_nothing():
         store = Worker().read(log[:first]).commit()
         again = Worker(store).read(record for record in log if record.position.offset >= store.watermark)
         assert facts(again.commit()) == whole
+
+
+def test_an_end_that_is_past_is_not_stored_again_with_all_states():
+    """The commit that deletes its state would bring it back."""
+    leg, other = Leg(), Leg("other")
+    worker = Worker().read(log_of([*leg.media(quiet(1)), leg.send("end")]))
+    assert "call-1" in worker.commit().states
+    worker.read(log_of(other.media(quiet(620), chunk_ms=1_000), first_offset=100))
+    worker.partition.restore_store((), all_states=True)
+    assert worker.commit().states.keys() == {"other"}
