@@ -43,6 +43,7 @@ _FIELDS: Final = {
     "exception": "the exception, with its traceback",
     "exit_code": "exit code of the process; negative: the signal that ended it, such as -9 for SIGKILL",
     "exits": "number of unexpected exits of a process within `window_s` at which the worker stops",
+    "has_group_offset": "whether reading goes on at the consumer group's offset; else at the oldest record",
     "hook": "name of the webhook",
     "health_port": "port of /livez, /readyz and /metrics",
     "key": "key in Redis; `*` stands for the call id",

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test that reaches for the network fails at once instead of hanging
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and its children too
 
-# A closing client of kafka-python leaves the socket of a connection that is not yet open to the garbage collector.
+# A closing client of kafka-python leaves the socket of a connection that is not yet open to the garbage collector,
+# which looks no different from a socket that we forget: only tests without servers find those.
 _CLIENTS_SOCKET = pytest.mark.filterwarnings(
     r"ignore:Exception ignored in. <socket\.socket fd=:pytest.PytestUnraisableExceptionWarning"
 )

@@ -17,6 +17,7 @@ from multiprocessing.context import ForkContext, ForkProcess, ForkServerProcess
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
+from unittest.mock import patch
 
 _SERVER: Final = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(["warmed"])
@@ -25,10 +26,8 @@ _STANDARD: Final = {0, 1, 2}
 
 def start(target: Callable[..., object], *arguments: Any, daemon: bool = False) -> ForkServerProcess:
     """Start a function in a process of its own. What it writes on standard error is the test's."""
-    tests = Path(__file__).parent
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(tests.parent), str(tests), os.environ.get("PYTHONPATH", "")])
     process = _SERVER.Process(target=_run, args=(target, arguments), daemon=daemon)
-    with _without_main():
+    with _without_main(), _on_the_path():
         process.start()
     return process
 
@@ -36,6 +35,16 @@ def start(target: Callable[..., object], *arguments: Any, daemon: bool = False) 
 def _run(target: Callable[..., object], arguments: tuple[Any, ...]) -> None:
     multiprocessing.process._parent_process = None  # its parent is the server, not the process that asked for it
     target(*arguments)
+
+
+@contextmanager
+def _on_the_path() -> Iterator[None]:
+    """The server, which the first process starts, finds the project and the tests."""
+    tests = Path(__file__).parent
+    with patch.dict(os.environ):
+        given = os.environ.get("PYTHONPATH", "")
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(tests.parent), str(tests), given])
+        yield
 
 
 @contextmanager
@@ -76,10 +85,11 @@ def _train(arguments: list[str], environment: dict[str, str]) -> None:
 
 
 def _work(environment: dict[str, str], log: Path, prepare: str) -> None:
-    from callmood.__main__ import main  # noqa: PLC0415 - as above
+    os.setsid()
+
+    from callmood.__main__ import main  # noqa: PLC0415 - only after the new session: `live.Worker.kill` ends a session
     from callmood.worker.run import child  # noqa: PLC0415 - as above
 
-    os.setsid()
     os.environ.clear()
     os.environ.update(environment)
     tempfile.tempdir = None  # derived again from the environment

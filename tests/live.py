@@ -109,8 +109,9 @@ class _Forked:
         return code
 
     def send_signal(self, number: int) -> None:
-        if self.poll() is None:
-            os.kill(self.pid, number)
+        with self._lock, suppress(ProcessLookupError):  # as Popen does
+            if self._process.exitcode is None:
+                os.kill(self.pid, number)
 
 
 class Worker:
@@ -194,7 +195,9 @@ class Worker:
 
     def kill(self, pids: Iterable[int] | None = None) -> None:
         """SIGKILL for some of its processes, or for all at once."""
-        for pid in self.pids() if pids is None else pids:
+        if pids is None:
+            pids = self.pids() if self.process.poll() is not None else {*self.pids(), self.process.pid}
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 

@@ -35,12 +35,18 @@ class Name(str):
         return b"stra\xdfe"
 
 
-def read(data, *, fetch_offset=0, at_once=100):
-    """Offsets and headers that the client returns, the position after them, and what it skipped."""
+def fetched(data, *, fetch_offset=0, **options):
+    """What was fetched from a partition, and the list of what is skipped."""
     install()
     consumer = SimpleNamespace(_fetcher=SimpleNamespace())
     skipped = skip_unreadable_batches(consumer)
-    part = consumer._fetcher.PartitionRecords(fetch_offset, KafkaPartition(*SOURCE), MemoryRecords(data))
+    make = consumer._fetcher.PartitionRecords
+    return make(fetch_offset, KafkaPartition(*SOURCE), MemoryRecords(data), **options), skipped
+
+
+def read(data, *, fetch_offset=0, at_once=100):
+    """Offsets and headers that the client returns, the position after them, and what it skipped."""
+    part, skipped = fetched(data, fetch_offset=fetch_offset)
     records = []
     while part:
         records += part.take(at_once)
@@ -64,6 +70,17 @@ def test_what_is_whole_is_read_as_ever(at_once):
     found, position, skipped = read(data, at_once=at_once)
     assert found == {0: PLAIN, 1: PLAIN, 2: PLAIN, 3: [("note", None)]}
     assert (position, skipped) == (4, [])
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2, 3, 4])
+def test_a_partition_that_was_revoked_has_no_more_records(taken):
+    """The client drops what is left in a fetch, also in the middle of a batch; else its poll would never end."""
+    drained = []
+    part, _ = fetched(batch(0, PLAIN, PLAIN, PLAIN) + batch(3, PLAIN, PLAIN), on_drain=drained.append)
+    assert len(part.take(taken)) == taken
+    part.drain()
+    assert not part
+    assert [(one is part, one.bytes_read > 0) for one in drained] == [(True, taken > 0)]
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 100])

@@ -296,6 +296,19 @@ def test_audio_lost_before_the_end_is_a_gap():
     assert stream.time.call_position_ms == 4_600
 
 
+@pytest.mark.parametrize(("lost_ms", "has_ended"), [(20, True), (60, True), (80, False)])
+def test_an_end_does_not_wait_for_a_few_packets(lost_ms, has_ended):
+    """At once, if at most 60 ms are missing right before it; else it waits, as they may have been overtaken."""
+    leg, stream = Leg(), new()
+    sent = leg.media(quiet(0.6) + voice(1), chunk_ms=20)
+    for _ in range(lost_ms // 20):
+        leg.lose(20)
+    push(stream, [*sent, leg.send("end")])
+    assert stream.ended == has_ended
+    stream.close(Cut.GAP)
+    assert stream.time.call_position_ms == 1_600 + lost_ms
+
+
 def test_an_absurd_number_is_refused_and_holds_nothing_back():
     """A record whose seq is damaged costs itself: what follows in order is heard as without it."""
     sent = Leg().media(SENTENCE, chunk_ms=100)

@@ -3,13 +3,14 @@
 from types import SimpleNamespace
 
 import pytest
+from kafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 from telephony import Leg, Worker, in_time, log_of, quiet, voice
 
 from callmood.worker import metrics
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.errors import Fenced, StoreUnavailable
+from callmood.worker.errors import Fenced, StoreUnavailable, Unsettled
 from callmood.worker.run.takeover import take_over
 from callmood.worker.stream_time import StreamTime
 
@@ -29,12 +30,18 @@ class _Store:
         return self.answer or Committed(tuple(commits))
 
 
+def told(answer):
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
 def take(store, *, latest=True, oldest=10, shown=None):
     """Take over a partition that ends at 50, and whose group was shown an offset."""
     consumer = SimpleNamespace(
         oldest=lambda _: oldest,
         start_of=lambda _: 50 if latest else oldest,
-        committed=lambda _, timeout_ms: shown if timeout_ms else None,
+        committed=lambda _, timeout_ms: told(shown) if timeout_ms else None,
     )
     return take_over(store, consumer, SOURCE, starts_latest=latest)
 
@@ -99,7 +106,14 @@ def test_a_position_that_is_lost_alone_is_found_again(shown, start):
         taken = take(_Store(states={"odd": b"no state"}), shown=shown)
     assert (taken.restored.watermark, taken.start) == (start, start)
     assert metrics.STORE_LOST._value.get() - lost == 1
-    assert [(line["log_level"], line["watermark"]) for line in lines] == [("error", start)]
+    (line,) = lines
+    assert (line["log_level"], line["watermark"], line["has_group_offset"]) == ("error", start, shown is not None)
+
+
+def test_a_group_that_does_not_answer_is_asked_again():
+    """A slow coordinator is no reason to begin at the oldest record."""
+    with pytest.raises(Unsettled, match="kafka: "):
+        take(_Store(states={"odd": b"no state"}), shown=KafkaTimeoutError())
 
 
 def test_the_clock_is_never_behind_the_calls():

@@ -72,7 +72,6 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka
                 is_near = 0 < batch.base_offset - self.next_fetch_offset <= _MAX_BATCH_RECORDS
                 self._skip(tp, batch.base_offset if is_near else self.next_fetch_offset + 1, damaged)
             damaged = None
-            self._is_in_batch = True
             try:
                 yield from self._records_of(tp, batch, *deserializers)
             except Exception as error:  # noqa: BLE001 - whatever a batch makes the client raise must cost that batch alone
@@ -81,18 +80,21 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka
                     self._skip(tp, batch.next_offset, reason)
                 else:
                     damaged = reason
-            finally:
-                self._is_in_batch = False
         if damaged is not None:
             self._skip(tp, self.next_fetch_offset + 1, damaged)
         self.drain()
 
     def _records_of(self, tp: Any, batch: Any, *deserializers: Any) -> Iterator[Record]:
         first, checked = self.next_fetch_offset, _OneBatch(batch)
-        yield from super()._unpack_records(tp, checked, *deserializers)
+        self._is_in_batch = True
+        try:
+            yield from super()._unpack_records(tp, checked, *deserializers)  # yields nothing
+        finally:
+            self._is_in_batch = False
         if not checked.is_wanted:
             return
         self.next_fetch_offset = first
+        self.bytes_read += 1  # if there were any, the client lets another partition be the first of the next fetch
         for record in records_in(batch, tp.topic, tp.partition):
             self.next_fetch_offset = record.position.offset + 1
             yield record
@@ -109,7 +111,10 @@ class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]  # kafka
             self._skipped.append(Skipped(TopicPartition(tp.topic, tp.partition), first, next_offset, reason))
 
     def drain(self) -> None:
-        """The client's loop over batches ends with each batch here; only the last one is the end."""
+        """No more records are wanted: there is none, or the partition was revoked.
+
+        The client's loop over batches ends with each batch here, and that is not the end.
+        """
         if not self._is_in_batch:
             super().drain()
 

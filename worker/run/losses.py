@@ -40,13 +40,14 @@ def report_lost_states(source: TopicPartition) -> None:
     log.error("store lost the states of live calls; the calls start again", partition=source.partition)
 
 
-def report_lost_position(source: TopicPartition, watermark: int) -> None:
-    """Report that the position is lost although states are there: reading goes on at this offset."""
+def report_lost_position(source: TopicPartition, watermark: int, *, has_group_offset: bool) -> None:
+    """Report that the position is lost although states are there; reading goes on at this offset."""
     metrics.STORE_LOST.inc()
     log.error(
-        "store lost the position of a partition; reading goes on at the group's offset",
+        "store lost the position of a partition",
         partition=source.partition,
         watermark=watermark,
+        has_group_offset=has_group_offset,
     )
 
 

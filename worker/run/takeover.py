@@ -3,10 +3,12 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from kafka.errors import KafkaError
+
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.adapters.store import Store
 from callmood.worker.commits import Commit, Restored, TopicPartition
-from callmood.worker.errors import Fenced
+from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.partition.stored import newest_time_ms
 from callmood.worker.run import losses
 
@@ -59,11 +61,15 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
 def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Restored) -> Restored:
     """The store has lost the position, but not the states: go on at the newest watermark that the group was shown.
 
+    Without one, at the oldest record: calls that are over are then computed again.
     The clock is lost, too. It must not be behind the calls, or they would not end for as long as it is.
     """
-    shown = consumer.committed(source, timeout_ms=_ASK_MS)
+    try:
+        shown = consumer.committed(source, timeout_ms=_ASK_MS)
+    except KafkaError as error:
+        raise Unsettled(f"kafka: {error}") from error
     watermark = consumer.oldest(source) if shown is None else shown
-    losses.report_lost_position(source, watermark)
+    losses.report_lost_position(source, watermark, has_group_offset=shown is not None)
     time = restored.time._replace(elapsed_ms=newest_time_ms(restored.states.values()))
     return replace(restored, watermark=watermark, time=time)
 

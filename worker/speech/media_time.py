@@ -25,6 +25,7 @@ _DRIFT_STEP_MS = 5
 _DRIFT_SHARE = 1e-3  # followed per ms of audio: several times the drift of two clocks
 _NO_DRIFT_MS = 2_000  # a capture time so far off is not drift
 _KEPT_SHIFTS = 16
+_LITTLE_MS = 60  # audio that an `end` does not wait for: three packets of RTP
 
 
 class Step(NamedTuple):
@@ -111,6 +112,11 @@ class MediaTime:
             ahead_ms = lost_ms + self._waited_ms(chunk, lost_ms)
         lost_ms = min(lost_ms, ahead_ms)
         return Step(lost_ms, ahead_ms - lost_ms)
+
+    def is_nearly_at(self, end: Chunk, next_seq: int) -> bool:
+        """Whether an `end` that waits for the records from `next_seq` on waits for too little audio to be worth it."""
+        is_waiting = end.event is Event.END and next_seq <= end.seq
+        return is_waiting and self.step_to(end, end.seq - next_seq).lost_ms <= _LITTLE_MS
 
     def goes_on(self, chunk: Chunk, samples: int = 0) -> bool:
         """Whether a record with audio begins where the stream is; if no number is missing, the step to it is none.

@@ -73,7 +73,10 @@ class Stream:
             self._numbers.add(chunk)
         elif chunk.capture_ms > self._newest_capture_ms and not self._numbers.is_copy(chunk):
             raise BadRecord(Reason.SEQ_BACKWARDS, "seq started again: a reconnect needs a new stream")
-        return self._apply_all(pushed.ready), pushed.duplicate
+        taken = self._apply_all(pushed.ready)
+        if self.time.is_nearly_at(chunk, self._order.next_seq):
+            taken.extend(self._apply_all(self._order.flush()))
+        return taken, pushed.duplicate
 
     def close(self, cut: Cut) -> Taken:
         """Close what is open: the stream has stalled or its call has ended. Records that waited are released first."""
@@ -89,7 +92,7 @@ class Stream:
         return self._newest_capture_ms > 0
 
     def stop_copying(self) -> None:
-        """The stream that this one is a copy of is over: from here on this one is heard."""
+        """The stream that this one copies is over: from here on this one is heard."""
         self.is_copy = False
         self._skip_to_position()
 
@@ -345,11 +348,6 @@ class Stream:
         self._heard.forget(needed_from)
 
     @property
-    def _is_let_go(self) -> bool:
-        """Whether the channels are new, and where the stream is."""
-        return self.active_at_ms is None and all(c.next_sample == self.time.sample for c in self._channels)
-
-    @property
     def resume_seq(self) -> int:
         """The first record that a successor must take again."""
         return self._heard.oldest.seq if self._heard.oldest else self._order.next_seq
@@ -357,6 +355,7 @@ class Stream:
     def snapshot(self) -> StreamState:
         """The state to go on from at `resume_seq`."""
         audio, oldest = self._format, self._heard.oldest
+        are_new = self.active_at_ms is None and all(c.next_sample == self.time.sample for c in self._channels)
         return StreamState(
             time=(oldest.time if oldest else self.time.save())._replace(offset_ms=self.time.offset_ms),
             seq=self.resume_seq,
@@ -372,7 +371,7 @@ class Stream:
             doubt=self._doubt.save(),
             is_copy=self.is_copy,
             is_tentative=self.is_tentative,
-            channels=[] if self._is_let_go else [channel.snapshot() for channel in self._channels],
+            channels=[] if are_new else [channel.snapshot() for channel in self._channels],
         )
 
     @classmethod
