@@ -3,11 +3,13 @@
 import json
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import redis
 from telephony import SOURCE, STAMPS, Leg, Worker, log_of, quiet, voice
 
+from callmood import schemas
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis
@@ -16,6 +18,8 @@ from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicP
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
+
+EXAMPLES = Path(schemas.__file__).parent / "examples"
 
 
 @pytest.fixture
@@ -302,6 +306,25 @@ def test_results_that_redis_has_deleted_are_noticed(open_store, redis_client, ke
     worker.read(records[len(records) // 2 :])
     worker.answer()
     assert store.commit([worker.partition.collect(STAMPS, 0.0)]).gone[SOURCE].silent_calls == 1
+
+
+def test_a_lost_list_of_open_alerts_is_noticed(open_store, redis_client, keys):
+    """Only calls with an alert that is raised are asked for again; those without one are not in the list."""
+    alerted = json.loads((EXAMPLES / "call/valid/live.json").read_text(encoding="utf-8"))
+    cleared = alerted | {"alerts": [alerted["alerts"][0] | {"state": "cleared", "over_ms": 95_000}]}
+    shown = {"alerted": alerted, "cleared": cleared, "calm": alerted | {"alerts": []}}
+    calls = tuple(CallUpdate(one, b"s", call | {"call_id": one}, is_known=True) for one, call in shown.items())
+    quiet_calls = tuple(replace(call, summary=None) for call in calls)
+    store = open_store()
+    store.claim(SOURCE)
+    store.commit([Commit(SOURCE, 1, StreamTime(), calls=calls)])
+    assert store.commit([Commit(SOURCE, 2, StreamTime(), calls=quiet_calls)]).gone == {}
+    before = redis_client.zrange(keys.live_by("alert"), 0, -1, withscores=True)
+    redis_client.delete(keys.live_by("alert"))
+    gone = store.commit([Commit(SOURCE, 3, StreamTime(), calls=quiet_calls)]).gone
+    assert gone[SOURCE].summaries == ("alerted",)
+    store.commit([Commit(SOURCE, 4, StreamTime(), calls=calls[:1])])
+    assert redis_client.zrange(keys.live_by("alert"), 0, -1, withscores=True) == before
 
 
 def test_an_erased_call_does_not_come_back(open_store, redis_client, keys):

@@ -1,5 +1,6 @@
 """Sound files as recorders leave them: every format that ffmpeg reads, and headers that are wrong."""
 
+import io
 import struct
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 
 from callmood.worker import g711
-from callmood.worker.commands.sound_files import BadRecording, Raw, blocks, probe
+from callmood.worker.commands.sound_files import BadRecording, Raw, _second_recording, blocks, probe
 
 RATE_HZ = 8000
 
@@ -170,6 +171,7 @@ def riff(*parts, name=b"RIFF"):
 FORMAT = part(b"fmt ", struct.pack("<HHIIHH", 1, 1, 8000, 16_000, 2, 16))
 WHOLE = riff(FORMAT, part(b"data", PCM))
 FOLLOWED = riff(FORMAT, part(b"data", PCM), part(b"cue ", bytes(28)), part(b"LIST", b"INFO"))
+LONGER = "its header says 4.0 s, and it is read to its end: {} s"
 SECOND = "a second recording of 4.0 s follows and is not read"
 
 
@@ -183,13 +185,37 @@ SECOND = "a second recording of 4.0 s follows and is not read"
         (FOLLOWED * 2, 32_000, (SECOND,)),
         (riff(FORMAT, part(b"data", PCM[:-1])) * 2, 31_999, (SECOND,)),
         (riff(FORMAT, part(b"data", PCM), part(b"data", PCM)), 32_000, (SECOND,)),
+        (WHOLE + bytes(100_000), 32_000, ()),
+        (WHOLE + bytes(8) + PCM, 64_004, (LONGER.format("8.0"),)),
+        (WHOLE + bytes(100_000) + PCM, 114_000, (LONGER.format("14.2"),)),
     ],
 )
 def test_what_follows_the_audio_of_a_wav_is_audio_or_is_not(tmp_path, data, samples, notices):
-    """Parts with other names and tags are no audio; a second recording is named, whatever is between the two."""
+    """Other chunks, tags and zeros up to the end are no audio; audio may begin with zeros; a second recording is named.
+
+    Nothing is dropped without a notice.
+    """
     (tmp_path / "call.wav").write_bytes(data)
     found = probe(tmp_path / "call.wav", RATE_HZ)
     assert (found.samples, found.notices) == (samples, notices)
+
+
+class _CountingReads(io.BytesIO):
+    """A file that counts the reads from it."""
+
+    reads = 0
+
+    def read(self, size=-1):
+        self.reads += 1
+        return super().read(size)
+
+
+@pytest.mark.parametrize("end", [0, 1])
+def test_a_long_tail_of_zeros_is_not_read_as_millions_of_chunks(end):
+    """The search for a second recording ends at the first name that is none."""
+    file = _CountingReads(bytes(8_000_000))
+    assert _second_recording(file, end) is None
+    assert file.reads == 1 + end
 
 
 @pytest.mark.parametrize("name", [b"RF64", b"BW64"])
@@ -234,6 +260,23 @@ def test_a_length_that_no_header_says_is_no_notice(tmp_path):
     """AAC without a container names no length, and silence takes fewer bytes than speech."""
     samples = np.concatenate([tone(2, 16_000), np.zeros((10 * 16_000, 1), np.int16)])
     assert probe(encoded(tmp_path / "call.aac", "aac", samples, 16_000), RATE_HZ).notices == ()
+
+
+def test_the_length_of_another_track_is_not_that_of_the_audio(tmp_path):
+    """In Matroska and WebM, the header names the length of the longest track: a longer video gives no notice."""
+    path = tmp_path / "call.mkv"
+    with av.open(str(path), "w") as out:
+        video, audio = out.add_stream("mpeg4", rate=10), out.add_stream("pcm_s16le", rate=RATE_HZ, layout="mono")
+        video.width = video.height = 64
+        sound = av.AudioFrame.from_ndarray(tone(2).reshape(1, -1), format="s16", layout="mono")
+        sound.rate = RATE_HZ
+        for number in range(100):
+            picture = av.VideoFrame(64, 64, "yuv420p")
+            picture.pts = number
+            out.mux(video.encode(picture))
+        out.mux([*video.encode(None), *audio.encode(sound), *audio.encode(None)])
+    found = probe(path, RATE_HZ)
+    assert (found.samples, found.notices) == (2 * RATE_HZ, ())
 
 
 def test_bytes_behind_the_last_frame_cost_nothing(tmp_path):

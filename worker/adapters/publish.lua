@@ -40,7 +40,9 @@ if known > 0 and redis.call('EXISTS', KEYS[2]) == 0 then gone, known = '1', 0 en
 local function is_shown(i, id) -- with its aggregate, and in the lists of live calls if it is live
   local status = redis.call('HGET', hash_of(i), 'status')
   if status ~= 'live' then return status end
-  return redis.call('ZSCORE', KEYS[5], id) and redis.call('ZSCORE', KEYS[6], id)
+  local alerts = redis.call('HGET', hash_of(i), 'alerts') or ''
+  local is_listed = not alerts:find('"state":"raised"', 1, true) or redis.call('ZSCORE', KEYS[7], id)
+  return is_listed and redis.call('ZSCORE', KEYS[5], id) and redis.call('ZSCORE', KEYS[6], id)
 end
 local mute, unknown = 0, {}
 for i, call in ipairs(p.calls) do

@@ -15,7 +15,7 @@ class Gone(NamedTuple):
     silent_calls: int
     """Number of live calls whose earlier utterances are lost."""
     summaries: tuple[str, ...]
-    """Live calls whose aggregate, or place in a list of live calls, is gone: the owner must publish it again."""
+    """Live calls whose aggregate, or place in a list of live calls or open alerts, is gone: to be published again."""
 
 
 class Committed(NamedTuple):

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Final, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from callmood.schemas.alert import Severity
 from callmood.schemas.common import Reserved, Role
@@ -41,6 +41,13 @@ def _zone(value: Any) -> ZoneInfo:
         raise ValueError(f"{value!r} is no time zone that this machine knows (Europe/Berlin, for example)") from error
 
 
+def _name(value: str) -> str:
+    if ":" in value:
+        raise ValueError("the name of a rule has no colon, because the id of an alert is <call>:<rule>:<episode>")
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_name)]
 Hours = Annotated[tuple[int, int], BeforeValidator(_hours)]
 Zone = Annotated[ZoneInfo, BeforeValidator(_zone)]
 Values = Annotated[frozenset[str], Field(min_length=1)]
@@ -73,7 +80,7 @@ class Rule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     measure: Measure
     raise_at: float = Field(ge=-_MOST_S, le=_MOST_S)
     clear_at: float = Field(ge=-_MOST_S, le=_MOST_S)

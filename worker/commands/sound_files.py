@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple
 
@@ -251,7 +252,7 @@ class _Reader:
             self._notices.append(f"its header says {seconds(length)}, but the file ends after {seconds(size - begin)}")
         elif (second := _second_recording(file, end)) is not None:
             self._notices.append(f"a second recording of {seconds(size - second)} follows and is not read")
-        elif size - end > _TOLERANCE_S * bytes_a_second and not _is_chunk(file, end, size):
+        elif size - end > _TOLERANCE_S * bytes_a_second and not _is_no_audio(file, end, size):
             self._notices.append(
                 f"its header says {seconds(length)}, and it is read to its end: {seconds(size - begin)}"
             )
@@ -259,12 +260,12 @@ class _Reader:
 
 
 def _declared_s(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:
-    """The length that the header names, in s; of some formats, such as WebM, it is that of all tracks."""
+    """The length that the header names, in s; some formats, such as WebM, only name that of the longest track."""
     if container.format.name in _WITHOUT_LENGTH:
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
-    return container.duration / av.time_base if container.duration else None
+    return container.duration / av.time_base if container.duration and len(container.streams) == 1 else None
 
 
 def _chunks(file: BinaryIO, at: int) -> Iterator[tuple[bytes, int, int]]:
@@ -278,22 +279,31 @@ def _chunks(file: BinaryIO, at: int) -> Iterator[tuple[bytes, int, int]]:
         file.seek(at)
 
 
+def _is_name(name: bytes) -> bool:
+    """Whether a chunk may be called so; audio and padding rarely look like it."""
+    return name.isascii() and name.decode("ascii").isprintable()
+
+
 def _second_recording(file: BinaryIO, end: int) -> int | None:
     """Where another recording begins behind the audio that ends here and the chunks that follow."""
-    for at in (end, end + end % 2):
+    for at in sorted({end, end + end % 2}):
         for name, _, begin in _chunks(file, at):
             if name in _RECORDINGS:
                 return begin
+            if not _is_name(name):
+                break
     return None
 
 
-def _is_chunk(file: BinaryIO, at: int, size: int) -> bool:
-    """Whether what follows the audio is another part of the file, such as LIST."""
-    file.seek(at + at % 2)
+def _is_no_audio(file: BinaryIO, end: int, size: int) -> bool:
+    """Whether the audio ends here: a chunk such as LIST follows, or zeros up to the end of the file."""
+    file.seek(end + end % 2)
     header = file.read(_CHUNK_HEADER)
     name, length = header[:4], int.from_bytes(header[4:], "little")
-    is_named = name.isascii() and name.decode("ascii").isprintable()
-    return not any(header) or (is_named and file.tell() + length <= size + 1)
+    if _is_name(name):
+        return file.tell() + length <= size + 1
+    file.seek(end)
+    return all(block == bytes(len(block)) for block in iter(partial(file.read, _BLOCK), b""))
 
 
 def _to_int16(samples: NDArray[np.float32]) -> NDArray[np.int16]:
