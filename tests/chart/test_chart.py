@@ -9,6 +9,7 @@ import pytest
 import yaml
 from charting import VERSIONS, HelmError, of, pods
 
+from callmood.worker.call.rule import parse_rules
 from callmood.worker.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +30,13 @@ def settings_of(objects, monkeypatch, name="voice-callmood"):
 def test_every_case_passes_lint(helm, case):
     """`helm lint --strict` has nothing to say of any case."""
     assert "0 chart(s) failed" in helm("lint", "--strict", CHART, "--values", CHART / "ci" / case)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_rules_of_every_case_are_rules(case):
+    """A case that somebody copies has alert rules that the worker reads."""
+    written = yaml.safe_load((CHART / "ci" / case).read_text()).get("alertRules", "")
+    assert bool(parse_rules(written)) == bool(written)
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -85,6 +85,12 @@ def test_an_episode_that_begins_in_quiet_hours_is_raised_after_them(angry_call):
     assert raised[0]["value"] == 4.0
 
 
+def test_two_rules_of_one_name_are_refused():
+    """An alert's id has the name of its rule: two rules would raise and clear the same alert."""
+    with pytest.raises(ConfigurationError, match="'quiet_line' is the name of two rules"):
+        parse_rules(RULE + RULE.replace("[quiet_line]", "[other]\nname = 'quiet_line'"))
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -154,7 +154,11 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"alert rules: {error}") from error
-    return tuple(_rule(text, name, table) for name, table in tables.items())
+    rules = tuple(_rule(text, name, table) for name, table in tables.items())
+    names = [rule.name for rule in rules]
+    if repeated := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigurationError(f"alert rules: {repeated!r} is the name of two rules; their alerts would share ids")
+    return rules
 
 
 def _rule(text: str, name: str, table: object) -> Rule:
