@@ -1,4 +1,4 @@
-"""Plain WAV files: the audio is all bytes in the file, even if the header states another length."""
+"""Plain WAV files, also those whose header states a wrong length."""
 
 import os
 import wave
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 SAMPLE_BYTES: Final = 2
+_RIFF_BYTES: Final = 8  # of "RIFF" and of the size, which counts what follows
 
 
 class Sound(NamedTuple):
@@ -21,7 +22,8 @@ def measure(path: Path) -> Sound:
     """Measure a file.
 
     Its header may claim too much: a program that could not seek back wrote 0xFFFFFFFF, or the file was cut off. Or it
-    claims nothing: a recorder that was killed left the 0 with which it had begun.
+    claims nothing: a recorder that was killed left a sound of 0 bytes, and a RIFF size that ends there. In both cases,
+    the sound ends with the file. If the RIFF size goes on, the file was closed without sound: other chunks follow.
 
     Raises:
         OSError, EOFError, wave.Error: the file cannot be read, or is no plain WAV.
@@ -57,5 +59,8 @@ def _opened(path: Path) -> tuple[Sound, int]:
         start = file.tell()  # `wave` stops at the data chunk
         size = header.getnchannels() * header.getsampwidth()
         held = (os.fstat(file.fileno()).st_size - start) // size
-        frames = min(header.getnframes() or held, held)
+        frames = min(header.getnframes(), held)
+        file.seek(4)
+        if frames == 0 and int.from_bytes(file.read(4), "little") + _RIFF_BYTES <= start:
+            frames = held
         return Sound(header.getframerate(), header.getnchannels(), header.getsampwidth(), frames), start

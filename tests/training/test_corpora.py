@@ -209,6 +209,18 @@ def test_a_second_file_of_an_utterance_is_dropped_and_counted(tmp_path: Path, na
     assert dropped(tmp_path / "out") == {"id of an earlier utterance": 1}
 
 
+def test_a_good_copy_of_a_broken_file_is_used(tmp_path: Path):
+    """Only a file whose audio was read makes a second one of its utterance superfluous."""
+    good = tmp_path / "in" / "copy" / "OAF_back_angry.wav"
+    write(good)
+    broken = tmp_path / "in" / "angry" / "OAF_back_angry.wav"
+    broken.parent.mkdir()
+    broken.write_bytes(good.read_bytes()[:20])
+    (item,) = read("tess", tmp_path / "in", tmp_path / "out").values()
+    assert Path(item.path).parent.name == "copy"
+    assert dropped(tmp_path / "out") == {"audio cannot be read": 1}
+
+
 def test_a_row_that_msp_podcast_lists_twice_is_dropped_and_counted(tmp_path: Path):
     """A table to which somebody appended a part again is read: the first row of a file counts."""
     write(tmp_path / "in" / "Audios" / "a.wav")

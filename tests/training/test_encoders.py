@@ -91,6 +91,18 @@ def test_a_pinned_encoder_loads_whatever_its_weights_are_called(
     assert fetched == (["pytorch_model.bin"] if pickled else [])
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("content", [b"", b"\xff" * 1000, None], ids=["empty", "no weights", "cut off"])
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
+def test_damaged_weights_are_an_error_with_their_folder(tmp_path: Path, pickled, content: bytes | None):
+    """A copy that stopped half-way says where it is, whatever the reader of its format raises."""
+    folder = encoder_folders.write(tmp_path / "enc", "hbt-base", pickled=pickled)
+    (weights,) = (path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin"))
+    weights.write_bytes(weights.read_bytes()[:-1000] if content is None else content)
+    with pytest.raises(ConfigurationError, match=f"no encoder at {folder}: .+; without"):
+        encoders.new(settings(folder), seed=1)
+
+
 def damaged(folder: Path, how: str) -> Path:
     """An encoder's folder with one thing wrong."""
     encoder_folders.write(folder, "hbt-large", pickled=True)

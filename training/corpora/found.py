@@ -155,20 +155,16 @@ def column(row: Mapping[str, str], path: Path, *names: str) -> str:
     raise ConfigurationError(f"{path}: no column {' or '.join(names)}")
 
 
-def first_of_each_id(found: Iterable[Found], *, strict: bool) -> Iterator[Found]:
-    """Pass utterances on; a second one of an id is unusable.
+def refuse_same_ids(found: Iterable[Found]) -> None:
+    """Check that no two usable utterances have the same id.
 
     Raises:
-        ConfigurationError: `strict`, and two have the same id.
+        ConfigurationError: two have.
     """
     seen: set[str] = set()
     for one in found:
         if one.unusable:
-            yield one
-        elif one.id not in seen:
-            seen.add(one.id)
-            yield one
-        elif strict:
+            continue
+        if one.id in seen:
             raise ConfigurationError(f"two utterances have the id {one.id}: {one.path} is the second")
-        else:
-            yield dataclasses.replace(one, unusable="id of an earlier utterance")
+        seen.add(one.id)

@@ -9,11 +9,12 @@ A CSV file may separate fields by commas, semicolons or tabs.
 import difflib
 import json
 import math
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Final
 
 from callmood.schemas.common import Emotion
@@ -104,14 +105,19 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
     name = texts.pop("path")
     place = _place(path.parent, name)
     unusable = _WINDOWS if "\\" in name and not sound.is_file(place) else ""
-    utterance_id = texts.pop("id", f"{number:06d}-{place.stem}")
+    utterance_id = texts.pop("id", f"{number:06d}-{PurePath(_nfc(name)).stem}")
     return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, unusable=unusable, **texts)
 
 
 def _place(folder: Path, name: str) -> Path:
-    """The file of this name, however list and file name write an accent: copies from macOS often differ."""
-    places = [folder / one for one in (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))]
-    return next(filter(sound.is_file, places), places[0])
+    """The file of this name, however list, folder and file name write an accent: copies from macOS often differ."""
+    listed, places = folder / name, [folder]
+    if sound.is_file(listed):
+        return listed
+    for part in Path(name).parts:
+        spellings = dict.fromkeys((part, _nfc(part), unicodedata.normalize("NFD", part)))
+        places = [path for place in places for one in spellings if os.path.lexists(path := place / one)]
+    return next(filter(sound.is_file, places), listed)
 
 
 def _cut(texts: dict[str, str]) -> Cut:
@@ -141,12 +147,16 @@ def _text(key: str, value: Any) -> str:
     if isinstance(value, list | dict):
         raise ConfigurationError(f"{key} is a {type(value).__name__}, not a text")
     text = str(value).strip()
-    return text if key == "path" else unicodedata.normalize("NFC", text)  # one name, however its accents are written
+    return text if key == "path" else _nfc(text)  # one name, however its accents are written
 
 
 def spelt(label: str) -> str:
     """A label without what does not distinguish two: case, spaces around it, the way an accent is written."""
-    return unicodedata.normalize("NFC", label).strip().lower()
+    return _nfc(label).strip().lower()
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
 
 
 def label_of(name: str) -> str:

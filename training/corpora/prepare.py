@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -11,7 +11,7 @@ from typing import Any, Final
 from callmood.training import manifest, protocols, wav
 from callmood.training.checkpoint import write_text
 from callmood.training.corpora import iemocap, own, sound
-from callmood.training.corpora.found import WHOLE, Corpus, Found, first_of_each_id
+from callmood.training.corpora.found import WHOLE, Corpus, Found, refuse_same_ids
 from callmood.training.corpora.labels import Labels
 from callmood.worker.errors import ConfigurationError
 
@@ -57,16 +57,12 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
             utterances have the same id, a speaker has two splits, or nothing is left.
     """
     labels = Labels(corpus, options.meanings)
-    listed = list(first_of_each_id(corpus.find(root), strict=corpus is own.CORPUS))
+    listed = list(corpus.find(root))
+    if corpus is own.CORPUS:
+        refuse_same_ids(listed)
     labels.refuse_unknown(listed, root)
     out.mkdir(parents=True, exist_ok=True)
-    items: list[manifest.Item] = []
-    dropped: dict[str, list[str]] = {}
-    for found in listed:
-        try:
-            items.append(_item(corpus, labels, found, out, options))
-        except sound.DroppedError as reason:
-            dropped.setdefault(str(reason), []).append(found.id)
+    items, dropped = _usable(corpus, labels, listed, out, options)
     if not items:
         raise ConfigurationError(f"{root}: no utterance can be used; {_counted(dropped) or 'it lists none'}")
     if corpus is iemocap.CORPUS and not options.partial:
@@ -98,6 +94,23 @@ def report(items: list[manifest.Item], dropped: dict[str, list[str]]) -> dict[st
 
 def _counted(dropped: dict[str, list[str]]) -> str:
     return ", ".join(f"{len(ids)} dropped: {reason}" for reason, ids in sorted(dropped.items()))
+
+
+def _usable(
+    corpus: Corpus, labels: Labels, listed: Sequence[Found], out: Path, options: Options
+) -> tuple[list[manifest.Item], dict[str, list[str]]]:
+    """The first usable utterance of each id; and the ids of the others, by the reason why they are dropped."""
+    items: dict[str, manifest.Item] = {}
+    dropped: dict[str, list[str]] = defaultdict(list)
+    for found in listed:
+        if found.id in items and not found.unusable:
+            dropped["id of an earlier utterance"].append(found.id)
+            continue
+        try:
+            items[found.id] = _item(corpus, labels, found, out, options)
+        except sound.DroppedError as reason:
+            dropped[str(reason)].append(found.id)
+    return list(items.values()), dropped
 
 
 def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Options) -> manifest.Item:

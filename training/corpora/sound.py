@@ -104,6 +104,8 @@ def _by_libsndfile(path: Path, cut: Cut) -> tuple[_Samples, int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate_hz = int(file.samplerate)
+            if file.frames == 0:  # so libsndfile says of a file that a killed recorder has left
+                raise DroppedError("no samples found: the recording is empty or was not closed")
             first = round(cut.start_s * rate_hz)
             if first > file.frames:
                 raise DroppedError("recording ends before the utterance")

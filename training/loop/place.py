@@ -28,7 +28,7 @@ class Place:
         folder: for checkpoint, `log.csv` and TensorBoard's files.
         device: where the model is.
         share: of the batches.
-        fingerprint: of the configuration and the data; a checkpoint of another one is refused.
+        fingerprint: of the configuration, the encoder's files and the data; a checkpoint of another one is refused.
         resume: continue from the checkpoint, if there is one.
         show: show a progress bar, if there is a terminal.
 
@@ -61,7 +61,8 @@ class Place:
         """The state that was saved last, or None.
 
         Raises:
-            ConfigurationError: it cannot be read, or belongs to another configuration or other data.
+            ConfigurationError: it cannot be read, or belongs to another configuration, another encoder (weights or
+                configuration) or other data.
         """
         if self._path is None or not self._path.exists():
             return None

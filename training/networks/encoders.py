@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 
 from callmood.training import checkpoint
@@ -22,6 +24,7 @@ from callmood.worker.model.model import ENCODERS, EmotionModel
 
 _PREPROCESSOR: Final = "preprocessor_config.json"
 _WEIGHTS: Final = (".safetensors", ".bin")
+_DAMAGED: Final = (SafetensorError, pickle.UnpicklingError, EOFError)
 _NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; some checkpoints come without
 
 
@@ -95,7 +98,7 @@ def _pretrained(settings: ModelConfig) -> EmotionModel:
         encoder, info = encoder_class.from_pretrained(
             source, config=model.encoder.config, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, *_DAMAGED) as error:
         raise _not_available(source, error) from error
     finally:
         transformers.utils.logging.set_verbosity(verbosity)
@@ -145,5 +148,5 @@ def _normalize(settings: ModelConfig, source: str) -> bool:
 
 
 def _not_available(source: str, error: Exception) -> ConfigurationError:
-    first = str(error).strip().partition("\n")[0]
+    first = str(error).strip().partition("\n")[0] or type(error).__name__
     return ConfigurationError(f"no encoder at {source}: {first}; without a network, give a folder with --encoder")
