@@ -43,7 +43,7 @@ _ALERT: Final = "\N{BLACK UP-POINTING TRIANGLE}"
 _LEGEND: Final = f"A anger, S sadness, N neutral, H happiness, ? uncertain, empty: not speech; {_ALERT} alert."
 _CAVEAT: Final = (
     "A label estimates how a voice sounds in one utterance, not what a person feels. It depends on speaker, language "
-    "and line. Uncertain utterances have no label and are in no figure of emotion. Agents have no emotion."
+    "and line. Uncertain utterances have no label and are in no figure of emotion. An agent's emotion is not shown."
 )
 
 

@@ -36,6 +36,7 @@ from callmood.dashboard.page.frames import Frames
 from callmood.dashboard.page.picture import alerts, picture, pulse
 from callmood.dashboard.page.trends import History
 from callmood.dashboard.reader import Dashboard
+from callmood.schemas.common import Role
 
 STATIC: Final = Path(__file__).parent / "static"
 _COMMENT_S: Final = 15.0
@@ -225,8 +226,12 @@ class _Page:
         if not views:
             return None
         said = self._dashboard.utterances(call_id, after=after)
+        call = views[0].call.model_dump(mode="json", by_alias=True)
+        call["signs"] = [sign for sign in call["signs"] if sign["role"] != Role.AGENT]
+        if agent := call["roles"].get(Role.AGENT):
+            agent["emotion"] = None  # the page shows this record as it is
         return {
-            "call": views[0].call.model_dump(mode="json", by_alias=True),
+            "call": call,
             "risk": views[0].risk,
             "utterances": [utterance.model_dump(mode="json", by_alias=True) for utterance in said],
             "links": self._links,

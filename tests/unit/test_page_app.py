@@ -17,7 +17,8 @@ from callmood.dashboard.page.app import PageOptions, create_app
 from callmood.dashboard.page.floor import Snapshot
 from callmood.dashboard.page.picture import SHOWN, picture
 from callmood.dashboard.reader import CallView
-from callmood.schemas.call import Call
+from callmood.schemas.call import Call, Sign, SignName
+from callmood.schemas.common import Role
 
 
 def a_row(number, level="", **more):
@@ -149,9 +150,9 @@ CALL = Call.model_validate_json((Path(schemas.__file__).parent / "examples/call/
 class Asked:
     """The page over one call of the queue `billing`, and what it has told for the audit."""
 
-    def __init__(self, trends=()):
+    def __init__(self, trends=(), call=CALL):
         self.audited = []
-        views = {"call-1": CallView(CALL.model_copy(update={"attributes": {"queue": "billing"}}), None)}
+        views = {"call-1": CallView(call.model_copy(update={"attributes": {"queue": "billing"}}), None)}
         results = SimpleNamespace(
             calls=lambda ids: [views[one] for one in ids if one in views], utterances=lambda *_, **__: []
         )
@@ -183,6 +184,20 @@ def test_a_call_is_shown_to_viewers_of_its_queue_only():
     assert page.audited == opened
     assert page.get("/api/calls/other", ada)[0] == 404
     assert page.get("/api/calls/call-1", ada, after="x")[0] == 400
+
+
+def test_the_record_of_a_call_has_no_emotion_of_an_agent():
+    """Even if the policy of the workers allows it; all else is as it was written."""
+    emotion = CALL.roles[Role.CUSTOMER].emotion
+    agent = CALL.roles[Role.AGENT].model_copy(update={"emotion": emotion})
+    roles = (Role.AGENT, None)
+    signs = tuple(Sign(name=SignName.STREAK, role=role, value=3.0, text=f"a sign of {role}") for role in roles)
+    call = CALL.model_copy(update={"roles": {**CALL.roles, Role.AGENT: agent}, "signs": signs})
+    (ada,) = parse_viewers("[ada]\ntoken = 'a long random text'\n")
+    told = Asked(call=call).get("/api/calls/call-1", ada)[1]["call"]
+    assert [sign["text"] for sign in told["signs"]] == ["a sign of None"]
+    assert told["roles"]["agent"] == agent.model_dump(mode="json") | {"emotion": None}
+    assert told["roles"]["customer"]["emotion"] == emotion.model_dump(mode="json")
 
 
 def test_trends_are_those_of_the_queues_that_a_viewer_may_see():

@@ -27,7 +27,7 @@ export function showCall(main, id) {
   const raw = element("pre", { tabindex: "0", "aria-label": "call/1" });
   main.append(
     element("h1", {}, `Call ${id}`), facts, signs, actions, lanes,
-    element("p", { class: "legend" }, "How the customer sounded: A anger, S sadness, N neutral, H happiness, ? uncertain. Agents have no emotion. ▲ alert"),
+    element("p", { class: "legend" }, "Emotion heard: A anger, S sadness, N neutral, H happiness, ? uncertain. An agent's emotion is not shown. ▲ alert"),
     events, detail, figures,
     element("h2", {}, "Utterances"),
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterances" }, element(

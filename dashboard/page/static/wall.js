@@ -22,7 +22,7 @@ export function showWall(main, connect) {
   let links = {};
 
   const body = element("tbody");
-  const head = ["needs a look", "call", "queue", "agent", "time", "why", "customer sounded", "talk: customer / agent"];
+  const head = ["needs a look", "call", "queue", "agent", "time", "why", "emotion heard", "talk: customer / agent"];
   const table = element(
     "table", { class: "wall" },
     element("caption", {}, "Calls, those that need a person first"),
@@ -40,7 +40,7 @@ export function showWall(main, connect) {
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Ended recently" }, element(
       "table", {},
       element("caption", {}, "Calls that have ended, the newest first"),
-      element("thead", {}, element("tr", {}, ...["needed a look at its end", "call", "queue", "agent", "time", "why", "customer sounded"].map((name) => element("th", { scope: "col" }, name)))), over)),
+      element("thead", {}, element("tr", {}, ...["needed a look when it ended", "call", "queue", "agent", "time", "why", "emotion heard"].map((name) => element("th", { scope: "col" }, name)))), over)),
   );
   const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
   const search = element("input", { type: "search", id: "search", size: 28, placeholder: "call, agent, queue or team", value: chosen.search ?? "" });
@@ -54,7 +54,7 @@ export function showWall(main, connect) {
   main.append(
     element("h1", {}, "Calls"), form, queues, hint,
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Calls" }, table), empty,
-    element("p", { class: "legend" }, "A anger, S sadness, N neutral, H happiness, ? uncertain; newest at the right. Agents have no emotion."),
+    element("p", { class: "legend" }, "A anger, S sadness, N neutral, H happiness, ? uncertain; newest at the right. An agent's emotion is not shown."),
     alerts, ended,
   );
 
@@ -167,7 +167,7 @@ export function showWall(main, connect) {
       if (ended.dataset.calls !== calls) {
         ended.dataset.calls = calls;
         ended.hidden = floor.ended.length === 0;
-        heading.textContent = `Ended recently: the newest ${floor.ended.length}, of which ${floor.ended.filter((row) => row.level).length} needed a look at their end`;
+        heading.textContent = `Ended recently: the newest ${floor.ended.length}, of which ${floor.ended.filter((row) => row.level).length} needed a look when they ended`;
         over.replaceChildren(...floor.ended.map((row) => element(
           "tr", { class: row.level || "calm" },
           element("td", {}, LEVELS[row.level]),
