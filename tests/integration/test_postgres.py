@@ -23,6 +23,14 @@ def program(name):
     return found or pytest.skip("apt-get install postgresql")
 
 
+def documented():
+    """The page's command that loads a file: its options, and what it copies and calls."""
+    page = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
+    command = re.search(r'psql (-v .*) -c "(\\copy [^"]*)" \\\n +-c "(CALL [^"]*)" \|\| break', page)
+    options, copy, call = command.groups()
+    return options.split(), copy, call
+
+
 @pytest.fixture(scope="module")
 def folder():
     """Beside pytest's own folders, which the server's user may not enter."""
@@ -46,7 +54,7 @@ def psql(folder):
     options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c fsync=off"
     control = (*user, program("pg_ctl"), "--pgdata", str(folder / "data"), "--log", str(folder / "log"))
     run(*control, "--wait", "--options", options, "start")
-    client = (program("psql"), "-h", str(folder), "-U", "test", "-d", "postgres", "-v", "ON_ERROR_STOP=1", "-qtA")
+    client = (program("psql"), "-h", str(folder), "-U", "test", "-d", "postgres", *documented()[0], "-qtA")
     try:
         for _ in range(2):
             run(*client, "-f", str(ROOT / "deploy" / "postgres.sql"))
@@ -58,8 +66,7 @@ def psql(folder):
 @pytest.fixture
 def load(psql, tmp_path):
     """`load(records)` copies them as JSON lines, and loads them."""
-    page = (ROOT / "docs" / "history.md").read_text(encoding="utf-8")
-    copy, call = re.search(r'psql -c "(\\copy [^"]*)" -c "(CALL [^"]*)"', page).groups()
+    _, copy, call = documented()
 
     def loaded(records):
         path = tmp_path / "records.jsonl"
@@ -97,3 +104,16 @@ def test_odd_texts_are_loaded(psql, load):
     load([call | {"call_id": text, "version": 1} for text in texts])
     read = [json.loads(line) for line in psql("-c", "SELECT record->'call_id' FROM callmood.calls").splitlines()]
     assert {text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in texts} <= set(read)
+
+
+def test_a_file_that_is_no_list_of_records_is_an_error(psql, load, tmp_path):
+    """The command fails and loads nothing, so that the page's loop stops at this file."""
+    before = psql("-c", "SELECT count(*) FROM callmood.calls")
+    _, copy, call = documented()
+    (tmp_path / "broken.jsonl").write_text("no JSON\n", encoding="utf-8")
+    for name in ("nowhere.jsonl", "broken.jsonl"):
+        with pytest.raises(AssertionError, match=r"No such file|invalid input syntax"):
+            psql("-c", copy.replace("$file", str(tmp_path / name)), "-c", call)
+    psql("-c", "TRUNCATE callmood.received")
+    load([examples("call")[0] | {"call_id": "after the correction", "version": 1}])
+    assert int(psql("-c", "SELECT count(*) FROM callmood.calls")) == int(before) + 1
