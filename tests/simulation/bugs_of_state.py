@@ -98,7 +98,7 @@ def a_successor_does_not_know_that_a_call_is_over() -> Iterator[None]:
         yield
 
 
-@planted(23)
+@planted(22)
 def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
