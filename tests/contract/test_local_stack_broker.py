@@ -44,9 +44,13 @@ def send(broker, partition, records):
 
 
 def reader(broker, **options):
-    """A consumer that reads from the start where nothing is committed."""
+    """A consumer that reads from the start where nothing is committed; it learns of a new topic within a second."""
     return KafkaConsumer(
-        bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest", enable_auto_commit=False, **options
+        bootstrap_servers=broker.bootstrap_servers,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        metadata_max_age_ms=1_000,
+        **options,
     )
 
 
