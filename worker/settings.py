@@ -55,7 +55,8 @@ class KafkaSettings(_Group):
     )
     assignor: Literal["cooperative-sticky", "sticky", "range"] = Field(
         "cooperative-sticky",
-        description="how the group shares partitions; with sticky and range, all workers stop during a rebalance",
+        description="how the group shares partitions; with sticky and range, all workers stop during a rebalance; "
+        "with static membership, sticky is used instead of cooperative-sticky",
     )
     membership: Literal["dynamic", "static"] = Field(
         "dynamic",

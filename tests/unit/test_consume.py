@@ -8,7 +8,7 @@ from kafka import TopicPartition as KafkaPartition
 from structlog.testing import capture_logs
 
 from callmood.worker.adapters import kafka_workarounds
-from callmood.worker.adapters.consume import AudioConsumer
+from callmood.worker.adapters.consume import AudioConsumer, _assignor
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError
@@ -157,3 +157,16 @@ def test_records_are_gathered_only_while_some_come(consumer, client, monkeypatch
     assert client._fetcher.config == {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 70}
     assert not consumer.poll(1)
     assert client._fetcher.config == {"fetch_min_bytes": 1, "fetch_max_wait_ms": 900}
+
+
+@pytest.mark.parametrize(
+    ("membership", "assignor", "used"),
+    [
+        ("dynamic", "cooperative-sticky", "cooperative-sticky"),
+        ("static", "cooperative-sticky", "sticky"),
+        ("static", "range", "range"),
+    ],
+)
+def test_static_members_do_not_hand_partitions_over_in_two_steps(membership, assignor, used):
+    """One that restarts between the steps joins without a rebalance: the second step would never come."""
+    assert _assignor(KafkaSettings(membership=membership, assignor=assignor)).name == used

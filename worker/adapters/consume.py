@@ -7,6 +7,7 @@ loop acts on it. A new partition stays paused until its state is restored and `s
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 from kafka import ConsumerGroupMetadata, ConsumerRebalanceListener, KafkaConsumer, OffsetAndMetadata
@@ -100,7 +101,7 @@ class AudioConsumer:
             client_id=client_id,
             group_id=self._group_id,
             group_instance_id=client_id if settings.membership == "static" else None,
-            partition_assignment_strategy=[_ASSIGNORS[settings.assignor]],
+            partition_assignment_strategy=[_assignor(settings)],
             isolation_level="read_committed",
             enable_auto_commit=False,
             auto_offset_reset="earliest",  # only met after retention loss: where to start is decided in start_of
@@ -280,3 +281,14 @@ class AudioConsumer:
     def close(self) -> None:
         """Leave the group, so that others take over at once."""
         self._consumer.close(autocommit=False, timeout_ms=5_000)
+
+
+def _assignor(settings: KafkaSettings) -> Any:
+    """How the group shares its partitions.
+
+    With cooperative-sticky, a partition that moves has no owner until its last one has joined again. A static member
+    that dies in between and is back within its session joins without a rebalance: nobody would ever own the partition.
+    """
+    is_static = settings.membership == "static"
+    name = "sticky" if is_static and settings.assignor == "cooperative-sticky" else settings.assignor
+    return _ASSIGNORS[name]
