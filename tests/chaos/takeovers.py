@@ -2,14 +2,16 @@
 
 import time
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from statistics import median
 from typing import TYPE_CHECKING
 
 from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
-from callmood.schemas.common import Encoding
+from callmood.worker.errors import BadRecord
+from callmood.worker.intake import decode
+from callmood.worker.records import Position, Record
 from tests.chaos import look
 from tests.chaos.fleet import SESSION_S, Restored
 from tests.chaos.servers import wait_until
@@ -17,6 +19,7 @@ from tests.chaos.servers import wait_until
 if TYPE_CHECKING:
     from tests.chaos.scene import Scene
 
+_LONGEST_MS = 5_000
 _STEADY_S = 3.0
 _TAKEN_S = 60.0
 _AFTER_KILL_S, _REREAD_S, _DRAIN_S, _BEHIND_S = SESSION_S + 5.0, 30.0, 25.0, 3.0
@@ -92,18 +95,19 @@ class Takeovers:
     def _reread_s(self, restored: Restored, end: int) -> float:
         """The most audio of one stream that is read again: in the records from the watermark to the old end."""
         source = KafkaPartition(self._scene.run.topic("audio"), restored.partition)
-        heard_s: Counter[tuple[bytes, str]] = Counter()
+        heard_s: Counter[tuple[str, str]] = Counter()
         with closing(KafkaConsumer(bootstrap_servers=self._scene.run.bootstrap_servers.split(","))) as consumer:
             consumer.assign([source])
             consumer.seek(source, restored.watermark)
             while consumer.position(source) < end:
                 records = consumer.poll(timeout_ms=1_000).get(source, ())
                 for record in (record for record in records if record.offset < end):
-                    headers = {name: value.decode() for name, value in record.headers}
-                    if "encoding" in headers:
-                        width = Encoding(headers["encoding"]).bytes_per_sample * len(headers["layout"].split(","))
-                        seconds = len(record.value) / width / float(headers["rate"])
-                        heard_s[record.key, headers["stream"]] += seconds
+                    with suppress(BadRecord):  # from the hostile producer
+                        position = Position(*source, record.offset)
+                        read = Record(position, record.key, record.value, tuple(record.headers), record.timestamp)
+                        chunk = decode.decode(read, input_format="headers", max_record_ms=_LONGEST_MS)
+                        if chunk is not None and chunk.format is not None:
+                            heard_s[chunk.call_id, chunk.stream] += chunk.samples / chunk.format.rate_hz
         return max(heard_s.values(), default=0.0)
 
     def _figures(self) -> dict[str, tuple[list[float], float]]:
