@@ -149,15 +149,20 @@ def test_ordinary_records_take_the_shorter_way():
     assert decode._shape.cache_info().hits == len(log) - 2
 
 
-def test_short_records_are_taken_together():
-    """Of records of 20 ms, each in a poll of its own, few are taken alone: those at which an utterance can close."""
-    leg = Leg(layout="customer,agent")
-    log = log_of([leg.send("start"), *leg.media(AUDIO[:320_000], chunk_ms=20)])
+def sizes_taken(log):
+    """How many records streams took together, each time; every record comes in a poll of its own."""
     with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
         worker = Worker()
         for record in log:
             worker.read([record])
-    sizes = [len(call.args[1]) for call in taken.call_args_list]
+    return [len(call.args[1]) for call in taken.call_args_list]
+
+
+def test_short_records_are_taken_together():
+    """Of records of 20 ms, each in a poll of its own, few are taken alone: those at which an utterance can close."""
+    leg = Leg(layout="customer,agent")
+    log = log_of([leg.send("start"), *leg.media(AUDIO[:320_000], chunk_ms=20)])
+    sizes = sizes_taken(log)
     assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
     assert max(sizes) == 10
 
@@ -168,11 +173,7 @@ def test_streams_that_alternate_are_taken_together():
     first = [leg.send("start") for leg in legs]
     sent = zip(*(leg.media(AUDIO[n:320_000:2], chunk_ms=20) for n, leg in enumerate(legs)), strict=True)
     log = log_of([*first, *(record for pair in sent for record in pair)])
-    with patch.object(Stream, "take_next", autospec=True, side_effect=Stream.take_next) as taken:
-        worker = Worker()
-        for record in log:
-            worker.read([record])
-    sizes = [len(call.args[1]) for call in taken.call_args_list]
+    sizes = sizes_taken(log)
     assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
 
 
