@@ -33,12 +33,26 @@ def sends_are_not_checked() -> Iterator[None]:
         yield
 
 
-@planted(64, "kafka")
+@planted(85, "kafka")
 def live_membership() -> Iterator[None]:
     """Offsets carry what the client says of itself now, which is nothing once it has been thrown out."""
     with patch.object(
         SimConsumer, "membership", property(lambda self: self.live_membership, lambda *_: None), create=True
     ):
+        yield
+
+
+@planted(5, "kafka")
+def commit_while_joining() -> Iterator[None]:
+    """Offsets carry the membership of before, which the broker may refuse: each end of a process makes all join."""
+
+    def poll(original, self, timeout_ms):
+        before = self.membership
+        polled = original(self, timeout_ms)
+        self.membership = self.membership or before
+        return polled
+
+    with around(SimConsumer, "poll", poll):
         yield
 
 

@@ -92,6 +92,10 @@ class Group:
         member = membership.member
         return member is None or (member in self._members and membership.generation == member.generation)
 
+    def is_in(self, membership: Membership) -> bool:
+        """Whether it is a member's, of this generation or of an earlier one."""
+        return membership.member in self._members
+
     def rebalance(self) -> None:
         self._world.note("group", "rebalance", len(self._members))
         self._generation += 1
@@ -200,8 +204,8 @@ class SimConsumer:
         self._group.sync(self)
         if self._is_lost:
             raise Fenced("simulated: out of the group")
-        if self.live_membership != NOBODY and not self.is_joining:
-            self.membership = self.live_membership
+        is_stable = self.live_membership != NOBODY and not self.is_joining
+        self.membership = self.live_membership if is_stable else None
         if self._world.is_log_down:
             return {}
         fetched = {}

@@ -87,6 +87,7 @@ class Broker:
     ) -> None:
         transaction = self.transaction(name, epoch)
         if not group.is_member(membership):
+            assert not group.is_in(membership), "a member has committed while it joins: its process ends for nothing"
             raise CommitFailedError("simulated: no member of the group")
         transaction.offsets |= offsets
         transaction.group = group

@@ -67,6 +67,7 @@ class _Store:
     """Remembers when each partition was claimed; does not answer commits while it is down."""
 
     moves_group_offsets = False
+    can_commit = True
 
     def __init__(self, consumer):
         self.consumer, self.is_down, self.claimed_at_poll, self.committed = consumer, False, [], []
@@ -174,6 +175,37 @@ def test_the_group_is_polled_between_two_restored_partitions(loop):
     for _ in range(5):
         loop.ingest.turn()
     assert loop.store.claimed_at_poll == [1, 2, 3]
+
+
+def test_a_process_that_joins_its_group_only_polls(loop):
+    """Neither a commit nor a takeover comes before it knows the partitions that it keeps."""
+    loop.store.can_commit = False
+    for _ in range(20):
+        loop.ingest.turn()
+    assert (loop.store.claimed_at_poll, loop.store.committed, loop.ingest.status().restoring) == ([], [], 3)
+    loop.store.can_commit = True
+    for _ in range(20):
+        loop.ingest.turn()
+    assert {commit.source for commit in loop.store.committed} == set(loop.store.consumer.sources)
+    loop.store.can_commit = False
+    for _ in range(200):
+        loop.ingest.turn()
+    assert "commits" not in loop.ingest.status().stuck_at
+
+
+def test_a_drain_waits_until_a_commit_is_possible(loop):
+    """What was taken from the partitions is not left to their next owner; without partitions nothing is to be done."""
+    loop.store.can_commit = False
+    assert loop.ingest.drain(1_000_000)
+    loop.store.can_commit = True
+    for _ in range(3):
+        loop.ingest.turn()
+    loop.store.can_commit, taken = False, len(loop.store.committed)
+    assert not loop.ingest.drain(loop.ingest._monotonic() + 50)
+    assert len(loop.store.committed) == taken
+    loop.store.can_commit = True
+    assert loop.ingest.drain(1_000_000)
+    assert len(loop.store.committed) > taken
 
 
 def test_what_the_client_cannot_parse_is_counted_and_behind_the_watermark(loop):

@@ -77,6 +77,7 @@ class _Consumer:
 
 class _Store:
     moves_group_offsets = False
+    can_commit = True
 
     def __init__(self):
         self.commits, self.is_down, self.unsettled = [], False, 0

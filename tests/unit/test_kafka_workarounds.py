@@ -238,18 +238,22 @@ def test_a_transaction_that_hangs_ends_the_process(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("changes", "is_stable"),
+    ("changes", "is_joining", "is_stable"),
     [
-        ({}, True),
-        ({"generation_id": -1}, False),
-        ({"member_id": ""}, False),
-        ({"state": MemberState.REBALANCING}, False),
-        ({"state": MemberState.UNJOINED}, False),
+        ({}, False, True),
+        ({"generation_id": -1}, False, False),
+        ({"member_id": ""}, False, False),
+        ({"state": MemberState.REBALANCING}, False, False),
+        ({"state": MemberState.UNJOINED}, False, False),
+        ({}, True, False),
     ],
-    ids=["stable", "no generation", "no member", "joining", "out"],
+    ids=["stable", "no generation", "no member", "rebalancing", "out", "joining"],
 )
-def test_only_a_stable_membership_counts(changes, is_stable):
-    """A member that is out, or whose group is being shared out, has no membership to commit with."""
+def test_only_a_stable_membership_counts(changes, is_joining, is_stable):
+    """A member that is out, or that joins its group again, has no membership to commit with."""
     member = MEMBER._replace(**changes)
-    found = kafka_workarounds.stable_membership(SimpleNamespace(group_metadata=lambda: member))
+    coordinator = SimpleNamespace(rejoining=is_joining)
+    found = kafka_workarounds.stable_membership(
+        SimpleNamespace(group_metadata=lambda: member, _coordinator=coordinator)
+    )
     assert found == (member if is_stable else None)

@@ -168,16 +168,38 @@ def test_a_new_generation_reads_again_from_the_start():
     assert reader.seeks.count(0) == 2
 
 
-def test_an_open_transaction_on_the_states_is_waited_for():
-    """Where nothing comes for two seconds, other partitions have their turn."""
-    store, reader, _ = open_store(stored())
-    reader.end_offsets = lambda partitions, timeout_ms: dict.fromkeys(partitions, 99 + timeout_ms)
-    with pytest.raises(Unsettled, match="3 of "):
-        store.claim(SOURCE)
+def test_an_open_transaction_on_the_states_does_not_hold_the_loop():
+    """The states before it are read, other partitions have their turn, and later the rest is read."""
+    records = stored()
+    store, reader, _ = open_store(records[:1])
+    store._ends = SimpleNamespace(
+        end_offsets=lambda partitions, timeout_ms: dict.fromkeys(partitions, 3) if timeout_ms else {},
+        partitions_for_topic=lambda _topic: {0},
+    )
     with pytest.raises(Unsettled, match="open") as raised:
         store.claim(SOURCE)
     assert raised.value.retry_s > 0
-    assert reader.now_s == pytest.approx(2.6, abs=0.3)
+    assert reader.now_s < 0.5
+    reader.records += records[1:]
+    assert store.claim(SOURCE).states.keys() == {"a", "b"}
+    assert reader.seeks == [0, 1]
+
+
+def test_states_that_do_not_come_give_way():
+    """A broker that is slow to answer holds up one partition, not the others."""
+    store, reader, _ = open_store(stored(), at_once=0)
+    with pytest.raises(Unsettled, match="no states come") as raised:
+        store.claim(SOURCE)
+    assert raised.value.retry_s > 0
+    assert reader.now_s == pytest.approx(2, abs=0.3)
+
+
+def test_nothing_is_committed_while_the_group_is_joined_again():
+    """The broker may have a generation that this process does not know yet, and would refuse the offsets."""
+    store, _, consumer = open_store([])
+    assert store.can_commit
+    consumer.membership = None
+    assert not store.can_commit
 
 
 def test_the_clock_record_is_no_call():

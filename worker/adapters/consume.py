@@ -127,7 +127,7 @@ class AudioConsumer:
         self._topic_ids = {topic: kafka_workarounds.topic_id(self._consumer, topic) for topic in topics}
         self._gone: frozenset[str] = frozenset()
         self.membership: ConsumerGroupMetadata | None = None
-        """Our place in the group when it was last stable; None before, and once we are out."""
+        """Our place in the group; None before we are in it, while we join it again, and once we are out."""
 
     def poll(self, timeout_ms: int) -> Mapping[TopicPartition, list[Record]]:
         """The next records of the started partitions.
@@ -145,7 +145,7 @@ class AudioConsumer:
             raise Fenced(
                 "this worker was out of its consumer group for too long; its partitions have another owner now"
             )
-        self.membership = kafka_workarounds.stable_membership(self._consumer) or self.membership
+        self.membership = kafka_workarounds.stable_membership(self._consumer)
         self._note_deleted(polled)
         return {TopicPartition(p.topic, p.partition): records for p, records in polled.items()}
 

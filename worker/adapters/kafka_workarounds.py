@@ -208,8 +208,9 @@ def _end_process() -> None:
 #   a. A batch that failed does not fail its transaction: we check every send before the offsets go in.
 #   b. A batch that expires after the broker has aborted the transaction goes into the next one: the time limit of a
 #      batch is longer than the transaction's (TRANSACTION_OPTIONS), never the other way round.
-#   c. A member that was thrown out of the group has metadata that brokers accept unchecked: the offsets carry the
-#      membership of the last stable poll (`stable_membership`), never the live one.
+#   c. A member that was thrown out of the group has metadata that brokers accept unchecked, and a member that joins
+#      again has a generation that brokers may refuse already: the offsets carry the membership that the last poll
+#      left (`stable_membership`), never the live one. Only polls join, so brokers wait with a new generation.
 #   d. After an error, refused offsets stay in the producer and go along with its next transaction: the caller of
 #      `transact` never uses a producer again that has raised. It ends the process.
 # Upstream: dpkp/kafka-python#3010 aborts more cleanly; for the rest no upstream issue found.
@@ -244,9 +245,10 @@ def transact(
 
 
 def stable_membership(consumer: KafkaConsumer) -> ConsumerGroupMetadata | None:
-    """The consumer's place in its group; None while the group is not stable, and once the consumer is out."""
-    member = consumer.group_metadata()
-    return member if member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id else None
+    """The consumer's place in its group; None while it joins, and once it is out."""
+    member, is_joining = consumer.group_metadata(), consumer._coordinator.rejoining  # noqa: SLF001 - as in `poll`
+    is_stable = member.state == MemberState.STABLE and member.generation_id >= 0 and member.member_id
+    return member if is_stable and not is_joining else None
 
 
 # -- 7. A batch that cannot be parsed stops the partition

@@ -39,7 +39,7 @@ _CLAIM_MS = 2_000
 _SLICE_S = 0.5
 """So long a claim reads states at once: the loop works on its other partitions in between."""
 _STILL_S = 2.0
-"""After this long without a record the states are not to be read now."""
+"""After this long without a record, other partitions have their turn."""
 _NARROW_S = 10.0
 """Until the next look for an output partition that is not there."""
 
@@ -62,12 +62,11 @@ class Clients(NamedTuple):
 class _Reading:
     """The states of one partition, as far as they are read."""
 
-    def __init__(self, membership: ConsumerGroupMetadata | None, watermark: int | None, end: int, now_s: float) -> None:
+    def __init__(self, membership: ConsumerGroupMetadata | None, watermark: int | None, end: int) -> None:
         self.membership = membership
         self.watermark = watermark
         self.end = end
         self.next_offset = 0
-        self.moved_s = now_s
         self.states: dict[bytes, bytes] = {}
 
     def take(self, key: bytes, value: bytes | None) -> None:
@@ -105,6 +104,15 @@ class KafkaStore:
         self._readings: dict[TopicPartition, _Reading] = {}
         self._producer.init_transactions()
 
+    @property
+    def can_commit(self) -> bool:
+        """See `Store`. Not while this process joins its group again.
+
+        The broker may have begun a generation by then that the client does not know yet. It would refuse the offsets,
+        and a transaction that has failed ends the process. Its successor joins again, so all members would do the same.
+        """
+        return self._consumer.membership is not None
+
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`. The group fences the earlier owner, whose generation is over.
 
@@ -118,17 +126,15 @@ class KafkaStore:
 
         A partition that the audio topic alone was given waits until the output topics have it too.
         """
-        reading = self._readings.pop(source, None)
         try:
             self._require_outputs(source)
+            reading = self._readings.get(source)
             if reading is None or reading.membership != self._consumer.membership:
-                reading = self._begin(source)
-            is_read = self._read_on(source, reading)
+                reading = self._readings[source] = self._begin(source)
+            self._read_on(source, reading)
         except KafkaError as error:
             raise Unsettled(f"kafka: {error}") from error
-        if not is_read:
-            self._readings[source] = reading
-            raise Unsettled(f"states are read: {reading.next_offset} of {reading.end}", retry_s=0.0)
+        del self._readings[source]
         return self._restored(source, reading)
 
     def _require_outputs(self, source: TopicPartition) -> None:
@@ -145,28 +151,35 @@ class KafkaStore:
         watermark = self._consumer.committed(source, timeout_ms=_CLAIM_MS)
         partition = KafkaPartition(self._settings.state_topic, source.partition)
         end = self._ends.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
-        return _Reading(membership, watermark, end, self._clock())
+        return _Reading(membership, watermark, end)
 
-    def _read_on(self, source: TopicPartition, reading: _Reading) -> bool:
-        """Read states for a while; returns whether all are read."""
+    def _read_on(self, source: TopicPartition, reading: _Reading) -> None:
+        """Read the other states, but only for a while, and never wait for the end of a transaction.
+
+        Raises:
+            Unsettled: there are more; call again.
+        """
         partition = KafkaPartition(self._settings.state_topic, source.partition)
+        stable_end = self._reader.end_offsets([partition], timeout_ms=_CLAIM_MS)[partition]
+        end = min(reading.end, stable_end)
         self._reader.assign([partition])
         if reading.next_offset:
             self._reader.seek(partition, reading.next_offset)
         else:
             self._reader.seek_to_beginning(partition)
         began_s = self._clock()
-        reading.moved_s = max(reading.moved_s, began_s)
-        while (at := self._reader.position(partition, timeout_ms=_CLAIM_MS)) < reading.end:
-            if self._clock() > began_s + _SLICE_S and at > reading.next_offset:
+        while (at := self._reader.position(partition, timeout_ms=_CLAIM_MS)) < end:
+            spent_s = self._clock() - began_s
+            if spent_s > _SLICE_S and at > reading.next_offset:
                 reading.next_offset = at
-                return False
+                raise Unsettled(f"states are read: {at} of {reading.end}", retry_s=0.0)
+            if spent_s > _STILL_S:
+                raise Unsettled("no states come")
             for record in self._reader.poll(timeout_ms=100).get(partition, ()):
-                reading.moved_s = self._clock()
                 reading.take(record.key, record.value)
-            if self._clock() > reading.moved_s + _STILL_S:
-                raise Unsettled("a transaction on the states is open")
-        return True
+        reading.next_offset = at
+        if end < reading.end:
+            raise Unsettled("a transaction on the states is open")
 
     def _restored(self, source: TopicPartition, reading: _Reading) -> Restored:
         states, watermark = reading.states, reading.watermark

@@ -35,6 +35,7 @@ class RedisStore:
     """Results, states and position in Redis or Valkey. All keys share a hash tag, so that one script may touch them."""
 
     moves_group_offsets = False
+    can_commit = True
 
     def __init__(
         self,

@@ -58,6 +58,10 @@ class Store(Protocol):
     moves_group_offsets: bool
     """Whether a commit moves the consumer group's offsets too; else they are moved afterwards, for display."""
 
+    @property
+    def can_commit(self) -> bool:
+        """Whether this process may commit now, and take partitions over. If not, poll, and ask again."""
+
     def claim(self, source: TopicPartition) -> Restored:
         """Take over a partition: fence its earlier owner and return its stored states and position.
 

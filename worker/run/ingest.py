@@ -134,9 +134,10 @@ class Ingest:
         self._report_skipped()
         self._collect_answers()
         self._throttle()
-        if self._monotonic() >= self._next_commit_s:
-            self._commit()
-        self._restore_one()  # one a turn: the group removes a member that does not poll for long
+        if self._store.can_commit:
+            if self._monotonic() >= self._next_commit_s:
+                self._commit()
+            self._restore_one()  # one a turn: the group removes a member that does not poll for long
         if self._monotonic() >= self._next_measure_s:
             self._measure()
         if not self._inference.healthy(self._monotonic()):
@@ -177,8 +178,10 @@ class Ingest:
                 self._consumer.poll(0)
             self._follow_changes()
             self._collect_answers()
-            self._commit()
-            if not self._waiting and not self._pending and not self._is_repairing:
+            can_commit = self._store.can_commit or not self._partitions
+            if can_commit:
+                self._commit()
+            if can_commit and not self._waiting and not self._pending and not self._is_repairing:
                 return True
             self._sleep(_BUSY_POLL_MS / 1000)
         return False
@@ -361,7 +364,7 @@ class Ingest:
         self._reading.look(self._partitions, now_s, is_paused=self._is_paused)
         reading = self._reading
         self._progress.note(Stage.READING, now_s, has_work=reading.has_work, has_moved=reading.has_moved)
-        can_commit = bool(self._partitions) and self._is_store_healthy
+        can_commit = bool(self._partitions) and self._is_store_healthy and self._store.can_commit
         self._progress.note(Stage.COMMITS, now_s, has_work=can_commit, has_moved=False)
         metrics.RECORD_LAG.set(reading.unread)
         metrics.HELD_PARTITIONS.set(reading.held)
