@@ -125,6 +125,9 @@ class Worker:
     def __init__(self, environment: Mapping[str, str], prepare: str | None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cm-"))  # pytest's own folders are too long for a socket's address
         self._log = self.folder.with_suffix(".log")
+        self._lines: list[dict[str, Any]] = []
+        self._offset = 0
+        self._reading = threading.Lock()
         environment = {**os.environ, **environment, "TMPDIR": str(self.folder)}
         self.process: subprocess.Popen[bytes] | _Forked
         if prepare is None:
@@ -164,8 +167,12 @@ class Worker:
 
     def lines(self, event: str | None = None) -> list[dict[str, Any]]:
         """Its log, line by line, or those of one event."""
-        lines = [json.loads(line) for line in self.log.splitlines() if line.startswith("{") and line.endswith("}")]
-        return [line for line in lines if event in (None, line["event"])]
+        with self._reading, self._log.open("rb") as log:  # parsed once: tests look several times a second
+            log.seek(self._offset)
+            whole, end, _ = log.read().rpartition(b"\n")
+            self._offset += len(whole) + len(end)
+            self._lines += [json.loads(line) for line in whole.splitlines() if line[:1] == b"{" and line[-1:] == b"}"]
+            return [line for line in self._lines if event in (None, line["event"])]
 
     def pids(self) -> set[int]:
         """Every process of the session that runs, orphans included."""
