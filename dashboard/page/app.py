@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -39,6 +40,9 @@ from callmood.dashboard.reader import Dashboard
 from callmood.schemas.common import Role
 
 STATIC: Final = Path(__file__).parent / "static"
+LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
+"""Names of this machine. Without a login, a request must use one of them: any site can point a name of its own at
+127.0.0.1, and its scripts in a supervisor's browser could then read the calls (DNS rebinding)."""
 _COMMENT_S: Final = 15.0
 _LONGEST: Final = 500
 _BODY: Final = 10_000
@@ -120,8 +124,13 @@ def create_app(floor: Floor, dashboard: Dashboard, viewers: Viewers, options: Pa
         Route("/healthz", page.health),
         Mount("/static", StaticFiles(directory=STATIC)),
     ]
-    login = Middleware(Login, viewers=options.viewers, queue_header=options.queue_header)
-    return Starlette(routes=routes, middleware=[Middleware(_Headers), login])
+    layers = [
+        Middleware(_Headers),
+        Middleware(Login, viewers=options.viewers, queue_header=options.queue_header),
+    ]
+    if not options.viewers and options.queue_header is None:
+        layers.insert(1, Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL, www_redirect=False))
+    return Starlette(routes=routes, middleware=layers)
 
 
 class _Headers:

@@ -144,6 +144,36 @@ def test_the_openapi_file_names_every_route_of_the_api():
     assert named == served
 
 
+@pytest.mark.parametrize(
+    ("host", "options", "status"),
+    [
+        ("localhost:8090", {}, 200),
+        ("127.0.0.1:8090", {}, 200),
+        ("[::1]:8090", {}, 200),
+        ("rebound.example:8090", {}, 400),
+        ("localhost.rebound.example", {}, 400),
+        ("wall.example", {"queue_header": "x-queues"}, 200),
+        ("wall.example", {"viewers": (Viewer(token="t" * 40),)}, 200),
+    ],
+)
+def test_without_a_login_only_names_of_this_machine_are_answered(host, options, status):
+    """A site that points its own name at this machine reads nothing; behind a proxy or a login, any name is good."""
+    app, answers = create_app(SimpleNamespace(problem=""), None, None, PageOptions(**options)), []
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/healthz",
+        "query_string": b"",
+        "headers": [(b"host", host.encode())],
+    }
+    asyncio.run(app(scope, None, send))
+    assert answers[0]["status"] == status
+
+
 CALL = Call.model_validate_json((Path(schemas.__file__).parent / "examples/call/valid/completed.json").read_text())
 
 

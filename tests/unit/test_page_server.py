@@ -44,7 +44,7 @@ def test_a_viewer_that_never_reads_does_not_hold_the_server():
     assert eventually(lambda: server.started)
     (address,) = (one.getsockname() for one in server.servers[0].sockets)
     with socket.create_connection(address) as viewer:
-        viewer.sendall(b"GET /events HTTP/1.1\r\nHost: page\r\n\r\n")
+        viewer.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
         connections = server.server_state.connections
         assert eventually(lambda: any(one.transport.get_write_buffer_size() for one in list(connections)))
         server.handle_exit(signal.SIGTERM, None)
