@@ -11,8 +11,10 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 REFERENCE = 'speechbrain==1.1.2' 'torchaudio==2.11.1'
 # Tests are chosen by folder, so that no phase collects another's. A folder that is not named here needs no server.
 LIGHT := $(filter-out tests/integration tests/chaos tests/cluster tests/simulation tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
-# Three processes on the servers: their tests mostly wait. Each file stays in one process.
-WAITING := --numprocesses 3 --dist loadfile
+# The longest tests start first (tests/conftest.py), and a process that has ended its share takes from another's.
+SHARED := --numprocesses auto --dist worksteal
+# Four processes on the servers: their tests mostly wait. Each file stays in one process.
+WAITING := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 ALL := .[demo,otel,page,train,test]
 # uv takes a fraction of pip's time. An index that only pip is configured for is left to pip.
@@ -59,7 +61,7 @@ style: $(READY) ## lint without mypy
 	@if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint deploy/Dockerfile; fi
 
 light: $(READY) ## tests without servers
-	$(PYTEST) --numprocesses auto -m 'not integration and not slow' $(LIGHT)
+	$(PYTEST) $(SHARED) -m 'not integration and not slow' $(LIGHT)
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.cpus --quick
 
 cpus: $(READY) ## the engine's tests as on smaller CPUs; lists tests that no CPU ran
@@ -69,13 +71,13 @@ check: $(READY) ## run before every commit: lint, and the tests without servers
 	$(SIDE_BY_SIDE) types style light
 
 slow: $(READY) ## tests without servers that take minutes: simulation, whole trainings, the wheel
-	$(PYTEST) --numprocesses auto -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
+	$(PYTEST) $(SHARED) -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
 
 integration: $(READY) ## tests with a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
 faults: $(READY) ## short chaos runs: servers and workers are killed, and no result is lost
-	$(PYTEST) --numprocesses 2 --dist worksteal --one-stack -m 'not nightly' tests/chaos
+	$(PYTEST) $(SHARED) --numprocesses 2 --one-stack -m 'not nightly' tests/chaos
 
 cluster: $(READY) ## the chart on a real Kubernetes API server, built by tests/cluster/apiserver/build
 	$(PYTEST) tests/cluster
@@ -84,12 +86,12 @@ cluster: $(READY) ## the chart on a real Kubernetes API server, built by tests/c
 OFTEN := tests/unit tests/contract tests/integration tests/chaos/test_proxy.py
 TIMES ?= 20
 
-nightly: $(READY) ## long tests: tests of threads and servers twenty times, the image, 20,000 seeds, ten times the examples
+nightly: $(READY) ## long tests: tests of threads and servers twenty times, the image, 20,000 seeds, twenty times the examples
 	@for time in $$(seq $(TIMES)); do \
 		$(PYTEST) --quiet $(WAITING) --one-stack --ignore tests/integration/test_image.py $(OFTEN) || exit 1; \
 	done
 	$(PYTEST) -m nightly tests/integration/test_image.py tests/chaos tests/training tests/project
-	HYPOTHESIS_PROFILE=nightly $(PYTEST) --numprocesses auto tests/simulation tests/property tests/contract/test_schemas*.py
+	HYPOTHESIS_PROFILE=nightly $(PYTEST) $(SHARED) tests/simulation tests/property tests/contract/test_schemas*.py
 
 SEEDS ?= 0..9999
 simulate: $(READY) ## run simulations: make simulate SEEDS=0..100000

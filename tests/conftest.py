@@ -1,6 +1,10 @@
-"""What every test may use: a real Kafka and a real Redis, names of its own in both, recorded human speech."""
+"""What every test may use: a real Kafka and a real Redis, names of its own in both, recorded human speech.
+
+The tests with the longest time limits start first: none of them is still running when all others have ended.
+"""
 # ruff: noqa: PLC0415 - clients are imported where they are used: tests of training also run in a bare CUDA image
 
+import math
 import os
 import shutil
 import signal
@@ -59,7 +63,9 @@ def pytest_configure(config):
 
 @pytest.hookimpl(optionalhook=True)  # a hook of xdist
 def pytest_configure_node(node):
-    """Start the shared stack before the first worker of xdist, and give each worker its addresses."""
+    """Start the shared stack before the first worker of xdist, and tell each its addresses and the shares."""
+    deals = node.config.getoption("dist") == "worksteal"  # each process begins with a share of its own
+    node.workerinput["shares"] = node.workerinput["workercount"] if deals else 1
     if node.config.getoption("one_stack"):
         if _SHARED not in node.config.stash:
             node.config.stash[_SHARED] = _start_stack(node.config)
@@ -78,8 +84,8 @@ def _start_stack(config):
     return stack
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m selects by these markers
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before -m selects by these markers
+def pytest_collection_modifyitems(config, items):
     """A test's folder is its marker; a test that uses the stack is an integration test wherever it stands."""
     for item in items:
         folder = item.path.relative_to(_TESTS).parts[0]
@@ -90,6 +96,24 @@ def pytest_collection_modifyitems(items):
             item.add_marker(_CLIENTS_SOCKET)
         if IS_NIGHT:
             item.add_marker(pytest.mark.timeout(_NIGHT_S), append=False)
+    yield
+    if shares := getattr(config, "workerinput", {}).get("shares"):
+        items[:] = _longest_first(items, shares)
+
+
+def _longest_first(items, shares):
+    """The tests with the longest time limits come first in each share, the others stay as they are."""
+    long = sorted(filter(_limit_s, items), key=_limit_s, reverse=True)
+    others = [item for item in items if not _limit_s(item)]
+    size = math.ceil(len(others) / shares)
+    parts = [long[n::shares] + others[n * size : (n + 1) * size] for n in range(shares)]
+    return [item for part in parts for item in part]
+
+
+def _limit_s(item):
+    """The time limit that a test or its file sets, in s; 0: the usual one."""
+    mark = item.get_closest_marker("timeout")
+    return mark.args[0] if mark else 0
 
 
 def _missing(reason):

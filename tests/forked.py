@@ -74,6 +74,29 @@ def start_worker(environment: Mapping[str, str], log: Path, prepare: str = "") -
     return start(_work, dict(environment), log, prepare)
 
 
+def start_analysis() -> Connection:
+    """Start what `callmood analyze` computes: send a recording, a call id and settings; receive what it says of them.
+
+    The answer is the list of utterances and the aggregate. The process ends with the connection.
+    """
+    ours, theirs = _SERVER.Pipe()
+    start(_analyse, theirs, daemon=True)
+    theirs.close()
+    return ours
+
+
+def _analyse(asked: Connection) -> None:
+    from callmood.worker.commands.analyze import analyze  # noqa: PLC0415 - only the server imports torch
+    from callmood.worker.engine.check import Listener  # noqa: PLC0415 - as above
+    from callmood.worker.settings import ModelSettings  # noqa: PLC0415 - as above
+
+    listener = Listener.open(ModelSettings(device="cpu", threads=1))
+    with suppress(EOFError):
+        while True:
+            recording, call_id, settings = asked.recv()
+            asked.send(analyze(recording, call_id, listener, settings))
+
+
 def _train(arguments: list[str], environment: dict[str, str]) -> None:
     import torch  # noqa: PLC0415 - only the server imports it, not every process of pytest
 

@@ -1,5 +1,4 @@
 """A worker on topics and keys of a test's own, or one that many tests share, and what `analyze` says of their calls."""
-# ruff: noqa: PLC0415 - the model's libraries take seconds to import: only the tests that need them pay
 
 import json
 import time
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import forked
 import pytest
 import redis
 
@@ -82,23 +82,20 @@ def wait_until():
 
 
 @pytest.fixture(scope="session")
-def _listener():
-    from callmood.worker.engine.check import Listener
-    from callmood.worker.settings import ModelSettings
-
-    return Listener.open(ModelSettings(device="cpu", threads=1))
-
-
-@pytest.fixture(scope="session")
-def expect(_listener):
+def expect():
     """What `callmood analyze` says of a call: `expect(recording, call_id)` gives its utterances and its aggregate."""
-    from callmood.worker.commands.analyze import analyze
+    started = []
 
     def said(recording, call_id):
-        utterances, call = analyze(recording, call_id, _listener, Settings())
+        if not started:
+            started.append(forked.start_analysis())
+        started[0].send((recording, call_id, Settings()))
+        utterances, call = started[0].recv()
         return json.loads(json.dumps(utterances)), json.loads(json.dumps(call))
 
-    return said
+    yield said
+    for connection in started:
+        connection.close()
 
 
 @pytest.fixture(scope="session")

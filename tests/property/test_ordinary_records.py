@@ -107,7 +107,7 @@ def lives(log: list, random: Random, configured: Settings, poll: int = 40) -> li
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50))
 @given(legs=LEGS, seed=st.integers(0, 2**32), is_disordered=st.booleans())
 def test_the_shorter_way_gives_the_same(legs, seed, is_disordered):
     """On any records, commits and restarts, what is stored after each step is the same by both ways."""
@@ -125,7 +125,7 @@ def test_the_shorter_way_gives_the_same(legs, seed, is_disordered):
 
 
 @pytest.mark.timeout(600)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(legs=LEGS, seed=st.integers(0, 2**32), poll=st.integers(1, 8), is_disordered=st.booleans())
 def test_the_records_of_a_poll_change_nothing(legs, seed, poll, is_disordered):
     """However the records are divided into polls, the same is stored at the same commits."""

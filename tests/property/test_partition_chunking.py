@@ -41,7 +41,7 @@ def call(parts: list[tuple[str, int]], random: Random | None) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(parts=PARTS, seed=st.integers(0, 2**32))
 def test_records_of_any_length_give_the_same(parts, seed):
     """Records of 1 ms to 1 s give the utterances and the final aggregate that records of 200 ms give."""

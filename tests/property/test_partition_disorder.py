@@ -151,7 +151,7 @@ def lives_through_a_commit(worker: Worker, random: Random, *, is_last: bool) -> 
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @example(seed=5000176)
 @given(seed=SEEDS)
 def test_disorder_is_survived_exactly(seed):
@@ -168,7 +168,7 @@ def test_disorder_is_survived_exactly(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @example(seed=802)
 @example(seed=2257)
 @example(seed=492609)
@@ -202,7 +202,7 @@ def test_disorder_gives_legal_results(seed):
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(20))
 @given(seed=SEEDS)
 def test_every_record_is_settled_in_the_end(seed):
     """Once all calls have ended or stalled, no record of theirs is needed again and no state of theirs is kept."""

@@ -36,7 +36,7 @@ def calls(random: Random) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @example(seed=307)
 @example(seed=2058)
 @given(seed=st.integers(0, 2**32))

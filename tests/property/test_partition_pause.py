@@ -75,7 +75,7 @@ def disturbed(random: Random, sent: list[Sent]) -> list[Sent]:
 
 
 @pytest.mark.timeout(300)
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50))
 @given(seed=st.integers(0, 2**32))
 @patch.object(conceal, "fill", lambda _encoding, _rate_hz, audio, _lost: audio)
 def test_paused_audio_reaches_no_utterance(seed):

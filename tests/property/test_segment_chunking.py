@@ -153,21 +153,21 @@ def scenarios(draw):
 chunk_sizes = st.lists(st.integers(1, 1000), min_size=1, max_size=8)
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(scenarios(), chunk_sizes)
 def test_chunking_changes_nothing(scenario, sizes_ms):
     """Any chunks of 1 ms to 1 s give the spans, audio, votes and state of one whole feed."""
     assert scenario.run(sizes_ms) == scenario.run([60_000])
 
 
-@settings(max_examples=examples(100))
+@settings(max_examples=examples(50))
 @given(scenarios(), chunk_sizes, st.sets(st.integers(0, 60), min_size=1))
 def test_crashes_change_nothing(scenario, sizes_ms, crashes):
     """A channel that is lost at any moment and restored goes on to the same spans, audio, votes and state."""
     assert scenario.run(sizes_ms, crashes) == scenario.run([60_000])
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(30))
 @given(scenarios())
 def test_spans_are_ordered_bounded_and_true(scenario):
     """Spans increase, never overlap, keep the limits, and hold exactly the audio of their samples that came."""
@@ -190,7 +190,7 @@ def test_spans_are_ordered_bounded_and_true(scenario):
         assert not any(p.first < span.end_sample and span.start_sample < p.end for p in cuts)
 
 
-@settings(max_examples=examples(20))
+@settings(max_examples=examples(10))
 @given(st.integers(0, 3000))
 def test_the_scenarios_speak(offset):
     """Every stretch of 20 s of the test signal has utterances, or the properties above would say nothing."""

@@ -18,9 +18,12 @@ SENTENCE = quiet(0.6) + voice(1) + quiet(1.4)
 
 
 def ticks(from_s: float, to_s: float) -> list[Sent]:
-    """Another call that only moves the partition's clock."""
-    leg = Leg("other", start_ms=EPOCH_MS + from_s * 1_000)
-    return leg.media(quiet(to_s - from_s), chunk_ms=1_000)
+    """Another call that only moves the partition's clock: a record each second, without audio."""
+    leg, sent = Leg("other", start_ms=EPOCH_MS + from_s * 1_000), []
+    while leg.media_ms < (to_s - from_s) * 1_000:
+        sent.append(leg.send("hold"))
+        leg.skip(1_000)
+    return sent
 
 
 def transfer(**end: str) -> list[Sent]:

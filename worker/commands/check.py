@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import Final
@@ -25,7 +26,7 @@ from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, C
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.settings import KafkaSettings, Settings
 
-_READ_MS: Final = 3_000
+_READ_S: Final = 3.0
 _SEND_S: Final = 10.0
 _KEY_LIFE_S: Final = 5
 _RATE_HZ: Final = 8_000
@@ -198,12 +199,13 @@ def _refuse_missing_codecs() -> None:
 def _read(wanted: KafkaSettings, group: str, topics: list[str]) -> None:
     """Prove READ on a group and on topics, without joining the group."""
     with closing(KafkaConsumer(**connection(wanted), group_id=group, enable_auto_commit=False)) as consumer:
-        sources = [KafkaPartition(topic, 0) for topic in topics]
-        consumer.committed(sources[0], timeout_ms=wanted.request_timeout_ms)
-        for source in sources:
-            consumer.assign([source])
-            consumer.seek_to_beginning(source)
-            consumer.poll(timeout_ms=_READ_MS)
+        unread = {KafkaPartition(topic, 0) for topic in topics}
+        consumer.committed(KafkaPartition(topics[0], 0), timeout_ms=wanted.request_timeout_ms)
+        deadline_s = time.monotonic() + _READ_S
+        while unread and (left_s := deadline_s - time.monotonic()) > 0:  # an empty topic is waited for to the end
+            consumer.assign(unread)
+            consumer.seek_to_beginning()
+            unread -= consumer.poll(timeout_ms=left_s * 1_000).keys()
 
 
 def _write_and_abort(wanted: KafkaSettings, topics: list[str]) -> None:
