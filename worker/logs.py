@@ -11,6 +11,7 @@ import structlog
 
 from callmood.worker.settings import LogSettings
 
+_NO_ERRORS = ("Cancelled", "UnstableOffsetCommitError")
 _QUIET = ("kafka", "urllib3", "httpx", "opentelemetry")
 
 
@@ -42,7 +43,7 @@ def configure(settings: LogSettings, *, process: str) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    handler.addFilter(_is_no_cancellation)
+    handler.addFilter(_is_error)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(level, logging.WARNING))
@@ -50,9 +51,13 @@ def configure(settings: LogSettings, *, process: str) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _is_no_cancellation(record: logging.LogRecord) -> bool:
-    """kafka-python logs a request as an error if it is cancelled because the client closes; that is no error."""
-    return not (record.name.startswith("kafka.") and record.getMessage().endswith("Cancelled"))
+def _is_error(record: logging.LogRecord) -> bool:
+    """Whether a line of kafka-python, which logs two things as errors that are none, is worth a line.
+
+    Requests are cancelled when the client closes. While an open transaction holds a group's offset, the client asks
+    for it ten times a second; the worker logs once that the partition is not ready for takeover.
+    """
+    return not (record.name.startswith("kafka.") and record.getMessage().endswith(_NO_ERRORS))
 
 
 def call_hash(call_id: str) -> str:

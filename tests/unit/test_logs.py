@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import structlog
-from kafka.errors import Cancelled, NodeNotReadyError
+from kafka.errors import Cancelled, NodeNotReadyError, UnstableOffsetCommitError
 
 from callmood.worker import logs
 from callmood.worker.settings import LogSettings
@@ -56,10 +56,13 @@ def test_libraries_write_the_same_lines(capsys):
     ]
 
 
-def test_what_closing_the_kafka_client_cancels_is_no_error(capsys):
-    """A worker that ends well writes no error, although its client was asking for metadata."""
+def test_what_kafka_python_calls_an_error_and_is_none_has_no_line(capsys):
+    """A request that closing cancels, and an offset that an open transaction holds."""
     logs.configure(LogSettings(format="json"), process="x")
     logging.getLogger("kafka.cluster").error("Metadata refresh: failed %s", Cancelled())
+    logging.getLogger("kafka.coordinator.consumer").error(
+        "Unknown error fetching offsets: %s", UnstableOffsetCommitError()
+    )
     logging.getLogger("kafka.cluster").error("Metadata refresh: failed %s", NodeNotReadyError("metadata"))
     assert [line["event"] for line in lines(capsys)] == ["Metadata refresh: failed NodeNotReadyError: metadata"]
 
