@@ -70,7 +70,7 @@ def report(call: Call, utterances: Sequence[Utterance], version: str) -> str:
     _table(body, "Alerts", ("time", "alert", "severity", "state", "until"), _alerts(call))
     stretches = ((span.kind.value, clock(span.start_ms), clock(span.end_ms)) for span in call.spans)
     _table(body, "Stretches without audio, and hold", ("kind", "from", "to"), stretches)
-    heads = ("#", "from", "to", "who", "label", "probabilities", "lost", "overlap", "level", "ended by")
+    heads = ("#", "from", "to", "speaker", "label", "probabilities", "lost", "overlap", "level", "ended by")
     _table(body, "Utterances", heads, map(_row, utterances))
     _text(body, "h2", "How this was made")
     for line in (_CAVEAT, *_provenance(call, utterances, version)):

@@ -33,7 +33,7 @@ export function showCall(main, id) {
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Utterances" }, element(
       "table", {},
       element("caption", {}, "Utterances, in order"),
-      element("thead", {}, element("tr", {}, ...["#", "from", "to", "who", "label", "probability", "ended by"].map((text) => element("th", { scope: "col" }, text)))), body)),
+      element("thead", {}, element("tr", {}, ...["#", "from", "to", "speaker", "label", "probability", "ended by"].map((text) => element("th", { scope: "col" }, text)))), body)),
     element("details", {}, element("summary", {}, "Raw JSON"), raw),
   );
   lanes.addEventListener("keydown", (event) => {
