@@ -6,7 +6,9 @@ clock follows the newest timestamp: a record up to 10 s ahead advances it, and t
 records are odd. If records still advance the clock, odd records are ignored: a gateway with a wrong clock neither stops
 nor drives it. If no record advances it, the clock itself is wrong, and it jumps to the odd records: after 10 s of their
 time if they are ahead, after 10 minutes if they are behind (a gateway that was cut off sends minutes of audio at once),
-or after 1,000 records. Odd records within 60 s of each other form a run. Four runs are counted separately, so absurd
+or after 1,000 records. For an hour of observed time after its first record or a jump ahead, the clock is in doubt: a
+gateway may be ahead and have been alone. Then it goes back after 10 s to records that are not older than what it
+followed before. Odd records within 60 s of each other form a run. Four runs are counted separately, so absurd
 timestamps do not delay the jump. A record without a timestamp changes nothing. A timestamp in seconds, microseconds or
 nanoseconds is converted. The clock follows a gateway whose clock runs many times too fast, in steps of up to 10 s.
 """
@@ -19,6 +21,7 @@ _STEP_MS = 4_000
 _LAST_AHEAD_MS = 10_000
 _LAST_BEHIND_MS = 600_000
 _LAST_RECORDS = 1_000
+_DOUBT_MS = 3_600_000
 
 _YEAR_2000_MS = 946_684_800_000
 _YEAR_2100_MS = 4_102_444_800_000
@@ -28,7 +31,9 @@ class StreamTime(NamedTuple):
     """Observed time of a partition; `elapsed_ms` only grows.
 
     `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up to
-    four runs; of each, the timestamp of its first and newest record, and their number. Stores keep the fields by name.
+    four runs; of each, the timestamp of its first and newest record, and their number. `left_ms` is the timestamp that the
+    clock followed before its newest jump ahead, at `left_at_ms` of observed time; 1 at its first record, and 0 if the clock
+    is not in doubt. New fields come last: stores keep them by name or in order.
     """
 
     elapsed_ms: int = 0
@@ -45,6 +50,8 @@ class StreamTime(NamedTuple):
     odd4_since_ms: int = 0
     odd4_ms: int = 0
     odd4: int = 0
+    left_ms: int = 0
+    left_at_ms: int = 0
 
     def after(self, timestamp: int) -> "StreamTime":
         """The clock after a record with this timestamp (ms, or a unit that `in_ms` recognises)."""
@@ -52,11 +59,17 @@ class StreamTime(NamedTuple):
             return self
         timestamp_ms = in_ms(timestamp)
         if self.newest_ms == 0:
-            return StreamTime(self.elapsed_ms, timestamp_ms)
+            return StreamTime(self.elapsed_ms, timestamp_ms, left_ms=1, left_at_ms=self.elapsed_ms)
         step_ms = timestamp_ms - self.newest_ms
         if -_BEHIND_MS <= step_ms <= _AHEAD_MS:
-            return self if step_ms <= 0 else StreamTime(self.elapsed_ms + min(step_ms, _STEP_MS), timestamp_ms)
+            return self if step_ms <= 0 else self._stepped(min(step_ms, _STEP_MS), timestamp_ms)
         return self._after_odd(timestamp_ms, is_ahead=step_ms > 0)
+
+    def _stepped(self, step_ms: int, timestamp_ms: int) -> "StreamTime":
+        elapsed_ms = self.elapsed_ms + step_ms
+        if self.left_ms == 0 or elapsed_ms - self.left_at_ms >= _DOUBT_MS:
+            return StreamTime(elapsed_ms, timestamp_ms)
+        return StreamTime(elapsed_ms, timestamp_ms, left_ms=self.left_ms, left_at_ms=self.left_at_ms)
 
     def _after_odd(self, timestamp_ms: int, *, is_ahead: bool) -> "StreamTime":
         runs = self._runs()
@@ -68,14 +81,22 @@ class StreamTime(NamedTuple):
             since_ms, newest_ms, count = runs[index]
             run = _Run(since_ms, timestamp_ms, count + 1)
             counted_ms = min(max(timestamp_ms - newest_ms, 0), _STEP_MS)
-        lasted_ms = timestamp_ms - run.since_ms
-        if run.records >= _LAST_RECORDS or lasted_ms >= (_LAST_AHEAD_MS if is_ahead else _LAST_BEHIND_MS):
-            return StreamTime(self.elapsed_ms + counted_ms, timestamp_ms)
+        if run.records >= _LAST_RECORDS or timestamp_ms - run.since_ms >= self._needed_ms(run, is_ahead=is_ahead):
+            elapsed_ms = self.elapsed_ms + counted_ms
+            left_ms = (self.left_ms or self.newest_ms) if is_ahead else 0
+            return StreamTime(elapsed_ms, timestamp_ms, left_ms=left_ms, left_at_ms=elapsed_ms if is_ahead else 0)
         runs[index] = run
-        return StreamTime(self.elapsed_ms, self.newest_ms, *(fact for one in runs for fact in one))
+        return StreamTime(
+            self.elapsed_ms, self.newest_ms, *(fact for one in runs for fact in one), self.left_ms, self.left_at_ms
+        )
+
+    def _needed_ms(self, run: "_Run", *, is_ahead: bool) -> int:
+        """How long odd records go on until the clock jumps to them."""
+        is_back = 0 < self.left_ms <= run.since_ms + _BEHIND_MS
+        return _LAST_AHEAD_MS if is_ahead or is_back else _LAST_BEHIND_MS
 
     def _runs(self) -> "list[_Run]":
-        facts = self[2:]
+        facts = self[2:14]
         return [_Run(*facts[n : n + 3]) for n in range(0, len(facts), 3)]
 
 

@@ -26,7 +26,8 @@ from callmood.schemas.utterance import Utterance
 from callmood.worker import g711
 from callmood.worker.commands.recordings import BadRecording, Shape, load
 from callmood.worker.errors import BadRecord, ConfigurationError
-from callmood.worker.intake.decode import decode, named_calls, wants_pause
+from callmood.worker.intake.decode import decode
+from callmood.worker.intake.refused import named_calls, paused_calls
 from callmood.worker.records import Position, Record
 
 EXAMPLES = Path(__file__).parents[2] / "schemas" / "examples"
@@ -82,7 +83,7 @@ def damaged(content):
 def read(value, input_format, headers=(), key=b"call"):
     """Read a record, and what of it is asked when it is refused."""
     record = Record(Position("audio", 0, 0), key, value, tuple(headers), 1)
-    wants_pause(record, input_format=input_format)
+    paused_calls(record, input_format=input_format)
     named_calls(record, input_format=input_format)
     try:
         return decode(record, input_format=input_format, max_record_ms=1_000)

@@ -40,7 +40,7 @@ def test_a_bad_record_of_a_paused_call_goes_without_its_value():
     leg = Leg()
     sent = [*leg.media(quiet(0.2)), leg.send("pause"), bad(leg.send("media", voice(0.2)))]
     worker = Worker().read(log_of(sent))
-    (letter,) = worker.partition._dead
+    (letter,) = worker.partition._letters.collect()
     assert letter.record.value is None
     assert letter.record.key == b"call-1"
 
@@ -50,7 +50,7 @@ def test_a_bad_record_without_a_key_goes_without_its_value_while_any_call_is_pau
     leg = Leg()
     *known, spoken = log_of([*leg.media(quiet(0.2)), leg.send("pause"), leg.send("media", voice(0.2))])
     worker = Worker().read([*known, replace(spoken, key=None)])
-    (letter,) = worker.partition._dead
+    (letter,) = worker.partition._letters.collect()
     assert letter.reason == "no_key"
     assert letter.record.value is None
 
@@ -243,7 +243,7 @@ def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch, r
     worker = Worker(configured=Settings(input={"max_consecutive_bad": 1}))
     for number in range(0, len(log), records):
         worker.read(log[number : number + records])
-    letters = worker.partition._dead
+    letters = worker.partition._letters.collect()
     assert {letter.record.position.offset for letter in letters} == {7, 9}
     assert {letter.reason for letter in letters} == {"worker_error"}
     letter = letters[0]

@@ -124,3 +124,66 @@ def test_a_json_pause_counts_too():
         assert partition._calls["call-1"].call.is_paused
         partition.confirm(partition.collect(STAMPS, 0.0))
         assert partition.open_records == 0
+
+
+def begun_paused():
+    """A refused pause, before any other record of its call; then a card number on both legs, a resume and speech."""
+    one, two = Leg(stream="one"), Leg(stream="two")
+    sent = [one.send("pause", seq="x"), *in_time(one.media(voice(3)), two.media(voice(3))), one.send("resume")]
+    return sent + in_time(one.media(SENTENCE), two.media(SENTENCE)) + [one.send("end", scope="call")]
+
+
+def test_a_call_begins_with_it():
+    """Nothing is heard until `resume`, and the call says when it began."""
+    sent = begun_paused()
+    store = Worker().read(log_of(sent[:1])).commit()
+    assert (store.calls["call-1"]["status"], store.watermark) == ("live", 1)
+    assert store.calls["call-1"]["started_at_ms"] == round(sent[0].at_ms)
+    store = Worker().read(log_of(sent)).commit()
+    assert sorted((u["stream"], u["start_ms"]) for u in store.of()) == [("one", 3_460), ("two", 3_460)]
+    assert store.calls["call-1"]["redacted_ms"] == 3_000
+    assert (store.dead, store.watermark) == ({0: "bad_header"}, len(sent))
+
+
+def test_a_successor_of_a_call_that_began_with_it_does_the_same():
+    """Wherever it takes over, whatever was answered and committed before."""
+    log = log_of(begun_paused())
+    whole = Worker().read(log).commit()
+    for at in range(1, len(log), 3):
+        for has_answers in (False, True):
+            first = Worker(Store()).read(log[:at])
+            store = first.commit() if has_answers else first.commit_answered()
+            store = Worker(store).read(log[store.watermark :]).commit()
+            assert (store.of(), store.dead) == (whole.of(), whole.dead), at
+            assert store.calls["call-1"]["redacted_ms"] == 3_000
+
+
+def test_a_call_of_nothing_else_ends():
+    """It is no live call for ever."""
+    other = Leg("other").media(quiet(660), chunk_ms=1_000)
+    store = Worker().read(log_of([Leg().send("pause", seq="x"), *other])).commit()
+    assert store.calls["call-1"]["end_reason"] == "no_audio"
+
+
+def test_a_call_that_is_over_does_not_begin_again():
+    """A pause after the end is a late record, however often it comes and whoever reads it."""
+    leg = Leg()
+    sent = [*leg.media(SENTENCE), leg.send("end"), leg.send("pause", seq="x"), leg.send("pause", seq="x")]
+    log = log_of(sent)
+    worker = Worker().read(log[:-2])
+    worker.commit()
+    store = worker.read(log[-2:]).commit()
+    assert (store.calls["call-1"]["status"], len(store.dead), store.watermark) == ("completed", 2, len(log))
+    assert worker.partition.live_calls == 0
+
+
+def test_a_call_that_goes_on_with_it_before_its_idle_end_is_stored_ends_again():
+    """The answer for its last utterance is late, so the end waits when the pause comes."""
+    leg = Leg()
+    spoken = leg.media(quiet(1) + voice(1))
+    ticks = Leg("other").media(quiet(1_400), chunk_ms=1_000)
+    worker = Worker().read(log_of(in_time(spoken, ticks[:690])))
+    assert worker.partition._calls["call-1"].call.is_over
+    leg.skip(690_000)
+    worker.read(log_of([*in_time(spoken, ticks[:690]), leg.send("pause", seq="x"), *ticks[690:]])[10 + 690 :])
+    assert worker.commit().calls["call-1"]["end_reason"] == "idle"

@@ -28,7 +28,8 @@ def arrived(*gateways):
 
 def test_the_first_record_only_sets_the_clock():
     """From nothing to now is a jump, not fifty years of observed time."""
-    assert StreamTime().after(NOW) == StreamTime(0, NOW)
+    first = StreamTime().after(NOW)
+    assert (first.elapsed_ms, first.newest_ms) == (0, NOW)
 
 
 @pytest.mark.parametrize("step_ms", [20, 200, 1_000, 2_400, 3_000, 4_000])
@@ -95,13 +96,42 @@ def test_an_odd_gateway_that_comes_first_does_not_keep_the_clock(name):
     assert time.elapsed_ms == pytest.approx(600_000, rel=0.02, abs=15_000)
 
 
-def test_the_clock_of_a_gateway_that_ran_ahead_is_given_up_after_it_is_gone():
-    """When only gateways with the right time are left, the clock follows them after a thousand of their records."""
-    alone = after(STARTED, *arrived(every(200, 60_000, NOW + HOUR)))
-    assert alone.newest_ms == NOW + HOUR + 60_000
-    time = after(alone, *arrived(every(200, 600_000)))
-    assert time.newest_ms == NOW + 600_000
-    assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(400_000, abs=5_000)
+QUIET = every(3_000, 600_000)
+
+
+@pytest.mark.parametrize("alone_ms", [60_000, 3_000_000])
+@pytest.mark.parametrize("before", [STARTED, StreamTime()], ids=["later", "first"])
+def test_the_clock_of_a_gateway_that_was_ahead_is_given_up_soon_after_it_is_gone(alone_ms, before):
+    """It was alone for up to an hour; when only gateways with the right time are left, the clock follows them."""
+    alone = after(before, *arrived(every(200, alone_ms, NOW + HOUR)))
+    assert alone.newest_ms == NOW + HOUR + alone_ms
+    time = after(alone, *arrived([(at_ms, stamp + alone_ms) for at_ms, stamp in QUIET]))
+    assert time.newest_ms == NOW + alone_ms + 600_000
+    assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(590_000, abs=5_000)
+
+
+def test_after_hours_a_thousand_records_or_ten_minutes_give_such_a_clock_up():
+    """By then, what is far behind may as well be a gateway that was cut off."""
+    alone = after(STARTED, *arrived(every(3_000, 2 * HOUR, NOW + HOUR)))
+    for step_ms, stood_ms in ((200, 200_000), (3_000, 600_000)):
+        behind = [(at_ms, stamp + 2 * HOUR) for at_ms, stamp in every(step_ms, 900_000)]
+        time = after(alone, *arrived(behind))
+        assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(900_000 - stood_ms, abs=5_000)
+
+
+def test_two_gateways_an_hour_apart_that_send_in_turn_do_not_stop_the_clock():
+    """Each time, ten seconds are lost, and no more time counts than passes."""
+    time = STARTED
+    for turn in range(20):
+        ahead_ms = HOUR if turn % 2 else 0
+        time = after(time, *arrived(every(1_000, 60_000, NOW + ahead_ms + turn * 60_000)))
+    assert 20 * 48_000 <= time.elapsed_ms <= 20 * 60_000
+
+
+def test_after_a_night_what_is_older_than_the_night_is_still_too_late():
+    """The doubt after a jump ahead is about what lies between."""
+    morning = after(STARTED, *arrived(every(200, 60_000, NOW + 8 * HOUR)))
+    assert after(morning, *arrived(every(3_000, 300_000, NOW - HOUR))).newest_ms == morning.newest_ms
 
 
 def test_what_was_kept_back_and_comes_at_once_is_not_time():

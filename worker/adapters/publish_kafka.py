@@ -198,7 +198,7 @@ class KafkaStore:
                 watermark=known,
             )
             watermark = known
-        elapsed = StreamTime(*stored["time"]) if stored else StreamTime()
+        elapsed = StreamTime(*stored["time"][: len(StreamTime._fields)]) if stored else StreamTime()
         return Restored(watermark, elapsed, {key.decode(errors="replace"): state for key, state in states.items()})
 
     def commit(self, commits: Sequence[Commit]) -> Committed:

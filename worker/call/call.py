@@ -132,7 +132,7 @@ class Call:
         if chunk.position.offset > self._restored_offset:
             self._hold.follow(taken[chunk.stream])
 
-    def pause(self, offset: int, now_ms: float) -> tuple[list[Utterance], bool]:
+    def pause(self, offset: int, capture_ms: int, elapsed_ms: int, now_ms: float) -> tuple[list[Utterance], bool]:
         """The record at this offset asks for a pause and is refused for something else: the call pauses all the same.
 
         Returns the utterances that this closes, and whether the call settles the offset with its state.
@@ -142,6 +142,9 @@ class Call:
             return [], False
         self.is_over, self._has_reopened = False, self._has_reopened or self.is_over
         self._taken_offset = max(self._taken_offset, offset)
+        self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
+        if self._places.begin(capture_ms):
+            self.fold.start(max(0, capture_ms))
         taken = {name: stream.pause() for name, stream in self._streams.items()}
         if self._paused_at_ms is None:
             self._paused_at_ms = max((s.time.call_position_ms for s in self._streams.values()), default=0)
@@ -204,8 +207,7 @@ class Call:
             return stream
         if sum(other.active_at_ms is not None for other in self._streams.values()) >= _MAX_OPEN_STREAMS:
             raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN_STREAMS} streams of one call are open")
-        if self._places.origin_ms is None:
-            self._places.begin(chunk.capture_ms)
+        if self._places.begin(chunk.capture_ms):
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
         stream = Stream(time, self._settings.segment, self._settings.input)

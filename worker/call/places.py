@@ -29,9 +29,12 @@ class Places:
         self.origin_ms = origin_ms
         self.is_settled = is_settled
 
-    def begin(self, capture_ms: int) -> None:
-        """The first record of the call has come; its stream is placed once it is its turn."""
-        self.origin_ms = max(0, capture_ms)
+    def begin(self, capture_ms: int) -> bool:
+        """Whether this record is the call's first; its stream is placed once it is its turn."""
+        is_first = self.origin_ms is None
+        if is_first:
+            self.origin_ms = max(0, capture_ms)
+        return is_first
 
     def place(self, stream: Stream, others: Collection[Stream], chunk: Chunk, taken: Taken, *, elapsed_ms: int) -> None:
         """Place a stream whose first record has just been taken. Where all others have ended, the call was paused."""

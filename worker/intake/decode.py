@@ -12,12 +12,11 @@ from callmood.schemas.audio import DECIMAL_MS_PATTERN, SEQ_PATTERN, STREAM_PATTE
 from callmood.schemas.common import Event
 from callmood.worker.errors import BadRecord, ConfigurationError, Reason
 from callmood.worker.intake.fields import check_schema, chunk, is_known, key_text, text_of
-from callmood.worker.intake.json_records import decode_json, named_call, named_event
+from callmood.worker.intake.json_records import decode_json
 from callmood.worker.intake.twilio import decode_twilio
 from callmood.worker.records import Chunk, Position, Record
 from callmood.worker.stream_time import in_ms
 
-_PAUSE: Final = Event.PAUSE.value
 _SEQ: Final = re.compile(SEQ_PATTERN.encode())
 _DECIMAL_MS: Final = re.compile(DECIMAL_MS_PATTERN.encode())
 _STREAM: Final = re.compile(STREAM_PATTERN.encode())
@@ -55,29 +54,6 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
             return decode_twilio(record, max_record_ms=max_record_ms)
         case _:
             raise ConfigurationError(f"unknown input format {input_format!r}: use headers, json or twilio")
-
-
-def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:
-    """The calls that a refused record names, by its key or in its value; None if it names none or is illegible."""
-    try:
-        named = {key_text(record.key)} if record.key else set()
-        in_value = named_call(record) if input_format == "json" else None
-    except Exception:  # noqa: BLE001 - the record is refused already; whatever is wrong with it names no call
-        return None
-    return frozenset(named | ({in_value} if in_value else set())) or None
-
-
-def wants_pause(record: Record, *, input_format: str) -> bool:
-    """Whether a refused record asks for a pause, however wrong the rest of it is."""
-    if input_format == "json":
-        try:
-            event = named_event(record)
-        except Exception:  # noqa: BLE001 - as above
-            return False
-    else:
-        values = [value for name, value in record.headers if name == "event" and value is not None]
-        event = values[-1].decode(errors="replace") if values and input_format == "headers" else ""
-    return event.strip().lower() == _PAUSE
 
 
 def _is_utf8(name: str) -> bool:

@@ -50,16 +50,6 @@ def named_call(record: Record) -> str | None:
     return call_id(_text("call_id", body["call_id"])) if "call_id" in body else None
 
 
-def named_event(record: Record) -> str:
-    """The event in the value; empty if it names none.
-
-    Raises:
-        BadRecord: the value is illegible.
-    """
-    event = load_object(record.value, max_bytes=_MAX_REFUSED_BYTES).get("event", "")
-    return event if isinstance(event, str) else ""
-
-
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         field = "an attribute" if name.startswith(ATTRIBUTE_PREFIX) else name  # its name is the producer's

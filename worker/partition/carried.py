@@ -9,7 +9,7 @@ from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.call.series import Series
-from callmood.worker.commits import CallUpdate, Commit, DeadLetter
+from callmood.worker.commits import CallUpdate, Commit
 from callmood.worker.partition.ended import Ended
 from callmood.worker.records import Chunk, Record
 
@@ -119,8 +119,3 @@ def _update(live: Live, due: Due, ended: Ended | None, stamps: Stamps) -> CallUp
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
     times = Times(item.decided_ms, item.known_ms, now_ms)
     return utterance_record(item.result, item.number, stamps, times)
-
-
-def offsets_of(letters: Iterable[DeadLetter]) -> list[int]:
-    """Where the records of dead-letter records came from."""
-    return [letter.record.position.offset for letter in letters]

@@ -113,15 +113,22 @@ class EndedCalls:
         Raises:
             BadRecord: the record starts a new call under the id of a call that has just ended.
         """
-        ended = self._calls.get(chunk.call_id)
+        offset = chunk.position.offset
+        is_new = chunk.call_id in self._calls and offset > self._calls[chunk.call_id].last_offset
+        is_over = self.is_over(chunk.call_id, offset=offset, watermark=watermark, elapsed_ms=elapsed_ms)
+        if is_over and is_new:
+            refuse_start(chunk)
+        return is_over
+
+    def is_over(self, call_id: str, *, offset: int, watermark: int, elapsed_ms: int) -> bool:
+        """Whether the record at this offset, which names the call, comes after its end; the offset is remembered."""
+        ended = self._calls.get(call_id)
         if ended is None:
             return False
         if self._is_past(ended, watermark, elapsed_ms):
-            del self._calls[chunk.call_id]
+            del self._calls[call_id]
             return False
-        if chunk.position.offset > ended.last_offset:
-            self._calls[chunk.call_id] = ended._replace(last_offset=chunk.position.offset)
-            refuse_start(chunk)
+        self._calls[call_id] = ended._replace(last_offset=max(ended.last_offset, offset))
         return True
 
     def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:

@@ -13,13 +13,14 @@ from callmood.worker.call.render import Stamps
 from callmood.worker.call.rule import Rule
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
-from callmood.worker.intake.decode import named_calls, wants_pause
-from callmood.worker.partition.carried import Carried, Collected, Live, last_of, offsets_of
+from callmood.worker.intake.refused import named_calls, paused_calls
+from callmood.worker.partition.carried import Carried, Collected, Live, last_of
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.due import DueCalls
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.gathering import Gathering
 from callmood.worker.partition.ledger import Ledger
+from callmood.worker.partition.letters import Letters
 from callmood.worker.partition.stored import stored_call
 from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
@@ -51,9 +52,8 @@ class Partition:
         self._gathering = Gathering(self._due.wait, self._refuse_waiting)
         self._numbers = count()
         self._skipped = {"late": 0, "duplicate": 0, "given_up": 0}
-        self._dead: list[DeadLetter] = []
+        self._letters = Letters()
         self._stores_all = False
-        self._held: set[int] = set()  # dead-letter records that are settled by the state of the call that they pause
         self._given_up: dict[str, Call] = {}  # calls that failed: the next commit says so and settles their records
         self._unreadable: set[str] = set()  # calls whose stored states are no states; the next commit deletes them
         self._bad_in_a_row = 0
@@ -90,13 +90,15 @@ class Partition:
 
     def _take_next(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         self._time = self._time.after(record.timestamp_ms)
-        captured_ms = self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
-        self._ledger.open(record.position.offset, capture_ms=captured_ms, mark_after=self._time)
+        self._ledger.open(record.position.offset, capture_ms=self._captured_ms(record), mark_after=self._time)
         try:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
             utterances = self._reject(record, bad, now_ms)
         return [*utterances, *self._age(now_ms)] if self._deadlines.has_due(self._time.elapsed_ms) else utterances
+
+    def _captured_ms(self, record: Record) -> int:
+        return self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
 
     def skip_to(self, offset: int) -> None:
         """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
@@ -171,7 +173,7 @@ class Partition:
                 self._ledger.settle(offset)
             return utterances
         if is_held:
-            self._held.add(offset)
+            self._letters.hold(offset)
         self._report(record, bad)
         self._bad_in_a_row += 1
         if 0 < self._settings.input.max_consecutive_bad < self._bad_in_a_row:
@@ -182,27 +184,31 @@ class Partition:
         """The next commit writes its dead-letter record."""
         if self._may_be_paused(record):  # the audio may hold a card number
             record = replace(record, value=None)
-        self._dead.append(DeadLetter(record, bad.reason, bad.detail))
+        self._letters.add(DeadLetter(record, bad.reason, bad.detail))
 
     def _pause_by(self, record: Record, now_ms: float) -> tuple[list[Utterance], bool]:
         """Pause the calls that a refused `pause` names; returns whether the state of one settles the offset."""
-        input_format = self._settings.input.format
-        if not wants_pause(record, input_format=input_format):
-            return [], False
         utterances, is_held = [], False
-        for call_id in sorted(named_calls(record, input_format=input_format) or ()):
-            live = self._calls.get(call_id) or self._continued(call_id, record.position.offset)
+        offset, capture_ms, elapsed_ms = record.position.offset, self._captured_ms(record), self._time.elapsed_ms
+        for call_id in sorted(paused_calls(record, input_format=self._settings.input.format)):
+            live = self._calls.get(call_id) or self._begun(call_id, offset)
             if live is not None:
                 with self._at_its_own_cost(live):
-                    closed, holds = live.call.pause(record.position.offset, now_ms)
+                    closed, holds = live.call.pause(offset, capture_ms, elapsed_ms, now_ms)
                     utterances += closed
                     is_held = is_held or holds
+                    self._deadlines.pull(call_id, self._deadline_ms(live.call))
                     self._due.change(live)
         return utterances, is_held
 
-    def _continued(self, call_id: str, offset: int) -> Live | None:
-        ended = self._ended.open_call(call_id, offset=offset, elapsed_ms=self._time.elapsed_ms)
-        return ended and self._add(self._resumed(call_id, ended))
+    def _begun(self, call_id: str, offset: int) -> Live | None:
+        """The call goes on or begins with a refused record; None if it is over."""
+        elapsed_ms, watermark = self._time.elapsed_ms, self._ledger.watermark
+        ended = self._ended.open_call(call_id, offset=offset, elapsed_ms=elapsed_ms)
+        if ended is not None:
+            return self._add(self._resumed(call_id, ended))
+        is_over = self._ended.is_over(call_id, offset=offset, watermark=watermark, elapsed_ms=elapsed_ms)
+        return None if is_over else self._add(Call(call_id, self._settings, self._rules))
 
     def _resumed(self, call_id: str, ended: Ended) -> Call:
         call = stored_call(call_id, ended.state, self._settings, self._rules)
@@ -266,7 +272,7 @@ class Partition:
         self._ended.add(call.id, Ended(call.last_offset, self._time.elapsed_ms, is_paused=True, was_given_up=True))
         newest = Position(*self.source, max(0, call.last_offset))
         record = Record(newest, call.id.encode(), None, (), self._time.newest_ms)
-        self._dead.append(DeadLetter(record, Reason.WORKER_ERROR, f"the call was given up: {place_of(error)}"))
+        self._letters.add(DeadLetter(record, Reason.WORKER_ERROR, f"the call was given up: {place_of(error)}"))
 
     # -- answers in
 
@@ -284,10 +290,10 @@ class Partition:
         """All that is due. Until `confirm`, the next `collect` returns it again, with what has come since."""
         elapsed_ms = self._time.elapsed_ms
         calls = self._carry(self._due.at(elapsed_ms, self._calls, is_whole=self._stores_all), stamps, now_ms)
-        dead, given_up = tuple(self._dead), tuple(self._given_up)
+        dead, given_up = self._letters.collect(), tuple(self._given_up)
         settled = [offset for one in calls for offset in one.due.saved.settled_offsets]
         settled += [offset for call in self._given_up.values() for offset in call.open_offsets]
-        settled += [offset for offset in offsets_of(dead) if offset not in self._held]
+        settled += self._letters.settled_offsets()
         watermark, time = self._ledger.watermark_after(settled)
         self._unreadable -= self._calls.keys()  # their own states replace those
         past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms), *self._unreadable]
@@ -325,14 +331,9 @@ class Partition:
             raise ValueError("only the commit that was collected last can be confirmed")
         for one in collected.calls:
             self._confirm_call(one, collected.elapsed_ms)
-        for offset in offsets_of(commit.dead_letters):
-            if offset in self._held:
-                self._held.discard(offset)
-            else:
-                self._ledger.settle(offset)
+        self._ledger.settle(*self._letters.confirm(len(commit.dead_letters)))
         for call_id in collected.given_up:
             self._ledger.settle(*self._given_up.pop(call_id).open_offsets)
-        del self._dead[: len(commit.dead_letters)]
         self._ended.forget(collected.past)
         self._unreadable.difference_update(collected.past)
         self._stores_all = self._stores_all and not commit.is_whole
