@@ -166,7 +166,7 @@ def test_a_call_of_nothing_else_ends():
 
 
 def test_a_call_that_is_over_does_not_begin_again():
-    """A pause after the end is a late record, however often it comes and whoever reads it."""
+    """A pause after the end is a late record, however often it comes and whichever worker reads it."""
     leg = Leg()
     sent = [*leg.media(SENTENCE), leg.send("end"), leg.send("pause", seq="x"), leg.send("pause", seq="x")]
     log = log_of(sent)
