@@ -30,10 +30,10 @@ _YEAR_2100_MS = 4_102_444_800_000
 class StreamTime(NamedTuple):
     """Observed time of a partition; `elapsed_ms` only grows.
 
-    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up to
-    four runs; of each, the timestamp of its first and newest record, and their number. `left_ms` is the timestamp that the
-    clock followed before its newest jump ahead, at `left_at_ms` of observed time; 1 at its first record, and 0 if the clock
-    is not in doubt. New fields come last: stores keep them by name or in order.
+    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up
+    to four runs; of each, the timestamp of its first and newest record, and their number. `left_ms` is the
+    timestamp that the clock followed before its newest jump ahead, at `left_at_ms` of observed time; 1 at its first
+    record, and 0 if the clock is not in doubt. New fields come last: stores keep them by name or in order.
     """
 
     elapsed_ms: int = 0
