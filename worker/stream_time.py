@@ -86,9 +86,8 @@ class StreamTime(NamedTuple):
             left_ms = (self.left_ms or self.newest_ms) if is_ahead else 0
             return StreamTime(elapsed_ms, timestamp_ms, left_ms=left_ms, left_at_ms=elapsed_ms if is_ahead else 0)
         runs[index] = run
-        return StreamTime(
-            self.elapsed_ms, self.newest_ms, *(fact for one in runs for fact in one), self.left_ms, self.left_at_ms
-        )
+        facts = (fact for one in runs for fact in one)
+        return StreamTime._make((self.elapsed_ms, self.newest_ms, *facts, self.left_ms, self.left_at_ms))
 
     def _needed_ms(self, run: "_Run", *, is_ahead: bool) -> int:
         """How long odd records go on until the clock jumps to them."""

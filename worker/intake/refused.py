@@ -4,6 +4,7 @@ Such a record may have any fault, so each of its parts is read alone; in doubt, 
 """
 
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -42,7 +43,8 @@ def _says_pause(event: bytes) -> bool:
 def _named(record: Record, input_format: str) -> tuple[set[str], bool]:
     """The calls that can be read, and whether nothing that may name one is illegible."""
     named, is_legible = set(), True
-    readers = [partial(key_text, record.key)] if record.key else []
+    readers: list[Callable[[], str | None]] = []
+    readers += [partial(key_text, record.key)] if record.key else []
     readers += [partial(named_call, record)] if input_format == "json" else []
     for read in readers:
         try:
