@@ -4,13 +4,15 @@ Such a record may have any fault, so each of its parts is read alone; in doubt, 
 """
 
 import re
-from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from callmood.worker.intake.fields import key_text
 from callmood.worker.intake.json_records import named_call
 from callmood.worker.records import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PAUSE: Final = b"pause"
 _NO_LETTER: Final = re.compile(rb"[^a-z]")
