@@ -314,7 +314,7 @@ class WorkerSettings(_Group):
     )
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
     state_interval_ms: Positive = Field(
-        2_000,
+        4_000,
         description="longest time between two stored states of a call without new results, ms, by record timestamps",
     )
     drain_timeout_s: PositiveFloat = Field(20.0, description="time to finish work after SIGTERM, s")

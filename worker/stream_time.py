@@ -13,7 +13,7 @@ timestamps do not delay the jump. A record without a timestamp changes nothing. 
 nanoseconds is converted. The clock follows a gateway whose clock runs many times too fast, in steps of up to 10 s.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 _AHEAD_MS = 10_000
 _BEHIND_MS = 60_000
@@ -68,7 +68,7 @@ class StreamTime(NamedTuple):
     def _stepped(self, step_ms: int, timestamp_ms: int) -> "StreamTime":
         elapsed_ms = self.elapsed_ms + step_ms
         if self.left_ms == 0 or elapsed_ms - self.left_at_ms >= _DOUBT_MS:
-            return StreamTime(elapsed_ms, timestamp_ms)
+            return StreamTime._make((elapsed_ms, timestamp_ms, *_NO_ODD))  # for nearly each record
         return StreamTime(elapsed_ms, timestamp_ms, left_ms=self.left_ms, left_at_ms=self.left_at_ms)
 
     def _after_odd(self, timestamp_ms: int, *, is_ahead: bool) -> "StreamTime":
@@ -97,6 +97,9 @@ class StreamTime(NamedTuple):
     def _runs(self) -> "list[_Run]":
         facts = self[2:14]
         return [_Run(*facts[n : n + 3]) for n in range(0, len(facts), 3)]
+
+
+_NO_ODD: Final = StreamTime()[2:]
 
 
 class _Run(NamedTuple):

@@ -4,13 +4,13 @@ The shorter way reads the headers of a shape once (`decode`), and leaves out of 
 the next audio of a known stream.
 """
 
-from dataclasses import fields
 from random import Random
 from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import fields
 from telephony import EPOCH_MS, Leg, Sent, Worker, dialogue, in_time, log_of
 from thorough import examples
 

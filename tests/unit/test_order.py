@@ -1,8 +1,7 @@
 """Records of one stream in their order."""
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk, Position

@@ -45,7 +45,6 @@ class Series:
         newest, samples = self.chunks[-1], self._samples + chunk.samples
         goes_on = (
             chunk.seq == newest.seq + 1
-            and chunk.stream == newest.stream
             and (chunk.format is newest.format or chunk.format == newest.format)
             and chunk.event is Event.MEDIA
             and samples <= self._room

@@ -5,8 +5,10 @@ a call differ in few headers, so what the others say is read once (`_shape`).
 """
 
 import re
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from callmood.schemas.audio import DECIMAL_MS_PATTERN, SEQ_PATTERN, STREAM_PATTERN
 from callmood.schemas.common import Event
@@ -23,7 +25,10 @@ _STREAM: Final = re.compile(STREAM_PATTERN.encode())
 _ANY_FORMAT_BYTES: Final = 1_680
 """A whole number of samples of one to eight channels, of one or two bytes."""
 _NO_TIME: Final = b"000"
+_NEEDED: Final = frozenset(("schema", "seq", "encoding", "rate", "layout"))
+_DIFFER: Final = frozenset(("seq", "stream", "media_ms"))
 _SHAPES: Final = 4_096
+_STREAMS: Final = 16_384
 
 
 def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | None:
@@ -74,18 +79,17 @@ def _decode_headers(record: Record, *, max_record_ms: int) -> Chunk:
 
 def _decode_known(record: Record, *, max_record_ms: int) -> Chunk | None:
     """A media record by the shape that its headers share with others; None if it has to be read in full."""
-    fields = dict(record.headers)
-    foreign = _foreign(tuple(fields))
-    if foreign is None or len(fields) != len(record.headers) or "traceparent" in fields or record.timestamp_ms < 0:
+    audio = record.value
+    if not audio or not record.headers or record.timestamp_ms < 0:
         return None
-    for name in foreign:
-        del fields[name]
-    seq, stream = fields.pop("seq", None), fields.pop("stream", b"0")
-    media_ms = fields.pop("media_ms", _NO_TIME)
-    shape, audio = _shape(tuple(fields.items())), record.value
-    if shape is None or not audio or not (seq and stream and media_ms):
+    names, values = zip(*record.headers, strict=True)
+    columns = _columns(names)
+    shape = columns and _shape(columns.same, columns.values_of(values))
+    if columns is None or shape is None:
         return None
-    if not (_SEQ.fullmatch(seq) and _STREAM.fullmatch(stream) and _DECIMAL_MS.fullmatch(media_ms)):
+    seq, stream = values[columns.seq], "0" if columns.stream is None else _stream(values[columns.stream])
+    media_ms = _NO_TIME if columns.media_ms is None else values[columns.media_ms]
+    if not (stream and seq and media_ms and _SEQ.fullmatch(seq) and _DECIMAL_MS.fullmatch(media_ms)):
         return None
     assert shape.format is not None
     frame_bytes = shape.format.frame_bytes
@@ -93,7 +97,7 @@ def _decode_known(record: Record, *, max_record_ms: int) -> Chunk | None:
         return None
     return Chunk(
         key_text(record.key),
-        stream.decode(),
+        stream,
         int(seq),
         shape.event,
         record.position,
@@ -107,18 +111,42 @@ def _decode_known(record: Record, *, max_record_ms: int) -> Chunk | None:
     )
 
 
+class _Columns(NamedTuple):
+    """Where in the headers of media records the values are that differ from record to record, and the others."""
+
+    seq: int
+    stream: int | None
+    media_ms: int | None
+    same: tuple[str, ...]
+    """Names of the other headers that the worker reads."""
+    values_of: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
+    """Picks the values of `same`."""
+
+
 @lru_cache(maxsize=_SHAPES)
-def _shape(headers: tuple[tuple[str, bytes], ...]) -> Chunk | None:
+def _columns(names: tuple[str, ...]) -> _Columns | None:
+    """The columns of headers with these names; None if records with these have to be read in full."""
+    at = {name: number for number, name in enumerate(names)}
+    is_plain = len(at) == len(names) and all(map(_is_utf8, names))
+    if not is_plain or not at.keys() >= _NEEDED or "traceparent" in at:
+        return None
+    same = tuple(name for name in names if is_known(name) and name not in _DIFFER)
+    return _Columns(at["seq"], at.get("stream"), at.get("media_ms"), same, itemgetter(*(at[name] for name in same)))
+
+
+@lru_cache(maxsize=_STREAMS)
+def _stream(name: bytes | None) -> str | None:
+    """The name of a stream; None if it is none."""
+    return name.decode() if name and _STREAM.fullmatch(name) else None
+
+
+@lru_cache(maxsize=_SHAPES)
+def _shape(names: tuple[str, ...], values: tuple[bytes, ...]) -> Chunk | None:
     """A media record with these headers beside those that differ; None if such records have to be read in full."""
-    sample = Record(Position("", 0, 0), b"0", bytes(_ANY_FORMAT_BYTES), (("seq", b"0"), *headers), 0)
+    headers = (("seq", b"0"), *zip(names, values, strict=True))
+    sample = Record(Position("", 0, 0), b"0", bytes(_ANY_FORMAT_BYTES), headers, 0)
     try:
         chunk = _decode_headers(sample, max_record_ms=_ANY_FORMAT_BYTES)
     except BadRecord:
         return None
     return chunk if chunk.event is Event.MEDIA and chunk.audio is sample.value else None
-
-
-@lru_cache(maxsize=_SHAPES)
-def _foreign(names: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Those of these headers that the worker does not read; None if the name of one is not UTF-8."""
-    return tuple(name for name in names if not is_known(name)) if all(map(_is_utf8, names)) else None

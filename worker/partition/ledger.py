@@ -6,15 +6,9 @@ offset; a successor that resumes there with the stored call states loses nothing
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, TypeVar
 
 Mark = TypeVar("Mark")
-
-
-class _Open(NamedTuple, Generic[Mark]):
-    offset: int
-    mark: Mark
-    capture_ms: int
 
 
 class Ledger(Generic[Mark]):
@@ -27,7 +21,7 @@ class Ledger(Generic[Mark]):
     def __init__(self, next_offset: int, mark: Mark) -> None:
         self._next_offset = next_offset
         self._next_mark = mark
-        self._open: deque[_Open[Mark]] = deque()
+        self._open: deque[tuple[int, Mark, int]] = deque()  # offset, mark, capture time
         self._settled: set[int] = set()
 
     def open(self, offset: int, *, capture_ms: int, mark_after: Mark) -> None:
@@ -38,7 +32,7 @@ class Ledger(Generic[Mark]):
         """
         if offset < self._next_offset:
             raise ValueError(f"offset {offset} read again; {self._next_offset} was next")
-        self._open.append(_Open(offset, self._next_mark, capture_ms))
+        self._open.append((offset, self._next_mark, capture_ms))
         self._next_offset = offset + 1
         self._next_mark = mark_after
 
@@ -50,23 +44,23 @@ class Ledger(Generic[Mark]):
         """Nothing needs these records again; settling one twice is harmless."""
         if not self._open:
             return
-        first = self._open[0].offset
+        first = self._open[0][0]
         self._settled.update(offset for offset in offsets if offset >= first)
-        while self._open and self._open[0].offset in self._settled:
-            self._settled.discard(self._open.popleft().offset)
+        while self._open and self._open[0][0] in self._settled:
+            self._settled.discard(self._open.popleft()[0])
 
     def watermark_after(self, offsets: Iterable[int]) -> tuple[int, Mark]:
         """Watermark and mark as they will be once these offsets are settled too."""
         known, settled = self._settled, set(offsets)
-        for record in self._open:
-            if record.offset not in settled and record.offset not in known:
-                return record.offset, record.mark
+        for offset, mark, _ in self._open:
+            if offset not in settled and offset not in known:
+                return offset, mark
         return self._next_offset, self._next_mark
 
     @property
     def watermark(self) -> int:
         """Where a successor must start to read."""
-        return self._open[0].offset if self._open else self._next_offset
+        return self._open[0][0] if self._open else self._next_offset
 
     @property
     def position(self) -> int:
@@ -81,4 +75,4 @@ class Ledger(Generic[Mark]):
     @property
     def oldest_capture_ms(self) -> int | None:
         """Capture time of the oldest unprocessed audio, or None when nothing is open."""
-        return self._open[0].capture_ms if self._open else None
+        return self._open[0][2] if self._open else None

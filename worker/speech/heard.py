@@ -1,13 +1,14 @@
 """The released records of a stream whose audio a later span can need. Pure."""
 
 from collections import deque
-from typing import NamedTuple
+
+import msgspec
 
 from callmood.worker.records import Chunk, Position, Span
-from callmood.worker.speech.media_time import MediaTimeState
+from callmood.worker.speech.media_time import MediaTime, MediaTimeState
 
 
-class Heard(NamedTuple):
+class Heard(msgspec.Struct, frozen=True):
     """A released record, until no span can need its audio any more.
 
     `first_sample` includes lost audio right before it that was concealed, and `seq` the records that held that audio: a
@@ -21,7 +22,14 @@ class Heard(NamedTuple):
     end_capture_ms: float
     traceparent: str | None
     time: MediaTimeState
-    """The position before it."""
+    """The position before it, or before an earlier record since which only audio has come."""
+    record_ms: float
+    """Length of the record before it."""
+
+    @property
+    def position_before(self) -> MediaTimeState:
+        """The position before it."""
+        return self.time._replace(sample=self.first_sample, record_ms=self.record_ms)
 
 
 class HeardRecords:
@@ -40,8 +48,15 @@ class HeardRecords:
             concealed_seqs: how many lost records held the concealed audio.
         """
         end_ms = chunk.capture_ms + (chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else 0.0)
+        bounds = (before.sample, end_sample, end_ms)
         seq = chunk.seq - concealed_seqs
-        self._records.append(Heard(seq, chunk.position, before.sample, end_sample, end_ms, chunk.traceparent, before))
+        self._records.append(Heard(seq, chunk.position, *bounds, chunk.traceparent, before, before.record_ms))
+
+    def add_next(self, chunk: Chunk, before: MediaTimeState, time: MediaTime) -> None:
+        """A record is next, and begins at `time`; since `before`, only audio has come."""
+        first, length_ms = time.sample, time.ms(chunk.samples)
+        bounds = (first, first + chunk.samples, chunk.capture_ms + length_ms)
+        self._records.append(Heard(chunk.seq, chunk.position, *bounds, chunk.traceparent, before, time.record_ms))
 
     def __len__(self) -> int:
         return len(self._records)

@@ -69,9 +69,10 @@ class MediaTime:
         self.rate_hz: int | None = None
         self.sample = 0
         """The next sample; counts once the rate is known."""
+        self.record_ms = 0.0
+        """Length of the newest record with audio."""
         self._early_ms = 0.0
         self._zero_ms: float | None = None  # capture time of position 0
-        self._record_ms = 0.0  # length of the newest record with audio
         self._base_ms: float | None = None  # media time at position 0
         self._again: tuple[int, float] | None = None  # the record that media time started again with, and its end
         self._drift_ms = 0.0
@@ -85,7 +86,7 @@ class MediaTime:
     def advance(self, samples: int) -> None:
         """Move on by a record's audio."""
         self.sample += samples
-        self._record_ms = self.ms(samples)
+        self.record_ms = self.ms(samples)
 
     def skip(self, ms: float) -> int:
         """Move on without audio; returns how many samples that is (0 while there is no rate)."""
@@ -99,7 +100,7 @@ class MediaTime:
 
     def step_to(self, chunk: Chunk, missing_seqs: int) -> Step:
         """How far the record is ahead of the position; nothing within rounding, and behind, where their order wins."""
-        record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else self._record_ms
+        record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else self.record_ms
         lost_ms = missing_seqs * record_ms
         self._anchor(chunk, lost_ms)
         if chunk.media_ms is not None:
@@ -123,7 +124,7 @@ class MediaTime:
 
         With `samples`, records with so much audio, which go on too, come before it; at each, drift may be followed.
         """
-        if self._zero_ms is None or not self._record_ms or self._again is not None:
+        if self._zero_ms is None or not self.record_ms or self._again is not None:
             return False
         position_ms = self.ms(self.sample + samples) if samples else self.position_ms
         if chunk.media_ms is not None:
@@ -161,7 +162,7 @@ class MediaTime:
         """How far media time is ahead; where it cannot be believed, how far the capture time is."""
         assert self._base_ms is not None
         ahead_ms = media_ms - self._base_ms - self.position_ms
-        if not self._record_ms:  # no audio before it to tell: the capture time does, if it is later
+        if not self.record_ms:  # no audio before it to tell: the capture time does, if it is later
             captured_ms = self._waited_ms(chunk, 0.0)
             if captured_ms > ahead_ms:
                 self._base_ms = media_ms - self.position_ms - captured_ms
@@ -188,18 +189,22 @@ class MediaTime:
         least_ms = _JITTER_MS if chunk.event in (Event.MEDIA, Event.START) else 0
         return late_ms if late_ms > least_ms else 0.0
 
-    def follow(self, chunk: Chunk) -> None:
-        """At a record with audio: its capture time tells how far the clock of the samples has drifted."""
+    def follow(self, chunk: Chunk) -> bool:
+        """At a record with audio: its capture time tells how far the clock of the samples has drifted.
+
+        Returns whether that has changed.
+        """
         if self._zero_ms is None or not chunk.format:
-            return
+            return False
         off_ms = chunk.capture_ms - self._zero_ms - self.position_ms - self._drift_ms
         if not _DRIFT_MS < abs(off_ms) <= _NO_DRIFT_MS:
-            return
+            return False
         most_ms = _DRIFT_SHARE * chunk.samples * 1000 / chunk.format.rate_hz
         self._drift_ms += copysign(min(abs(off_ms) - _DRIFT_MS, most_ms), off_ms)
         shifted_ms = self._shifts[-1][1] if self._shifts else 0
         if abs(self._drift_ms - shifted_ms) >= _DRIFT_STEP_MS:
             self._shifts = (*self._shifts, (self.sample, round(self._drift_ms)))[-_KEPT_SHIFTS:]
+        return True
 
     @property
     def zero_ms(self) -> float | None:
@@ -242,7 +247,7 @@ class MediaTime:
             self.sample,
             self._early_ms,
             self._zero_ms,
-            self._record_ms,
+            self.record_ms,
             self._base_ms,
             self._again,
             self._drift_ms,
@@ -257,7 +262,7 @@ class MediaTime:
         time.sample = saved.sample
         time._early_ms = saved.early_ms
         time._zero_ms = saved.zero_ms
-        time._record_ms = saved.record_ms
+        time.record_ms = saved.record_ms
         time._base_ms = saved.base_ms
         time._again = saved.again
         time._drift_ms = saved.drift_ms

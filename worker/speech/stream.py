@@ -159,16 +159,16 @@ class Stream:
     def take_next(self, chunks: Sequence[Chunk]) -> list[ClosedSpan]:
         """Take records each of which is the next; several must fit into `room`, and are heard as one."""
         first, channel_of = self.time.sample, self.format.channel
+        before = self.time.save()
         for chunk in chunks:
-            before = self.time.save()
             self._numbers.add(chunk)
-            self.time.follow(chunk)
+            self._heard.add_next(chunk, before, self.time)
+            if self.time.follow(chunk):
+                before = self.time.save()
             self.time.advance(chunk.samples)
-            self._newest_capture_ms = max(self._newest_capture_ms, chunk.capture_ms)
-            self._heard.add(chunk, before, self.time.sample)
+        self._newest_capture_ms = max(self._newest_capture_ms, *[chunk.capture_ms for chunk in chunks])
         self._order.pass_next(chunks[-1])
         self._doubt.believe(chunks[-1])
-        self._heard_from, self._has_skipped = before, False
         audio = chunks[0].audio if len(chunks) == 1 else b"".join([chunk.audio for chunk in chunks])
         return self._closed(lambda index, channel: channel.feed(first, channel_of(audio, index)))
 
@@ -357,7 +357,7 @@ class Stream:
         audio, oldest = self._format, self._heard.oldest
         are_new = self.active_at_ms is None and all(c.next_sample == self.time.sample for c in self._channels)
         return StreamState(
-            time=(oldest.time if oldest else self.time.save())._replace(offset_ms=self.time.offset_ms),
+            time=(oldest.position_before if oldest else self.time.save())._replace(offset_ms=self.time.offset_ms),
             seq=self.resume_seq,
             paused_at_ms=self.paused.at_ms,
             pause_left_ms=self.paused.left_ms,
