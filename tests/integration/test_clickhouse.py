@@ -4,8 +4,10 @@ import json
 import re
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from kafka import KafkaConsumer, KafkaProducer
 
 from callmood import schemas
 
@@ -131,6 +133,63 @@ def test_an_erased_call_is_gone_also_after_a_second_delivery(ask):
     assert (rows("utterances"), rows("calls")) == (0, 0)
     for view in ("utterances", "calls"):
         assert ask(f"SELECT count() AS n FROM callmood.{view} WHERE call_id = 'stays'") == [{"n": 1}]
+
+
+DAY_MS, HOUR_MS = 1_767_225_600_000, 3_600_000
+TABLES = {"call": "received_calls", "utterance": "received_utterances", "erasure": "received_erasures"}
+
+
+@pytest.fixture
+def topics(real_kafka):
+    """Topics of this test's own, by the kind of their records."""
+    names = {kind: f"test-{uuid4().hex[:12]}-{kind}" for kind in TABLES}
+    for name in names.values():
+        real_kafka.create_topic(name, 2)
+    return names
+
+
+def test_a_day_in_kafka_becomes_rows_once(ask, real_kafka, topics):
+    """Also if the loader dies before it commits its offsets, and reads all again; an erased call has no row."""
+    said, (over, *_) = examples("utterance")[0], [one for one in examples("call") if one["status"] == "completed"]
+    calls = {f"day-{n:03}": DAY_MS + n * HOUR_MS // 10 for n in range(240)}
+    with closing(KafkaProducer(bootstrap_servers=real_kafka.bootstrap_servers)) as producer:
+
+        def send(kind, call_id, record):
+            value = json.dumps({**record, "call_id": call_id, "attributes": {"queue": "day"}}).encode()
+            producer.send(topics[kind], key=call_id.encode(), value=value)
+
+        for call_id, at_ms in calls.items():
+            for version in (1, 2):
+                send("call", call_id, over | {"version": version, "started_at_ms": at_ms})
+            for number in range(1, 4):
+                send("utterance", call_id, said | {"number": number, "spoken_at_ms": at_ms + number})
+        send("erasure", "day-007", {"erasure_id": "day-007:erasure", "erased_at_ms": 1})
+        producer.send(topics["call"], key=b"day-007", value=None)
+        producer.flush()
+
+    for _ in range(2):
+        with closing(
+            KafkaConsumer(
+                *topics.values(),
+                bootstrap_servers=real_kafka.bootstrap_servers,
+                group_id=topics["call"],
+                auto_offset_reset="earliest",
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                consumer_timeout_ms=5_000,
+            )
+        ) as consumer:
+            read = [(message.topic, json.loads(message.value)) for message in consumer if message.value]
+        assert len(read) == 5 * len(calls) + 1
+        for kind, table in TABLES.items():
+            load(ask, table, [record for topic, record in read if topic == topics[kind]])
+    of_the_day = "WHERE attributes['queue'] = 'day'"
+    assert ask(f"SELECT count() AS n, min(version) AS oldest FROM callmood.calls {of_the_day}") == [
+        {"n": 239, "oldest": 2}
+    ]
+    assert ask(f"SELECT count() AS n FROM callmood.utterances {of_the_day}") == [{"n": 3 * 239}]
+    hours = ask("SELECT hour, utterances FROM callmood.hourly WHERE queue = 'day' ORDER BY hour")
+    assert [row["utterances"] for row in hours] == [27, *[30] * 23]
 
 
 def test_the_panels_of_the_dashboard_have_rows(ask):
