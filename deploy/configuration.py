@@ -16,9 +16,9 @@ _HEAD = f"""# Settings
 
 The worker and the [commands](commands.md) read these environment variables once, at start. A name is `{PREFIX}`, the
 group, `__` and the setting, in capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the process exits
-with code 2 and an error that names each such variable. In the Helm chart, `config.GROUP.SETTING` sets them
+with code 2 and an error that names each of them. In the Helm chart, `config.GROUP.SETTING` sets the variables
 ([values](../helm/callmood/README.md)); the chart itself sets `{PREFIX}KAFKA__MEMBERSHIP`, `{PREFIX}MODEL__PATH`,
-`{PREFIX}MODEL__DEVICE`, `{PREFIX}LOG__FORMAT` and `{PREFIX}WORKER__NAME`.
+`{PREFIX}MODEL__DEVICE`, `{PREFIX}ALERT__RULES_FILE`, `{PREFIX}LOG__FORMAT` and `{PREFIX}WORKER__NAME`.
 
 A number without an upper limit in the table is at most {MOST}.
 """
@@ -26,10 +26,10 @@ _SEE = {
     "redis": "[Keys](../schemas/redis.md), [users](../schemas/redis.md#access).",
     "kafka": "[Rights](operations.md#rights-in-kafka), [static membership](operations.md#upgrade-and-rollback).",
     "input": "[The contract](../schemas/README.md) describes the records.",
-    "alert": "[Format of the rules](aggregates.md#alerts).",
+    "alert": "[Alerts](aggregates.md#alerts) describes their format.",
     "policy": "[Compliance](compliance.md) explains the law.",
-    "model": "[Training](training.md) makes a model; [figures](../bench/RESULTS.md#engine) compare the types.",
-    "worker": "[Delivery](delivery.md#the-stores) compares the outputs; [capacity](capacity.md).",
+    "model": "[Training](training.md) makes a model. [Figures](../bench/RESULTS.md#engine) compare the number formats.",
+    "worker": "[Delivery](delivery.md#the-stores) compares the outputs, [capacity](capacity.md) the processes.",
     "log": "[Log events](logs.md).",
     "trace": "[Traces](operations.md#traces).",
 }

@@ -15,12 +15,12 @@ _HEAD: Final = """# Logs
 
 <!-- written by `make docs` from the sources and deploy/logs_page.py; do not edit -->
 
-The worker and the page log to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON object; `auto`
-gives readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC) and `process`
-(`supervisor`, `ingest-0`, `inference`, `projector`, `dashboard`). The event is one of the constants below; values are
-in the other fields. [Operations](operations.md#alerts) explains what to do about an error.
+The worker, the page and the webhooks log to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON
+object; `auto` gives readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC)
+and `process` (`supervisor`, `ingest-0`, `inference`, `projector`, `dashboard`, `webhooks`). The event is one of the
+constants below; values are in the other fields. [Operations](operations.md#alerts) explains how to handle errors.
 
-The worker writes one line per utterance, and one per dead-letter record; it writes none for other records. Logs never
+The worker writes one line per utterance and one per dead-letter record, but no line per audio record. Logs never
 contain audio, payloads, phone numbers, credentials or call ids: `call` is a hash of the id. Lines with other events
 come from libraries and are about their connections.
 
@@ -29,47 +29,47 @@ come from libraries and are about their connections.
 """
 _FIELDS: Final = {
     "action": "`call opened`, `call refused` or `alert claimed`",
-    "attempt": "how often the alert was sent to this hook, from 1",
-    "assigned": "number of partitions that this process was assigned",
-    "batch_seconds": "largest amount of audio in a batch from now on, padding included, in s",
+    "attempt": "number of this attempt to send the alert, from 1",
+    "assigned": "number of partitions that this process has gained",
+    "batch_seconds": "new maximum audio per batch, including padding, in s",
     "call": "hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
     "confidence": "probability of the label, 0 to 1",
-    "detail": "what is wrong with the record, without its content",
+    "detail": "problem with the record, without its content",
     "device": "device that runs the model",
     "dtype": "number format of the model's matrix products: fp32, bf16, int8 or int8+bf16",
     "end_ms": "end of the utterance, in ms on the call's time line",
-    "error": "what is wrong, and what to do",
+    "error": "the problem, and the remedy if it is known",
     "exception": "the exception, with its traceback",
     "exit_code": "exit code of the process; negative: the signal that ended it, such as -9 for SIGKILL",
     "exits": "number of unexpected exits of a process within `window_s` at which the worker stops",
-    "has_group_offset": "whether reading goes on at the consumer group's offset; else at the oldest record",
+    "has_group_offset": "true: reading continues at the consumer group's offset; false: at the oldest record",
     "hook": "name of the webhook",
     "health_port": "port of /livez, /readyz and /metrics",
     "key": "key in Redis; `*` stands for the call id",
     "kind": "class of the error",
-    "label": "the emotion, `abstained`, the model's failure, or why emotion was withheld (`policy:…`)",
-    "latency_ms": "from the capture of the last sample to the commit, in ms",
+    "label": "the emotion; `abstained`; or the reason why there is none, as in schemas/README.md",
+    "latency_ms": "time from the capture of the last sample to the commit, in ms",
     "looks_like": "the encoding that the audio seems to have, or `swapped_bytes`",
-    "lost": "number of records that were deleted or skipped, or number of keys that the store has lost",
-    "max_error": "largest error of a probability in the test at start, 0 to 1",
+    "lost": "number of records that were deleted or skipped, or of keys or calls that the store has lost",
+    "max_error": "largest error of a probability in the self-test at start, 0 to 1",
     "name": "name of the process",
     "number": "number of the utterance in its call, from 1",
     "offset": "offset of the record, or the offset at which reading waits",
     "other_partition": "the second partition with the same call id",
     "packed": "whether the engine computes without padding",
-    "partition": "partition of the audio topic",
+    "partition": "partition of the audio topic, or of `topic`",
     "pid": "process id",
     "policy": "values of the settings in the group `policy`",
     "reason": "dead-letter record: a reason in schemas/README.md; call ended: `end_reason` in schemas/redis.md; "
     "takeover: why the partition is not ready",
-    "revoked": "number of partitions that this process gave up",
+    "revoked": "number of partitions that this process has lost",
     "role": "role of the speaker",
     "rule": "name of the alert rule",
     "stall_s": "time without progress after which the worker stops, in s",
     "start_ms": "start of the utterance, in ms on the call's time line",
     "topic": "topic of the partition",
-    "user": "name from the proxy, or the address of the viewer",
+    "user": "name in the access file, name from the proxy, or address of the viewer",
     "utterances": "number of utterances in the batch",
     "value": "the measured value that raised the alert",
     "watermark": "offset from which the partition is read",

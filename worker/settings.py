@@ -60,10 +60,10 @@ class KafkaSettings(_Group):
     )
     membership: Literal["dynamic", "static"] = Field(
         "dynamic",
-        description="static: a worker keeps its partitions during a restart; needs fixed worker names, no autoscaling",
+        description="static: a worker keeps its partitions while it restarts; needs fixed worker names, no autoscaling",
     )
     session_timeout_ms: Positive = Field(
-        15_000, description="time without a heartbeat after which other workers take over, ms"
+        15_000, description="time without a heartbeat after which other workers take over the partitions, ms"
     )
     max_poll_interval_ms: Positive = Field(
         60_000, description="longest time between two polls of a group member, ms; at least session_timeout_ms"
@@ -71,7 +71,7 @@ class KafkaSettings(_Group):
     request_timeout_ms: Annotated[int, Field(ge=1_000, le=MOST)] = Field(
         15_000, description="time limit of one request to Kafka, ms"
     )
-    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(100, description="time a fetch waits for records, ms")
+    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(100, description="longest wait of a fetch, ms")
     max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="encryption and login: SSL encrypts, SASL logs in with a user name or a token"
@@ -128,14 +128,14 @@ class RedisSettings(_Group):
         SecretStr("redis://127.0.0.1:6379/0"), description="address: redis:// or, with TLS, rediss://"
     )
     username: str | None = Field(
-        None, description="user name for password_file; without password_file, set it in the url"
+        None, description="user name that goes with password_file; without password_file, set it in the url"
     )
     password_file: Path | None = Field(None, description="file with the password, read for every connection")
     ssl_ca_file: Path | None = Field(None, description="PEM file of trusted CA certificates, with rediss://")
     ssl_cert_file: Path | None = Field(None, description="PEM client certificate, with rediss://")
     ssl_key_file: Path | None = Field(None, description="PEM client key, with rediss://")
     sentinels: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
-        (), description="host:port of each Sentinel, comma-separated; they replace the host and port of the url"
+        (), description="host:port of each Sentinel; these replace the host and port of the url"
     )
     sentinel_master: str = Field("mymaster", description="name of the master in Sentinel")
     sentinel_username: str | None = Field(None, description="user name for the Sentinels")
@@ -150,7 +150,7 @@ class RedisSettings(_Group):
     )
     firehose_length: Positive = Field(
         100_000,
-        description="approximate maximum number of entries in the stream of all utterances, and in that of all alerts",
+        description="approximate maximum number of entries in each stream for all calls: utterances, alerts, changes",
     )
 
     @model_validator(mode="after")
@@ -170,17 +170,17 @@ class InputSettings(_Group):
 
     format: Literal["headers", "json", "twilio"] = Field("headers", description="format of the records")
     reorder_records: Annotated[int, Field(ge=0, le=256)] = Field(
-        16, description="maximum number of records held back while one is missing"
+        16, description="maximum number of records of a stream that wait for a missing one"
     )
-    reorder_ms: Positive = Field(2_000, description="maximum audio held back while a record is missing, ms")
-    max_record_ms: Positive = Field(5_000, description="maximum audio per record, ms")
+    reorder_ms: Positive = Field(2_000, description="maximum audio that waits for a missing record, ms")
+    max_record_ms: Positive = Field(5_000, description="maximum length of the audio in one record, ms")
     conceal_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
         300,
-        description="longest loss of audio that the worker conceals with the sound before it, ms; a longer one ends "
-        "the utterance",
+        description="longest loss of audio that the worker fills with the sound before it, ms; a longer one ends the "
+        "utterance",
     )
     max_consecutive_bad: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="maximum of consecutive bad records on one partition; one more stops the worker; 0: no limit"
+        0, description="most consecutive bad records on a partition; one more stops the worker; 0: no limit"
     )
 
 
@@ -202,23 +202,23 @@ class SegmentSettings(_Group):
         140, description="audio kept before and after the voiced part, ms"
     )
     min_utterance_ms: Positive = Field(
-        250, description="shortest voiced part of an utterance, ms; shorter ones are dropped"
+        250, description="shortest voiced part of an utterance, ms; shorter utterances are dropped"
     )
     max_utterance_s: Annotated[float, Field(ge=1, le=29)] = Field(
         15.0, description="longest utterance, s; longer speech is split"
     )
     split_search_s: PositiveFloat = Field(
-        3.0, description="length of the last part of long speech, in which the worker looks for the split, s"
+        3.0, description="time before max_utterance_s in which the worker looks for the quietest place to split, s"
     )
 
 
 class CallSettings(_Group):
-    """End of a call. Times are by record timestamps."""
+    """When a call ends. The worker measures these times by record timestamps."""
 
     idle_s: Positive = Field(600, description="time without a record after which a call ends, s")
-    leave_s: Positive = Field(60, description="time without a record after which a call with an ended stream ends, s")
+    leave_s: Positive = Field(60, description="time without a record after which a call ends if a stream has ended, s")
     hold_s: Positive = Field(14_400, description="time without a record after which a call on hold ends, s")
-    resume_s: Positive = Field(3_600, description="time in which a new record continues a call that ended as idle, s")
+    resume_s: Positive = Field(3_600, description="time after an idle end in which a new record continues the call, s")
     ended_memory_s: Positive = Field(600, description="time after a call's end in which late records are dropped, s")
 
 
@@ -264,7 +264,7 @@ class ModelSettings(_Group):
         "auto",
         description="number format of the computation. auto: bf16 on a GPU, and for a large model on a CPU that is "
         "faster in bf16; otherwise fp32. int8 (CPU only): transformer layers in int8, the rest in fp32. int8+bf16: "
-        "the rest in bf16",
+        "as int8, but the rest in bf16",
     )
     recheck_below: Annotated[float, Field(ge=0, le=1)] | None = Field(
         None,
@@ -278,7 +278,7 @@ class ModelSettings(_Group):
     )
     gpu_memory_share: Annotated[float, Field(gt=0, le=1)] = Field(
         1.0,
-        description="largest share of the GPU's memory that this worker uses; below 1 if several workers share a GPU",
+        description="largest share of the GPU's memory for this worker; below 1 if several workers share the GPU",
     )
     speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
@@ -292,8 +292,8 @@ class ModelSettings(_Group):
     max_wait_ms: Annotated[float, Field(ge=0)] = Field(
         20.0, description="longest time an utterance waits for others in its batch, ms"
     )
-    max_in_flight: Positive = Field(512, description="number of utterances at the model at which ingest pauses reading")
-    max_in_flight_mb: PositiveFloat = Field(64.0, description="audio at the model at which ingest pauses reading, MB")
+    max_in_flight: Positive = Field(512, description="number of utterances at the model at which reading pauses")
+    max_in_flight_mb: PositiveFloat = Field(64.0, description="audio at the model at which reading pauses, MB")
 
 
 class WorkerSettings(_Group):
@@ -307,7 +307,7 @@ class WorkerSettings(_Group):
     )
 
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
-        1, description="number of ingest processes, with one Kafka consumer each; at most the number of CPU cores"
+        1, description="number of ingest processes, each with one Kafka consumer; use at most one per CPU core"
     )
     output: Literal["redis", "kafka", "both"] = Field(
         "redis", description="where the worker stores results; both: in Kafka, with a copy in Redis"
@@ -315,7 +315,7 @@ class WorkerSettings(_Group):
     commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
     state_interval_ms: Positive = Field(
         4_000,
-        description="longest time between two stored states of a call without new results, ms, by record timestamps",
+        description="longest time between two stored states of a call without new results, by record timestamps, ms",
     )
     drain_timeout_s: PositiveFloat = Field(20.0, description="time to finish work after SIGTERM, s")
     health_host: str = Field("0.0.0.0", description="address of /livez, /readyz, /metrics")  # noqa: S104 - for probes
@@ -326,7 +326,7 @@ class WorkerSettings(_Group):
 
 
 class LogSettings(_Group):
-    """Logs."""
+    """Level and format of the logs."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level that is logged")
     format: Literal["auto", "json", "console"] = Field(
@@ -335,12 +335,12 @@ class LogSettings(_Group):
 
 
 class TraceSettings(_Group):
-    """Traces of utterances, sent to OpenTelemetry."""
+    """Traces of utterances, for an OpenTelemetry collector."""
 
     endpoint: str | None = Field(
         None,
         pattern=r"^https?://",
-        description="OTLP/HTTP collector for OpenTelemetry traces, for example http://collector:4318; unset: no traces",
+        description="address of the OTLP/HTTP collector, for example http://collector:4318; unset: no traces",
     )
 
 

@@ -91,7 +91,7 @@ def test_a_message_to_teams_is_a_card_with_a_link():
     [
         ("", "names no hook"),
         ("[crm", "webhooks: "),
-        ("x = 1", "x is not in the table"),
+        ("x = 1", "put x into the table"),
         (HOOK.replace("https://", "file://"), r"\[crm\] url"),
         (HOOK.replace("whsec_", "whsec_!"), r"\[crm\] secret: .*24 bytes"),
         (HOOK.replace("[crm]", "['c r m']"), r"\[c r m\] name"),

@@ -117,7 +117,7 @@ def test_what_was_no_silence_raises_no_alert(kind):
         ('[a]\nmeasure = "negativity"\nraise_at = 3\n[b]\nclear_at = 1', r"line 1: \[a\] clear_at"),
         ('\n["a:b"]\nmeasure = "negativity"\nraise_at = 3\nclear_at = 1', r"line 2: \[a:b\] name: .*no colon"),
         ('[a]\nname = "a:b"\nmeasure = "negativity"\nraise_at = 3\nclear_at = 1', r"line 2: \[a\] name: .*no colon"),
-        ("x = 1", "line 1: x is not in the table"),
+        ("x = 1", "line 1: put x into the table"),
         ('a = {measure = "negativity", raise_at = 3}', r"line 1: \[a\] clear_at"),
         ("[a]\nmeasure = ?\n", "line 2"),
     ],

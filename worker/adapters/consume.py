@@ -155,7 +155,7 @@ class AudioConsumer:
             if known and found and found != known:
                 raise ConfigurationError(
                     f"topic {topic!r} is now the topic of another cluster, or was deleted and created again while it "
-                    "was read: what was read before is committed. Delete its stored position and call states "
+                    "was read: the records read before are committed. Delete its stored position and call states "
                     "(schemas/redis.md), or set another CALLMOOD_REDIS__PREFIX or, with results in Kafka, "
                     "CALLMOOD_KAFKA__STATE_TOPIC"
                 )
@@ -166,7 +166,7 @@ class AudioConsumer:
         """Without its topic, a worker has no partitions and waits: that has to be said, once."""
         is_gone = is_gone and all(partition.topic != topic for partition in self._consumer.assignment())
         if is_gone and topic not in self._gone:
-            log.error("topic was deleted; nothing is read until it is there", topic=topic)
+            log.error("topic was deleted; reading waits until it exists again", topic=topic)
         self._gone = self._gone | {topic} if is_gone else self._gone - {topic}
 
     def _note_deleted(self, polled: Mapping[KafkaPartition, Sequence[Record]]) -> None:

@@ -43,11 +43,11 @@ def not_ours(source: TopicPartition, field: str, found: str, apart: str) -> Conf
     if field == "topic_id":
         return ConfigurationError(
             f"topic {source.topic!r} is the topic of another cluster, or was deleted and created again: the stored "
-            f"position and states are of a topic with the id {found}. Delete them (schemas/redis.md), or set {apart}"
+            f"position and states belong to a topic with the id {found}. Delete them (schemas/redis.md), or set {apart}"
         )
     whose = f"consumer group {found!r}" if field == "group" else f"another Kafka cluster ({found})"
     return ConfigurationError(
-        f"the stored position of {source.topic}/{source.partition} is that of {whose}: two deployments must not share "
+        f"the stored position of {source.topic}/{source.partition} belongs to {whose}: two deployments must not share "
         f"it. Set {apart} for one of them; after a move, delete the old position and states (schemas/redis.md)"
     )
 

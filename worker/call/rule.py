@@ -163,7 +163,7 @@ def parse_rules(text: str) -> tuple[Rule, ...]:
 
 def _rule(text: str, name: str, table: object) -> Rule:
     if not isinstance(table, dict):
-        raise ConfigurationError(f"alert rules, line {_line_of(text, name)}: {name} is not in the table of a rule")
+        raise ConfigurationError(f"alert rules, line {_line_of(text, name)}: put {name} into the table of a rule")
     try:
         return Rule(**{"name": name, **table})
     except ValidationError as error:

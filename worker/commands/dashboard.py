@@ -84,7 +84,7 @@ def _viewers(arguments: argparse.Namespace) -> "tuple[Viewer, ...]":
     if not (token_file or access_file):
         if arguments.host not in _LOCAL:
             raise ConfigurationError(
-                f"--host {arguments.host} is reached by other machines: set --token-file or --access-file"
+                f"other machines can reach --host {arguments.host}: set --token-file or --access-file"
             )
         return ()
     path = token_file or access_file
@@ -102,4 +102,4 @@ def _viewers(arguments: argparse.Namespace) -> "tuple[Viewer, ...]":
 
 
 def _audit(event: str, fields: Mapping[str, str]) -> None:
-    log.info("page was used", action=event, call=call_hash(fields["call"]), user=fields["user"])
+    log.info("access to a call", action=event, call=call_hash(fields["call"]), user=fields["user"])

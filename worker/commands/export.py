@@ -100,7 +100,9 @@ def _from_redis(configured: Settings, day: Day) -> Iterator[tuple[str, Mapping[s
                 for utterance in dashboard.utterances(call["call_id"]):
                     yield "utterances", utterance.model_dump(mode="json", by_alias=True)
         if dashboard.unreadable:
-            raise ConfigurationError(f"{dashboard.unreadable} records are of another version of callmood")
+            raise ConfigurationError(
+                f"cannot read {dashboard.unreadable} records: another version of callmood wrote them"
+            )
 
 
 def _from_kafka(configured: Settings, day: Day) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -109,7 +109,7 @@ def parse_hooks(text: str) -> tuple[Hook, ...]:
     hooks = []
     for name, table in tables.items():
         if not isinstance(table, dict):
-            raise ConfigurationError(f"webhooks: {name} is not in the table of a hook")
+            raise ConfigurationError(f"webhooks: put {name} into the table of a hook")
         try:
             hooks.append(Hook(**{**table, "name": name}))
         except ValidationError as error:

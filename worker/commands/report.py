@@ -50,9 +50,11 @@ def _from_redis(call_id: str) -> tuple[Call, list[Utterance]]:
         views = dashboard.calls([call_id])
         utterances = dashboard.utterances(call_id)
     if dashboard.unreadable:
-        raise ConfigurationError(f"{dashboard.unreadable} records of the call are of another version of callmood")
+        raise ConfigurationError(
+            f"cannot read {dashboard.unreadable} records of the call: another version of callmood wrote them"
+        )
     if not views:
-        raise ConfigurationError(f"Redis has no call {call_id}: it never was, has expired, or the prefix is another")
+        raise ConfigurationError(f"Redis has no call {call_id}: check the id, the lifetime and CALLMOOD_REDIS__PREFIX")
     return views[0].call, utterances
 
 

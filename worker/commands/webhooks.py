@@ -97,7 +97,7 @@ class Delivery:
         for entry_id, fields in _entries(answer):
             alert = _alert(fields)
             if alert is None:
-                log.warning("entry is not an alert", hook=self._hook.name)
+                log.warning("cannot read an entry of the alert stream; leaving it out", hook=self._hook.name)
             elif self._hook.wants(alert) and not self._deliver(alert):
                 break
             self._settle(entry_id.decode())
@@ -131,7 +131,12 @@ class Delivery:
         return True
 
     def _give_up(self, alert: Mapping[str, Any], problem: str) -> None:
-        log.error("webhook was given up", hook=self._hook.name, call=call_hash(alert["call_id"]), rule=alert["rule"])
+        log.error(
+            "alert was given up; all attempts failed",
+            hook=self._hook.name,
+            call=call_hash(alert["call_id"]),
+            rule=alert["rule"],
+        )
         fields = {
             "hook": self._hook.name,
             "call_id": alert["call_id"],

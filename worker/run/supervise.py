@@ -225,7 +225,12 @@ class Supervisor:
             return code
         if watched.plan_restart():
             return None
-        log.error("process exits too often", name=watched.name, exits=_MAX_EXITS, window_s=_EXITS_WINDOW_S)
+        log.error(
+            "process exited too often; stopping the worker",
+            name=watched.name,
+            exits=_MAX_EXITS,
+            window_s=_EXITS_WINDOW_S,
+        )
         return EXIT_AGAIN
 
     def _drain(self) -> None:
