@@ -20,7 +20,7 @@ _BUNDLE_OUT: Final = "folder of the bundle to write"
 _CONFIG: Final = "a file, or the name of a shipped configuration"
 _DEVICE: Final = "where to compute; default: auto, a GPU if there is one"
 _DEVICES: Final = ("auto", "cpu", "cuda")
-_ENCODER: Final = "folder of the pre-trained encoder, instead of a download"
+_ENCODER: Final = "folder of the pre-trained encoder, instead of a download; or a bundle, with which training continues"
 _MANIFEST: Final = "manifest, written by `prepare` or `synthesize`"
 _MODEL: Final = "a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny"
 _PARTIAL: Final = "accept an incomplete IEMOCAP"
@@ -116,6 +116,15 @@ def _answers(command: Callable[..., argparse.ArgumentParser]) -> None:
     predicting.add_argument("out", type=Path, help="file to write: .csv, .jsonl or .parquet")
     predicting.add_argument(
         "--browser", type=Path, help="also write an HTML page: the confusion matrix, with the utterances of each cell"
+    )
+    predicting.add_argument(
+        "--pseudo",
+        type=Path,
+        metavar="FILE",
+        help="also write a list for `prepare own`, for training only: answers as labels, probabilities as votes",
+    )
+    predicting.add_argument(
+        "--above", type=_share, default=0.0, help="lowest confidence of an answer in --pseudo; default: 0"
     )
     _computing(predicting)
 
@@ -350,6 +359,12 @@ def _synthetic(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def _running(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue a run that was stopped")
+    parser.add_argument(
+        "--mlflow",
+        default="",
+        metavar="EXPERIMENT",
+        help="also write the figures of each round to this experiment in the MLflow of MLFLOW_TRACKING_URI",
+    )
     parser.add_argument("--device", choices=_DEVICES, default="auto", help=_DEVICE)
     _settable(parser)
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import distributed
@@ -24,7 +25,7 @@ from callmood.training.options import CorpusConfig
 from callmood.training.pretraining import run as pretraining
 from callmood.training.production import collect, published, sample, second, votes
 from callmood.training.protocols import PROTOCOLS, Fold
-from callmood.training.results import browser, predict, publish, row
+from callmood.training.results import browser, predict, pseudo, publish, row
 from callmood.training.results.convert import convert
 from callmood.training.results.export import export_run
 from callmood.training.synthetic import speak, synthesize
@@ -40,7 +41,7 @@ def demo_tiny(options: argparse.Namespace) -> None:
     settings = config.load(DEMO_CONFIG, options.set)
     path = synthesize.synthesize(options.work, synthetic(settings))
     command = command_of(options, "demo-tiny")
-    _make(settings, [path], options.work / "run", runs.Options(options.device, options.resume, command=command))
+    _make(settings, [path], options.work / "run", _how(options, command))
     _export(options.work / "run", options.out, {"espeak-ng": speak.version()})
 
 
@@ -52,7 +53,7 @@ def train(options: argparse.Namespace) -> None:
     )
     work = _work(options)
     paths = [options.manifest, *options.add]
-    _make(settings, paths, work, runs.Options(options.device, options.resume, options.robustness, command))
+    _make(settings, paths, work, _how(options, command))
     _export(work, options.out, {})
 
 
@@ -60,8 +61,7 @@ def pretrain_command(options: argparse.Namespace) -> None:
     """Pre-train an encoder on a list; write its folder."""
     settings = config.load(config.find(options.config), _overrides(options))
     command = command_of(options, "pretrain", Path(options.config).name, options.list.name, options.out.name)
-    how = runs.Options(options.device, options.resume, command=command)
-    report = pretraining.pretrain(settings, options.list, _work(options), options.out, how)
+    report = pretraining.pretrain(settings, options.list, _work(options), options.out, _how(options, command))
     if device_and_share(options.device)[1].rank == 0:
         shown = {name: report[name] for name in ("train", "valid", "left_out", "clusters_used", "best")}
         sys.stdout.write(json.dumps({"encoder": str(options.out), **shown}, indent=2) + "\n")
@@ -72,7 +72,7 @@ def row_command(options: argparse.Namespace) -> None:
     settings = config.load(config.find(options.name), _overrides(options))
     work = options.work or Path("runs") / settings.model.id
     items = _items(options, settings, work)
-    how = runs.Options(options.device, options.resume, options.robustness, command_of(options, "row", options.name))
+    how = _how(options, command_of(options, "row", options.name))
     for protocol in row.wanted_protocols(settings, options.protocol):
         summary = row.run_row(settings, items, protocol, work, how)
         if summary is not None:
@@ -122,9 +122,12 @@ def predict_command(options: argparse.Namespace) -> None:
     model.to(device_and_share(options.device)[0])
     table = list(predict.rows(model, predict.heard(options.list), batch_size=options.batch_size))
     predict.write(table, options.out)
+    counts: dict[str, Any] = predict.counted(table)
+    if options.pseudo:
+        counts["pseudo"] = pseudo.write(options.list, table, options.above, options.pseudo)
     if options.browser:
         write_text(options.browser, browser.html(f"{model.info.id} {model.info.version}: {options.list.name}", table))
-    sys.stdout.write(json.dumps(predict.counted(table), indent=2) + "\n")
+    sys.stdout.write(json.dumps(counts, indent=2) + "\n")
 
 
 def collect_command(options: argparse.Namespace) -> None:
@@ -221,6 +224,12 @@ def command_of(options: argparse.Namespace, *words: str) -> str:
 def _overrides(options: argparse.Namespace) -> list[str]:
     """The values that the command line changes."""
     return [*options.set, *([f"model.pretrained={json.dumps(options.encoder)}"] if options.encoder else [])]
+
+
+def _how(options: argparse.Namespace, command: str) -> runs.Options:
+    """How to run, as the command line says; not all commands have `--robustness`."""
+    robustness = getattr(options, "robustness", False)
+    return runs.Options(options.device, options.resume, robustness, command, options.mlflow)
 
 
 def _work(options: argparse.Namespace) -> Path:

@@ -14,6 +14,7 @@ from callmood.training import checkpoint
 from callmood.worker.errors import ConfigurationError
 
 SPLITS = ("train", "valid", "test")
+DIMENSIONS: Final[Sequence[str]] = ("valence", "arousal", "dominance")
 _FILE_NAME: Final = re.compile(r"[\w-][\w.-]{0,99}", re.ASCII)
 
 
@@ -35,6 +36,7 @@ class Item:
         style: `scripted`, `improvised` or empty.
         start: of the utterance in the recording that it was cut from, s.
         votes: number of annotators by emotion, without votes for other emotions.
+        dimensions: valence, arousal and dominance, from 0 to 1, if annotated.
     """
 
     id: str
@@ -50,6 +52,7 @@ class Item:
     style: str = ""
     start: float = 0.0
     votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    dimensions: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def person(self) -> tuple[str, str]:
@@ -61,6 +64,11 @@ class Item:
         """The votes' shares in the order of `EMOTIONS`; empty without votes."""
         total = sum(self.votes.values())
         return tuple(self.votes.get(emotion, 0.0) / total for emotion in EMOTIONS) if total else ()
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        """The dimensions in the order of `DIMENSIONS`, NaN for one that is missing; empty without any."""
+        return tuple(self.dimensions.get(name, math.nan) for name in DIMENSIONS) if self.dimensions else ()
 
 
 def file_name(text: str) -> str:
@@ -171,12 +179,17 @@ def _item(path: Path, number: int, line: str) -> Item:
         item = Item(**{**fields, "label": Emotion(fields["label"])})
         unknown = item.votes.keys() - set(EMOTIONS)
         are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())
+        are_levels = item.dimensions.keys() <= set(DIMENSIONS) and all(0 <= n <= 1 for n in item.dimensions.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path}, line {number}: {error}") from error
     if unknown:
         raise ConfigurationError(f"{path}, line {number}: votes for {', '.join(sorted(unknown))}")
     if not are_counts:
         raise ConfigurationError(f"{path}, line {number}: votes are numbers of at least 0, not {dict(item.votes)}")
+    if not are_levels:
+        raise ConfigurationError(
+            f"{path}, line {number}: dimensions are {dict(item.dimensions)}: use {', '.join(DIMENSIONS)}, from 0 to 1"
+        )
     if item.split not in ("", *SPLITS):
         raise ConfigurationError(f"{path}, line {number}: unknown split {item.split!r}: use {', '.join(SPLITS)}")
     return item

@@ -71,8 +71,8 @@ class ModelConfig:
         id: name of the model in every published utterance.
         version: version of the model.
         summary: first paragraph of the model card.
-        pretrained: encoder with which training starts: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; empty: random
-            weights.
+        pretrained: encoder with which training starts: a hub id, `hf://OWNER/NAME@COMMIT`, or a folder; of a bundle,
+            its head, too, if it is of the same kind; empty: random weights.
         encoder: transformers configuration of the encoder; with `pretrained`, only the values to change.
         head: `mean_linear` (the paper's), `hf_superb` (SUPERB's: weighted sum of layers, projector), or
             `attentive_statistics`; `attention_pooling_cnn` is a complete network without an encoder.
@@ -203,6 +203,8 @@ class LossConfig:
         class_weights: `none`, or `inverse_frequency`: rare classes have more weight; the mean weight is 1.
         label_smoothing: share of each target that is spread evenly over all classes.
         soft_labels: use the annotators' votes as targets where the manifest has them.
+        dimensions: weight of an auxiliary task, in training only: the prediction of valence, arousal and dominance
+            where the manifest has them, with one minus the concordance (CCC) as its loss; 0: no such task.
     """
 
     kind: str = "cross_entropy"
@@ -210,12 +212,13 @@ class LossConfig:
     class_weights: str = "none"
     label_smoothing: float = 0.0
     soft_labels: bool = False
+    dimensions: float = 0.0
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, LOSSES)
         _one_of("class_weights", self.class_weights, WEIGHTS)
         _share(self, "label_smoothing")
-        _at_least_0(self, "focal_gamma")
+        _at_least_0(self, "focal_gamma", "dimensions")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

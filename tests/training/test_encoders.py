@@ -16,6 +16,8 @@ from callmood.training.loop.data import Clip
 from callmood.training.networks import encoders
 from callmood.training.options import LoraConfig, ModelConfig
 from callmood.worker.errors import ConfigurationError
+from callmood.worker.model.checkpoints import HeadKind
+from callmood.worker.model.model import EmotionModel, Release, save_bundle
 
 
 def settings(folder: Path, **changes: object) -> ModelConfig:
@@ -145,6 +147,58 @@ def test_a_folder_that_is_not_whole_is_refused(tmp_path: Path, how: str, message
 
 
 ENCODER = {"model_type": "hubert", **SIZE, **LARGE, "layerdrop": 0.1}
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> tuple[Path, EmotionModel]:
+    """A bundle, and the model that it holds."""
+    torch.manual_seed(5)
+    model = EmotionModel.new(ENCODER, normalize=False, output_norm=True)
+    save_bundle(model, tmp_path / "bundle", Release("ours", "1", "test"), storage=torch.float32)
+    return tmp_path / "bundle", model
+
+
+def test_training_continues_with_a_bundle(bundle: tuple[Path, EmotionModel]):
+    """Encoder, head and normalisation are the bundle's; `[model.encoder]` changes what it names."""
+    folder, expected = bundle
+    model = encoders.new(settings(folder, output_norm=True, encoder={"layerdrop": 0.0}), seed=1)
+    assert all(torch.equal(tensor, expected.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert (model.spec.normalize, model.encoder.config.layerdrop, expected.encoder.config.layerdrop) == (False, 0, 0.1)
+    waveform, length = torch.randn(1, 8000), torch.tensor([8000])
+    assert torch.equal(model.eval()(waveform, length), expected.eval()(waveform, length))
+
+
+@pytest.mark.parametrize("changes", [{"head": "attentive_statistics"}, {}])
+def test_another_head_than_the_bundles_is_new(bundle: tuple[Path, EmotionModel], changes: dict):
+    """Only the encoder is the bundle's if its head was made for other inputs; the new head depends on the seed."""
+    folder, expected = bundle
+    first, other = (encoders.new(settings(folder, **changes), seed=seed) for seed in (1, 2))
+    weights = expected.encoder.state_dict()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in first.encoder.state_dict().items())
+    assert first.spec.head == HeadKind(changes.get("head", "mean_linear"))
+    assert not torch.equal(first.head.linear.weight, other.head.linear.weight)
+    assert not torch.equal(first.head.linear.weight[:, :4], expected.head.linear.weight[:, :4])
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [({"layer_drop": 0.1}, "model.encoder.layer_drop: .* no such setting"), ({"hidden_size": 16}, "do not fit")],
+)
+def test_a_bundle_of_another_shape_is_refused(bundle: tuple[Path, EmotionModel], encoder: dict, message: str):
+    """Settings that the bundle's encoder does not have, or under which its weights do not fit, are errors."""
+    with pytest.raises(ConfigurationError, match=message):
+        encoders.new(settings(bundle[0], output_norm=True, encoder=encoder), seed=1)
+
+
+def test_another_bundle_is_another_run(bundle: tuple[Path, EmotionModel]):
+    """What `--resume` compares changes with the bundle's weights."""
+    folder, model = bundle
+    before = encoders.digest(str(folder))
+    model.head.linear.weight.data += 1
+    save_bundle(model, folder, Release("ours", "1", "test"), storage=torch.float32)
+    assert before != encoders.digest(str(folder)) != ""
+
+
 CLIPS = {split: [Clip(16_000, bytes(2 * 4000), label) for label in range(4)] for split in ("train", "valid", "test")}
 SUPERB = {**ENCODER, "use_weighted_layer_sum": True}
 

@@ -23,7 +23,7 @@ VOTES = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 1.0
 
 
 def loss(config: LossConfig, clips: list[Clip] | None = None) -> float:
-    batch = Batch(torch.zeros(3, 1), torch.ones(3), LABELS, VOTES)
+    batch = Batch(torch.zeros(3, 1), torch.ones(3), LABELS, VOTES, torch.full((3, 3), torch.nan))
     return float(Loss(config, clips or [Clip(8000, b"", 0, (1.0, 0.0, 0.0, 0.0))])(LOGITS, batch))
 
 

@@ -24,6 +24,7 @@ OTHERS = ("frustrated", "calm", "other")
 RUN_BY = {
     "Try it without a corpus": "test_tutorial.py",
     "Your own calls": "test_training_page.py",
+    "Natural speech": "test_training_page.py",
     "Speech without labels": "test_pretraining.py",
     "From production to a better model": "test_label_loop.py",
     "The rows of the paper": "test_training_page.py",
@@ -81,6 +82,30 @@ def test_own_calls_become_a_bundle(
     documented.run(mapped, monkeypatch)
     items = manifest.read(Path("data/manifest.jsonl"))
     assert len(items) == 6 * (len(EMOTIONS) + 2)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_a_student_learns_from_a_teacher(
+    encoder_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Section "Natural speech": votes and dimensions for a teacher, whose answers to other speech train a student."""
+    monkeypatch.chdir(tmp_path)
+    own_list(Path("calls.csv"), EMOTIONS)
+    header, *rows = Path("calls.csv").read_text().splitlines()
+    extra = ["2,1,0.5"] * len(rows)
+    listed = [f"{row},{more}" for row, more in zip(rows, extra, strict=True)]
+    Path("calls.csv").write_text("\n".join([f"{header},votes.anger,votes.neutral,arousal", *listed]) + "\n")
+    documented.callmood_train(["prepare", "own", "calls.csv", "data"])
+    Path("unlabelled.csv").write_text("path\n" + "\n".join(row.split(",")[0] for row in rows[:8]) + "\n")
+    (script,) = documented.blocks(PAGE["Natural speech"])
+    # two steps of training are not enough for a confidence of 0.8
+    documented.run(small(script, encoder_folder("hbt-large")).replace("--above 0.8", "--above 0.2"), monkeypatch)
+    report = json.loads(Path("student/report.json").read_text())
+    labelled = json.loads(Path("teacher/report.json").read_text())["data"]["train"]["utterances"]
+    assert report["data"]["train"]["utterances"] == labelled + 8
+    assert report["data"]["corpora"] == ["own", "pseudo"]
+    assert load(Path("student")).info.id == "PF-hbt-base"
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """The utterances that a corpus reader yields: with the corpus' own labels, and before the audio is read."""
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import io
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from callmood.schemas.common import Emotion
+from callmood.training.manifest import DIMENSIONS
 from callmood.worker.errors import ConfigurationError
 
 
@@ -40,6 +42,7 @@ class Found:
         language: of this utterance; empty: the corpus' language.
         split: `train`, `valid` or `test` as the corpus states it, or empty.
         votes: annotators' votes by label, as the corpus names it.
+        dimensions: valence, arousal and dominance, from 0 to 1; without those that are not annotated.
         cut: part of the file that is the utterance.
         unusable: why the file is no utterance of the corpus; it is dropped and counted by this reason.
     """
@@ -54,6 +57,7 @@ class Found:
     language: str = ""
     split: str = ""
     votes: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    dimensions: Mapping[str, float] = dataclasses.field(default_factory=dict)
     cut: Cut = WHOLE
     unusable: str = ""
 
@@ -141,6 +145,20 @@ def votes_of(value: Any) -> float:
     if not math.isfinite(count) or count < 0:
         raise ConfigurationError(f"votes are numbers of at least 0, not {value}")
     return count
+
+
+def dimensions_of(values: Iterable[str], highest: float) -> dict[str, float]:
+    """Valence, arousal and dominance, in this order, on a scale from 1 to `highest`, as values from 0 to 1.
+
+    What is no number is left out; what is beyond the scale gets its end.
+    """
+    found = {}
+    for name, value in zip(DIMENSIONS, values, strict=False):
+        with contextlib.suppress(ValueError):
+            level = (float(value) - 1) / (highest - 1)
+            if math.isfinite(level):
+                found[name] = round(min(max(level, 0.0), 1.0), 4)
+    return found
 
 
 def column(row: Mapping[str, str], path: Path, *names: str) -> str:

@@ -1,7 +1,8 @@
 """IEMOCAP (Busso et al. 2008), as distributed: `Session1` to `Session5`. Four classes, excitement counts as happiness.
 
-A line is `[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]`. The first letter F or M of
-a name is the person who wore the markers; the last one is the speaker.
+A line is `[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]`: times, name, label, and the
+means of valence, activation and dominance, from 1 to 5. The first letter F or M of a name is the person who wore the
+markers; the last one is the speaker.
 """
 
 import re
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, files
+from callmood.training.corpora.found import Corpus, Found, dimensions_of, files
 from callmood.worker.errors import ConfigurationError
 
-_LINE: Final = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t\[", re.MULTILINE)
+_LINE: Final = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t\[([^\]\n]*)", re.MULTILINE)
 _NAME: Final = re.compile(r"^Ses(?P<session>\d\d)[FM]_(?P<style>impro|script)\d\d(_\d)?[a-z]?_(?P<speaker>[FM])\w*\d+$")
+_HIGHEST: Final = 5  # of valence, activation and dominance
 _STYLES: Final = {"impro": "improvised", "script": "scripted"}
 _LABELS: Final = {
     "ang": Emotion.ANGER,
@@ -34,7 +36,7 @@ UTTERANCES: Final = {"01": 1085, "02": 1023, "03": 1151, "04": 1031, "05": 1241}
 def find(root: Path) -> Iterator[Found]:
     """Every labelled utterance of the release, with any label."""
     for path in files(root, "Session*/dialog/EmoEvaluation/*.txt"):
-        for name, label in _LINE.findall(path.read_text(encoding="utf-8", errors="replace")):
+        for name, label, levels in _LINE.findall(path.read_text(encoding="utf-8", errors="replace")):
             match = _NAME.match(name)
             if match is None:
                 raise ConfigurationError(f"{path}: {name!r} is not the name of an utterance")
@@ -47,6 +49,7 @@ def find(root: Path) -> Iterator[Found]:
                 gender=match["speaker"],
                 session=match["session"],
                 style=_STYLES[match["style"]],
+                dimensions=dimensions_of(levels.split(","), _HIGHEST),
             )
 
 

@@ -1,7 +1,8 @@
 """Your own labelled calls: a CSV or JSON-lines file of utterances.
 
 Required are `path` (relative to the file), `label` and `speaker`; `id`, `gender`, `session`, `style`, `language`,
-`split` and `votes.LABEL` (number of annotators who chose it) are optional. An utterance can be a part of a longer
+`split`, `votes.LABEL` (number of annotators who chose it) and `valence`, `arousal` and `dominance` (from 0 to 1) are
+optional. An utterance can be a part of a longer
 recording: `start` and `end` in seconds, and `channel`, from 0. Any other column is an error, so that a typo is noticed.
 A CSV file may separate fields by commas, semicolons or tabs.
 """
@@ -20,11 +21,12 @@ from typing import Any, Final
 from callmood.schemas.common import Emotion
 from callmood.training.corpora import sound
 from callmood.training.corpora.found import Corpus, Cut, Found, table, text, votes_of
+from callmood.training.manifest import DIMENSIONS
 from callmood.worker.errors import ConfigurationError
 
 _NEEDED: Final = {"path", "label", "speaker"}
 _TIMES: Final = ("start", "end")
-_KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split", "channel", *_TIMES}
+_KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split", "channel", *_TIMES, *DIMENSIONS}
 _VOTES: Final = "votes."
 _LABELS: Final = {
     **{str(emotion): emotion for emotion in Emotion},
@@ -97,6 +99,7 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
         raise ConfigurationError(f"unknown {', '.join(sorted(name or 'column without a name' for name in unknown))}")
     label, speaker = spelt(texts.pop("label", "")), texts.pop("speaker", "")
     cut = _cut(texts)
+    dimensions = {name: _level(name, texts.pop(name)) for name in DIMENSIONS if name in texts}
     if "split" in texts:
         split = texts["split"].lower()
         if split not in _SPLITS:
@@ -106,7 +109,9 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
     place = _place(path.parent, name)
     unusable = _WINDOWS if "\\" in name and not sound.is_file(place) else ""
     utterance_id = texts.pop("id", f"{number:06d}-{PurePath(_nfc(name)).stem}")
-    return Found(utterance_id, place, label, speaker, votes=votes, cut=cut, unusable=unusable, **texts)
+    return Found(
+        utterance_id, place, label, speaker, votes=votes, dimensions=dimensions, cut=cut, unusable=unusable, **texts
+    )
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -129,6 +134,16 @@ def _cut(texts: dict[str, str]) -> Cut:
     if channel and not (channel.isascii() and channel.isdigit()):
         raise ConfigurationError(f"channel is {channel!r}: use a whole number; the first one is 0")
     return Cut(start_s, end_s, int(channel) if channel else None)
+
+
+def _level(name: str, text: str) -> float:
+    try:
+        level = float(text)
+    except ValueError:
+        level = math.nan
+    if not 0 <= level <= 1:
+        raise ConfigurationError(f"{name} is {text!r}: use a number from 0 to 1")
+    return level
 
 
 def _seconds(key: str, text: str) -> float:

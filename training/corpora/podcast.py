@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, column, files, table
+from callmood.training.corpora.found import Corpus, Found, column, dimensions_of, files, table
 
 _LABELS: Final = {"A": Emotion.ANGER, "H": Emotion.HAPPINESS, "N": Emotion.NEUTRAL, "S": Emotion.SADNESS}
 _WORDS: Final = {"angry": "A", "happy": "H", "neutral": "N", "sad": "S"}  # in the detailed labels
 _SPLITS: Final = {"train": "train", "development": "valid", "validation": "valid", "test1": "test"}
+_LEVELS: Final = ("EmoVal", "EmoAct", "EmoDom")
+_HIGHEST: Final = 7  # of these three
 _GENDERS: Final = {"male": "M", "female": "F"}
 
 _log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ def find(root: Path) -> Iterator[Found]:
             gender=_GENDERS.get(column(row, path, "Gender").lower(), ""),
             split=known or "",
             votes=votes.get(name, {}),
+            dimensions=dimensions_of((row.get(level) or "" for level in _LEVELS), _HIGHEST),
         )
 
 

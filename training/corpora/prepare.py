@@ -139,6 +139,7 @@ def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Opti
         style=found.style,
         start=found.cut.start_s,
         votes=labels.votes(found.votes),
+        dimensions=found.dimensions,
     )
 
 

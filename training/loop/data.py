@@ -25,6 +25,7 @@ from callmood.worker.model import audio
 _ORDER = 0  # what a draw is for
 _CLIP = 1
 _NO_AUGMENTATION = AugmentConfig()
+_NO_LEVELS = (np.nan,) * len(manifest.DIMENSIONS)
 Draw = tuple[int, int]
 """A pass, and the index of a clip."""
 
@@ -40,6 +41,7 @@ class Clip:
         votes: shares in the order of `EMOTIONS`, or empty.
         name: the file, for messages.
         corpus: its name.
+        levels: valence, arousal and dominance from 0 to 1, NaN for one that is missing; or empty.
     """
 
     rate_hz: int
@@ -48,6 +50,7 @@ class Clip:
     votes: tuple[float, ...] = ()
     name: str = ""
     corpus: str = ""
+    levels: tuple[float, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -79,12 +82,21 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Batch:
-    """Arguments of `EmotionModel.forward`; int64 labels [batch]; shares of votes [batch, 4], one-hot without votes."""
+    """Arguments of `EmotionModel.forward`, and what its answers should be.
+
+    Attributes:
+        waveforms: see `EmotionModel.forward`.
+        lengths: as there.
+        labels: int64 [batch].
+        votes: their shares [batch, 4]; one-hot without votes.
+        levels: [batch, 3] of valence, arousal and dominance, NaN where one is missing.
+    """
 
     waveforms: Tensor
     lengths: Tensor
     labels: Tensor
     votes: Tensor
+    levels: Tensor
 
     @property
     def inputs(self) -> tuple[Tensor, ...]:
@@ -211,8 +223,13 @@ def collate(clips: Sequence[Clip]) -> Batch:
     waveforms, lengths = audio.prepare([(Encoding.S16LE, clip.rate_hz, clip.audio) for clip in clips])
     one_hot = np.eye(len(EMOTIONS))
     votes = np.array([clip.votes or one_hot[clip.label] for clip in clips])
+    levels = np.array([clip.levels or _NO_LEVELS for clip in clips])
     return Batch(
-        waveforms, lengths, torch.tensor([clip.label for clip in clips]), torch.tensor(votes, dtype=torch.float32)
+        waveforms,
+        lengths,
+        torch.tensor([clip.label for clip in clips]),
+        torch.tensor(votes, dtype=torch.float32),
+        torch.tensor(levels, dtype=torch.float32),
     )
 
 

@@ -130,6 +130,7 @@ class Loop:
                     raise signal
         self._model.load_state_dict(self._best)
         self._model.eval()
+        self._place.end()
         return progress.epochs
 
     def step(self, batches: Sequence[Any]) -> None:

@@ -5,7 +5,7 @@ import dataclasses
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -14,6 +14,7 @@ from torch import distributed
 
 from callmood.training import checkpoint
 from callmood.training.loop.data import Share
+from callmood.training.loop.tracking import Mlflow
 from callmood.worker.errors import ConfigurationError
 
 LOG: Final = "log.csv"
@@ -56,6 +57,7 @@ class Place:
             raise ConfigurationError(f"{folder} contains a run: continue it with --resume, or choose another folder")
         self._writer: Any = None
         self._written = 0
+        self._tracker: Mlflow | None = None
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved last, or None.
@@ -79,6 +81,15 @@ class Place:
         if self._path is not None and self.share.rank == 0:
             checkpoint.save(self._path, {**state(), "fingerprint": self._fingerprint})
 
+    def track(self, experiment: str, settings: Mapping[str, Any]) -> None:
+        """Write the configuration, and later each round, to this experiment in MLflow; an empty one: nowhere.
+
+        Raises:
+            ConfigurationError: MLflow is not installed, or refuses the run.
+        """
+        if experiment and self._folder and not self.share.rank:
+            self._tracker = Mlflow(experiment, self._folder, settings)
+
     def log(self, rounds: Sequence[Any]) -> None:
         """Write all rounds so far: a CSV file, and TensorBoard's files where it is installed."""
         if self._folder is None or self.share.rank or not rounds:
@@ -89,6 +100,13 @@ class Place:
         table.writerows(dataclasses.asdict(one) for one in rounds)
         checkpoint.write_text(self._folder / LOG, text.getvalue())
         self._tensorboard(rounds)
+        if self._tracker:
+            self._tracker.rounds(rounds)
+
+    def end(self) -> None:
+        """Report that the run has ended."""
+        if self._tracker:
+            self._tracker.end()
 
     def _tensorboard(self, rounds: Sequence[Any]) -> None:
         if self._writer is None:

@@ -41,12 +41,14 @@ class Options:
         resume: continue a run that the folder holds.
         robustness: evaluate over telephone lines, too.
         command: the command line, for the card.
+        mlflow: experiment of MLflow that gets the figures, or empty.
     """
 
     device: str = "auto"
     resume: bool = False
     robustness: bool = False
     command: str = ""
+    mlflow: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -75,10 +77,14 @@ class Clips:
         for item in items:
             if item.path not in self._known:
                 self._known[item.path] = data.read_clip(Path(), item)
-        # A file may be in the list under several items: label, votes and corpus are the item's.
+        # A file may be in the list under several items: what a person said of it is the item's.
         return [
             dataclasses.replace(
-                self._known[item.path], label=EMOTIONS.index(item.label), votes=item.shares, corpus=item.corpus
+                self._known[item.path],
+                label=EMOTIONS.index(item.label),
+                votes=item.shares,
+                corpus=item.corpus,
+                levels=item.levels,
             )
             for item in items
         ]
@@ -107,6 +113,7 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
         resume=options.resume,
         show=True,
     )
+    place.track(options.mlflow, dataclasses.asdict(settings))
     set_determinism(settings)
     model = build(settings)
     splits = {split: [item for item in fold.items if item.split == split] for split in SPLITS}

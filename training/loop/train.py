@@ -13,9 +13,10 @@ from callmood.training.evaluate import Labels, Logits, confusion, negative_log_l
 from callmood.training.loop import data
 from callmood.training.loop.data import Batch, Clip, Draw
 from callmood.training.loop.loop import Epoch, Loop, autocast
-from callmood.training.loop.loss import Loss
+from callmood.training.loop.loss import Loss, LossWithDimensions
 from callmood.training.loop.place import Place
 from callmood.training.networks.compat import Model2021
+from callmood.training.networks.dimensions import WithDimensions
 from callmood.worker.model.model import EmotionModel
 
 
@@ -46,9 +47,14 @@ class Emotions:
     def __init__(
         self, model: nn.Module, settings: Config, train_clips: Sequence[Clip], valid_clips: Sequence[Clip]
     ) -> None:
-        self.net = as_trained(model, settings)
+        self._forward = as_trained(model, settings)
+        self.net = self._forward
         self.clips = train_clips
-        self.loss = Loss(settings.loss, train_clips)
+        self.loss: Any = Loss(settings.loss, train_clips)
+        if settings.loss.dimensions:
+            assert isinstance(model, EmotionModel)
+            self.net = WithDimensions(model, settings.train.seed)
+            self.loss = LossWithDimensions(settings.loss, train_clips)
         self._model = model
         self._settings = settings
         self._valid = valid_clips
@@ -66,7 +72,7 @@ class Emotions:
     def measure(self) -> tuple[float, float]:
         """See `Task`: on the validation clips."""
         config = self._settings.train
-        logits, labels = predict(self.net, self._valid, batch_size=config.batch_size, precision=config.precision)
+        logits, labels = predict(self._forward, self._valid, batch_size=config.batch_size, precision=config.precision)
         error = 1 - weighted_accuracy(confusion(labels, logits.argmax(axis=1)))
         return error, negative_log_likelihood(softmax(logits), labels)
 

@@ -19,8 +19,8 @@ from callmood.training.options import ModelConfig
 from callmood.worker.errors import ConfigurationError, ModelError
 from callmood.worker.model import hub
 from callmood.worker.model.audio import RATE_HZ
-from callmood.worker.model.checkpoints import HeadKind, ModelSpec, read_json
-from callmood.worker.model.model import ENCODERS, EmotionModel
+from callmood.worker.model.checkpoints import CONFIG, HeadKind, ModelSpec, read_json
+from callmood.worker.model.model import ENCODERS, EmotionModel, load
 
 _PREPROCESSOR: Final = "preprocessor_config.json"
 _WEIGHTS: Final = (".safetensors", ".bin")
@@ -88,6 +88,9 @@ def save(model: EmotionModel, folder: Path) -> None:
 
 def _pretrained(settings: ModelConfig) -> EmotionModel:
     source = str(hub.folder(settings.pretrained, pickles=True) or settings.pretrained)
+    described = Path(source) / CONFIG
+    if described.is_file() and "format" in read_json(described):
+        return _of_bundle(settings, source)
     config = _config(settings, source)
     model = EmotionModel(_spec(settings, config.to_dict(), normalize=_normalize(settings, source)))
     _, encoder_class = ENCODERS[config.model_type]
@@ -106,6 +109,22 @@ def _pretrained(settings: ModelConfig) -> EmotionModel:
     if wrong:
         raise ConfigurationError(f"{source}: weights missing or of another shape: {', '.join(sorted(wrong))}")
     model.encoder = encoder
+    return model
+
+
+def _of_bundle(settings: ModelConfig, source: str) -> EmotionModel:
+    """The encoder of a bundle; and its head, unless the configuration has another one."""
+    start = load(source)
+    if unknown := settings.encoder.keys() - start.spec.encoder.keys():
+        raise ConfigurationError(f"model.encoder.{min(unknown)}: the encoder of {source} has no such setting")
+    normalize = start.spec.normalize if settings.normalize is None else settings.normalize
+    model = EmotionModel(_spec(settings, {**start.spec.encoder, **settings.encoder}, normalize=normalize))
+    try:
+        model.encoder.load_state_dict(start.encoder.state_dict())
+        if (model.spec.head, model.spec.output_norm) == (start.spec.head, start.spec.output_norm):
+            model.head.load_state_dict(start.head.state_dict())
+    except RuntimeError as error:
+        raise ConfigurationError(f"{source}: its weights do not fit model.encoder: {error}") from error
     return model
 
 

@@ -64,6 +64,7 @@ def pretrain(settings: Config, source: Path, work: Path, out: Path, options: run
     speech = read(source, model, settings)
     fingerprint = _fingerprint(settings, speech, share)
     place = Place(work, device=device, share=share, fingerprint=fingerprint, resume=options.resume, show=True)
+    place.track(options.mlflow, dataclasses.asdict(settings))
     targets = _targets(settings, model, speech, place, work / TARGETS, fingerprint)
     pairs = list(zip(speech.clips, targets, strict=True))
     task = Prediction(model, settings, pairs[: len(speech.train)], pairs[len(speech.train) :])

@@ -21,7 +21,7 @@ from callmood.training.loop import runs
 from callmood.training.loop.data import Clip, refuse_short
 from callmood.training.loop.loop import Epoch
 from callmood.training.loop.train import predict
-from callmood.training.networks import lora
+from callmood.training.networks import dimensions, lora
 from callmood.training.options import CalibrationConfig
 from callmood.training.results import calibrate
 from callmood.worker.errors import ConfigurationError
@@ -147,7 +147,7 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
     )
     lora.adapt(model, settings.lora)
     state = checkpoint.load(run / checkpoint.CHECKPOINT)
-    model.load_state_dict(state["best"])
+    model.load_state_dict(dimensions.served(state["best"]))
     lora.merge(model)
     items = [manifest.Item(**{**item, "label": Emotion(item["label"])}) for item in facts["items"]]
     clips = {split: runs.Clips().of([item for item in items if item.split == split]) for split in manifest.SPLITS}

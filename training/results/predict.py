@@ -97,7 +97,7 @@ def heard(source: Path) -> Iterator[Heard]:
     Raises:
         ConfigurationError: the file cannot be read, or a row has something unknown.
     """
-    if _is_manifest(source):
+    if is_manifest(source):
         folder = source.resolve().parent
         for item in manifest.read_any(source):
             clip, error = _tried(read_clip, folder, item)
@@ -147,7 +147,7 @@ def counted(table: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def _is_manifest(source: Path) -> bool:
+def is_manifest(source: Path) -> bool:
     """A manifest's first line is an object with the name of its corpus."""
     if source.suffix.lower() != ".jsonl":
         return False
