@@ -4,6 +4,8 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 
 def build(sources, root, into):
     """Sphinx on these sources, as `make site` calls it; its exit code and warnings."""
@@ -12,6 +14,7 @@ def build(sources, root, into):
     return done.returncode, done.stderr
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_broken_link(root, tmp_path):
     """Every document is a page and in the contents, and each of its links leads to a page, a heading or a file."""
     assert build(root, root, tmp_path) == (0, "")

@@ -7,7 +7,7 @@ from thorough import IS_NIGHT
 
 from tests.simulation.run import prepare, quiet_logs
 
-SEEDS = 20_000 if IS_NIGHT else 300
+SEEDS = 20_000 if IS_NIGHT else 200
 BATCH = 25
 
 

@@ -74,6 +74,7 @@ def encoder(shape: dict[str, Any], **more: Any) -> EmotionModel:
     return EmotionModel.new({"model_type": "hubert", **SIZE, **shape, **dict.fromkeys(names, 0.0), **more})
 
 
+@pytest.mark.slow
 def test_commands_start_without_optional_packages():
     """`callmood-train rows` works where neither the extra `train` nor scipy is installed."""
     hidden = ("matplotlib", "pyarrow", "scipy", "sklearn", "tensorboard")
@@ -314,6 +315,7 @@ def test_frames_are_kept_once(layer: int, monkeypatch: pytest.MonkeyPatch):
     assert peak < 1.5 * gathered.nbytes
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_document_lead_to_a_model(spoken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """docs/training.md, "Speech without labels": an encoder is pre-trained twice, and fine-tuned from there."""
     section = documented.sections("docs/training.md")["Speech without labels"]

@@ -111,7 +111,7 @@ def test_the_command_prints_its_tables(capsys, monkeypatch):
     monkeypatch.setattr(field, "LEVELS_DBFS", (-15,))
     monkeypatch.setattr(field, "LINES", {name: field.LINES[name] for name in ("GSM", "mu-law, 3 % lost")})
     monkeypatch.setattr(field, "_print_cost", lambda console: console.print("cost"))
-    assert field.run(field.add_arguments(field.argparse.ArgumentParser()).parse_args([])) == 0
+    assert field.run(field.add_arguments(field.argparse.ArgumentParser()).parse_args(["--processes", "1"])) == 0
     printed = capsys.readouterr().out
     for text in (
         "1 sounds, 0 prompts, 1 levels, 2 lines",

@@ -1,6 +1,7 @@
 """Lost audio: its concealment, and its effect on a call's figures."""
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -61,6 +62,7 @@ def _kept(share: float, burst: int) -> Iterator[bool]:
             yield False
 
 
+@cache
 def _call(noise_dbfs: float, record_ms: int, share: float, burst: int):
     customer = _line(1, [(3, 4), (13, 3), (24, 3)], noise_dbfs)
     agent = _line(2, [(9, 3), (19, 3)], noise_dbfs)

@@ -83,13 +83,16 @@ def test_a_leg_that_begins_late_and_overtakes_the_other_moves_nothing(from_s):
 
 @pytest.mark.parametrize("ppm", [300, -300])
 def test_drift_invents_no_interruption(ppm):
-    """40 minutes of strict turn taking, the samples of one leg at another rate: nobody interrupts."""
-    minutes = 40
+    """20 minutes of strict turn taking, the samples of one leg at another rate: nobody interrupts.
+
+    At the end the samples are 360 ms off, more than the 300 ms between two turns.
+    """
+    minutes = 20
     block_s = 8
     sent = []
     for name, first_s, rate in (("customer", 0.5, 1.0), ("agent", 4.5, 1 + ppm * 1e-6)):
         leg = Leg(stream=name, layout=name)
-        samples = line(block_s, [(first_s, 3.3)], seed=len(name)) * (minutes * 60 // block_s)
+        samples = line(block_s, [(first_s, 3.7)], seed=len(name)) * (minutes * 60 // block_s)
         true = np.arange(round(len(samples) * rate)) / rate  # one clock counts more samples in the same time
         heard = np.frombuffer(samples, np.uint8)[np.minimum(true.astype(int), len(samples) - 1)].tobytes()
         records = leg.media(heard)
@@ -99,7 +102,7 @@ def test_drift_invents_no_interruption(ppm):
     turns = minutes * 60 // block_s
     assert call["overlap_ms"] == 0
     assert not any(role["interruptions"]["count"] for role in call["roles"].values())
-    assert is_true(call["talk_ms"], 2 * turns * 3_300, 2 * turns)
+    assert is_true(call["talk_ms"], 2 * turns * 3_700, 2 * turns)
     assert is_true(call["duration_ms"], minutes * 60_000)
 
 
