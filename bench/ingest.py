@@ -113,8 +113,10 @@ def dialogue(seconds: int, seed: int) -> bytes:
     line = random.normal(0, 30, (samples, 2))
     for turn, length_s in enumerate(lengths_s(seconds, seed)):
         at += int(random.uniform(0.3, 1.5) * _RATE_HZ)
+        if at >= samples:
+            break
         _, _, voice = speak(length_s, seed + turn)
-        spoken = to_s16(Encoding.PCMU, voice)[: max(0, samples - at)]
+        spoken = to_s16(Encoding.PCMU, voice)[: samples - at]
         line[at : at + spoken.size, turn % 2] += spoken
         at += spoken.size
     return encode_pcmu(line.clip(-32_768, 32_767).astype(np.int16).reshape(-1))
