@@ -29,7 +29,7 @@ _HEAD = """# callmood
 
 <!-- written by `make docs` from values.yaml, deploy/chart_schema.yaml and the settings; do not edit -->
 
-This chart runs callmood workers on Kubernetes. You need a Kafka, a Redis and an image in your registry: none is
+This chart runs callmood workers on Kubernetes. You need Kafka, Redis and an image in your registry. No image is
 published, so [build it](../../docs/operations.md#the-image) first.
 
 ```sh
@@ -45,7 +45,7 @@ helm test callmood     # tests Kafka, Redis and the model with these settings
   [operations](../../docs/operations.md#alerts).
 - `config` contains [settings](../../docs/configuration.md) of the worker. Do not write secrets into values: `secretEnv`
   and `secretFiles` refer to existing secrets.
-- Helm rejects an unknown or impossible value, with its name, before it installs anything.
+- Before it installs anything, Helm rejects unknown or impossible values and names them.
 
 | value | default | meaning |
 | --- | --- | --- |

@@ -97,7 +97,7 @@ class Interruptions(Contract):
     """Interruptions by this role."""
 
     count: Count
-    """How often the role interrupted another speaker."""
+    """Number of times that the role interrupted another speaker."""
     total_ms: Ms
     """Time for which both spoke during these interruptions, ms."""
 
@@ -156,7 +156,7 @@ class Streak(Contract):
     label: Emotion
     """Label of the newest labelled utterances."""
     count: Annotated[int, Field(strict=True, ge=1)]
-    """Number of these utterances in a row with this label."""
+    """Number of consecutive labelled utterances with this label."""
 
 
 class LastLabel(Contract):
@@ -322,7 +322,7 @@ class Call(Contract):
     version: Annotated[int, Field(strict=True, ge=1)]
     """Grows with every change of this aggregate; one commit can contain several changes."""
     status: Status
-    """Whether the call is live, completed, or failed; `end_reason` tells why."""
+    """Whether the call is live, completed, or failed; `end_reason` gives the reason."""
     end_reason: EndReason | None = None
     """Why the call ended; null while it is live."""
     started_at_ms: EpochMs

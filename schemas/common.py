@@ -146,7 +146,7 @@ class DeadLetterReason(_Explained):
     BAD_MEDIA_TIME = "bad_media_time", "`media_ms` is further ahead of the stream than the record's timestamp allows."
     CALL_ENDED = (
         "call_ended",
-        "A call with this id has just ended by an `end`, and a `start` came: use a new id.",
+        "A `start` arrived although the call has just ended by an `end`: use a new id.",
     )
     WORKER_ERROR = "worker_error", "The worker failed on this record because of a bug in the worker: please report it."
     NOT_OURS = "not_ours", "The record is on an output topic, but no worker wrote it."
