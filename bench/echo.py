@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from callmood.bench.field import prompts
-from callmood.bench.sounds import RATE_HZ, Samples
 from callmood.schemas.common import Encoding, Event, Role
+from callmood.training.synthetic.arrays import Samples
+from callmood.training.synthetic.sounds import RATE_HZ
 from callmood.worker import g711
 from callmood.worker.records import AudioFormat, Chunk, Cut, Position
 from callmood.worker.settings import InputSettings, SegmentSettings

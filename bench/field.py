@@ -1,10 +1,10 @@
 """Measure how often the speech check takes other sounds for speech, and how much speech it loses.
 
-More than 200 sounds that no person makes (`bench.sounds`), and 50 prompts of a human speaker for each language that is
-installed (Debian: asterisk-core-sounds-en-wav, -es-, -fr-, -it-, -ru-; hold tunes: asterisk-moh-opsound-wav), at three
-levels, over several lines. The worker's own segmenter cuts them into utterances. Speech is
-counted in 20 ms frames that the segmenter found and that are within 40 dB of the prompt's loudest frame; the check
-loses those that it does not keep.
+More than 200 sounds that no person makes (`training.synthetic.sounds`), and 50 prompts of a human speaker for each
+language that is installed (Debian: asterisk-core-sounds-en-wav, -es-, -fr-, -it-, -ru-; hold tunes:
+asterisk-moh-opsound-wav), at three levels, over several lines. The worker's own segmenter cuts them into utterances.
+Speech is counted in 20 ms frames that the segmenter found and that are within 40 dB of the prompt's loudest frame; the
+check loses those that it does not keep.
 """
 
 import argparse
@@ -26,9 +26,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from callmood.bench import engine, sounds, synthetic
-from callmood.bench.sounds import RATE_HZ, Samples, Sound
+from callmood.bench import engine, synthetic
 from callmood.schemas.common import Encoding, Role
+from callmood.training.synthetic import sounds
+from callmood.training.synthetic.arrays import Samples
+from callmood.training.synthetic.sounds import RATE_HZ, Sound
 from callmood.worker import g711
 from callmood.worker.call.refold import refold
 from callmood.worker.commands.analyze import analyze

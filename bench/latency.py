@@ -4,7 +4,7 @@ Kafka and Redis are those of the environment (`python -m deploy.local run -- cal
 demo model on the CPU. Calls with the customer's voice of the example calls are sent in real time, in records of 200 ms.
 First a worker, then the loop that people write instead (`bench/plain.py`), gets more and more calls, until the 99th
 percentile exceeds the limit: what it carried before is its rated load. Then the worker's stages are measured at shares
-of its rated load. Servers, sender and worker share the machine.
+of its rated load; with `--speech-check`, again without the speech check. Servers, sender and worker share the machine.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Final, NamedTuple
 from uuid import uuid4
@@ -69,12 +69,13 @@ def of_loop(said: dict[str, Any], written_ms: float) -> Result:
 
 
 class Program(NamedTuple):
-    """What is measured: its name, command, stream of results in Redis, and reader of an entry."""
+    """What is measured: its name, command, stream of results in Redis, reader of an entry, and settings of its own."""
 
     name: str
     command: Sequence[str]
     stream: str
     read: Callable[[dict[str, Any], float], Result]
+    environment: Mapping[str, str] = {}
 
 
 class Step(NamedTuple):
@@ -127,13 +128,17 @@ def results_of(client: Any, program: Program, name: str) -> list[Result]:
 @contextmanager
 def running(program: Program, configured: Settings) -> Iterator[None]:
     """Start the program, with the settings of this process."""
-    environment = os.environ | {
-        "CALLMOOD_KAFKA__AUDIO_TOPIC": configured.kafka.audio_topic,
-        "CALLMOOD_KAFKA__GROUP_ID": configured.kafka.audio_topic,
-        "CALLMOOD_KAFKA__DEAD_LETTER_TOPIC": configured.kafka.dead_letter_topic,
-        "CALLMOOD_REDIS__PREFIX": configured.redis.prefix,
-        "CALLMOOD_WORKER__HEALTH_PORT": "0",
-    }
+    environment = (
+        os.environ
+        | program.environment
+        | {
+            "CALLMOOD_KAFKA__AUDIO_TOPIC": configured.kafka.audio_topic,
+            "CALLMOOD_KAFKA__GROUP_ID": configured.kafka.audio_topic,
+            "CALLMOOD_KAFKA__DEAD_LETTER_TOPIC": configured.kafka.dead_letter_topic,
+            "CALLMOOD_REDIS__PREFIX": configured.redis.prefix,
+            "CALLMOOD_WORKER__HEALTH_PORT": "0",
+        }
+    )
     process = subprocess.Popen(program.command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -145,8 +150,11 @@ def running(program: Program, configured: Settings) -> Iterator[None]:
             process.kill()
 
 
-def steps_of(program: Program, options: argparse.Namespace, configured: Settings, client: Any) -> Iterator[list[Step]]:
-    """The steps of the search, and then those at shares of the rated load."""
+@contextmanager
+def measuring(
+    program: Program, options: argparse.Namespace, configured: Settings, client: Any
+) -> Iterator[Callable[[int], Step]]:
+    """Start the program and wait until it works; then it can be given a number of calls."""
     speech = voices()
 
     def measure(calls: int, seconds: int = options.seconds) -> Step:
@@ -159,10 +167,25 @@ def steps_of(program: Program, options: argparse.Namespace, configured: Settings
         while not measure(2, 8).results:
             if time.monotonic() > until_s:
                 raise ConfigurationError(f"{program.name} gives no result within {_START_S} s")
+        yield measure
+
+
+def tables_of(
+    program: Program, options: argparse.Namespace, configured: Settings, client: Any
+) -> Iterator[tuple[str, list[Step]]]:
+    """The steps of the search, then those at shares of the rated load, each with a title."""
+    with measuring(program, options, configured, client) as measure:
         found = search(measure, options.most, options.limit_ms)
-        yield found
-        if program.read is of_worker:
-            yield [measure(max(1, round(share * rated(found, options.limit_ms)))) for share in _SHARES]
+        yield f"{program.name}: more and more calls", found
+        if program.read is not of_worker:
+            return
+        loads = [max(1, round(share * rated(found, options.limit_ms))) for share in _SHARES]
+        yield f"{program.name}: at shares of the rated load", [measure(calls) for calls in loads]
+    if options.speech_check:
+        other = program._replace(environment={"CALLMOOD_MODEL__SPEECH_CHECK": "false"})
+        with measuring(other, options, configured, client) as measure:
+            title = f"{program.name} without the speech check: at the same loads"
+            yield title, [measure(calls) for calls in loads]
 
 
 # -- the tables
@@ -191,6 +214,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--limit-ms", type=float, default=1_500, help="p99 from last word to Redis that a load may have"
     )
     parser.add_argument("--most", type=int, default=256, help="most simultaneous calls that are tried")
+    parser.add_argument("--speech-check", action="store_true", help="measure what the speech check adds")
     return parser
 
 
@@ -217,9 +241,8 @@ def run(arguments: argparse.Namespace) -> int:
         admin.create_topics({topic: {"num_partitions": 1} for topic in topics}, wait_for_metadata=True)
         try:
             for program in programs:
-                titles = iter((f"{program.name}: more and more calls", f"{program.name}: at shares of the rated load"))
-                for number, steps in enumerate(steps_of(program, arguments, configured, client)):
-                    console.print(table_of(next(titles), steps))
+                for number, (title, steps) in enumerate(tables_of(program, arguments, configured, client)):
+                    console.print(table_of(title, steps))
                     if number == 0:
                         carried.append(rated(steps, arguments.limit_ms))
         finally:

@@ -25,9 +25,9 @@ from callmood.training.options import CorpusConfig
 from callmood.training.pretraining import run as pretraining
 from callmood.training.production import collect, published, sample, second, votes
 from callmood.training.protocols import PROTOCOLS, Fold
-from callmood.training.results import browser, predict, pseudo, publish, row
+from callmood.training.results import browser, other_sounds, predict, pseudo, publish, row
 from callmood.training.results.convert import convert
-from callmood.training.results.export import export_run
+from callmood.training.results.export import add_facts, export_run
 from callmood.training.synthetic import speak, synthesize
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.model.checkpoints import read_json
@@ -43,6 +43,8 @@ def demo_tiny(options: argparse.Namespace) -> None:
     command = command_of(options, "demo-tiny")
     _make(settings, [path], options.work / "run", _how(options, command))
     _export(options.work / "run", options.out, {"espeak-ng": speak.version()})
+    tested = [item for item in manifest.absolute(manifest.read_any(path), path) if item.split == "test"]
+    add_facts(options.out, {"sounds": other_sounds.measure(load(options.out), runs.Clips().of(tested))})
 
 
 def train(options: argparse.Namespace) -> None:

@@ -250,6 +250,7 @@ class AugmentConfig:
         a_law: share of these clips that go through A-law; the others stay 16-bit.
         loss: share of these clips that lose packets of 20 ms, in bursts, replaced by silence or by the last packet.
         loss_rate: highest mean share of packets lost.
+        sounds: share of these clips that get a tone, a tune or a noise before, after or behind the speech.
     """
 
     probability: float = 0.0
@@ -259,9 +260,10 @@ class AugmentConfig:
     a_law: float = 0.3
     loss: float = 0.5
     loss_rate: float = 0.05
+    sounds: float = 0.0
 
     def __post_init__(self) -> None:
-        _share(self, "probability", "noise", "mu_law", "a_law", "loss", "loss_rate")
+        _share(self, "probability", "noise", "mu_law", "a_law", "loss", "loss_rate", "sounds")
         if self.mu_law + self.a_law > 1:
             raise ConfigurationError(f"mu_law and a_law add up to {self.mu_law + self.a_law:g}: use at most 1")
         if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:  # noqa: PLR2004 - lowest, highest

@@ -10,6 +10,7 @@ from callmood.schemas.common import Encoding
 from callmood.training.loop import augment
 from callmood.training.loop.data import Clip
 from callmood.training.options import AugmentConfig
+from callmood.training.synthetic import around
 from callmood.worker import g711
 
 QUIET = AugmentConfig(probability=1, noise=0, mu_law=0, a_law=0, loss=0)
@@ -47,6 +48,30 @@ def test_a_law_leaves_only_its_own_256_values(law: str, encoding: Encoding):
     heard = augment.telephone_line(speechlike(1.0, 16_000), 16_000, config, np.random.default_rng(1))
     assert np.isin(heard, g711.to_s16(encoding, bytes(range(256)))).all()
     assert len(np.unique(heard)) > 50
+
+
+def test_a_sound_of_the_line_is_beside_or_behind_the_speech():
+    """It makes the clip at most 1.2 s longer, or keeps its length and is at least 12 dB below the speech."""
+    quiet = dataclasses.replace(QUIET, noise=1, noise_snr_db=(90, 90))
+    speech, lengths = speechlike(2.0, 16_000), []
+    for seed in range(24):
+        heard = augment.telephone_line(
+            speech, 16_000, dataclasses.replace(quiet, sounds=1.0), np.random.default_rng(seed)
+        )
+        lengths.append(heard.size)
+        assert heard.std() > 0
+    behind = [length for length in lengths if length == 16_000]
+    beside = [length for length in lengths if length != 16_000]
+    assert len(behind) >= 6
+    assert len(beside) >= 6
+    assert all(16_000 + 1_600 <= length <= 16_000 + 9_600 for length in beside)
+
+
+def test_sounds_of_a_test_are_not_those_of_training():
+    """More than a hundred each, of the same kinds."""
+    own, held_out = around.pool(), around.pool(held_out=True)
+    assert min(len(own), len(held_out)) > 100
+    assert not {sound.tobytes() for sound in own} & {sound.tobytes() for sound in held_out}
 
 
 def test_noise_is_as_loud_as_asked():

@@ -16,7 +16,7 @@ from callmood.training.evaluate import evaluate, softmax
 from callmood.training.loop import train
 from callmood.training.loop.data import Clip
 from callmood.training.options import CalibrationConfig
-from callmood.training.results import export
+from callmood.training.results import export, other_sounds
 from callmood.worker.model import audio, checkpoints
 from callmood.worker.model.model import EmotionModel, load
 
@@ -81,6 +81,23 @@ def test_the_card_shows_the_report(exported, tiny: config.Config):
     for emotion, counts in zip(EMOTIONS, report["test"]["confusion"], strict=True):
         assert re.search(rf"^\| {emotion} \| {' [|] '.join(map(str, counts))} \|$", card, re.MULTILINE)
     assert f"{len(report['test']['confusion']) * 2} held-out speakers" in card
+
+
+def test_the_card_says_what_the_model_does_with_other_sounds(exported, tones: dict[str, list[Clip]], tmp_path: Path):
+    """As measured on the bundle, with sounds around the clips and with sounds alone; other facts stay."""
+    _, report, folder = exported
+    shutil.copytree(folder, tmp_path / "bundle")
+    clips = [dataclasses.replace(clip, rate_hz=8_000) for clip in tones["test"]]
+    found = other_sounds.measure(load(tmp_path / "bundle"), clips)
+    export.add_facts(tmp_path / "bundle", {"sounds": found})
+    written = json.loads((tmp_path / "bundle" / export.REPORT).read_text())
+    assert {name: value for name, value in written.items() if name != "sounds"} == report
+    assert written["sounds"]["around"]["utterances"] == len(clips)
+    assert written["sounds"]["alone"]["sounds"] > 100
+    card = (tmp_path / "bundle" / export.CARD).read_text()
+    assert f"| {found['around']['ua']:.1%} |" in card
+    assert f"labels {found['alone']['labelled']:.0%}" in card
+    assert "## With other sounds" not in (folder / export.CARD).read_text()
 
 
 def test_speakers_with_the_same_name_in_two_corpora_are_two():

@@ -5,9 +5,10 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from callmood.bench import field, sounds
-from callmood.bench.sounds import RATE_HZ, Sound, cadence
+from callmood.bench import field
 from callmood.schemas.common import Encoding
+from callmood.training.synthetic import sounds
+from callmood.training.synthetic.sounds import RATE_HZ, Sound, cadence
 from callmood.worker.model import silero
 
 

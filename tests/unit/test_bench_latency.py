@@ -1,6 +1,8 @@
 """The benchmark of latencies: what it computes of results, the search for the rated load, and the plain loop."""
 
+import argparse
 import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -72,6 +74,23 @@ def test_a_table_has_each_step_at_each_percentile():
     """Also a step of the plain loop, of which no stages are known, and one without results."""
     known = Step(8, [latency.of_worker(UTTERANCE, 52_435.0)], 1.0)
     assert latency.table_of("title", [known, step(4, 9.0), Step(2, [], 0.0)]).row_count == 9
+
+
+def test_the_speech_check_is_switched_off_at_the_same_loads(monkeypatch):
+    """With `--speech-check`, the worker is measured again without it, at the shares of its rated load."""
+    worker = Program("callmood", (), "stream", latency.of_worker)
+    measured = []
+
+    @contextmanager
+    def measuring(program, *_):
+        yield lambda calls: measured.append((calls, dict(program.environment))) or step(calls, 2.0 * calls)
+
+    monkeypatch.setattr(latency, "measuring", measuring)
+    options = argparse.Namespace(most=256, limit_ms=60.0, speech_check=True)
+    titles = [title for title, _ in latency.tables_of(worker, options, Settings(), None)]
+    assert [calls for calls, _ in measured] == [4, 8, 16, 32, 24, *[2, 12, 17, 22] * 2]
+    assert [own for _, own in measured] == [{}] * 9 + [{"CALLMOOD_MODEL__SPEECH_CHECK": "false"}] * 4
+    assert len(titles) == 3
 
 
 def test_records_are_sent_in_real_time_when_they_are_complete(monkeypatch):

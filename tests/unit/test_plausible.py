@@ -7,8 +7,9 @@ import pytest
 import soundfile
 from telephony import Leg, analyse
 
-from callmood.bench import field, sounds
+from callmood.bench import field
 from callmood.schemas.common import Encoding, LooksLike
+from callmood.training.synthetic import sounds
 from callmood.worker.call.plausible import looks_like
 from callmood.worker.g711 import encode_pcma, encode_pcmu, to_s16
 

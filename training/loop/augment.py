@@ -1,4 +1,4 @@
-"""Makes speech sound as over a telephone: level, noise, band-pass, 8 kHz, G.711, lost packets and their concealment.
+"""Makes speech sound as over a telephone: level, other sounds, noise, band-pass, 8 kHz, G.711, lost packets.
 
 The steps and their ranges are those of call recordings (Fernandez-Gallego & Toledano 2022 for packet loss). The
 worker's own resampler brings the batch back to 16 kHz afterwards.
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from callmood.schemas.common import Encoding
 from callmood.training.options import AugmentConfig
-from callmood.training.synthetic import telephone
+from callmood.training.synthetic import around, telephone
 from callmood.training.synthetic.arrays import Samples
 from callmood.worker import g711
 
@@ -47,10 +47,12 @@ def telephone_line(samples: Pcm, rate_hz: int, config: AugmentConfig, rng: np.ra
         rng: source of all draws.
 
     Returns:
-        int16 at 8 kHz, of the same duration.
+        int16 at 8 kHz, of the same duration, and of a sound that is beside it.
     """
     line = dataclasses.replace(telephone.draw(rng), level_dbfs=rng.uniform(*_LEVEL_DBFS))
     narrow = telephone.narrow(samples / 32768, rate_hz, line)
+    if config.sounds and rng.random() < config.sounds:
+        narrow = around.add(narrow, rng)
     snr_db = rng.uniform(config.noise_snr_db[0], config.noise_snr_db[1]) if rng.random() < config.noise else _QUIET_DB
     narrow = narrow + noise(narrow.size, rng) * 10 ** ((line.level_dbfs - snr_db) / 20)
     pcm = np.clip(narrow * 32768, -32768, 32767).astype(np.int16)

@@ -33,10 +33,10 @@ REPORT = "report.json"
 CARD = "README.md"
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("card.md")
+_SOUNDS = Path(__file__).with_name("card_sounds.md")
 _STORAGE = torch.float16
 _APART = "No speaker is in two splits."
 _SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than for new speakers.**"
-
 _log = logging.getLogger(__name__)
 
 
@@ -158,6 +158,13 @@ def export_run(run: Path, folder: Path, tools: Mapping[str, str]) -> dict[str, A
     return report
 
 
+def add_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add what was measured on a bundle to its report, and write its card again."""
+    report = {**json.loads((folder / REPORT).read_text(encoding="utf-8")), **facts}
+    (folder / REPORT).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    (folder / CARD).write_text(card(report), encoding="utf-8")
+
+
 def card(report: Mapping[str, Any]) -> str:
     """The model card of a report, in Markdown."""
     data, training = report["data"], report["training"]
@@ -173,6 +180,7 @@ def card(report: Mapping[str, Any]) -> str:
         shared=_SHARED if shared else _APART,
         corpora=", ".join(data["corpora"]),
         start=training["config"]["model"].get("pretrained") or "random weights",
+        other_sounds=_SOUNDS.read_text(encoding="utf-8").format(**report["sounds"]) if "sounds" in report else "",
         confusion=_confusion_table(report["test"]["confusion"]),
         splits="\n".join(
             f"| {split} | {data[split]['speakers']} | {data[split]['utterances']} | {data[split]['hours']} |"

@@ -11,13 +11,14 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
 
-Samples = npt.NDArray[np.float64]
+from callmood.training.synthetic.arrays import Samples
 
 RATE_HZ: Final = 8000
 TUNES: Final = Path("/usr/share/asterisk/moh")
 """Debian's asterisk-moh-opsound-wav."""
+RECORDED: Final = "hold tunes, recorded"
+"""The kind of those."""
 
 _SECONDS: Final = 12.0
 
@@ -163,14 +164,14 @@ def _fsk(bits: npt.NDArray[np.int_], zero_hz: float, one_hz: float, baud: float 
 
 def _recorded_tunes() -> Iterator[Sound]:
     """Three parts of each of Debian's hold tunes; none where they are not installed."""
+    import soundfile  # noqa: PLC0415 - training images may lack it
+
     for path in sorted(TUNES.glob("*.wav")):
         samples, rate_hz = soundfile.read(path, dtype="float64")
         assert rate_hz == RATE_HZ
         for part in (0.1, 0.4, 0.7):
             first = int(part * len(samples))
-            yield Sound(
-                "hold tunes, recorded", f"{path.stem} at {part:.0%}", samples[first : first + round(_SECONDS * RATE_HZ)]
-            )
+            yield Sound(RECORDED, f"{path.stem} at {part:.0%}", samples[first : first + round(_SECONDS * RATE_HZ)])
 
 
 Timbre = Callable[[Samples, float], Samples]
