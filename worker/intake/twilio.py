@@ -11,8 +11,9 @@ gets no emotion unless the policy allows it. The custom parameters of `start` be
 states whether the caller was informed. A parameter that is not a valid attribute or notice is ignored.
 """
 
-from dataclasses import replace
 from typing import Any, Final
+
+from msgspec.structs import replace
 
 from callmood.schemas.audio import ATTRIBUTE_PREFIX, MAX_ATTRIBUTES, is_attribute
 from callmood.schemas.common import Encoding, Event, Notice, Role, Scope
