@@ -147,7 +147,7 @@ def collect_command(options: argparse.Namespace) -> None:
     records = chain.from_iterable(published.records(source, options.prefix) for source in options.results)
     found, refused = sample.candidates(records, rules)
     if not found:
-        raise ConfigurationError(f"no utterance may be labelled: {dict(refused) or 'there are none'}")
+        raise ConfigurationError(f"no utterance can be sampled for labelling: {dict(refused) or 'there are none'}")
     unanswered = {}
     if options.second:
         found, missing = second.compared(found, second.read(options.second))

@@ -183,7 +183,7 @@ def _item(path: Path, number: int, line: str) -> Item:
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ConfigurationError(f"{path}, line {number}: {error}") from error
     if unknown:
-        raise ConfigurationError(f"{path}, line {number}: votes for {', '.join(sorted(unknown))}")
+        raise ConfigurationError(f"{path}, line {number}: unknown labels in votes: {', '.join(sorted(unknown))}")
     if not are_counts:
         raise ConfigurationError(f"{path}, line {number}: votes are numbers of at least 0, not {dict(item.votes)}")
     if not are_levels:

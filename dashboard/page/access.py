@@ -47,17 +47,17 @@ def parse_viewers(text: str) -> tuple[Viewer, ...]:
     viewers: list[Viewer] = []
     for name, table in tomllib.loads(text).items():
         if not isinstance(table, dict) or not table.keys() <= {"token", "queues"}:
-            raise ValueError(f"[{name}] has `token` and `queues`, and nothing else")
+            raise ValueError(f"[{name}]: use a table with `token` and `queues` only")
         token, queues = table.get("token"), table.get("queues")
         if not isinstance(token, str) or len(token) < SHORTEST_TOKEN:
             raise ValueError(f"[{name}]: a token has at least {SHORTEST_TOKEN} characters")
         if queues is not None and not (isinstance(queues, list) and all(isinstance(queue, str) for queue in queues)):
-            raise ValueError(f"[{name}]: queues is a list of texts")
+            raise ValueError(f"[{name}]: queues must be a list of texts")
         if any(token == other.token for other in viewers):
             raise ValueError(f"[{name}] has the token of another viewer")
         viewers.append(Viewer(name, token, None if queues is None else frozenset(queues)))
     if not viewers:
-        raise ValueError("it names no viewer")
+        raise ValueError("the file names no viewer")
     return tuple(viewers)
 
 

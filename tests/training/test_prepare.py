@@ -236,7 +236,7 @@ def test_votes_for_no_emotion_are_refused_in_a_manifest(tmp_path: Path):
     """A manifest whose votes name another emotion is refused."""
     item = manifest.Item("a", "a.wav", "own", "s", "", Emotion.ANGER, "train", 1.0, votes={"boredom": 1})
     manifest.write(tmp_path / "manifest.jsonl", [item])
-    with pytest.raises(ConfigurationError, match="line 1: votes for boredom"):
+    with pytest.raises(ConfigurationError, match="line 1: unknown labels in votes: boredom"):
         manifest.read_any(tmp_path / "manifest.jsonl")
 
 

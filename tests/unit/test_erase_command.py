@@ -131,7 +131,7 @@ def test_nothing_is_deleted_if_a_topic_is_missing(broker, redis_has, capsys, top
 
 
 def test_nothing_is_deleted_if_the_state_in_kafka_is_of_a_live_call(broker, redis_has, capsys, monkeypatch):
-    """With output=both, Redis keeps a call whose state in Kafka says that it may go on."""
+    """With output=both, Redis keeps a call whose state in Kafka says that it can continue."""
     redis_has([AssertionError("something is removed from Redis")])
     monkeypatch.setattr(erase, "is_final", lambda state: state != b"live")
     broker.values["callmood.states"].append(b"live")
@@ -184,7 +184,7 @@ def test_a_call_is_live_if_one_of_its_states_is():
     erase._refuse_live(CALL, [])
     erase._refuse_live(CALL, [over, over])
     for states in ([open_], [over, open_], [open_, over]):
-        with pytest.raises(erase.CallIsLiveError, match=f"call {CALL} is live or may go on"):
+        with pytest.raises(erase.CallIsLiveError, match=f"call {CALL} is live or can continue"):
             erase._refuse_live(CALL, states)
 
 

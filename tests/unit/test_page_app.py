@@ -108,10 +108,10 @@ def test_each_viewer_has_an_own_session():
     ("text", "message"),
     [
         ("", "names no viewer"),
-        ("token = 'long enough, but of whom?'", r"\[token\] has"),
+        ("token = 'long enough, but of whom?'", r"\[token\]: use a table"),
         ("[kim]\ntoken = 'short'", r"\[kim\]: a token has at least 16"),
-        ("[kim]\ntoken = 'long enough a token'\nqueues = 'billing'", "queues is a list"),
-        ("[kim]\ntoken = 'long enough a token'\nqueue = ['billing']", "nothing else"),
+        ("[kim]\ntoken = 'long enough a token'\nqueues = 'billing'", "queues must be a list"),
+        ("[kim]\ntoken = 'long enough a token'\nqueue = ['billing']", "`token` and `queues` only"),
         ("[kim]\ntoken = 'long enough a token'\n[ada]\ntoken = 'long enough a token'", "token of another"),
         ("[kim]\ntoken = ?", "line 2"),
     ],

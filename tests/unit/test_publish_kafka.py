@@ -188,7 +188,7 @@ def test_an_open_transaction_on_the_states_does_not_hold_the_loop():
 def test_states_that_do_not_come_give_way():
     """A broker that is slow to answer holds up one partition, not the others."""
     store, reader, _ = open_store(stored(), at_once=0)
-    with pytest.raises(Unsettled, match="no states come") as raised:
+    with pytest.raises(Unsettled, match="the states topic sends no records") as raised:
         store.claim(SOURCE)
     assert raised.value.retry_s > 0
     assert reader.now_s == pytest.approx(2, abs=0.3)

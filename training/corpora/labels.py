@@ -63,7 +63,7 @@ class Labels:
         if self._is_own and unknown:
             options = " ".join(f"{_OPTION} {shlex.quote(label + '=')}" for label in unknown)
             raise ConfigurationError(
-                f"{root}: labels of none of the four emotions: {_counted(unknown)}. Add {options} and write after each "
+                f"{root}: labels outside the four emotions: {_counted(unknown)}. Add {options} and write after each "
                 f"= the emotion that the label means: {_VALUES}"
             )
         occurring = counts.keys() | {label for one in usable for label in one.votes}

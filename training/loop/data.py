@@ -257,7 +257,7 @@ def refuse_short(clips: Sequence[Clip], min_samples: int, *, speed: float = 1.0)
     """
     for clip in clips:
         if len(clip.audio) % wav.SAMPLE_BYTES:
-            raise ConfigurationError(f"{clip.name or 'a clip'}: {len(clip.audio)} bytes are no 16-bit samples")
+            raise ConfigurationError(f"{clip.name or 'a clip'}: {len(clip.audio)} bytes are not 16-bit samples")
         seconds = clip.seconds / speed
         if seconds * audio.RATE_HZ < min_samples:
             raise ConfigurationError(

@@ -181,7 +181,7 @@ def _teacher(settings: Config, model: EmotionModel) -> EmotionModel:
     teacher = encoders.new(ModelConfig(id="teacher", pretrained=settings.pretrain.teacher), settings.train.seed)
     assert isinstance(teacher, EmotionModel)
     if model.frames(torch.arange(RATE_HZ)).tolist() != teacher.frames(torch.arange(RATE_HZ)).tolist():
-        raise ConfigurationError(f"pretrain.teacher {settings.pretrain.teacher}: its frames are not the encoder's")
+        raise ConfigurationError(f"pretrain.teacher {settings.pretrain.teacher}: its frames do not match the encoder's")
     return teacher
 
 

@@ -45,7 +45,7 @@ class Clusters:
         self._step, uneven = divmod(int(np.prod(model.encoder.config.conv_stride)), mfcc.HOP)
         if not config.layer and (uneven or model.min_samples < mfcc.WINDOW):
             raise ConfigurationError(
-                "MFCCs come every 10 ms from 25 ms; the encoder's frames do not: set pretrain.layer"
+                "MFCCs have frames of 25 ms every 10 ms, the encoder has others: set pretrain.layer"
             )
         # The window in the middle of what a frame of the encoder hears.
         self._first = (model.min_samples - mfcc.WINDOW) // 2 // mfcc.HOP

@@ -96,4 +96,4 @@ def _read(read: Callable[[int], bytes]) -> bytes:
 
 def _refuse_too_long(content_bytes: int) -> None:
     if content_bytes > MAX_BYTES:
-        raise CorruptRecordError(f"the batch has more than {MAX_BYTES >> 20} MB once it is decompressed")
+        raise CorruptRecordError(f"the batch is larger than {MAX_BYTES >> 20} MB after decompression")

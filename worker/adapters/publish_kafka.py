@@ -172,14 +172,14 @@ class KafkaStore:
             spent_s = self._clock() - began_s
             if spent_s > _SLICE_S and at > reading.next_offset:
                 reading.next_offset = at
-                raise Unsettled(f"states are read: {at} of {reading.end}", retry_s=0.0)
+                raise Unsettled(f"reading the states topic: offset {at} of {reading.end}", retry_s=0.0)
             if spent_s > _STILL_S:
-                raise Unsettled("no states come")
+                raise Unsettled("the states topic sends no records")
             for record in self._reader.poll(timeout_ms=100).get(partition, ()):
                 reading.take(record.key, record.value)
         reading.next_offset = at
         if end < reading.end:
-            raise Unsettled("a transaction on the states is open")
+            raise Unsettled("a transaction on the states topic is open")
 
     def _restored(self, source: TopicPartition, reading: _Reading) -> Restored:
         states, watermark = reading.states, reading.watermark

@@ -27,10 +27,10 @@ def _hours(value: Any) -> tuple[int, int]:
     """`22:00-07:00` as minutes of the day."""
     match = _HOURS.fullmatch(value) if isinstance(value, str) else None
     if match is None:
-        raise ValueError("hours are written as 22:00-07:00")
+        raise ValueError("write hours as 22:00-07:00")
     first, last = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
     if first == last:
-        raise ValueError(f"{value} is no time at all")
+        raise ValueError(f"{value} is empty: use two different times")
     return first, last
 
 
@@ -38,7 +38,7 @@ def _zone(value: Any) -> ZoneInfo:
     try:
         return ZoneInfo(value)
     except (OSError, TypeError, ValueError, KeyError) as error:  # KeyError: not in this machine's database
-        raise ValueError(f"{value!r} is no time zone that this machine knows (Europe/Berlin, for example)") from error
+        raise ValueError(f"{value!r} is not a time zone on this machine: use a name such as Europe/Berlin") from error
 
 
 def _name(value: str) -> str:

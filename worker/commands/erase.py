@@ -229,7 +229,7 @@ def _claims(client: Any, keys: Keys, call_id: str) -> list[bytes]:
 def _refuse_live(call_id: str, states: list[bytes]) -> None:
     if not all(map(is_final, states)):
         raise CallIsLiveError(
-            f"call {call_id} is live or may go on, and its worker would write it again: erase it after its end, or "
+            f"call {call_id} is live or can continue, and its worker would write it again: erase it after its end, or "
             "CALLMOOD_CALL__RESUME_S after an end without an `end` record"
         )
 

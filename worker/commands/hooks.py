@@ -44,7 +44,7 @@ class Hook(BaseModel):
     @classmethod
     def _is_long_enough(cls, secret: str) -> str:
         if len(_bytes_of(secret)) < _MIN_SECRET_BYTES:
-            raise ValueError(f"a secret is `{_PREFIX}` and at least {_MIN_SECRET_BYTES} bytes as base64")
+            raise ValueError(f"use a secret of `{_PREFIX}` and at least {_MIN_SECRET_BYTES} bytes as base64")
         return secret
 
     def wants(self, alert: Mapping[str, Any]) -> bool:
