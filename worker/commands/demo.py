@@ -54,8 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run until all calls have ended, or Ctrl-C; then stop page and worker when nobody needs them any more."""
+    """Run until all calls have ended, Ctrl-C or SIGTERM; then stop page and worker when nobody needs them any more."""
     console = Console()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as Ctrl-C does: page and worker end too
     try:
         configured = settings.load()
         calls = _calls(arguments.files)
