@@ -99,6 +99,8 @@ def run(setting: Setting, paths: Sequence[Path]) -> Outcome:
             "-q",
             "-p",
             "no:cacheprovider",
+            "--numprocesses=auto",
+            "--dist=worksteal",
             f"--junitxml={report}",
             *map(str, paths),
         ]
