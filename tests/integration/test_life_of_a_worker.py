@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 import redis
 
+from callmood.worker.settings import Settings
 from deploy.local import LocalStack
 from deploy.local.stack import KAFKA_ADDRESS
 
@@ -47,7 +48,7 @@ def test_a_model_that_hangs_ends_the_worker(pipeline, recorded):
     pipeline.send(calls)
     began_s = time.monotonic()
     assert worker.exit_code() == 75
-    assert time.monotonic() - began_s < 15
+    assert time.monotonic() - began_s < Settings().worker.stall_s
     assert worker.lines("model thread hangs; stopping the worker"), worker.log
     pipeline.start_worker().wait_ready()
     pipeline.assert_exact(calls)
@@ -105,10 +106,8 @@ def test_sigterm_in_the_middle_of_calls(pipeline, recorded, wait_until):
     with pipeline.sending(calls) as gate:
         gate.open(14_000)
         assert wait_until(pipeline.firehose)
-        began_s = time.monotonic()
         first.stop()
-        assert time.monotonic() - began_s < 20
-        assert [line["event"] for line in first.lines() if line["level"] == "error"] == []
+        assert [line["event"] for line in first.lines() if line["level"] == "error"] == []  # none was killed
         assert not pipeline.ended(calls)
         gate.open(22_000)
         second = pipeline.start_worker(by_command=True).wait_ready()

