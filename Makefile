@@ -77,7 +77,7 @@ integration: $(READY) ## tests with a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)
 
 faults: $(READY) ## short chaos runs: servers and workers are killed, and no result is lost
-	$(PYTEST) $(SHARED) --numprocesses 3 --one-stack -m 'not nightly' tests/chaos
+	$(PYTEST) --numprocesses 3 --dist worksteal --one-stack -m 'not nightly' tests/chaos
 
 cluster: $(READY) ## the chart on a real Kubernetes API server, built by tests/cluster/apiserver/build
 	$(PYTEST) tests/cluster
