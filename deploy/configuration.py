@@ -15,7 +15,7 @@ _HEAD = f"""# Settings
 <!-- written by `make docs` from worker/settings.py; do not edit -->
 
 The worker and the [commands](commands.md) read these environment variables once, at start. A name is `{PREFIX}`, the
-group, `__` and the setting, in capitals. If a `{PREFIX}` variable is unknown or has a wrong value, the process exits
+group, `__` and the setting, in capitals. If `{PREFIX}` variables are unknown or have wrong values, the process exits
 with code 2 and an error that names each of them. In the Helm chart, `config.GROUP.SETTING` sets the variables
 ([values](../helm/callmood/README.md)); the chart itself sets `{PREFIX}KAFKA__MEMBERSHIP`, `{PREFIX}MODEL__PATH`,
 `{PREFIX}MODEL__DEVICE`, `{PREFIX}ALERT__RULES_FILE`, `{PREFIX}LOG__FORMAT` and `{PREFIX}WORKER__NAME`.
@@ -28,7 +28,7 @@ _SEE = {
     "input": "[The contract](../schemas/README.md) describes the records.",
     "alert": "[Alerts](aggregates.md#alerts) describes their format.",
     "policy": "[Compliance](compliance.md) explains the law.",
-    "model": "[Training](training.md) makes a model. [Figures](../bench/RESULTS.md#engine) compare the number formats.",
+    "model": "[Training](training.md) explains how to make one; [figures](../bench/RESULTS.md#engine) compare formats.",
     "worker": "[Delivery](delivery.md#the-stores) compares the outputs, [capacity](capacity.md) the processes.",
     "log": "[Log events](logs.md).",
     "trace": "[Traces](operations.md#traces).",

@@ -15,10 +15,11 @@ _HEAD: Final = """# Logs
 
 <!-- written by `make docs` from the sources and deploy/logs_page.py; do not edit -->
 
-The worker, the page and the webhooks log to standard error. With `CALLMOOD_LOG__FORMAT=json`, each line is one JSON
-object; `auto` gives readable text on a terminal and JSON elsewhere. Every line has `event`, `level`, `timestamp` (UTC)
-and `process` (`supervisor`, `ingest-0`, `inference`, `projector`, `dashboard`, `webhooks`). The event is one of the
-constants below; values are in the other fields. [Operations](operations.md#alerts) explains how to handle errors.
+The worker, `callmood dashboard` and `callmood webhooks` log to standard error. With `CALLMOOD_LOG__FORMAT=json`, each
+line is one JSON object; `auto` gives readable text on a terminal and JSON elsewhere. Every line has `event`, `level`,
+`timestamp` (UTC) and `process` (`supervisor`, `ingest-0`, `inference`, `projector`, `dashboard`, `webhooks`). The event
+is one of the constants below; the other fields have the values. [Operations](operations.md#alerts) explains how to
+handle errors.
 
 The worker writes one line per utterance and one per dead-letter record, but no line per audio record. Logs never
 contain audio, payloads, phone numbers, credentials or call ids: `call` is a hash of the id. Lines with other events
@@ -55,7 +56,7 @@ _FIELDS: Final = {
     "max_error": "largest error of a probability in the self-test at start, 0 to 1",
     "name": "name of the process",
     "number": "number of the utterance in its call, from 1",
-    "offset": "offset of the record, or the offset at which reading waits",
+    "offset": "offset of the record, of the group, or at which reading waits",
     "other_partition": "the second partition with the same call id",
     "packed": "whether the engine computes without padding",
     "partition": "partition of the audio topic, or of `topic`",
@@ -68,11 +69,11 @@ _FIELDS: Final = {
     "rule": "name of the alert rule",
     "stall_s": "time without progress after which the worker stops, in s",
     "start_ms": "start of the utterance, in ms on the call's time line",
-    "topic": "topic of the partition",
+    "topic": "topic of the event",
     "user": "name in the access file, name from the proxy, or address of the viewer",
     "utterances": "number of utterances in the batch",
     "value": "the measured value that raised the alert",
-    "watermark": "offset from which the partition is read",
+    "watermark": "offset from which the worker reads the partition",
     "what": "kind of the keys: states, utterances or aggregates",
     "window_s": "period in which the exits of a process are counted, in s",
 }

@@ -31,7 +31,7 @@ class _Group(BaseModel):
 
 
 class KafkaSettings(_Group):
-    """Connection to Kafka and the names of the topics."""
+    """Connection to Kafka and the names of the topics. `output=kafka` in this table includes `both`."""
 
     bootstrap_servers: str = Field("127.0.0.1:9092", description="brokers as host:port, comma-separated")
     group_id: Annotated[str, Field(min_length=1)] = Field("callmood", description="consumer group of the workers")
