@@ -43,19 +43,19 @@ servers`).
 
 ## Overload
 
-If more audio comes than the workers can compute, results are late. No result is skipped.
+If more audio arrives than the workers can process, results are late. No result is skipped.
 
-- **The model is too slow or stands.** With `CALLMOOD_MODEL__MAX_IN_FLIGHT` utterances or
+- **The model is too slow or hangs.** With `CALLMOOD_MODEL__MAX_IN_FLIGHT` utterances or
   `CALLMOOD_MODEL__MAX_IN_FLIGHT_MB` of their audio at the model, an ingest process pauses reading (`callmood_paused`)
   until half of them is answered. The rest waits in Kafka, so memory does not grow with the delay. If the model thread
   makes no progress for `CALLMOOD_WORKER__STALL_S`, the worker ends, and the next one repeats what was not committed.
 - **Ingest is too slow.** Records wait in Kafka (`callmood_unread_records`). While reading is paused, the worker asks
   Kafka for this number every ten seconds.
 - **Recovery.** When the load falls, the workers catch up without help. Keep audio in Kafka for longer than the longest
-  delay: what Kafka deletes before a worker reads it is lost ([runbook](operations.md#callmoodrecordslost)).
+  delay: audio that Kafka deletes before a worker reads it is lost ([runbook](operations.md#callmoodrecordslost)).
 
 A test stops the inference process under load: a bounded number of utterances waits, memory stays bounded, and all
-results are those of `callmood analyze` once it goes on (`tests/integration/test_overload.py`).
+results are those of `callmood analyze` once it continues (`tests/integration/test_overload.py`).
 
 The worker cannot skip the emotion of some utterances under load to keep the others fresh. Such results would depend on
 the load of the moment, and a replay of the call would differ from them. Today, a live call, its replay and its

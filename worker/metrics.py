@@ -34,7 +34,7 @@ UTTERANCES = Counter(
 )
 DOUBTFUL_FORMAT = Counter(
     "callmood_doubtful_format",
-    "Utterances that look as if the producer had declared a wrong encoding, by what they look like.",
+    "Utterances that look as if the producer had declared a wrong encoding, by the likely encoding.",
     ["looks_like"],
 )
 ALERTS = Counter("callmood_alerts", "Alerts committed, by rule.", ["rule"])
