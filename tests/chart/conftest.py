@@ -1,6 +1,7 @@
 """The chart, rendered."""
 
 import json
+from functools import cache
 
 import pytest
 import yaml
@@ -11,6 +12,10 @@ from charting import CHART, HelmError
 def render(helm):
     """`render(values)` gives the objects of a release `voice` in the namespace `calls`; values: a file or a mapping."""
 
+    @cache
+    def rendered(*arguments):
+        return helm("template", "voice", CHART, "--namespace", "calls", *arguments)
+
     def objects(values, *more):
         path = CHART / "ci" / values if isinstance(values, str) else None
         flags = (
@@ -18,8 +23,7 @@ def render(helm):
             if path
             else [word for key, value in values.items() for word in ("--set-json", f"{key}={json.dumps(value)}")]
         )
-        text = helm("template", "voice", CHART, "--namespace", "calls", *flags, *more)
-        return [one for one in yaml.safe_load_all(text) if one]
+        return [one for one in yaml.load_all(rendered(*flags, *more), Loader=yaml.CSafeLoader) if one]
 
     return objects
 

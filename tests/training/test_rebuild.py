@@ -10,6 +10,7 @@ from callmood.training.__main__ import main
 from callmood.worker.model.model import load
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("espeak")
 def test_the_command_of_the_card_rebuilds_a_bundle(
     tmp_path: Path, tiny_overrides: Sequence[str], capsys: pytest.CaptureFixture[str]
@@ -27,6 +28,7 @@ def test_the_command_of_the_card_rebuilds_a_bundle(
     assert not [file for file in out.iterdir() if str(tmp_path).encode() in file.read_bytes()]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("espeak")
 def test_synthesize_and_train_are_the_two_halves(
     tmp_path: Path, tiny_overrides: Sequence[str], capsys: pytest.CaptureFixture[str]

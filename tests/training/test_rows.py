@@ -325,6 +325,7 @@ def test_an_encoder_that_is_not_available_is_one_line(tree: Path, tmp_path: Path
     assert error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_any_model_that_the_worker_loads_is_judged(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """`evaluate` judges demo-tiny on a manifest without splits: one line, a summary by telephone line, and a page."""
     assert main(["evaluate", "demo-tiny", str(finished / "data-0" / "manifest.jsonl"), str(tmp_path)]) == 0
