@@ -118,6 +118,9 @@ def _answers(command: Callable[..., argparse.ArgumentParser]) -> None:
         "--browser", type=Path, help="also write an HTML page: the confusion matrix, with the utterances of each cell"
     )
     predicting.add_argument(
+        "--audio", action="store_true", help="put the audio of wrong answers into the page of --browser"
+    )
+    predicting.add_argument(
         "--pseudo",
         type=Path,
         metavar="FILE",
@@ -138,9 +141,9 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     collecting.add_argument(
         "results",
         nargs="+",
-        help="files of JSON lines as `callmood analyze` writes them, or of Parquet with the same fields (.parquet), - "
-        "for standard input, redis: the results in the Redis of CALLMOOD_REDIS__URL, or kafka: those on the topics of "
-        "CALLMOOD_KAFKA__UTTERANCE_TOPIC and CALLMOOD_KAFKA__CALL_TOPIC",
+        help="files of JSON lines as `callmood analyze` writes them, of Parquet (.parquet) with the same fields or as "
+        "`callmood export` writes them, - for standard input, redis: the results in the Redis of CALLMOOD_REDIS__URL, "
+        "or kafka: those on the topics of CALLMOOD_KAFKA__UTTERANCE_TOPIC and CALLMOOD_KAFKA__CALL_TOPIC",
     )
     collecting.add_argument(
         "recordings",

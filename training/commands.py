@@ -120,6 +120,9 @@ def evaluate(options: argparse.Namespace) -> None:
 def predict_command(options: argparse.Namespace) -> None:
     """Write the model's answer to each utterance of a list."""
     predict.writer_of(options.out)  # before hours of computing
+    for needs, other in (("audio", "browser"), ("above", "pseudo")):
+        if getattr(options, needs) and not getattr(options, other):
+            raise ConfigurationError(f"--{needs} needs --{other}")
     model = load(options.model)
     model.to(device_and_share(options.device)[0])
     table = list(predict.rows(model, predict.heard(options.list), batch_size=options.batch_size))
@@ -128,7 +131,9 @@ def predict_command(options: argparse.Namespace) -> None:
     if options.pseudo:
         counts["pseudo"] = pseudo.write(options.list, table, options.above, options.pseudo)
     if options.browser:
-        write_text(options.browser, browser.html(f"{model.info.id} {model.info.version}: {options.list.name}", table))
+        title = f"{model.info.id} {model.info.version}: {options.list.name}"
+        sounds = browser.sounds_of_errors(table, predict.heard(options.list)) if options.audio else {}
+        write_text(options.browser, browser.html(title, table, sounds))
     sys.stdout.write(json.dumps(counts, indent=2) + "\n")
 
 

@@ -17,10 +17,12 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
+from callmood.schemas import history
 from callmood.training.__main__ import main
 from callmood.training.production import published
 from callmood.training.production.collect import Recordings
 from callmood.training.production.sample import Candidate
+from callmood.worker.commands import tables
 from callmood.worker.errors import ConfigurationError
 
 RATE_HZ = 8000
@@ -195,6 +197,30 @@ def test_a_second_model_decides_what_is_chosen(production: Path, capsys: pytest.
     assert collect(production, where, "--number", "1", "--random", "0", "--second", str(path)) == 0
     assert [row["id"] for row in listed(production / "out")] == [others[3]["utterance_id"]]
     assert '"without_second": 2' in capsys.readouterr().out
+
+
+def test_results_may_be_the_parquet_of_an_export(production: Path, capsys: pytest.CaptureFixture[str]):
+    """The two tables of `callmood export` give the same utterances as the records; their ids are made of the number."""
+    where, more = str(production / "recordings"), ["--number", "6", "--speaker-attribute", "customer"]
+
+    def chosen() -> list[tuple[str, ...]]:
+        rows = listed(production / "out")
+        sounds = [soundfile.read(production / "out" / row["path"], dtype="int16")[0].tobytes() for row in rows]
+        return sorted((r["session"], r["speaker"], r["split"], one) for r, one in zip(rows, sounds, strict=True))
+
+    assert collect(production, where, *more) == 0
+    expected, counted = chosen(), capsys.readouterr().out
+    records = [json.loads(line) for line in (production / "results.jsonl").read_text().splitlines()]
+    for name, columns in (("utterance", history.UTTERANCES), ("call", history.CALLS)):
+        with tables.table(production / f"{name}.parquet", "parquet", columns) as table:
+            for number, one in enumerate(records):
+                if one["schema"] == f"callmood.{name}/1":
+                    table.add({"number": number, **one})
+    paths = [str(production / f"{name}.parquet") for name in ("utterance", "call")]
+    assert main(["collect", *paths, where, str(production / "out"), *more]) == 0
+    assert chosen() == expected
+    assert capsys.readouterr().out == counted
+    assert {row["id"] for row in listed(production / "out")} <= {f"call-{n // 3}:{n}" for n in range(18)}
 
 
 def test_results_may_be_parquet(production: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,10 +1,12 @@
 """`callmood-train predict`: the model's answer to every utterance of a list."""
 
+import base64
 import csv
 import dataclasses
 import importlib.util
 import json
 import os
+import re
 import wave
 from pathlib import Path
 
@@ -107,6 +109,28 @@ def test_the_browser_lists_the_utterances_of_each_cell(listed: Path, tmp_path: P
         assert f"<td>{row['id']}</td>" in section
     assert page.count("<h2") == 16
     assert not {"<script", "<audio", "http"} & {word for word in ("<script", "<audio", "http") if word in page}
+
+
+def test_the_browser_has_the_audio_of_wrong_answers_if_asked(listed: Path, tmp_path: Path):
+    """With `--audio`, the page plays each wrong answer, and no right one; the sound is the utterance's."""
+    page = tmp_path / "b.html"
+    arguments = ["predict", "demo-tiny", str(listed), str(tmp_path / "out.csv"), "--browser", str(page)]
+    assert main([*arguments, "--audio"]) == 0
+    wrong = [row["id"] for row in read(tmp_path / "out.csv") if row["label"] != row["predicted"]]
+    players = re.findall(r'<p>(\w+) <audio controls src="data:audio/wav;base64,([^"]+)"></audio></p>', page.read_text())
+    assert 0 < len(wrong) < 6
+    assert sorted(name for name, _ in players) == sorted(wrong)
+    for name, sound in players:
+        assert base64.b64decode(sound) == (tmp_path / f"{name[1:]}.wav").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("option", "message"), [(["--audio"], "--audio needs --browser"), (["--above", "0.5"], "--above needs --pseudo")]
+)
+def test_an_option_without_the_one_it_belongs_to_is_refused(listed: Path, tmp_path: Path, capsys, option, message):
+    """An option that would do nothing is an error before the model is loaded."""
+    assert main(["predict", "no-model", str(listed), str(tmp_path / "out.csv"), *option]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_page_without_labels_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from callmood.training.production import exported
 from callmood.worker.errors import ConfigurationError
 
 REDIS: Final = "redis"
@@ -19,8 +20,9 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     """The utterance/1 and call/1 records of a source.
 
     Args:
-        source: a file of JSON lines, or of Parquet with the records' fields as columns, `-` for standard input,
-            `redis` for the Redis of `CALLMOOD_REDIS__URL`, or `kafka` for the topics of `CALLMOOD_KAFKA__…`.
+        source: a file of JSON lines, or of Parquet with the records' fields as columns or as `callmood export` writes
+            it, `-` for standard input, `redis` for the Redis of `CALLMOOD_REDIS__URL`, or `kafka` for the topics of
+            `CALLMOOD_KAFKA__…`.
         prefix: of the keys in Redis.
 
     Returns:
@@ -34,7 +36,7 @@ def records(source: str, prefix: str) -> Iterator[Mapping[str, Any]]:
     if source == KAFKA:
         return _kafka()
     if source.lower().endswith(".parquet"):
-        return (_record(source, f"row {number}", row) for number, row in parquet_rows(Path(source)))
+        return (_record(source, f"row {number}", exported.record(row)) for number, row in parquet_rows(Path(source)))
     return _lines(source)
 
 
