@@ -15,6 +15,7 @@ def build(sources, root, into):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 def test_the_site_builds_without_a_broken_link(root, tmp_path):
     """Every document is a page and in the contents, and each of its links leads to a page, a heading or a file."""
     assert build(root, root, tmp_path) == (0, "")

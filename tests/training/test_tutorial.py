@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("espeak")
-@pytest.mark.timeout(700)
+@pytest.mark.timeout(900)
 def test_the_tutorial_runs_from_nothing_to_the_worker(tmp_path: Path):
     """docs/training.md, "Try it without a corpus": every command ends well, and the model is heard on a call."""
     text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
