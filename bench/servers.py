@@ -21,6 +21,7 @@ from rich.table import Table
 from callmood.bench.ingest import LAYOUTS, STAMPS, Load, dialogue, polls_of, records_of
 from callmood.bench.null_servers import ANSWER, SOURCE
 from callmood.bench.odd import Sent, removed_after, write
+from callmood.bench.progress import Progress
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.consume import AudioConsumer
@@ -70,7 +71,7 @@ def measure_kafka(load: Load, speech: bytes, configured: Settings) -> Read:
         admin.create_topics({name: {"num_partitions": 1, "configs": _TOPIC}}, wait_for_metadata=True)
         try:
             audio_bytes = load.records * load.chunk_ms * 8 * load.channels
-            write(name, kafka, _sent(load, speech))
+            write(name, kafka, _sent(load, speech), Progress("written", load.records))
             kept = max(_log_bytes(admin.describe_log_dirs(), name))
             return Read(_read_s(kafka, load.records) / load.records * 1e6, (kept - audio_bytes) / load.records)
         finally:

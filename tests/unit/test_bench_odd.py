@@ -1,11 +1,13 @@
 """The load of `bench odd`: what is good in it, and what is odd."""
 
+import argparse
 from random import Random
 from unittest.mock import Mock
 
 import pytest
 
 from callmood.bench import odd, odd_records
+from callmood.bench.progress import Progress
 from callmood.worker.errors import BadRecord
 from callmood.worker.intake.decode import decode
 from callmood.worker.records import Position, Record
@@ -54,7 +56,7 @@ def test_records_are_written_with_the_login_of_the_worker(monkeypatch):
     producer = Mock()
     monkeypatch.setattr(odd, "KafkaProducer", producer)
     login = {"sasl_mechanism": "PLAIN", "sasl_username": "kim", "sasl_password": "secret"}
-    odd.write("topic", KafkaSettings(security_protocol="SASL_SSL", **login), [])
+    odd.write("topic", KafkaSettings(security_protocol="SASL_SSL", **login), [], Progress("written", 1))
     given = producer.call_args.kwargs
     assert (given["security_protocol"], given["sasl_plain_username"], given["sasl_plain_password"]) == (
         "SASL_SSL",
@@ -72,3 +74,35 @@ def test_redis_is_left_empty_after_an_error(monkeypatch):
     assert "bench" in client.scan_iter.call_args.args[0]
     assert [call.args for call in client.unlink.call_args_list] == [(b"one",), (b"two",)]
     client.close.assert_called_once()
+
+
+def ran(cpu_s, *, odd_records, accounted=None, wrong=0):
+    """What a run with 70 good records did."""
+    return odd.Ran(70, odd_records, cpu_s, 2.0, odd_records if accounted is None else accounted, wrong)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "code"),
+    [
+        ([(1.0, {}), (1.3, {})], 0),
+        ([(1.0, {}), (1.6, {})], 1),
+        ([(1.0, {}), (1.3, {"wrong": 1})], 1),
+        ([(1.0, {}), (1.3, {"accounted": 29})], 1),
+        ([(1.0, {}), (1.6, {}), (1.0, {}), (1.3, {}), (1.0, {}), (1.2, {})], 0),
+    ],
+)
+def test_the_exit_code_says_whether_all_is_well(monkeypatch, capsys, rounds, code):
+    """Nothing is lost or differs, and the median of the rounds is at least 70 %."""
+    for name in odd.ADDRESSES:
+        monkeypatch.setenv(name, "localhost:1")
+    results = iter([(2.0, {}), *rounds])
+
+    def once(_load, _step, *, is_odd):
+        cpu_s, changed = next(results)
+        return ran(cpu_s, odd_records=30 if is_odd else 0, **changed)
+
+    monkeypatch.setattr(odd, "run_once", once)
+    monkeypatch.setattr(odd.structlog, "configure", lambda **_: None)
+    parser = odd.add_arguments(argparse.ArgumentParser())
+    assert odd.run(parser.parse_args(["--records", "1000", "--rounds", str(len(rounds) // 2)])) == code
+    assert ("WRONG" in capsys.readouterr().out) == any(changed for _, changed in rounds)

@@ -16,6 +16,8 @@ from callmood.worker.records import Record
 from callmood.worker.settings import KafkaSettings
 
 _MAX_REQUEST_BYTES = 64 << 20
+_BATCH_BYTES = 1 << 18
+_LINGER_MS = 1_000  # `flush` sends at once; a request for each few records would cost as much CPU as the records
 _CUT_KEY_BYTES = 1 << 10
 _CUT_HEADERS_BYTES = 8 << 10
 """Of key and headers, if even they are too big for the topic."""
@@ -33,6 +35,8 @@ class Message(NamedTuple):
 class DeadLetterTopic:
     """The producer to the dead-letter topic. After a crash, a record can be there twice; its source position is its id.
 
+    Records of one partition of the audio topic stay in one partition, in their order.
+
     Raises:
         ConfigurationError: the topic does not exist.
     """
@@ -45,6 +49,8 @@ class DeadLetterTopic:
             **connection(settings),
             delivery_timeout_ms=settings.request_timeout_ms * 2,
             max_request_size=_MAX_REQUEST_BYTES,
+            linger_ms=_LINGER_MS,
+            batch_size=_BATCH_BYTES,
             enable_idempotence=False,  # an idempotent producer never recovers from a record that is too large
             allow_auto_create_topics=False,
         )
@@ -71,14 +77,22 @@ class DeadLetterTopic:
 
     def _too_large(self, refused: list[DeadLetter], form: Callable[[DeadLetter, str], Message]) -> list[DeadLetter]:
         """Send these records in this form; returns those that are too large."""
-        sent = [(letter, self._start(form(letter, self._version))) for letter in refused]
+        if not refused:
+            return []
+        partitions = sorted(self._producer.partitions_for(self._topic) or {0})
+        sent = []
+        for letter in refused:
+            partition = partitions[letter.record.position.partition % len(partitions)]
+            sent.append((letter, self._start(form(letter, self._version), partition)))
         self._producer.flush(timeout=self._timeout_s)
         return [letter for letter, future in sent if not self._has_arrived(future)]
 
-    def _start(self, message: Message) -> FutureRecordMetadata | None:
+    def _start(self, message: Message, partition: int) -> FutureRecordMetadata | None:
         """Hand a record to the producer; None if the producer itself finds it too large."""
         try:
-            return self._producer.send(self._topic, key=message.key, value=message.value, headers=message.headers)
+            return self._producer.send(
+                self._topic, key=message.key, value=message.value, headers=message.headers, partition=partition
+            )
         except _TOO_LARGE:
             return None
 
