@@ -359,9 +359,8 @@ def _measured(arguments: argparse.Namespace) -> int:
         shares.append(among.good_per_cpu_s / alone.good_per_cpu_s)
         is_whole &= alone.is_whole and among.is_whole
     Console().print(table)
-    print(
-        "the worker has not ended;", "no good call differs, and every odd record is accounted for" * is_whole or "LOST"
-    )
+    told = "no good call differs, and every odd record is accounted for" if is_whole else "RESULTS ARE WRONG"
+    print(f"the worker has not ended; {told}")
     share = median(shares)
     rounds = f" (rounds: {', '.join(f'{one:.0%}' for one in shares)})" if len(shares) > 1 else ""
     least = f"at least {arguments.least:.0%}"
