@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
+import live
 import msgpack
 import pytest
 import redis
@@ -16,6 +17,7 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from callmood import schemas
 from callmood.__main__ import main
 from callmood.schemas.keys import Keys
+from callmood.worker.adapters.kafka_workarounds import topic_id
 from callmood.worker.adapters.publish_kafka import CLOCK_KEY
 
 pytestmark = pytest.mark.timeout(300)
@@ -227,6 +229,31 @@ def test_a_position_of_somebody_else_in_kafka_is_named(set_up, stack, capsys):
             producer.send(f"{name}-states", key=CLOCK_KEY, value=clock, partition=1).get(10)
             code, said = check(capsys, "kafka")
             assert (code, words in said["kafka"]) == (2, True)
+
+
+def test_a_topic_that_was_made_again_is_named(set_up, real_kafka, capsys, redis_client, redis_prefix):
+    """The position is that of the topic before it was deleted; a broker gives each topic its own id."""
+    audio = f"{set_up()}-audio"
+    main(["topics", "--partitions", "1", "--replication-factor", "1"])
+    with closing(KafkaConsumer(bootstrap_servers=real_kafka.bootstrap_servers)) as consumer:
+        assert consumer.partitions_for_topic(audio) == {0}
+        redis_client.hset(Keys(redis_prefix).position(audio, 0), "topic_id", topic_id(consumer, audio))
+    capsys.readouterr()
+    assert check(capsys, "kafka")[0] == 0
+    real_kafka.delete_topic(audio)
+    with KafkaAdminClient(bootstrap_servers=real_kafka.bootstrap_servers) as admin:
+        assert live.wait_until(lambda: audio not in admin.list_topics(), 30)
+    real_kafka.create_topic(audio, 1)
+    code, said = check(capsys, "kafka")
+    assert (code, "deleted and created again" in said["kafka"]) == (2, True), said
+
+
+def test_equal_topics_are_named(set_up, capsys):
+    """Audio and dead-letter records in one topic would be read again for ever."""
+    name = set_up()
+    set_up(kafka__dead_letter_topic=f"{name}-audio")
+    assert main(["check", "kafka"]) == 2
+    assert "each needs its own topic" in capsys.readouterr().err
 
 
 def test_a_missing_codec_is_named(set_up, capsys, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import redis
 from telephony import SOURCE, STAMPS, Leg, Store, Worker, log_of, quiet, voice
 
+from callmood.__main__ import main
 from callmood.dashboard.reader import Dashboard
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
@@ -186,3 +187,16 @@ def move(slot, source, target):
         source.execute_command("MIGRATE", "127.0.0.1", port, key, 0, 5000)
     for client in (target, source):
         client.execute_command("CLUSTER SETSLOT", slot, "NODE", ids[target])
+
+
+def test_check_names_a_server_that_evicts(nursery, monkeypatch, capsys):
+    """`callmood check` refuses a server that deletes keys when it is full, and accepts it once it does not."""
+    port, _ = start(nursery, "evicts", "--maxmemory", "100mb", "--maxmemory-policy", "volatile-lru")
+    monkeypatch.setenv("CALLMOOD_REDIS__URL", f"redis://127.0.0.1:{port}/0")
+    assert main(["check", "redis"]) == 2
+    said = capsys.readouterr().out
+    assert "volatile-lru" in said
+    assert "noeviction" in said
+    with closing(client_of(port)) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+    assert main(["check", "redis"]) == 0
