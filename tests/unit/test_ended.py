@@ -159,3 +159,20 @@ def test_a_call_that_another_version_has_given_up_stays_given_up():
     stored = msgpack.unpackb(Ended(7, 30_000, is_paused=False, was_given_up=True).pack())
     found = Ended.unpack(msgpack.packb(stored | {"v": STATE_VERSION - 1}))
     assert found == Ended(7, 30_000, is_paused=False, was_given_up=True)
+
+
+def test_a_paused_call_is_known_until_it_is_forgotten():
+    """By its id, and among all; ended again without a pause, it is none, and a free id is none."""
+    calls = EndedCalls(MEMORY_MS)
+    for forget in (
+        lambda: calls.forget(["call-1"]),
+        lambda: calls.add("call-1", Ended(10, 0, is_paused=False)),
+        lambda: calls.refuse(chunk(50), watermark=40, elapsed_ms=MEMORY_MS),
+    ):
+        calls.add("call-1", Ended(10, 0, is_paused=True))
+        assert calls.is_any_paused(None)
+        assert calls.is_any_paused({"call-1", "call-2"})
+        assert not calls.is_any_paused({"call-2"})
+        forget()
+        assert not calls.is_any_paused(None)
+        assert not calls.is_any_paused({"call-1"})

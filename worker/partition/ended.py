@@ -78,6 +78,7 @@ class EndedCalls:
     def __init__(self, memory_ms: int) -> None:
         self._memory_ms = memory_ms
         self._calls: dict[str, Ended] = {}
+        self._paused: set[str] = set()  # asked for each refused record
         self._next_past_ms = 0.0
         """By the partition's clock; none of the calls is past before it."""
 
@@ -88,8 +89,7 @@ class EndedCalls:
 
     def is_any_paused(self, call_ids: Collection[str] | None) -> bool:
         """Whether one of these calls, or with None one of all, ended while it was paused."""
-        ids = self._calls.keys() if call_ids is None else self._calls.keys() & set(call_ids)
-        return any(self._calls[call_id].is_paused for call_id in ids)
+        return bool(self._paused) if call_ids is None else not self._paused.isdisjoint(call_ids)
 
     def was_given_up(self, call_id: str) -> bool:
         """Whether this call ended because the worker failed on it."""
@@ -98,6 +98,8 @@ class EndedCalls:
     def add(self, call_id: str, ended: Ended) -> None:
         """Remember a call that is over and fully committed."""
         self._calls[call_id] = ended
+        self._paused.discard(call_id)
+        self._paused |= {call_id} if ended.is_paused else set()
         self._next_past_ms = min(self._next_past_ms, self._until_ms(ended))
 
     def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
@@ -126,7 +128,7 @@ class EndedCalls:
         if ended is None:
             return False
         if self._is_past(ended, watermark, elapsed_ms):
-            del self._calls[call_id]
+            self.forget([call_id])
             return False
         self._calls[call_id] = ended._replace(last_offset=max(ended.last_offset, offset))
         return True
@@ -151,6 +153,7 @@ class EndedCalls:
         """The store has deleted these calls."""
         for call_id in call_ids:
             self._calls.pop(call_id, None)
+            self._paused.discard(call_id)
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
         return ended.last_offset < watermark and elapsed_ms >= self._until_ms(ended)
