@@ -175,7 +175,7 @@ class InputSettings(_Group):
     reorder_ms: Positive = Field(2_000, description="maximum audio that waits for a missing record, ms")
     max_record_ms: Positive = Field(5_000, description="maximum length of the audio in one record, ms")
     conceal_ms: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        300,
+        700,
         description="longest loss of audio that the worker fills with the sound before it, ms; a longer one ends the "
         "utterance",
     )

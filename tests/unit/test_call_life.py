@@ -1,18 +1,11 @@
 """Streams that end, calls that end, hold, and streams with the same audio: through the real `Partition`."""
 
-import base64
-import json
 from functools import partial
 
 import pytest
-from telephony import CONFIGURED, EPOCH_MS, SOURCE, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
+from telephony import CONFIGURED, EPOCH_MS, Leg, Sent, Worker, analyse, facts, in_time, log_of, quiet, voice
 
-from callmood.worker.call.rule import DEFAULT_RULES
-from callmood.worker.commits import Restored
-from callmood.worker.intake import decode
-from callmood.worker.partition.partition import Partition
 from callmood.worker.settings import CallSettings
-from callmood.worker.stream_time import StreamTime
 
 SENTENCE = quiet(0.6) + voice(1) + quiet(1.4)
 
@@ -140,6 +133,8 @@ def test_a_hold_until_the_end_is_a_hold():
         lambda: ticks(0, 7) + [r for n, r in enumerate(overtaken(20)) if n != 52] + ticks(7, 20),  # one is lost
         lambda: overtaken_by_its_own(lost=(25,)),
         lambda: overtaken_by_its_own(lost=(25,), scope="call"),
+        lambda: lost_tail() + ticks(4, 75),
+        lambda: lost_tail(late=True) + ticks(4, 75),
     ],
 )
 def test_a_restart_at_any_record_changes_nothing(make):
@@ -289,6 +284,45 @@ def test_audio_that_its_own_end_has_overtaken_counts(lost, late_ms, end):
     assert worker.partition.take_skipped()["late"] == 0
 
 
+def lost_tail(*, late: bool = False) -> list[Sent]:
+    """A second of silence before the `end` is lost, or comes after it."""
+    leg = Leg()
+    sent = leg.media(SENTENCE + quiet(1))
+    return [*sent[:-5], leg.send("end"), *(sent[-5:] if late else [])]
+
+
+def test_a_call_ends_although_its_last_records_are_lost_and_nothing_more_comes():
+    """Nobody was speaking, so the wait is not shown: the figures are those after the wait."""
+    worker = Worker().read(log_of(lost_tail()))
+    call = worker.commit().calls["call-1"]
+    assert (call["status"], call["end_reason"], call["duration_ms"]) == ("completed", "end", 4_000)
+    assert (call["missing_ms"], call["utterances"]) == (1_000, 1)
+    before = facts(worker.store)
+    assert facts(worker.read(log_of(ticks(4, 75), len(lost_tail()))).commit()) == before
+
+
+def test_a_call_that_shows_as_ended_goes_on_with_what_its_end_has_overtaken():
+    """As if the records had come in order; a successor does the same."""
+    log = log_of(lost_tail(late=True))
+    expected = analyse(
+        lost_tail(late=True)[:-6] + sorted(lost_tail(late=True)[-6:], key=lambda sent: int(sent.headers["seq"]))
+    )
+    for split in range(len(log) - 6, len(log)):
+        store = Worker().read(log[:split]).commit()
+        worker = Worker(store)
+        worker.read(log[store.watermark :])
+        call = worker.commit().calls["call-1"]
+        assert (call["status"], call["missing_ms"]) == ("completed", 0)
+        assert facts(store)[1] == facts(expected)[1]
+
+
+def test_a_call_whose_end_waits_is_live_if_a_leg_speaks_meanwhile():
+    """It shows as ended only while nothing more of it comes."""
+    agent = Leg(stream="agent", layout="agent", start_ms=EPOCH_MS + 4_000)
+    worker = Worker().read(log_of([*lost_tail(), *agent.media(SENTENCE)]))
+    assert worker.commit().calls["call-1"]["status"] == "live"
+
+
 def test_an_end_that_waited_too_long_has_ended_its_stream():
     """Five seconds after an `end`, what is missing before it is given up: it does not come again."""
     worker = Worker().read(log_of(overtaken_by_its_own(late_ms=6_000, scope="call")))
@@ -310,67 +344,3 @@ def test_a_role_can_change_on_a_stream():
 
 
 # -- Twilio
-
-
-def twilio(sid: str, audio: bytes, at_s: float = 0.0, *, is_stopped: bool = True, **parameters: object) -> list[Sent]:
-    """The messages of one stream with one track."""
-    start = {"callSid": "call-1", "customParameters": parameters}
-    messages: list[tuple[float, dict]] = [(0, {"event": "start", "start": start})]
-    for number, first in enumerate(range(0, len(audio), 160)):
-        payload = base64.b64encode(audio[first : first + 160]).decode()
-        media = {"track": "inbound", "chunk": str(number + 1), "timestamp": str(number * 20), "payload": payload}
-        messages.append((number * 20, {"event": "media", "media": media}))
-    if is_stopped:
-        messages.append((len(messages) * 20, {"event": "stop", "stop": {"callSid": "call-1"}}))
-    return [
-        Sent(
-            EPOCH_MS + at_s * 1_000 + at_ms,
-            "call-1",
-            {"role_inbound": "customer"},
-            json.dumps({**message, "streamSid": sid}).encode(),
-        )
-        for at_ms, message in messages
-    ]
-
-
-def analyse_twilio(sent: list[Sent]):
-    """All of a log of Twilio messages."""
-    worker = Worker()
-    reader = partial(decode.decode, input_format="twilio", max_record_ms=5_000)
-    worker.partition = Partition(SOURCE, Restored(0, StreamTime(), {}), reader, CONFIGURED, DEFAULT_RULES)
-    return worker.read(log_of(sent)).commit()
-
-
-def test_stop_and_start_is_a_pause_of_the_analysis():
-    """A card number is read between them: the call goes on, and the time is neither silence nor missing."""
-    store = analyse_twilio([*twilio("MZ1", SENTENCE), *twilio("MZ2", SENTENCE, 10)])
-    call = store.calls["call-1"]
-    assert (call["status"], call["utterances"], call["missing_ms"]) == ("live", 2, 0)
-    assert call["redacted_ms"] == pytest.approx(7_000, abs=100)
-    assert [u["voiced_start_ms"] for u in store.of()] == pytest.approx([600, 10_600], abs=40)
-
-
-@pytest.mark.parametrize("later_s", [0.04, 1.0])
-def test_a_second_stream_of_a_track_doubles_nothing(later_s):
-    """Two streams of one call bring the same: it is counted once."""
-    once = analyse_twilio(twilio("MZ1", SENTENCE * 2)).calls["call-1"]
-    two = [*twilio("MZ1", SENTENCE * 2), *twilio("MZ2", (SENTENCE * 2)[round(later_s * 8_000) :], later_s)]
-    twice = analyse_twilio(sorted(two, key=lambda item: item.at_ms)).calls["call-1"]
-    for name in ("utterances", "talk_ms", "overlap_ms"):
-        assert twice[name] == once[name], name
-
-
-def test_the_second_stream_goes_on_when_the_first_stops():
-    """What only the second one brings is heard."""
-    two = [*twilio("MZ1", SENTENCE * 2), *twilio("MZ2", SENTENCE * 4)]
-    store = analyse_twilio(sorted(two, key=lambda item: item.at_ms))
-    assert [u["voiced_start_ms"] // 1_000 for u in store.of()] == [0, 3, 6, 9]
-
-
-@pytest.mark.parametrize("bad", ["x" * 300, "two\nlines", None])
-def test_one_bad_parameter_costs_itself(bad):
-    """The other parameters of the `start` stay."""
-    store = analyse_twilio(twilio("MZ1", SENTENCE, queue="billing", bad=bad, notice="given"))
-    call = store.calls["call-1"]
-    assert (call["attributes"], call["notice"], store.dead) == ({"queue": "billing"}, "given", {})
-    assert analyse_twilio(twilio("MZ1", SENTENCE, notice="yes")).calls["call-1"]["notice"] is None

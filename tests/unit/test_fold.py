@@ -6,6 +6,7 @@ import msgpack
 from telephony import Leg, Worker, heard, log_of, quiet, voice
 
 from callmood.schemas.common import Notice
+from callmood.worker.call.ending import End
 from callmood.worker.call.fold import Fold
 from callmood.worker.call.rule import DEFAULT_RULES, Measure, Rule
 from callmood.worker.records import Prediction, Result, Speech, Unheard
@@ -52,7 +53,7 @@ def test_pauses_and_gaps_are_counted_apart():
     fold = Fold("call-1", DEFAULT_RULES)
     fold.add_unheard(Unheard(0, 2_000, is_pause=True))
     fold.add_unheard(Unheard(2_000, 2_500, is_pause=False))
-    fold.finish("end", 3_000)
+    fold.finish(End("end", 3_000, is_open=False))
     summary = fold.summary({}, None)
     assert (summary["redacted_ms"], summary["missing_ms"], summary["non_talk_ms"]) == (2_000, 500, 500)
 
@@ -60,7 +61,7 @@ def test_pauses_and_gaps_are_counted_apart():
 def test_alerts_are_taken_once():
     """An alert is published with the commit after it was raised, and not again."""
     fold = Fold("call-1", (SILENCE_RULE,))
-    fold.finish("end", 20_000)
+    fold.finish(End("end", 20_000, is_open=False))
     (alert,) = fold.take_alerts()
     assert (alert["rule"], alert["value"]) == ("silence", 20.0)
     assert fold.take_alerts() == []
@@ -76,7 +77,7 @@ def test_a_successor_goes_on_without_telling_anything_twice():
     assert restored.summary({}, None) == fold.summary({}, None)
     for one in (fold, restored):
         one.take_alerts()
-        one.finish("end", 90_000)
+        one.finish(End("end", 90_000, is_open=False))
     assert restored.take_alerts() == fold.take_alerts() != []
     assert restored.add(Result(said, None)) == (Result(said, None), 2)
 
@@ -92,7 +93,7 @@ def test_another_sound_raises_the_alert_on_silence_and_no_other():
     assert fold.take_alerts() == []
     for start_ms in range(12_000, 102_000, 15_000):  # from 69 s on, only the anger would be in the window
         fold.add(Result(replace(said, start_ms=start_ms, end_ms=start_ms + 15_000), None, Speech(0.1, 0, 0)))
-    fold.finish("end", 102_000)
+    fold.finish(End("end", 102_000, is_open=False))
     (alert,) = fold.take_alerts()
     assert (alert["rule"], alert["since_ms"], alert["utterance_id"]) == ("silence", 12_000, None)
 
@@ -103,9 +104,20 @@ def test_a_call_that_is_given_up_ends_with_what_was_told():
     fold.add(Result(said, heard(said.audio)))
     told, before = fold.folded, fold.summary({}, None)
     fold.add(Result(said, heard(said.audio)))
-    fold.finish("end", 90_000)
+    fold.finish(End("end", 90_000, is_open=False))
     newest = fold.summary({}, None)
     assert newest["alerts"]
     fold.give_up(told)
     changed = {"status": "failed", "end_reason": "given_up", "version": newest["version"] + 1}
     assert fold.summary({}, None) == before | changed | {"need": "none", "signs": []}
+
+
+def test_what_an_end_waits_for_is_missing_only_until_the_call_goes_on():
+    """The lost audio counts while the call shows as ended, and no longer once it goes on."""
+    fold = Fold("call", DEFAULT_RULES)
+    fold.finish(End("end", 4_000, is_open=True, missing=Unheard(3_000, 4_000, is_pause=False)))
+    assert (fold.folded.aggregate.timeline.end_ms, fold.may_go_on) == (4_000, True)
+    assert fold.summary({}, None)["missing_ms"] == 1_000
+    fold.reopen()
+    assert fold.summary({}, None)["missing_ms"] == 0
+    assert not fold.may_go_on

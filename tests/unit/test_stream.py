@@ -337,6 +337,6 @@ def test_a_gap_record_is_where_its_media_time_says():
     stream, leg = new(), Leg()
     push(stream, leg.media(quiet(1)))
     leg.skip(500)
-    _, unheard = push(stream, [leg.send("gap", discarded_ms="400")])
-    assert unheard == [Unheard(1_500, 1_900, is_pause=False)]
-    assert stream.time.call_position_ms == 1_900
+    _, unheard = push(stream, [leg.send("gap", discarded_ms="900")])
+    assert unheard == [Unheard(1_500, 2_400, is_pause=False)]
+    assert stream.time.call_position_ms == 2_400

@@ -8,7 +8,7 @@ records again from each stream's `seq` on does exactly what this process would h
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from callmood.schemas.common import Event, Notice, Scope
+from callmood.schemas.common import Event, Notice
 from callmood.worker.call import streams
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.ending import LATE_MS, End, Ending
@@ -104,6 +104,10 @@ class Call:
         elif not taken.spans:
             stream.forget_covered()
             return Outcome([], is_plain=True)
+        early = streams.early_end(chunk, self._streams)
+        if early is not None:
+            is_new = chunk.position.offset > self._restored_offset
+            return Outcome(self._group(all_taken, now_ms, end=early) if is_new else [])
         return Outcome(self._close(all_taken, now_ms), is_plain=is_plain)
 
     def series(self, chunk: Chunk, elapsed_ms: int) -> Series | None:
@@ -235,12 +239,11 @@ class Call:
         while (ended := streams.next_end(taken)) is not None:
             (name, end), self.has_end = ended, True
             gone += streams.end(name, self._streams, taken)
-            stream = self._streams[name]
-            if end.scope is Scope.CALL or (end.scope is None and not streams.are_open(self._streams, stream)):
+            if streams.ends_call(end, self._streams):
                 awaited = streams.sending(self._streams)
                 self.ending = Ending(self.seen_at_ms + LATE_MS, end.capture_ms, awaited) if awaited else Ending()
                 return self._end(Event.END.value, taken, now_ms)
-            gone += streams.reach(stream, self._streams, taken)
+            gone += streams.reach(self._streams[name], self._streams, taken)
         return self._group(taken, now_ms, let_go=gone)
 
     def _forget_streams(self) -> None:
@@ -287,7 +290,7 @@ class Call:
             self._places.is_settled = True
             group = Group(utterances, unheard, end, self._checkpoint_now(), now_ms)
             group.has_reopened = self._has_reopened
-            self._has_reopened = False
+            self._has_reopened = end is not None and end.is_open and not self.is_over
             self._groups.add(group, asked)
         return asked
 
@@ -389,8 +392,8 @@ class Call:
         call.is_over = checkpoint.is_over
         call._hold = Hold(checkpoint.hold_from_ms)
         call._forgotten = Forgotten(*checkpoint.forgotten)
-        call._taken_offset = checkpoint.taken_offset
-        call._restored_offset = checkpoint.taken_offset
+        call._taken_offset = call._restored_offset = checkpoint.taken_offset
+        call._has_reopened = call.fold.may_go_on and not call.is_over
         call._checkpoint = checkpoint
         call.published = call.fold.folded
         return call

@@ -7,7 +7,7 @@ have audio of other streams on its way: what was captured before the end still c
 from typing import Final, NamedTuple
 
 from callmood.schemas.common import Event
-from callmood.worker.records import Chunk
+from callmood.worker.records import Chunk, Unheard
 
 LATE_MS: Final = 5_000
 """How long, by the partition's clock, audio that an `end` has overtaken still counts."""
@@ -47,8 +47,12 @@ class Ending(NamedTuple):
 
 
 class End(NamedTuple):
-    """The end of a call: why, where on its time line, and whether a record can continue it."""
+    """The end of a call: why, where on its time line, and whether a record can continue it.
+
+    `missing` is what its `end` waits for: lost, as long as it does not come.
+    """
 
     reason: str
     at_ms: int
     is_open: bool
+    missing: Unheard | None = None

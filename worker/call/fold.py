@@ -8,6 +8,7 @@ import msgspec
 from callmood.schemas.common import Notice
 from callmood.worker.call import aggregate, alert, background
 from callmood.worker.call.aggregate import Aggregate
+from callmood.worker.call.ending import End
 from callmood.worker.call.rule import Rule
 from callmood.worker.records import ModelInfo, Result, Unheard
 
@@ -46,6 +47,11 @@ class Fold:
         self._alerts: list[dict[str, Any]] = []
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether the call has ended, and can go on."""
+        return self._before_end is not None
+
+    @property
     def folded(self) -> Folded:
         """The call so far."""
         return Folded(self._aggregate, self._memory)
@@ -77,10 +83,12 @@ class Fold:
             fold = aggregate.fold_pause if stretch.is_pause else aggregate.fold_gap
         self._set(fold(self._aggregate, start_ms=stretch.start_ms, end_ms=stretch.end_ms))
 
-    def finish(self, reason: str, end_ms: int, *, is_open: bool = False) -> None:
-        """End the call, see `aggregate.finish`; `is_open`: it may go on."""
-        self._before_end = self._aggregate if is_open else None
-        self._set(aggregate.finish(self._aggregate, reason=reason, end_ms=end_ms))
+    def finish(self, end: End) -> None:
+        """End the call, see `aggregate.finish`."""
+        self._before_end = self._aggregate if end.is_open else None
+        if end.missing is not None:
+            self.add_unheard(end.missing)
+        self._set(aggregate.finish(self._aggregate, reason=end.reason, end_ms=end.at_ms))
 
     def reopen(self) -> None:
         """The call goes on as if it had not ended; the alerts stay."""

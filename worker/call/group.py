@@ -39,7 +39,7 @@ class Group:
             if not stretch.is_hold:
                 fold.add_unheard(stretch)
         if self.end is not None:
-            fold.finish(self.end.reason, self.end.at_ms, is_open=self.end.is_open)
+            fold.finish(self.end)
         return released
 
     @property

@@ -7,7 +7,8 @@ off gets no `end`; it is over when a later stream with the same roles continues 
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from callmood.schemas.common import Event
+from callmood.schemas.common import Event, Scope
+from callmood.worker.call.ending import End
 from callmood.worker.records import Chunk, Cut, Unheard
 from callmood.worker.settings import Settings
 from callmood.worker.speech.stream import Stream
@@ -63,7 +64,29 @@ def stalled_first(streams: Mapping[str, Stream]) -> list[str]:
     return [name for name, stream in streams.items() if stream.active_at_ms is None][:-_MAX_STALLED]
 
 
-def are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
+def ends_call(end: Chunk, streams: Mapping[str, Stream]) -> bool:
+    """Whether the call ends with this stream: the record says so, or no other one with audio is left."""
+    return end.scope is Scope.CALL or (end.scope is None and not _are_open(streams, streams[end.stream]))
+
+
+def early_end(end: Chunk, streams: Mapping[str, Stream]) -> End | None:
+    """Where the call is over if nothing more comes: its `end` waits, and nobody is speaking."""
+    stream = streams[end.stream]
+    is_waiting = end.event is Event.END and not stream.ended and stream.next_seq <= end.seq
+    if not (is_waiting and ends_call(end, streams) and all(_is_quiet(one) for one in streams.values())):
+        return None
+    start_ms, step = stream.time.call_position_ms, stream.time.step_to(end, end.seq - stream.next_seq)
+    missing = Unheard(start_ms, start_ms + round(step.lost_ms + step.silent_ms), is_pause=False)
+    at_ms = max(missing.end_ms, *(one.time.call_position_ms for one in streams.values()))
+    return End(Event.END.value, at_ms, is_open=True, missing=missing)
+
+
+def _is_quiet(stream: Stream) -> bool:
+    """Whether nothing is open in it, and nothing is about to open."""
+    return all(channel.start is None and not any(channel.window) for channel in stream.snapshot().channels)
+
+
+def _are_open(streams: Mapping[str, Stream], leaving: Stream) -> bool:
     """Whether streams with audio are left after this one."""
     return any(
         not stream.ended and not any(_replaces(other, stream) for other in streams.values())
