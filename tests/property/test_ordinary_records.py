@@ -164,7 +164,7 @@ def test_short_records_are_taken_together():
     log = log_of([leg.send("start"), *leg.media(AUDIO[:320_000], chunk_ms=20)])
     sizes = sizes_taken(log)
     assert sum(size for size in sizes if size >= 4) > 0.8 * len(log)
-    assert max(sizes) == 10
+    assert max(sizes) > 20
 
 
 def test_streams_that_alternate_are_taken_together():

@@ -17,6 +17,7 @@ _FLOOR_DBFS: Final = -96.0  # below one step of 16 bits
 _CLIPPED: Final = 32_000  # G.711 ends at 32124 (mu-law) and 32256 (A-law)
 _FLAT_FROM: Final = 650  # -34 dBFS: below, few quantisation steps are left, and flat tops mean nothing
 _FLAT_OVER_NEXT: Final = 4  # a sine in mu-law reaches its highest step 2.4 times as often as the next
+_MIN_RUN: Final = 3  # samples of a flat top
 _FRAME_MS: Final = 20
 _MAX_SNR_DB: Final = 60.0
 _QUIETEST: Final = 25  # percentile of the frames' spread: their mean is the offset
@@ -46,11 +47,10 @@ def measure(pcm: npt.NDArray[np.int16], rate_hz: int, noise_dbfs: float | None =
     """
     if not pcm.size:
         return Acoustics(rms_dbfs=_FLOOR_DBFS, snr_db=0.0, clipping=0.0, bandwidth_hz=0)
-    samples = pcm.astype(np.float32) / np.float32(_FULL_SCALE)
-    frame = rate_hz * _FRAME_MS // 1000
-    samples -= _offset(_framed(samples, frame))
-    frames = _framed(samples, frame)
-    frame_power = np.einsum("ij,ij->i", frames, frames) / frames.shape[1]
+    samples = pcm * np.float32(1 / _FULL_SCALE)
+    samples -= np.add.reduce(samples) / samples.size  # what remains of the offset is small: float32 can tell it
+    offset, frame_power = _without_offset(_framed(samples, rate_hz * _FRAME_MS // 1000))
+    samples -= offset
     power = float(np.dot(samples, samples)) / samples.size
     return Acoustics(
         rms_dbfs=round(_db(power), 1),
@@ -71,6 +71,8 @@ def _clipped(pcm: npt.NDArray[np.int16]) -> int:
 def _flat(pcm: npt.NDArray[np.int16], highest: int) -> int:
     """Samples in runs of three and more at the highest value, if they are far more than at the next lower one."""
     at = pcm == highest
+    if np.count_nonzero(at) < _MIN_RUN:
+        return 0
     inner = at[:-2] & at[1:-1] & at[2:]
     if not inner.any():
         return 0
@@ -88,11 +90,14 @@ def _framed(samples: npt.NDArray[np.float32], length: int) -> npt.NDArray[np.flo
     return whole.reshape(-1, min(length, whole.size))
 
 
-def _offset(frames: npt.NDArray[np.float32]) -> np.float32:
-    spread = frames.var(axis=1)
+def _without_offset(frames: npt.NDArray[np.float32]) -> tuple[np.float32, npt.NDArray[np.float32]]:
+    """The offset of the samples, and the power of each frame without it; frames: [frames, samples]."""
+    power = np.einsum("ij,ij->i", frames, frames) / frames.shape[1]
+    means = np.add.reduce(frames, axis=1) / frames.shape[1]
+    spread = power - means * means
     (quiet,) = _percentiles(spread, _QUIETEST)
-    offset: np.float32 = frames[spread <= quiet].mean()
-    return offset
+    offset: np.float32 = means[spread <= quiet].mean()
+    return offset, power - 2 * offset * means + offset * offset
 
 
 def _percentiles(values: npt.NDArray[np.float32], *percents: int) -> list[float]:

@@ -12,7 +12,7 @@ from callmood.worker.call.told import Told
 from callmood.worker.records import Chunk
 from callmood.worker.speech.stream import Stream
 
-_MOST_RECORDS: Final = 10
+_MOST_RECORDS: Final = 25
 """What waits takes memory, and a fault of ours costs all of it."""
 
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from callmood.worker.call import signs
 from callmood.worker.call.call import Call
 from callmood.worker.call.outputs import Due, Released
 from callmood.worker.call.render import Stamps, Times, utterance_record
@@ -113,7 +112,7 @@ def _update(live: Live, due: Due, ended: Ended | None, stamps: Stamps) -> CallUp
     if not due.is_changed and not live.must_publish:
         return CallUpdate(call.id, state, is_known=is_known)
     summary = call.fold.summary(stamps.policy, stamps.model)
-    return CallUpdate(call.id, state, summary, signs.risk(summary), due.is_first, is_known)
+    return CallUpdate(call.id, state, summary, summary["risk"], due.is_first, is_known)
 
 
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:
