@@ -8,6 +8,7 @@ called by its own Python package, on the same frames, in the same run.
 """
 
 import argparse
+import gc
 import io
 import platform
 import sys
@@ -319,6 +320,7 @@ def run(arguments: argparse.Namespace) -> int:
     structlog.configure(logger_factory=structlog.WriteLoggerFactory(io.StringIO()), cache_logger_on_first_use=False)
     settings, speech = Settings(), dialogue(60, 1)
     costs(Load(200, LAYOUTS[1], 1, 20), speech, settings, 1)  # what is imported and made once
+    gc.freeze()  # as the worker does
     stages = ("decode", "detector", "segment", "stream", "call and partition", "turn and Redis")
     columns = ("records of", "channels", "channels per core", "us a record", "us a frame", "floor", *stages)
     table = Table(*columns, title="CPU time by stage, us a record", caption=f"Python {platform.python_version()}")
