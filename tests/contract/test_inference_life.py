@@ -13,7 +13,7 @@ import pytest
 from callmood.schemas.common import Encoding, Role
 from callmood.worker.records import Acoustics, Cut, Position, Utterance
 
-pytestmark = pytest.mark.timeout(180)  # most tests start a process of their own
+pytestmark = pytest.mark.timeout(400)  # the first process imports torch, on a busy machine for minutes
 
 SETTINGS = "ModelSettings(path=sys.argv[1], device='cpu', threads=1)"
 

@@ -11,7 +11,7 @@ from callmood.worker.engine.infer import TOO_SHORT, open_engine
 from callmood.worker.records import Acoustics, Cut, Position, Utterance
 from callmood.worker.settings import ModelSettings
 
-pytestmark = pytest.mark.timeout(180)  # the first test also waits for the process to start
+pytestmark = pytest.mark.timeout(400)  # the first test also waits for the process to start
 
 
 def utterance(id_, *, seconds=1.0, encoding=Encoding.PCMU, rate_hz=8_000, seed=0):
