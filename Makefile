@@ -71,7 +71,7 @@ check: $(READY) ## run before every commit: lint, and the tests without servers
 	$(SIDE_BY_SIDE) types style light
 
 slow: $(READY) ## tests without servers that take minutes: simulation, whole trainings, the wheel
-	$(PYTEST) $(SHARED) -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project
+	$(PYTEST) $(SHARED) -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project tests/unit/test_plausible.py
 
 integration: $(READY) ## tests with a real Kafka and a real Redis
 	$(PYTEST) $(WAITING) --one-stack -m 'integration and not nightly' tests/integration $(wildcard tests/contract/test_local_stack*.py)

@@ -1,6 +1,6 @@
 """What every test may use: a real Kafka and a real Redis, names of its own in both, recorded human speech.
 
-The tests with the longest time limits start first: none of them is still running when all others have ended.
+The tests with the longest time limits start first, so that they rarely run alone at the end.
 """
 # ruff: noqa: PLC0415 - clients are imported where they are used: tests of training also run in a bare CUDA image
 

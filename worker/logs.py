@@ -52,10 +52,10 @@ def configure(settings: LogSettings, *, process: str) -> None:
 
 
 def _is_error(record: logging.LogRecord) -> bool:
-    """Whether a line of kafka-python, which logs two things as errors that are none, is worth a line.
+    """Whether a line is more than one of two "errors" of kafka-python that are not errors.
 
     Requests are cancelled when the client closes. While an open transaction holds a group's offset, the client asks
-    for it ten times a second; the worker logs once that the partition is not ready for takeover.
+    for it ten times a second; the worker itself logs that the partition is not ready for takeover.
     """
     return not (record.name.startswith("kafka.") and record.getMessage().endswith(_NO_ERRORS))
 

@@ -7,10 +7,11 @@ records are odd. If records still advance the clock, odd records are ignored: a 
 nor drives it. If no record advances it, the clock itself is wrong, and it jumps to the odd records: after 10 s of their
 time if they are ahead, after 10 minutes if they are behind (a gateway that was cut off sends minutes of audio at once),
 or after 1,000 records. For an hour of observed time after its first record or a jump ahead, the clock is in doubt: a
-gateway may be ahead and have been alone. Then it goes back after 10 s to records that are not older than what it
-followed before. Odd records within 60 s of each other form a run. Four runs are counted separately, so absurd
-timestamps do not delay the jump. A record without a timestamp changes nothing. A timestamp in seconds, microseconds or
-nanoseconds is converted. The clock follows a gateway whose clock runs many times too fast, in steps of up to 10 s.
+gateway may be ahead and have been alone. In that hour it goes back after 60 s to records that are at most 60 s older
+than what it followed before. Odd records within 60 s of each other form a run. Four runs are counted separately, so
+absurd timestamps do not delay the jump. A record without a timestamp changes nothing. A timestamp in seconds,
+microseconds or nanoseconds is converted. The clock follows a gateway whose clock runs many times too fast, in steps of
+up to 10 s.
 """
 
 from typing import Final, NamedTuple
@@ -20,6 +21,7 @@ _BEHIND_MS = 60_000
 _STEP_MS = 4_000
 _LAST_AHEAD_MS = 10_000
 _LAST_BEHIND_MS = 600_000
+_LAST_DOUBT_MS = 60_000
 _LAST_RECORDS = 1_000
 _DOUBT_MS = 3_600_000
 
@@ -30,10 +32,11 @@ _YEAR_2100_MS = 4_102_444_800_000
 class StreamTime(NamedTuple):
     """Observed time of a partition; `elapsed_ms` only grows.
 
-    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up
-    to four runs; of each, the timestamp of its first and newest record, and their number. `left_ms` is the
-    timestamp that the clock followed before its newest jump ahead, at `left_at_ms` of observed time; 1 at its first
-    record, and 0 if the clock is not in doubt. New fields come last: stores keep them by name or in order.
+    `newest_ms` is the timestamp that the clock follows. The odd records since a record last agreed with it form up to
+    four runs; of each, the timestamp of its first and newest record, and their number. `left_ms` is the timestamp that
+    the clock followed before it came into doubt, and `left_at_ms` the observed time of its newest jump ahead; `left_ms`
+    is 1 from the first record on, and 0 if the clock is not in doubt. New fields come last: stores keep them by name or
+    in order.
     """
 
     elapsed_ms: int = 0
@@ -92,7 +95,9 @@ class StreamTime(NamedTuple):
     def _needed_ms(self, run: "_Run", *, is_ahead: bool) -> int:
         """How long odd records go on until the clock jumps to them."""
         is_back = 0 < self.left_ms <= run.since_ms + _BEHIND_MS
-        return _LAST_AHEAD_MS if is_ahead or is_back else _LAST_BEHIND_MS
+        if is_ahead:
+            return _LAST_AHEAD_MS
+        return _LAST_DOUBT_MS if is_back else _LAST_BEHIND_MS
 
     def _runs(self) -> "list[_Run]":
         facts = self[2:14]

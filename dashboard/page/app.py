@@ -41,8 +41,8 @@ from callmood.schemas.common import Role
 
 STATIC: Final = Path(__file__).parent / "static"
 LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
-"""Names of this machine. Without a login, a request must use one of them: any site can point a name of its own at
-127.0.0.1, and its scripts in a supervisor's browser could then read the calls (DNS rebinding)."""
+"""Names of this machine. Without a login or a proxy's header, a request must use one of them: any site can point a name
+of its own at 127.0.0.1, and its scripts in a supervisor's browser could then read the calls (DNS rebinding)."""
 _COMMENT_S: Final = 15.0
 _LONGEST: Final = 500
 _BODY: Final = 10_000

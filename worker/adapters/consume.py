@@ -139,13 +139,12 @@ class AudioConsumer:
         polled = kafka_workarounds.poll(self._consumer, timeout_ms)
         min_bytes, wait_ms = (_MANY_BYTES, self._settings.fetch_wait_ms) if polled else (1, _QUIET_WAIT_MS)
         kafka_workarounds.wait_for(self._consumer, min_bytes=min_bytes, wait_ms=wait_ms)
+        self.membership = None if self._listener.is_lost else kafka_workarounds.stable_membership(self._consumer)
         self._refuse_new_topics()
         if self._listener.is_lost:
-            self.membership = None
             raise Fenced(
                 "this worker was out of its consumer group for too long; its partitions have another owner now"
             )
-        self.membership = kafka_workarounds.stable_membership(self._consumer)
         self._note_deleted(polled)
         return {TopicPartition(p.topic, p.partition): records for p, records in polled.items()}
 

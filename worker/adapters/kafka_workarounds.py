@@ -209,7 +209,7 @@ def _end_process() -> None:
 #   b. A batch that expires after the broker has aborted the transaction goes into the next one: the time limit of a
 #      batch is longer than the transaction's (TRANSACTION_OPTIONS), never the other way round.
 #   c. A member that was thrown out of the group has metadata that brokers accept unchecked, and a member that joins
-#      again has a generation that brokers may refuse already: the offsets carry the membership that the last poll
+#      again has a generation that brokers may already refuse: the offsets carry the membership that the last poll
 #      left (`stable_membership`), never the live one. Only polls join, so brokers wait with a new generation.
 #   d. After an error, refused offsets stay in the producer and go along with its next transaction: the caller of
 #      `transact` never uses a producer again that has raised. It ends the process.

@@ -37,7 +37,7 @@ CLOCK_KEY = b""
 MAX_RECORD_BYTES: Final = 4 << 20
 _CLAIM_MS = 2_000
 _SLICE_S = 0.5
-"""So long a claim reads states at once: the loop works on its other partitions in between."""
+"""A claim reads states for at most this long at a time: the loop works on its other partitions in between."""
 _STILL_S = 2.0
 """After this long without a record, other partitions have their turn."""
 _NARROW_S = 10.0
@@ -154,7 +154,7 @@ class KafkaStore:
         return _Reading(membership, watermark, end)
 
     def _read_on(self, source: TopicPartition, reading: _Reading) -> None:
-        """Read the other states, but only for a while, and never wait for the end of a transaction.
+        """Read the remaining states, but only for a while, and never wait for the end of a transaction.
 
         Raises:
             Unsettled: there are more; call again.

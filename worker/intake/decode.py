@@ -136,7 +136,7 @@ def _columns(names: tuple[str, ...]) -> _Columns | None:
 
 @lru_cache(maxsize=_STREAMS)
 def _stream(name: bytes | None) -> str | None:
-    """The name of a stream; None if it is none."""
+    """The name of a stream; None if it is not a legal name."""
     return name.decode() if name and _STREAM.fullmatch(name) else None
 
 

@@ -3,6 +3,7 @@
 Such a record may have any fault, so each of its parts is read alone; in doubt, a call is paused.
 """
 
+import json
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 _PAUSE: Final = re.compile(rb"[^a-z]*" + rb"[^a-z]*".join([b"p", b"a", b"u", b"s", b"e"]), re.IGNORECASE)
 """In capitals, in quotes, in UTF-16 or in another form."""
-_JSON_PAUSE: Final = re.compile(rb'"event"\s*:\s*"[^a-z"]*pause', re.IGNORECASE)
+_EVENT: Final = "event"
+_LIKE_JSON: Final = re.compile(rb"(?<![a-z_.])event[\"']?\s*:([^,}]*)", re.IGNORECASE)
 _JSON_BYTES: Final = 1_048_576
 
 
@@ -28,12 +30,22 @@ def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:
 
 def paused_calls(record: Record, *, input_format: str) -> frozenset[str]:
     """The calls that a refused record asks to pause, however wrong the rest of it is."""
-    if input_format == "json":
-        is_pause = _JSON_PAUSE.search((record.value or b"")[:_JSON_BYTES]) is not None
-    else:
-        events = [value for name, value in record.headers if value and name.strip().lower() == "event"]
-        is_pause = input_format == "headers" and any(map(_PAUSE.match, events))
-    return frozenset(_named(record, input_format)[0]) if is_pause else frozenset()
+    events: list[bytes] = []
+    if input_format == "headers":
+        events = [value for name, value in record.headers if value and name.strip().lower() == _EVENT]
+    elif input_format == "json":
+        events = _events_in((record.value or b"")[:_JSON_BYTES])
+    return frozenset(_named(record, input_format)[0]) if any(map(_PAUSE.match, events)) else frozenset()
+
+
+def _events_in(body: bytes) -> list[bytes]:
+    """The events of a body: if it is JSON, those of the outermost object, else what looks like one anywhere in it."""
+    try:
+        fields = json.loads(body, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        return _LIKE_JSON.findall(body.replace(b"\0", b""))
+    pairs = [field for field in fields if isinstance(field, tuple)] if isinstance(fields, list) else []
+    return [str(value).encode(errors="replace") for name, value in pairs if name.strip().lower() == _EVENT]
 
 
 def _named(record: Record, input_format: str) -> tuple[set[str], bool]:
