@@ -138,7 +138,7 @@ def scenarios(draw):
     for _ in range(draw(st.integers(1, 6))):
         pieces.append(Piece("audio", first, draw(st.integers(1, 8 * rate_hz))))
         kind = draw(st.sampled_from(("conceal", "silence", "gap", "pause", "end")))
-        longest = {"conceal": 300 * rate_hz // 1000, "end": 0}.get(kind, 2 * rate_hz)
+        longest = {"conceal": 700 * rate_hz // 1000, "end": 0}.get(kind, 2 * rate_hz)
         pieces.append(Piece(kind, pieces[-1].end, draw(st.integers(0, longest))))
         first = pieces[-1].end
     offset = draw(st.integers(0, 3 * rate_hz))

@@ -316,6 +316,15 @@ def test_a_call_that_shows_as_ended_goes_on_with_what_its_end_has_overtaken():
         assert facts(store)[1] == facts(expected)[1]
 
 
+def test_a_successor_that_reads_an_end_again_publishes_nothing_again():
+    """The call that shows as ended keeps its version."""
+    log = log_of(lost_tail())
+    store = Worker().read(log).commit()
+    version = store.calls["call-1"]["version"]
+    assert store.watermark < len(log)
+    assert Worker(store).read(log[store.watermark :]).commit().calls["call-1"]["version"] == version
+
+
 def test_a_call_whose_end_waits_is_live_if_a_leg_speaks_meanwhile():
     """It shows as ended only while nothing more of it comes."""
     agent = Leg(stream="agent", layout="agent", start_ms=EPOCH_MS + 4_000)

@@ -344,7 +344,7 @@ def test_a_takeover_after_a_gap_and_a_little_silence_changes_nothing():
     """Wherever it happens: the next owner begins right after both, and hears the same samples at the same place."""
     leg = Leg()
     sent = leg.media(quiet(0.8) + voice(1.2), chunk_ms=400)
-    leg.lose(400, record_ms=400)  # too long to be concealed
+    leg.lose(800, record_ms=400)  # too long to be concealed
     leg.skip(8)  # too short to be silence, if it came alone
     log = log_of([*sent, *leg.media(voice(6) + quiet(1.2), chunk_ms=400), leg.send("end")])
     whole = facts(Worker().read(log).commit())

@@ -285,7 +285,8 @@ class Call:
         if let_go:
             self._forget_streams()
         asked = [u for u in utterances if u.wants_emotion or (self._settings.model.speech_check and not u.is_echo)]
-        if utterances or unheard or end or self._has_reopened:
+        goes_on = self._has_reopened and self._taken_offset > self._restored_offset  # not by a record read again
+        if utterances or unheard or end or goes_on:
             self._hold.tell(max((s.time.call_position_ms for s in self._streams.values()), default=0), unheard)
             self._places.is_settled = True
             group = Group(utterances, unheard, end, self._checkpoint_now(), now_ms)
