@@ -1,10 +1,11 @@
 """What labels from production are worth: model A, its answers to calls, a sample of them, model B; synthetic speech.
 
-Run `python -m callmood.bench.label_loop [FOLDER]`; some minutes on two idle cores.
-Model A learns from few voices. Voices that it never heard make calls, which `callmood analyze` cuts and answers with
+Run `python -m callmood.bench.label_loop [FOLDER]`; about five minutes of CPU time, continued where it was stopped.
+Model A learns from two voices. Voices that it never heard make calls, which `callmood analyze` cuts and answers with
 model A. `callmood-train collect` samples utterances at random or by uncertainty; each gets the label of the utterance
-that was spoken then. Model B learns from A's utterances and these, with as many steps as A. All are tested on voices of
-no training, all by the commands of docs/training.md. The figures say nothing about real people.
+that was spoken then. Model B continues with A's weights on A's utterances and these. To tell what the labels are worth
+from what more steps are worth, another model continues for as many steps on A's utterances alone. All are tested on
+voices of no training, all by the commands of docs/training.md. The figures say nothing about real people.
 """
 
 import contextlib
@@ -32,6 +33,8 @@ from callmood.worker.errors import CallmoodError
 RATE_HZ: Final = 8000
 _PAUSE_S: Final = 1.5
 _WAYS: Final = {"random": 1.0, "uncertain": 0.0}
+_FIRST: Final = "model A"
+_LONGER: Final = "A continued"
 
 
 class Heard(NamedTuple):
@@ -76,7 +79,7 @@ def main() -> None:
     size = Size()
     table = Table("labelled of production", *_WAYS, title="UA on voices of no training, %; mean (each seed)")
     figures = run(folder, size)
-    names = ["none", *(f"{share:.0%}" for share in sorted(size.shares))]
+    names = [_FIRST, _LONGER, *(f"{share:.0%}" for share in sorted(size.shares))]
     for name in names:
         cells = [figures[way, name] for way in _WAYS]
         table.add_row(name, *(f"{100 * np.mean(c):.1f} ({', '.join(f'{100 * one:.1f}' for one in c)})" for c in cells))
@@ -96,21 +99,24 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     calls = make_calls(pool, folder / "calls", size.utterances_per_call)
     figures: dict[tuple[str, str], list[float]] = {}
 
-    def add(way: str, name: str, more: Iterable[Item], seed: int) -> Path:
-        out = folder / f"{way}-{name.rstrip('%')}-{seed}"
-        ua = train([*known, *more], out, [*settings, "--set", f"train.seed={seed}"])
-        print(f"{way}, {name} labelled, seed {seed}: UA {ua:.1%}", flush=True)
-        for one in _WAYS if way == "both" else (way,):
-            figures.setdefault((one, name), []).append(ua)
+    def add(ways: Iterable[str], name: str, out: Path, more: Iterable[Item] = (), start: Path | None = None) -> Path:
+        """Train, with the weights of `start` first; note the figure for these ways."""
+        options = [*settings, "--set", f"train.seed={seed}", *(["--encoder", str(start)] if start else [])]
+        ua = train([*known, *more], out, options)
+        print(f"{out.name}: UA {ua:.1%}", flush=True)
+        for way in ways:
+            figures.setdefault((way, name), []).append(ua)
         return out
 
     for seed in size.seeds:
-        results = analyze(calls, add("both", "none", (), seed), folder / f"results-{seed}.jsonl")
+        first = add(_WAYS, _FIRST, folder / f"a-{seed}")
+        add(_WAYS, _LONGER, folder / f"a-continued-{seed}", start=first)
+        results = analyze(calls, first, folder / f"results-{seed}.jsonl")
         every = list(_utterances(results))
         for share, (way, random_share) in itertools.product(size.shares, _WAYS.items()):
             number = round(share * len(every))
             sampled = sample(folder / f"sampled-{way}-{share}-{seed}", results, number, random_share, calls)
-            add(way, f"{share:.0%}", sampled, seed)
+            add([way], f"{share:.0%}", folder / f"b-{way}-{share}-{seed}", sampled, first)
     return figures
 
 
@@ -136,11 +142,14 @@ def make_calls(pool: Sequence[Item], folder: Path, utterances: int) -> dict[str,
 
 def analyze(calls: Iterable[str], model: Path, out: Path) -> Path:
     """The answers of a model to the calls, as `callmood analyze` prints them."""
+    if out.exists():
+        return out
     command = [sys.executable, "-m", "callmood", "analyze", *calls]
     environment = {**os.environ, "CALLMOOD_MODEL__PATH": str(model)}
-    with out.open("w") as file:
+    part = out.with_suffix(".part")
+    with part.open("w") as file:
         subprocess.run(command, env=environment, stdout=file, check=True)
-    return out
+    return part.rename(out)
 
 
 def sample(
