@@ -128,7 +128,8 @@ class Worker:
         self._lines: list[dict[str, Any]] = []
         self._offset = 0
         self._reading = threading.Lock()
-        environment = {**os.environ, **environment, "TMPDIR": str(self.folder)}
+        compiler = {"TORCHINDUCTOR_CACHE_DIR": tempfile.gettempdir()}  # torch makes this folder when it is imported
+        environment = {**os.environ, **environment, "TMPDIR": str(self.folder), **compiler}
         self.process: subprocess.Popen[bytes] | _Forked
         if prepare is None:
             with self._log.open("w") as log:
