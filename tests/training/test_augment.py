@@ -10,7 +10,7 @@ from callmood.schemas.common import Encoding
 from callmood.training.loop import augment
 from callmood.training.loop.data import Clip
 from callmood.training.options import AugmentConfig
-from callmood.training.synthetic import around
+from callmood.training.synthetic import around, sounds
 from callmood.worker import g711
 
 QUIET = AugmentConfig(probability=1, noise=0, mu_law=0, a_law=0, loss=0)
@@ -59,7 +59,6 @@ def test_a_sound_of_the_line_is_beside_or_behind_the_speech():
             speech, 16_000, dataclasses.replace(quiet, sounds=1.0), np.random.default_rng(seed)
         )
         lengths.append(heard.size)
-        assert heard.std() > 0
     behind = [length for length in lengths if length == 16_000]
     beside = [length for length in lengths if length != 16_000]
     assert len(behind) >= 6
@@ -67,11 +66,35 @@ def test_a_sound_of_the_line_is_beside_or_behind_the_speech():
     assert all(16_000 + 1_600 <= length <= 16_000 + 9_600 for length in beside)
 
 
+@pytest.mark.parametrize("held_out", [False, True])
+def test_a_sound_is_as_loud_as_drawn(held_out, monkeypatch: pytest.MonkeyPatch):
+    """Relative to the speech: from -12 to 6 dB beside it, from -30 to -12 dB behind it; never a pause of the sound."""
+    monkeypatch.setattr(around, "_BREAK_S", (0.0, 0.0))
+    speech = speechlike(2.0, 8000) / 32768
+    levels: dict[bool, list[float]] = {True: [], False: []}
+    for seed in range(200):
+        heard = around.add(speech, np.random.default_rng(seed), held_out=held_out)
+        is_beside, is_first = heard.size > speech.size, np.array_equal(heard[-speech.size :], speech)
+        beside = heard[: -speech.size] if is_first else heard[speech.size :]
+        sound = beside if is_beside else heard - speech
+        levels[is_beside].append(10 * np.log10(np.square(sound).mean() / np.square(speech).mean()))
+    assert min(map(len, levels.values())) > 50
+    for is_beside, (low, high) in ((True, (-12, 6)), (False, (-30, -12))):
+        assert low <= min(levels[is_beside]) < low + 3
+        assert high - 3 < max(levels[is_beside]) <= high
+
+
 def test_sounds_of_a_test_are_not_those_of_training():
-    """More than a hundred each, of the same kinds."""
-    own, held_out = around.pool(), around.pool(held_out=True)
-    assert min(len(own), len(held_out)) > 100
-    assert not {sound.tobytes() for sound in own} & {sound.tobytes() for sound in held_out}
+    """More than 90 each, and of each kind half."""
+    own, held_out = ({sound.tobytes() for sound in around.pool(held_out=choice)} for choice in (False, True))
+    assert min(len(own), len(held_out)) > 90
+    assert not own & held_out
+    kinds: dict[str, list[bytes]] = {}
+    for sound in sounds.every(recorded=False):
+        kinds.setdefault(sound.kind, []).append(sound.samples.astype(np.float32).tobytes())
+    assert len(kinds) >= 7
+    for one in kinds.values():
+        assert 0 <= len(own & set(one)) - len(held_out & set(one)) <= 1
 
 
 def test_noise_is_as_loud_as_asked():

@@ -43,7 +43,7 @@ def _with_sound(clip: Clip, number: int) -> Clip:
     return dataclasses.replace(clip, audio=_s16(around.add(speech, np.random.default_rng(number), held_out=True)))
 
 
-def _alone(sound: Samples) -> Clip:
+def _alone(sound: around.Waveform) -> Clip:
     part = sound[: _ALONE_S * RATE_HZ]
     return Clip(RATE_HZ, _s16(part / np.sqrt(np.square(part).mean()) * 10 ** (_ALONE_DBFS / 20)), label=0)
 

@@ -17,8 +17,6 @@ from callmood.training.synthetic.arrays import Samples
 RATE_HZ: Final = 8000
 TUNES: Final = Path("/usr/share/asterisk/moh")
 """Debian's asterisk-moh-opsound-wav."""
-RECORDED: Final = "hold tunes, recorded"
-"""The kind of those."""
 
 _SECONDS: Final = 12.0
 
@@ -89,8 +87,8 @@ class Sound(NamedTuple):
     samples: Samples
 
 
-def every(seed: int = 1) -> Iterator[Sound]:
-    """All sounds, more than 200 with Debian's tunes."""
+def every(seed: int = 1, *, recorded: bool = True) -> Iterator[Sound]:
+    """All sounds, more than 200; `recorded`: with Debian's tunes, where they are installed."""
     random = np.random.default_rng(seed)
     for country, tones in TONES.items():
         for name, text in zip(_NAMES, tones, strict=True):
@@ -99,7 +97,8 @@ def every(seed: int = 1) -> Iterator[Sound]:
         yield Sound("beeps, SIT, fax tones", name, cadence(text))
     yield from _keypads(random)
     yield from _modems(random)
-    yield from _recorded_tunes()
+    if recorded:
+        yield from _recorded_tunes()
     yield from _played_tunes(random)
     yield from _noises(random)
     yield from _rooms(random)
@@ -164,14 +163,16 @@ def _fsk(bits: npt.NDArray[np.int_], zero_hz: float, one_hz: float, baud: float 
 
 def _recorded_tunes() -> Iterator[Sound]:
     """Three parts of each of Debian's hold tunes; none where they are not installed."""
-    import soundfile  # noqa: PLC0415 - training images may lack it
-
     for path in sorted(TUNES.glob("*.wav")):
+        import soundfile  # noqa: PLC0415 - training images may lack it
+
         samples, rate_hz = soundfile.read(path, dtype="float64")
         assert rate_hz == RATE_HZ
         for part in (0.1, 0.4, 0.7):
             first = int(part * len(samples))
-            yield Sound(RECORDED, f"{path.stem} at {part:.0%}", samples[first : first + round(_SECONDS * RATE_HZ)])
+            yield Sound(
+                "hold tunes, recorded", f"{path.stem} at {part:.0%}", samples[first : first + round(_SECONDS * RATE_HZ)]
+            )
 
 
 Timbre = Callable[[Samples, float], Samples]
