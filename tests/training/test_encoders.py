@@ -168,6 +168,17 @@ def test_training_continues_with_a_bundle(bundle: tuple[Path, EmotionModel]):
     assert torch.equal(model.eval()(waveform, length), expected.eval()(waveform, length))
 
 
+@pytest.mark.parametrize(("before", "after"), [(0.1, 0.0), (0.0, 0.1)], ids=["off", "on"])
+def test_spec_augment_is_switched_when_training_continues_with_a_bundle(tmp_path: Path, before: float, after: float):
+    """The mask embedding, which the worker never reads, is left out or new; all other weights are the bundle's."""
+    expected = EmotionModel.new({**ENCODER, "mask_time_prob": before}, normalize=False, output_norm=True)
+    save_bundle(expected, tmp_path / "bundle", Release("ours", "1", "test"), storage=torch.float32)
+    changed = settings(tmp_path / "bundle", output_norm=True, encoder={"mask_time_prob": after})
+    weights, old = encoders.new(changed, seed=1).state_dict(), expected.state_dict()
+    assert weights.keys() ^ old.keys() == {"encoder.masked_spec_embed"}
+    assert all(torch.equal(weights[name], old[name]) for name in weights.keys() & old.keys())
+
+
 @pytest.mark.parametrize("changes", [{"head": "attentive_statistics"}, {}])
 def test_another_head_than_the_bundles_is_new(bundle: tuple[Path, EmotionModel], changes: dict):
     """Only the encoder is the bundle's if its head was made for other inputs; the new head depends on the seed."""
@@ -182,7 +193,11 @@ def test_another_head_than_the_bundles_is_new(bundle: tuple[Path, EmotionModel],
 
 @pytest.mark.parametrize(
     ("encoder", "message"),
-    [({"layer_drop": 0.1}, "model.encoder.layer_drop: .* no such setting"), ({"hidden_size": 16}, "do not fit")],
+    [
+        ({"layer_drop": 0.1}, "model.encoder.layer_drop: .* no such setting"),
+        ({"hidden_size": 16}, "do not fit"),
+        ({"num_hidden_layers": 1}, r"do not fit model\.encoder: encoder\.layers\.1\."),
+    ],
 )
 def test_a_bundle_of_another_shape_is_refused(bundle: tuple[Path, EmotionModel], encoder: dict, message: str):
     """Settings that the bundle's encoder does not have, or under which its weights do not fit, are errors."""

@@ -25,7 +25,7 @@ from callmood.worker.model.model import ENCODERS, EmotionModel, load
 _PREPROCESSOR: Final = "preprocessor_config.json"
 _WEIGHTS: Final = (".safetensors", ".bin")
 _DAMAGED: Final = (SafetensorError, pickle.UnpicklingError, EOFError)
-_NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; some checkpoints come without
+_NEVER_READ: Final = {"masked_spec_embed"}  # SpecAugment's; an encoder that does not use it comes without
 
 
 def new(settings: ModelConfig, seed: int) -> nn.Module:
@@ -120,11 +120,13 @@ def _of_bundle(settings: ModelConfig, source: str) -> EmotionModel:
     normalize = start.spec.normalize if settings.normalize is None else settings.normalize
     model = EmotionModel(_spec(settings, {**start.spec.encoder, **settings.encoder}, normalize=normalize))
     try:
-        model.encoder.load_state_dict(start.encoder.state_dict())
+        missing, unexpected = model.encoder.load_state_dict(start.encoder.state_dict(), strict=False)
         if (model.spec.head, model.spec.output_norm) == (start.spec.head, start.spec.output_norm):
             model.head.load_state_dict(start.head.state_dict())
     except RuntimeError as error:
         raise ConfigurationError(f"{source}: its weights do not fit model.encoder: {error}") from error
+    if wrong := {*missing, *unexpected} - _NEVER_READ:
+        raise ConfigurationError(f"{source}: its weights do not fit model.encoder: {', '.join(sorted(wrong))}")
     return model
 
 
