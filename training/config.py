@@ -46,6 +46,8 @@ class Config:
             raise ConfigurationError('paper_compat.batch_statistics needs model.head = "mean_linear"')
         if self.loss.dimensions and (self.model.head == "attention_pooling_cnn" or self.paper_compat.batch_statistics):
             raise ConfigurationError("loss.dimensions needs an encoder, and no paper_compat.batch_statistics")
+        if self.loss.dimensions and self.train.train == "head":
+            raise ConfigurationError('loss.dimensions has no effect on a frozen encoder: train.train = "head" needs 0')
         if self.train.balance != "none" and self.loss.class_weights != "none":
             raise ConfigurationError("train.balance and loss.class_weights both balance the classes: use one of them")
 

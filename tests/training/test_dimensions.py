@@ -169,6 +169,8 @@ def test_without_dimensions_in_training_the_option_is_refused():
         LossConfig(dimensions=-1)
     with pytest.raises(ConfigurationError, match=r"loss\.dimensions needs an encoder"):
         config.load(config.find("AttentionPooling"), ["loss.dimensions=0.5"])
+    with pytest.raises(ConfigurationError, match=r"loss\.dimensions has no effect on a frozen encoder"):
+        config.load(config.find("Frozen-hbt-base"), ["loss.dimensions=0.5"])
 
 
 def test_a_bundle_has_no_layer_of_the_task(encoder_folder, listed: Path):
