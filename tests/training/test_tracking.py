@@ -1,5 +1,6 @@
 """The figures of a run in MLflow: written by its own client, here into a folder."""
 
+import contextlib
 import csv
 import importlib.util
 import logging
@@ -12,8 +13,10 @@ import pytest
 from callmood.training import checkpoint
 from callmood.training.__main__ import main
 from callmood.training.loop.loop import Epoch
+from callmood.training.loop.place import Place
 from callmood.training.loop.tracking import RUN, Mlflow
 from callmood.training.manifest import EMOTIONS
+from callmood.training.signals import Stopped
 from callmood.training.wav import write
 from callmood.worker.errors import ConfigurationError
 
@@ -50,7 +53,7 @@ def test_a_run_has_its_configuration_and_each_round_once(client, tmp_path: Path)
     checkpoint.write_text(folder / checkpoint.CHECKPOINT, "")
     resumed = Mlflow("calls", folder, {})
     resumed.rounds(ROUNDS)
-    resumed.end()
+    resumed.end(ROUNDS, "FINISHED")
     (run,) = runs_of(client)
     assert run.data.params == {"train.steps": "3", "train.speeds": "[1.0]"}
     assert losses(client, run) == [(one.number, one.train_loss) for one in ROUNDS]
@@ -69,13 +72,46 @@ def test_rounds_that_mlflow_refuses_are_written_later(client, tmp_path: Path, mo
     """A server that is away stops no training: what it lacks is written after the next round, with a warning."""
     tracker = Mlflow("calls", tmp_path / "work", {})
     with monkeypatch.context() as patch:
-        patch.setattr(tracker._client, "log_metric", lambda *_args, **_more: (_ for _ in ()).throw(OSError("away")))
+        patch.setattr(tracker._client, "log_batch", lambda *_args, **_more: (_ for _ in ()).throw(OSError("away")))
         with caplog.at_level(logging.WARNING):
             tracker.rounds(ROUNDS[:1])
     assert "a round is not in MLflow yet: away" in caplog.text
     tracker.rounds(ROUNDS[:2])
     (run,) = runs_of(client)
     assert [step for step, _ in losses(client, run)] == [1, 2]
+    tracker.end(ROUNDS, "FINISHED")
+    assert [step for step, _ in losses(client, run)] == [1, 2, 3]
+
+
+@pytest.mark.usefixtures("client")
+def test_training_waits_for_mlflow_only_shortly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """One retry and 10 s for a request, instead of MLflow's 7 and 120 s; what is set already stays."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "3")
+    monkeypatch.delenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", raising=False)
+    Mlflow("calls", tmp_path / "work", {})
+    assert [os.environ[f"MLFLOW_HTTP_REQUEST_{name}"] for name in ("TIMEOUT", "MAX_RETRIES")] == ["3", "1"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(None, "FINISHED"), (Stopped(2), "KILLED"), (ConfigurationError("diverged"), "FAILED")]
+)
+def test_a_run_ends_in_mlflow_as_it_ended(client, tmp_path: Path, error: BaseException | None, status: str):
+    """With all its rounds; none begins before training does, and a resumed one runs again."""
+    place = Place(tmp_path / "work")
+    place.track("calls", {"train": {"steps": 3}})
+    assert client.get_experiment_by_name("calls") is None
+    with contextlib.suppress(Stopped, ConfigurationError), place.tracked(ROUNDS):
+        assert [run.info.status for run in runs_of(client)] == ["RUNNING"]
+        if error:
+            raise error
+    (run,) = runs_of(client)
+    assert run.info.status == status
+    assert losses(client, run) == [(one.number, one.train_loss) for one in ROUNDS]
+    checkpoint.write_text(tmp_path / "work" / checkpoint.CHECKPOINT, "")
+    resumed = Place(tmp_path / "work", resume=True)
+    resumed.track("calls", {})
+    with resumed.tracked(ROUNDS):
+        assert [run.info.status for run in runs_of(client)] == ["RUNNING"]
 
 
 @pytest.mark.usefixtures("client")

@@ -115,7 +115,7 @@ class Loop:
         batches = self._task.batches(self._plan.from_step(progress.step, self._end))
         started_s = time.monotonic()
         self._task.to_train()
-        with signals.between_steps() as stopped:
+        with self._place.tracked(progress.epochs), signals.between_steps() as stopped:
             for _ in self._place.bar(range(progress.step, self._end), self._end):
                 self.step(list(islice(batches, self._config.accumulate)))
                 if progress.step % self._round == 0 or progress.step == self._end:
@@ -130,7 +130,6 @@ class Loop:
                     raise signal
         self._model.load_state_dict(self._best)
         self._model.eval()
-        self._place.end()
         return progress.epochs
 
     def step(self, batches: Sequence[Any]) -> None:

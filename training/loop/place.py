@@ -1,11 +1,12 @@
 """The place of a run: its folder, its device, and its rank among the processes that `torchrun` starts."""
 
+import contextlib
 import csv
 import dataclasses
 import io
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -58,6 +59,7 @@ class Place:
         self._writer: Any = None
         self._written = 0
         self._tracker: Mlflow | None = None
+        self.track("", {})
 
     def checkpoint(self) -> dict[str, Any] | None:
         """The state that was saved last, or None.
@@ -82,13 +84,29 @@ class Place:
             checkpoint.save(self._path, {**state(), "fingerprint": self._fingerprint})
 
     def track(self, experiment: str, settings: Mapping[str, Any]) -> None:
-        """Write the configuration, and later each round, to this experiment in MLflow; an empty one: nowhere.
+        """Write the configuration and the rounds to this experiment in MLflow, once training begins; empty: nowhere."""
+        self._experiment, self._settings = experiment, settings
+
+    @contextlib.contextmanager
+    def tracked(self, rounds: Sequence[Any]) -> Iterator[None]:
+        """A run in MLflow while the block runs, which adds to `rounds`; it ends as finished, failed, or killed.
 
         Raises:
             ConfigurationError: MLflow is not installed, or refuses the run.
         """
-        if experiment and self._folder and not self.share.rank:
-            self._tracker = Mlflow(experiment, self._folder, settings)
+        if not self._experiment or not self._folder or self.share.rank:
+            yield
+            return
+        self._tracker = Mlflow(self._experiment, self._folder, self._settings)
+        status = "FAILED"
+        try:
+            yield
+            status = "FINISHED"
+        except KeyboardInterrupt:
+            status = "KILLED"
+            raise
+        finally:
+            self._tracker.end(rounds, status)
 
     def log(self, rounds: Sequence[Any]) -> None:
         """Write all rounds so far: a CSV file, and TensorBoard's files where it is installed."""
@@ -102,11 +120,6 @@ class Place:
         self._tensorboard(rounds)
         if self._tracker:
             self._tracker.rounds(rounds)
-
-    def end(self) -> None:
-        """Report that the run has ended."""
-        if self._tracker:
-            self._tracker.end()
 
     def _tensorboard(self, rounds: Sequence[Any]) -> None:
         if self._writer is None:

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import logging
+import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +14,8 @@ from callmood.worker.errors import ConfigurationError
 
 RUN: Final = "mlflow.txt"
 _LONGEST: Final = 500  # characters of a parameter that every MLflow server takes
+_PATIENCE: Final = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "10"}
+"""Instead of MLflow's 7 and 120 s: training waits for each request."""
 
 _log = logging.getLogger(__name__)
 
@@ -24,6 +28,8 @@ class Mlflow:
     """
 
     def __init__(self, experiment: str, folder: Path, settings: Mapping[str, Any]) -> None:
+        for name, value in _PATIENCE.items():
+            os.environ.setdefault(name, value)
         try:
             mlflow = importlib.import_module("mlflow")  # an extra, and slow to import
         except ImportError as error:
@@ -31,8 +37,10 @@ class Mlflow:
         self._refusals = (mlflow.exceptions.MlflowException, OSError)
         self._folder = folder
         try:
+            self._metric = mlflow.entities.Metric
             self._client = mlflow.MlflowClient()
             self._run_id = self._kept() or self._new(experiment, settings)
+            self._client.update_run(self._run_id, status="RUNNING")
             history = self._client.get_metric_history(self._run_id, "train_loss")
         except self._refusals as error:
             raise ConfigurationError(f"MLflow refuses the run: {error}") from error
@@ -42,18 +50,21 @@ class Mlflow:
         """Write the rounds that MLflow does not have; if it is not available, they are written after the next round."""
         try:
             for one in rounds[self._written :]:
-                for name, value in dataclasses.asdict(one).items():
-                    self._client.log_metric(self._run_id, name, value, step=one.number)
+                now_ms = round(time.time() * 1000)
+                values = dataclasses.asdict(one).items()
+                metrics = [self._metric(name, value, now_ms, one.number) for name, value in values]
+                self._client.log_batch(self._run_id, metrics=metrics)
                 self._written = one.number
         except self._refusals as error:
             _log.warning("a round is not in MLflow yet: %s", error)
 
-    def end(self) -> None:
-        """Mark the run as finished."""
+    def end(self, rounds: Sequence[Any], status: str) -> None:
+        """Write the rounds that MLflow does not have, and mark the run as `FINISHED`, `FAILED` or `KILLED`."""
+        self.rounds(rounds)
         try:
-            self._client.set_terminated(self._run_id)
+            self._client.set_terminated(self._run_id, status)
         except self._refusals as error:
-            _log.warning("the run is not marked as finished in MLflow: %s", error)
+            _log.warning("the run is not marked as ended in MLflow: %s", error)
 
     def _kept(self) -> str:
         """The id of the run that is resumed, or empty."""
