@@ -249,6 +249,8 @@ def _make(settings: Config, paths: Sequence[Path], folder: Path, options: runs.O
     """Train and evaluate on manifests with splits."""
     items = manifest.joined(paths)
     fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
+    if len(paths) > 1:
+        runs.refuse_shared_audio([manifest.absolute(manifest.read_any(path), path) for path in paths], clips)
     model, _ = runs.run(settings, fold, clips, folder, options)
     if device_and_share(options.device)[1].rank == 0:
         outcome = runs.predict_splits(model, settings, fold, clips, options)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from callmood.schemas.common import EMOTIONS
 from callmood.training import manifest, wav
 from callmood.training.__main__ import main
 from callmood.training.corpora import own
+from callmood.training.corpora.found import WHOLE
+from callmood.training.loop import runs
+from callmood.worker.errors import ConfigurationError
 
 PITCHES = (3, 5, 9, 17, 33, 65)
 
@@ -86,3 +90,33 @@ def test_a_manifest_becomes_a_list_of_its_training_split(unlabelled: Path, tmp_p
         (item.id, item.speaker, (source.parent / item.path).resolve()) for item in items
     ]
     assert [one.label for one in again] == [one.label for one in own.find(first)]
+
+
+def test_rows_are_written_as_they_were_understood(unlabelled: Path, tmp_path: Path):
+    """Empty cells of pandas (NaN), a speaker that is a number, and spaces around a path, in a list of JSON lines."""
+    source = tmp_path / "list.jsonl"
+    rows = [
+        {"path": " calls/b.wav", "start": float("nan"), "end": float("nan"), "speaker": float("nan")},
+        {"path": "calls/a.wav", "start": 1, "end": 2, "channel": 1.0, "speaker": 0},
+    ]
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert predicted(source, tmp_path) == 0
+    first, second = own.find(tmp_path / "to" / "new.csv")
+    assert first.path.resolve() == unlabelled.parent / "calls" / "b.wav"
+    assert (first.speaker, first.cut) == ("calls/b.wav", WHOLE)
+    assert (second.speaker, second.cut) == ("0", (1.0, 2.0, 1))
+
+
+def test_audio_of_a_test_does_not_train_a_student_under_another_name(unlabelled: Path):
+    """The same samples in another file, of another corpus and another speaker, are found; other audio is not."""
+    calls = unlabelled.parent / "calls"
+    shutil.copy(calls / "b.wav", calls / "copy.wav")
+    wav.write(calls / "other.wav", 8000, sound(8).tobytes())
+
+    def item(name: str, corpus: str, split: str) -> manifest.Item:
+        return manifest.Item(name, str(calls / f"{name}.wav"), corpus, name, "", EMOTIONS[0], split, 1.0)
+
+    labelled = [item("b", "own", "test")]
+    runs.refuse_shared_audio([labelled, [item("other", "pseudo", "train")]], runs.Clips())
+    with pytest.raises(ConfigurationError, match=r"copy of pseudo is in train, .* b of own, in test"):
+        runs.refuse_shared_audio([labelled, [item("copy", "pseudo", "train")]], runs.Clips())

@@ -216,6 +216,27 @@ def refuse_misfits(model: nn.Module, settings: Config, clips: Mapping[str, Seque
         raise ConfigurationError(f"the training split lacks {len(missing)} of the four emotions")
 
 
+def refuse_shared_audio(lists: Sequence[Sequence[Item]], clips: Clips) -> None:
+    """Refuse audio that one list trains on and another one validates or tests with, whatever its names there.
+
+    Raises:
+        ConfigurationError: says which utterances are the same.
+    """
+    judged: dict[str, dict[int, Item]] = {}
+    for number, items in enumerate(lists):
+        for item in items:
+            if item.split != "train":
+                judged.setdefault(clips.digest(item), {})[number] = item
+    for number, items in enumerate(lists):
+        for item in items:
+            others = judged.get(clips.digest(item), {}) if item.split == "train" else {}
+            for other in (one for where, one in others.items() if where != number):
+                raise ConfigurationError(
+                    f"{item.id} of {item.corpus} is in train, and the same audio, {other.id} of {other.corpus}, in "
+                    f"{other.split}: leave it out of train"
+                )
+
+
 def fingerprint(settings: Config, items: Sequence[Item], share: Share, clips: Clips) -> str:
     """SHA-256 of all that decides a run's weights: configuration, encoder, items, their audio, number of processes.
 

@@ -36,6 +36,7 @@ _TEMPLATE = Path(__file__).with_name("card.md")
 _SOUNDS = Path(__file__).with_name("card_sounds.md")
 _STORAGE = torch.float16
 _APART = "No speaker is in two splits."
+_BY_NAME = " Speakers of different corpora, and pseudo-labelled utterances without a speaker, were not compared."
 _SHARED = "**Speakers are in several splits: these figures are speaker-dependent, and higher than for new speakers.**"
 _log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def card(report: Mapping[str, Any]) -> str:
         aim=_aim(report["calibration"]),
         heard_before="utterances" if shared else "speakers",
         speakers=f"{data['test']['speakers']} {f'speakers, {shared} heard before' if shared else 'held-out speakers'}",
-        shared=_SHARED if shared else _APART,
+        shared=_SHARED if shared else _APART + (_BY_NAME if len(data["corpora"]) > 1 else ""),
         corpora=", ".join(data["corpora"]),
         start=training["config"]["model"].get("pretrained") or "random weights",
         other_sounds=_SOUNDS.read_text(encoding="utf-8").format(**report["sounds"]) if "sounds" in report else "",

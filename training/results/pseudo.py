@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,11 +43,11 @@ def write(source: Path, answers: Sequence[Row], above: float, out: Path) -> dict
         reason = _left_out(answer, above)
         counts[reason or "written"] += 1
         if not reason:
-            path = os.path.relpath(source.resolve().parent / row["path"], out.resolve().parent)
             votes = dict(zip(_VOTES, (getattr(answer, emotion) for emotion in EMOTIONS), strict=True))
-            speaker = row.get("speaker") or row["path"]
-            labelled = {"id": answer.id, "path": path, "label": answer.predicted, "speaker": speaker, "split": "train"}
-            rows.append({**row, **labelled, **votes})
+            speaker = row["speaker"] or os.path.relpath(row["path"], source.parent)
+            path = row["path"].parent.resolve() / row["path"].name
+            labelled = {"id": answer.id, "label": answer.predicted, "speaker": speaker, "split": "train"}
+            rows.append({**row, **labelled, **votes, "path": os.path.relpath(path, out.resolve().parent)})
     if not rows:
         raise ConfigurationError(f"{source}: no answer can be used as a label: {dict(counts) or 'the list is empty'}")
     text = io.StringIO()
@@ -58,12 +59,17 @@ def write(source: Path, answers: Sequence[Row], above: float, out: Path) -> dict
 
 
 def _rows(source: Path) -> Iterator[Mapping[str, Any]]:
-    """Rows of an own list, or of a manifest, whose audio is cut already."""
+    """Rows of an own list, or of a manifest, whose audio is cut already; in the order of `predict.heard`."""
     if is_manifest(source):
         for item in manifest.read_any(source):
-            yield {name: getattr(item, name) for name in ("path", "speaker", "language", "session")}
+            kept = {name: getattr(item, name) for name in ("speaker", "language", "session")}
+            yield {**kept, "path": source.parent / item.path}
         return
-    yield from (row for _, row in own.rows(source))
+    for found in own.read(source, {"path"}):
+        kept = {name: getattr(found, name) for name in ("path", "speaker", "language", "session")}
+        cut = found.cut
+        end_s = cut.end_s if cut.end_s < math.inf else ""
+        yield {**kept, "start": cut.start_s, "end": end_s, "channel": cut.channel}
 
 
 def _left_out(answer: Row, above: float) -> str:
