@@ -71,9 +71,7 @@ class KafkaSettings(_Group):
     request_timeout_ms: Annotated[int, Field(ge=1_000, le=MOST)] = Field(
         15_000, description="time limit of one request to Kafka, ms"
     )
-    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(
-        100, description="longest wait of a fetch for more records, ms"
-    )
+    fetch_wait_ms: Annotated[int, Field(ge=1, le=900)] = Field(100, description="longest wait for more records, ms")
     max_poll_records: Positive = Field(2_000, description="maximum number of records per poll")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="encryption and login: SSL encrypts, SASL logs in with a user name or a token"
