@@ -1,6 +1,7 @@
 """People's recorded voices, over a real Kafka, in noise: the utterances in Redis are where somebody speaks."""
 
 import wave
+from functools import partial
 from uuid import uuid4
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_utterances_cover_what_people_say(running, speech_folder, tmp_path):
     random = np.random.default_rng(5)
     clean, spans = _conversation(speech_folder, random)
     noisy = _noisy(clean, spans, random)
-    recording = Recording(tmp_path, len(noisy), (Role.CUSTOMER, Role.AGENT), Shape(), lambda: [noisy])
+    recording = Recording(tmp_path, len(noisy), (Role.CUSTOMER, Role.AGENT), Shape(), partial(list, [noisy]))
     call_id = f"people-{uuid4().hex[:8]}"
     running.send({call_id: recording})
     running.assert_exact({call_id: recording})
