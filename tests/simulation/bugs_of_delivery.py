@@ -94,7 +94,7 @@ def answered_commits_are_sent_again() -> Iterator[None]:
         yield
 
 
-@planted(53)
+@planted(38)
 def retry_with_new_content() -> Iterator[None]:
     """A commit without an answer is given up, and a newer one takes its place."""
 

@@ -56,7 +56,7 @@ def settled_on_read() -> Iterator[None]:
         yield
 
 
-@planted(25)
+@planted(54)
 def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
     """An ended call is forgotten although a replay can still reach it."""
 
@@ -67,7 +67,7 @@ def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
         yield
 
 
-@planted(10)
+@planted(24)
 def ended_calls_are_not_stored() -> Iterator[None]:
     """The end of a call is remembered by its worker alone."""
     with patch.object(Ended, "pack", lambda _: None):
@@ -129,7 +129,7 @@ def state_of_the_newest_record() -> Iterator[None]:
         yield
 
 
-@planted(0)
+@planted(2)
 def results_overtake_each_other() -> Iterator[None]:
     """Results are released as they come."""
 
@@ -189,7 +189,7 @@ def resume_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(97)
+@planted(121)
 def held_records_are_forgotten() -> Iterator[None]:
     """A record that waits for an earlier one counts as heard."""
 
