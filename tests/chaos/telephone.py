@@ -128,7 +128,8 @@ class _Caller:
     def _break(self, leg: Leg, sample: int, seq: int) -> int:
         """A pause or a gap from a sample on; returns the sample after it."""
         kind, at_ms = str(self._random.choice(["pause", "gap"])), sample * 1000 / RATE_HZ
-        missing = int(self._random.uniform(0.4, 3.0) * RATE_HZ)
+        shortest_s = 0.8 if kind == "gap" else 0.0  # longer than what the worker conceals
+        missing = int(max(self._random.uniform(0.4, 3.0), shortest_s) * RATE_HZ)
         after_ms = (sample + missing) * 1000 / RATE_HZ
         leg.breaks.append(Break(kind, at_ms, after_ms))
         if kind == "pause":
