@@ -142,6 +142,19 @@ def test_an_origin_names_cluster_topic_group_and_partitions(client, consumer):
     assert consumer.origin(SOURCE) == ("c", uuid.UUID(int=1).hex, "g", 2)
 
 
+def test_the_membership_is_of_the_last_poll_also_if_the_topic_is_refused(consumer, client, monkeypatch):
+    """The drain that follows commits nothing with a generation of before."""
+    monkeypatch.setattr(kafka_workarounds, "poll", lambda *_: {})
+    monkeypatch.setattr(kafka_workarounds, "stable_membership", lambda _: None)
+    client._fetcher = SimpleNamespace(config={})
+    consumer._listener, consumer.membership = SimpleNamespace(is_lost=False), "before"
+    consumer._settings = KafkaSettings()
+    client.id = uuid.UUID(int=2)
+    with pytest.raises(ConfigurationError):
+        consumer.poll(1)
+    assert consumer.membership is None
+
+
 def test_records_are_gathered_only_while_some_come(consumer, client, monkeypatch):
     """A fetch waits for many records after one that brought some; after an empty one it ends with the first record."""
     polled = {
