@@ -71,6 +71,25 @@ def test_the_second_stream_goes_on_when_the_first_stops():
     assert [u["voiced_start_ms"] // 1_000 for u in store.of()] == [0, 3, 6, 9]
 
 
+def test_the_next_copy_is_heard_although_one_before_it_has_stopped():
+    """Of three streams with one track, the second stops first: when the first one stops, the third is heard."""
+    three = [*twilio("MZ1", SENTENCE * 2), *twilio("MZ2", SENTENCE), *twilio("MZ3", SENTENCE * 4)]
+    store = analyse_twilio(sorted(three, key=lambda item: item.at_ms))
+    assert [u["voiced_start_ms"] // 1_000 for u in store.of()] == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize("late", [1, 25, 100, 10_000])
+def test_audio_that_a_stop_overtakes_counts(late):
+    """A `stop` arrives before messages that Twilio sent before it, or before all of them: the figures are the same."""
+    first, rest = twilio("MZ1", SENTENCE + quiet(0.6) + voice(1)), twilio("MZ2", SENTENCE, 10)
+    true = analyse_twilio([*first, *rest]).calls["call-1"]
+    *messages, stop = first
+    messages.insert(max(1, len(messages) - late), stop)
+    call = analyse_twilio([*messages, *rest]).calls["call-1"]
+    for name in ("talk_ms", "non_talk_ms", "duration_ms", "redacted_ms", "missing_ms", "overlap_ms"):
+        assert call[name] == pytest.approx(true[name], abs=200), name
+
+
 @pytest.mark.parametrize("bad", ["x" * 300, "two\nlines", None])
 def test_one_bad_parameter_costs_itself(bad):
     """The other parameters of the `start` stay."""

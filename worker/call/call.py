@@ -215,7 +215,7 @@ class Call:
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
         stream = Stream(time, self._settings.segment, self._settings.input)
-        stream.is_copy = chunk.has_track and streams.is_copy(chunk.stream, self._streams)
+        streams.join_track(chunk, stream, self._streams)
         if self._paused_at_ms is not None:
             stream.paused.begin(min(self._paused_at_ms, stream.time.offset_ms))
         return stream

@@ -126,15 +126,19 @@ def reach(leaving: Stream, streams: Mapping[str, Stream], taken: dict[str, Taken
 def hear_one_copy(streams: Mapping[str, Stream]) -> None:
     """Of the open streams of one Twilio track, the first is heard; when it ends or stalls, the next one is."""
     heard = {_track(name) for name, stream in streams.items() if _is_sending(stream) and not stream.is_copy}
-    for name, stream in streams.items():
-        if stream.is_copy and _track(name) not in heard:
-            stream.stop_copying()
+    copies = [name for name, stream in streams.items() if stream.is_copy and not stream.ended]
+    for name in sorted(copies, key=lambda name: not _is_sending(streams[name])):  # a stalled one may go on
+        if _track(name) not in heard:
+            streams[name].stop_copying()
             heard.add(_track(name))
 
 
-def is_copy(name: str, streams: Mapping[str, Stream]) -> bool:
-    """Whether another open stream has the track of this new one."""
-    return any(_track(other) == _track(name) and _is_sending(stream) for other, stream in streams.items())
+def join_track(first: Chunk, new: Stream, streams: Mapping[str, Stream]) -> None:
+    """If this new stream is a Twilio track: another open stream may have it, or its `stop` may have overtaken it."""
+    if first.has_track:
+        track, parent = _track(first.stream), streams.get(first.stream.rpartition("/")[0])
+        new.is_copy = any(_track(name) == track and _is_sending(stream) for name, stream in streams.items())
+        new.ended = parent is not None and parent.ended
 
 
 def _is_sending(stream: Stream) -> bool:

@@ -180,9 +180,9 @@ class Stream:
         return taken
 
     def _apply(self, ready: Ready, taken: Taken) -> None:
-        if self.ended:
-            return
         chunk = ready.chunk
+        if self.ended and not chunk.has_track:  # after Twilio's `stop` comes only what it has overtaken
+            return
         self._heard_from, self._has_skipped = self.time.save(), False
         match chunk.event:
             case Event.MEDIA:
