@@ -196,13 +196,16 @@ def test_a_plan_goes_on_where_it_was(tones: dict[str, list[Clip]], tiny: config.
 
 
 SMALL = {"model_type": "hubert", **SIZE, **LARGE}
+"""Groups of eight channels: with AMX, the positional convolution of torch 2.15 in bfloat16 is wrong for those."""
 
 
-def small(tiny: config.Config, **changes: object) -> tuple[config.Config, EmotionModel]:
+def small(
+    tiny: config.Config, size: dict[str, object] = SMALL, **changes: object
+) -> tuple[config.Config, EmotionModel]:
     """A configuration of one epoch and a model that is quick to train."""
     settings = dataclasses.replace(tiny.train, **{"epochs": 1, "warmup_steps": 0, "crop_s": 0.0, **changes})
     torch.manual_seed(settings.seed)
-    return dataclasses.replace(tiny, train=settings), EmotionModel.new(SMALL)
+    return dataclasses.replace(tiny, train=settings), EmotionModel.new(size)
 
 
 def noise(rate_hz: int, seconds: float) -> list[Clip]:
@@ -215,13 +218,13 @@ def noise(rate_hz: int, seconds: float) -> list[Clip]:
 @pytest.mark.parametrize("rate_hz", [8000, 48_000])
 def test_bfloat16_hears_what_float32_hears(tiny: config.Config, rate_hz: int):
     """With matrix products in bfloat16, audio of another rate is resampled in float32: it trains, and answers alike."""
-    settings, model = small(tiny, precision="bf16")
+    settings, model = small(tiny, SMALL | {"num_conv_pos_embedding_groups": 2}, precision="bf16")
     clips = noise(rate_hz, 0.4)
     train.train(model, settings, clips, clips)
     exact, _ = train.predict(model, clips, batch_size=4)
     rounded, _ = train.predict(model, clips, batch_size=4, precision="bf16")
     assert np.isfinite(rounded).all()
-    np.testing.assert_allclose(rounded, exact, atol=0.1)
+    np.testing.assert_allclose(rounded, exact, atol=0.02)  # logits of about one; bfloat16 has 8 bits
 
 
 @pytest.mark.parametrize("seconds", [0.1, 0.19])

@@ -252,6 +252,25 @@ def test_audio_that_the_end_of_the_call_has_overtaken_counts(late):
     assert call["missing_ms"] == 0
 
 
+@pytest.mark.parametrize("late", [3, 10, 20])
+def test_a_new_owner_hears_what_an_end_has_overtaken_although_the_one_before_had_read_it(late):
+    """The state that the owner before stored with those records is older than the end, and names them as read."""
+    sent = ticks(0, 7) + overtaken(late) + ticks(7, 20)
+    log = log_of(sent)
+    expected = facts(Worker().read(log).commit())
+    end = next(place for place, item in enumerate(sent) if item.headers.get("scope") == "call")
+    for read in range(end + 2, end + late + 2):
+        before = Worker().read(log[: len(ticks(0, 7)) + 5])
+        before.commit()
+        before.read(log[before.partition.position : read])
+        before.partition.restore_store([], all_states=True)
+        again = Worker(before.commit_answered())
+        at = again.store.watermark
+        assert at < end
+        again.read(log[at : end + 1]).commit()
+        assert facts(again.read(log[end + 1 :]).commit()) == expected
+
+
 def test_after_the_end_a_new_stream_is_late_whatever_its_timestamp():
     """Only a stream that was sending before the `end` can have audio on its way."""
     legs = overtaken(3)

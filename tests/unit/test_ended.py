@@ -77,8 +77,9 @@ def test_a_young_end_is_remembered():
     ("offset", "elapsed_ms", "goes_on"), [(10, 0, False), (11, 0, True), (11, 4_999, True), (11, 5_000, False)]
 )
 def test_a_call_goes_on_with_a_later_record_in_time(offset, elapsed_ms, goes_on):
-    """Its own records, read again, are none; and without a state there is nothing to go on from."""
-    calls, open_ = EndedCalls(MEMORY_MS), Ended(10, 0, is_paused=False, state=b"state", ending=Ending(5_000))
+    """Records of its state, read again, are none; and without a state there is nothing to go on from."""
+    calls, open_ = EndedCalls(MEMORY_MS), Ended(99, 0, is_paused=False, state=b"state", ending=Ending(5_000))
+    open_ = open_._replace(taken_offset=10)
     calls.add("call-1", open_)
     calls.add("call-2", open_._replace(state=b""))
     assert calls.open_call("call-1", offset=offset, elapsed_ms=elapsed_ms) == (open_ if goes_on else None)

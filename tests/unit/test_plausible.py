@@ -49,7 +49,7 @@ def test_human_speech_is_told():
                 false += [prompt.name for sent in as_sent(pcm) if looks_like(sent)]
                 for truth, samples in wrong(pcm).items():
                     told[truth] += looks_like(samples) is truth
-    assert total > 100
+    assert total >= 75  # one voice
     assert not false
     assert told[LooksLike.SWAPPED_BYTES] >= 0.97 * total
     assert min(told.values()) >= 0.94 * total

@@ -57,10 +57,10 @@ class Call:
         self._settings = settings
         self._streams: dict[str, Stream] = {}
         self._forgotten = Forgotten()
-        self._taken_offset = -1
+        self.taken_offset = -1
         """Newest record that this state contains; behind `last_offset` while a successor reads records again."""
         self._restored_offset = -1
-        """`_taken_offset` of the checkpoint that this call was restored from."""
+        """`taken_offset` of the checkpoint that this call was restored from."""
         self._places = Places()
         self._told = Told()
         self._groups = Groups()
@@ -80,7 +80,7 @@ class Call:
             BadRecord: the record does not fit its call, which continues without it.
         """
         self.last_offset = max(self.last_offset, chunk.position.offset)
-        self._taken_offset = max(self._taken_offset, chunk.position.offset)
+        self.taken_offset = max(self.taken_offset, chunk.position.offset)
         if chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset:
             return Outcome([], is_duplicate=True)  # a record of a forgotten stream, read again
         is_ordinary = self._goes_on(chunk)
@@ -120,7 +120,7 @@ class Call:
         """Take the records of a series, which close nothing."""
         series.take()
         self.last_offset = max(self.last_offset, series.last_offset)
-        self._taken_offset = max(self._taken_offset, series.last_offset)
+        self.taken_offset = max(self.taken_offset, series.last_offset)
         self.seen_at_ms = max(self.seen_at_ms, series.elapsed_ms)
         self._unsettled.update({chunk.position.offset: (chunk.stream, chunk.seq) for chunk in series.chunks})
 
@@ -145,7 +145,7 @@ class Call:
         if offset <= self._restored_offset or (self.is_over and not self.ending.is_open):
             return [], False
         self.is_over, self._has_reopened = False, self._has_reopened or self.is_over
-        self._taken_offset = max(self._taken_offset, offset)
+        self.taken_offset = max(self.taken_offset, offset)
         self.seen_at_ms = max(self.seen_at_ms, elapsed_ms)
         if self._places.begin(capture_ms):
             self.fold.start(max(0, capture_ms))
@@ -285,7 +285,7 @@ class Call:
         if let_go:
             self._forget_streams()
         asked = [u for u in utterances if u.wants_emotion or (self._settings.model.speech_check and not u.is_echo)]
-        goes_on = self._has_reopened and self._taken_offset > self._restored_offset  # not by a record read again
+        goes_on = self._has_reopened and self.taken_offset > self._restored_offset  # not by a record read again
         if utterances or unheard or end or goes_on:
             self._hold.tell(max((s.time.call_position_ms for s in self._streams.values()), default=0), unheard)
             self._places.is_settled = True
@@ -360,7 +360,7 @@ class Call:
             origin_ms=self._places.origin_ms,
             notice=self._told.notice and self._told.notice.value,
             seen_at_ms=self.seen_at_ms,
-            taken_offset=self._taken_offset,
+            taken_offset=self.taken_offset,
             paused_at_ms=self._paused_at_ms,
             forgotten=self._forgotten,
             is_settled=self._places.is_settled,
@@ -393,7 +393,7 @@ class Call:
         call.is_over = checkpoint.is_over
         call._hold = Hold(checkpoint.hold_from_ms)
         call._forgotten = Forgotten(*checkpoint.forgotten)
-        call._taken_offset = call._restored_offset = checkpoint.taken_offset
+        call.taken_offset = call._restored_offset = checkpoint.taken_offset
         call._has_reopened = call.fold.may_go_on and not call.is_over
         call._checkpoint = checkpoint
         call.published = call.fold.folded

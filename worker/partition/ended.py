@@ -30,6 +30,8 @@ class Ended(NamedTuple):
     """Which records do."""
     was_given_up: bool = False
     """Whether it ended because the worker failed on it."""
+    taken_offset: int = -1
+    """The newest record in `state`. An earlier owner may have read newer ones, up to `last_offset`."""
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -105,7 +107,7 @@ class EndedCalls:
     def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
         """The call, if a record at this offset may continue it."""
         ended = self._calls.get(call_id)
-        if ended is None or not ended.state or offset <= ended.last_offset:
+        if ended is None or not ended.state or offset <= ended.taken_offset:
             return None
         return ended if elapsed_ms < ended.ending.until_ms else None
 
