@@ -335,6 +335,14 @@ def test_a_call_that_shows_as_ended_goes_on_with_what_its_end_has_overtaken():
         assert facts(store)[1] == facts(expected)[1]
 
 
+def test_a_call_whose_end_waits_is_as_long_as_its_longest_leg():
+    """Another leg has sent more than the one whose last second is lost."""
+    leg, agent = Leg(), Leg(stream="agent", layout="agent")
+    sent = in_time(leg.media(SENTENCE + quiet(1))[:-5], agent.media(quiet(6)))
+    call = analyse([*sent, leg.send("end", scope="call")]).calls["call-1"]
+    assert (call["status"], call["duration_ms"], call["missing_ms"]) == ("completed", 6_000, 1_000)
+
+
 def test_a_successor_that_reads_an_end_again_publishes_nothing_again():
     """The call that shows as ended keeps its version."""
     log = log_of(lost_tail())

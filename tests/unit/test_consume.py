@@ -11,7 +11,7 @@ from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer, _assignor
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import TopicPartition
-from callmood.worker.errors import ConfigurationError
+from callmood.worker.errors import ConfigurationError, Fenced
 from callmood.worker.records import Position
 from callmood.worker.settings import KafkaSettings
 
@@ -151,6 +151,20 @@ def test_the_membership_is_of_the_last_poll_also_if_the_topic_is_refused(consume
     consumer._settings = KafkaSettings()
     client.id = uuid.UUID(int=2)
     with pytest.raises(ConfigurationError):
+        consumer.poll(1)
+    assert consumer.membership is None
+
+
+def test_a_member_that_is_out_of_its_group_has_no_membership(consumer, client, monkeypatch):
+    """Though the client still has one: the drain that follows commits nothing with it."""
+    monkeypatch.setattr(kafka_workarounds, "poll", lambda *_: {})
+    monkeypatch.setattr(kafka_workarounds, "stable_membership", lambda _: "stable")
+    client._fetcher = SimpleNamespace(config={})
+    consumer._listener, consumer._settings = SimpleNamespace(is_lost=False), KafkaSettings()
+    consumer.poll(1)
+    assert consumer.membership == "stable"
+    consumer._listener.is_lost = True
+    with pytest.raises(Fenced):
         consumer.poll(1)
     assert consumer.membership is None
 

@@ -95,6 +95,22 @@ def test_a_long_detail_is_cut():
     assert len(added(whole(refused(detail="d" * 600), "1.0")).detail) == 512
 
 
+def test_records_of_one_partition_stay_in_one_partition():
+    """In their order, also if the dead-letter topic has fewer partitions; the offset decides nothing."""
+    sent = []
+
+    def send(_topic, key, value, headers, partition):
+        about = DeadLetterHeaders.from_kafka(headers)
+        sent.append((int(about.partition), int(about.offset), partition, value if key else None))
+        return SimpleNamespace(get=lambda timeout: timeout)
+
+    producer = SimpleNamespace(partitions_for=lambda _: {2, 0, 1}, send=send, flush=lambda timeout: timeout)
+    places = [(partition, offset) for offset in (7, 8) for partition in range(5)]
+    records = [Record(Position("audio", *place), b"call", b"audio", (), 5) for place in places]
+    topic(producer).send(DeadLetter(record, Reason.EMPTY, "why") for record in records)
+    assert sent == [(partition, offset, partition % 3, b"audio") for partition, offset in places]
+
+
 class _Producer:
     """Takes records up to a size; `at_once` finds larger ones itself, as a real producer does above its own limit."""
 

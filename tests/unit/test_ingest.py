@@ -12,7 +12,7 @@ from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.errors import ConfigurationError, StoreUnavailable, TooManyBadRecords
+from callmood.worker.errors import ConfigurationError, Fenced, StoreUnavailable, TooManyBadRecords
 from callmood.worker.records import Position, Record
 from callmood.worker.run import traces
 from callmood.worker.run.ingest import Ingest
@@ -29,6 +29,7 @@ class _Consumer:
     def __init__(self):
         self.sources = [TopicPartition("audio", number) for number in range(3)]
         self.assigned, self.started, self.polls = set(self.sources), [], 0
+        self.revoked, self.shown = set(), []
         self.unread = {self.sources[0]: [UNREADABLE]}
         self.skipped, self.waits_ms = [], []
 
@@ -43,11 +44,14 @@ class _Consumer:
         return skipped
 
     def take_changes(self):
-        assigned, self.assigned = self.assigned, set()
-        return Changes(assigned=assigned)
+        changes, self.assigned, self.revoked = Changes(self.revoked, self.assigned), set(), set()
+        return changes
 
     def start(self, source, _offset):
         self.started.append(source)
+
+    def show_progress(self, watermarks):
+        self.shown.append(watermarks)
 
     def start_of(self, _source):
         return 0
@@ -60,7 +64,7 @@ class _Consumer:
     def pause(self, *_):
         pass
 
-    resume = show_progress = pause
+    resume = pause
 
 
 class _Store:
@@ -279,3 +283,80 @@ def test_a_drain_stores_again_what_the_store_has_lost(loop):
     loop.store.commit = lossy
     assert loop.ingest.drain(1_000_000.0)
     assert [one.is_whole for one in loop.store.committed if one.source == source] == [False, True]
+
+
+def test_nothing_is_committed_before_its_dead_letter_records_are_written(loop, monkeypatch):
+    """A stop in between would lose them: the watermark is behind their records."""
+
+    def refuse(_letters):
+        raise StoreUnavailable("dead-letter topic")
+
+    topic, source = loop.ingest._dead_letters, loop.store.consumer.sources[0]
+    monkeypatch.setattr(topic, "send", refuse)
+    for _ in range(50):
+        loop.ingest.turn()
+    assert all(commit.watermark == 0 for commit in loop.store.committed if commit.source == source)
+    assert not loop.ingest.status().is_store_healthy
+    monkeypatch.undo()
+    for _ in range(50):
+        loop.ingest.turn()
+    assert [commit.watermark for commit in loop.store.committed if commit.source == source][-1] == 1
+    assert len(loop.sent) == 1
+
+
+def test_a_partition_that_was_given_away_is_not_committed(loop):
+    """Its next owner repeats what waits for the store; the others are committed."""
+    sources, loop.store.is_down = loop.store.consumer.sources, True
+    for _ in range(20):
+        loop.ingest.turn()
+    assert sources[0] in {commit.source for commit in loop.ingest._pending}
+    loop.store.consumer.revoked = {sources[0]}
+    loop.ingest.turn()
+    loop.store.is_down = False
+    for _ in range(50):
+        loop.ingest.turn()
+    assert {commit.source for commit in loop.store.committed} == set(sources[1:])
+    assert loop.ingest.status().partitions == 2
+
+
+def test_a_partition_that_comes_back_is_taken_over_again(loop):
+    """Another worker may have had it in between: what this process knew of it is forgotten."""
+    for _ in range(10):
+        loop.ingest.turn()
+    source = loop.store.consumer.sources[1]
+    before, claims = loop.ingest._partitions[source], len(loop.store.claimed_at_poll)
+    loop.store.consumer.revoked, loop.store.consumer.assigned = {source}, {source}
+    for _ in range(10):
+        loop.ingest.turn()
+    assert len(loop.store.claimed_at_poll) == claims + 1
+    assert loop.ingest._partitions[source] is not before
+
+
+def test_a_partition_of_another_owner_ends_the_process(loop, monkeypatch):
+    """What is in memory may be old; the commits of the other partitions count."""
+    for _ in range(10):
+        loop.ingest.turn()
+    monkeypatch.setattr(loop.store, "commit", lambda commits: Committed(tuple(commits[1:]), (commits[0].source,)))
+    with pytest.raises(Fenced, match="another worker owns 1 partitions"):
+        deque((loop.ingest.turn() for _ in range(50)), maxlen=0)
+    assert {commit.source for commit in loop.ingest._pending} == {loop.store.consumer.sources[0]}
+
+
+def test_a_partition_goes_on_behind_what_retention_has_deleted(loop, monkeypatch):
+    """Also if no record comes: the next owner would report the same loss again."""
+    monkeypatch.setattr(loop.store, "claim", lambda _: Restored(3, StreamTime(), {}))
+    monkeypatch.setattr(loop.store.consumer, "oldest", lambda _: 7)
+    loop.store.consumer.unread = {}
+    for _ in range(20):
+        loop.ingest.turn()
+    assert {commit.watermark for commit in loop.store.committed} == {7}
+
+
+@pytest.mark.parametrize("moves_group_offsets", [False, True])
+def test_the_group_is_shown_the_position_unless_the_commit_moves_it(loop, moves_group_offsets):
+    """Lag monitors look at it; a transaction has it already."""
+    loop.store.moves_group_offsets = moves_group_offsets
+    for _ in range(20):
+        loop.ingest.turn()
+    shown = {source for watermarks in loop.store.consumer.shown for source in watermarks}
+    assert shown == (set() if moves_group_offsets else set(loop.store.consumer.sources))

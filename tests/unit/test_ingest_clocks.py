@@ -29,7 +29,7 @@ class _Consumer:
 
     def __init__(self, logs):
         self.logs, self.assigned, self.started, self.is_paused = logs, set(logs), {}, False
-        self.is_held, self.gives = False, True
+        self.is_held, self.gives, self.revoked = False, True, set()
 
     def poll(self, _timeout_ms):
         if self.is_paused or self.is_held or not self.gives:
@@ -45,8 +45,8 @@ class _Consumer:
         return []
 
     def take_changes(self):
-        assigned, self.assigned = self.assigned, set()
-        return Changes(assigned=assigned)
+        changes, self.assigned, self.revoked = Changes(self.revoked, self.assigned), set(), set()
+        return changes
 
     def start(self, source, offset):
         self.started[source] = offset
@@ -81,14 +81,19 @@ class _Store:
 
     def __init__(self):
         self.commits, self.is_down, self.unsettled = [], False, 0
+        self.tries = {"claim": 0, "commit": 0}
 
     def claim(self, _source):
+        self.tries["claim"] += 1
+        if self.is_down:
+            raise StoreUnavailable("down")
         if self.unsettled:
             self.unsettled -= 1
             raise Unsettled("not decided")
         return Restored(None, StreamTime(), {})
 
     def commit(self, commits):
+        self.tries["commit"] += 1
         if self.is_down:
             return Committed((), failure=StoreUnavailable("down"))
         self.commits += commits
@@ -364,3 +369,28 @@ def test_each_commit_names_the_model_that_answers_now(world):
         world.model.model = ModelInfo("m", version, "d")
         commits = world.run(20.0)
         assert {u["model"]["version"] for commit in commits for u in commit.utterances} == {version}
+
+
+def test_a_store_that_is_away_is_asked_twice_a_second():
+    """For its commits as for takeovers, of which one try says enough: each may take as long as its time limit."""
+    for what, settled_s in (("commit", 5.0), ("claim", 0.0)):
+        world = _World(SOURCES)
+        world.run(settled_s)
+        world.store.is_down, before = True, world.store.tries[what]
+        world.run(10.0)
+        assert world.store.tries[what] - before == pytest.approx(20, abs=2)
+
+
+def test_a_partition_that_was_given_away_is_forgotten():
+    """The model's answers for it are ignored, and it asks for no confirmation, which would commit all others."""
+    world = _World(SOURCES)
+    world.model.is_dumb = True
+    world.run(30.0)
+    world.consumer.revoked = {SOURCES[0]}
+    world.run(1.0)
+    assert {asked.source for asked in world.loop._waiting.values()} == {SOURCES[1]}
+    world.model.is_dumb = False
+    assert {commit.source for commit in world.run(10.0) if commit.utterances} == {SOURCES[1]}
+    world.consumer.gives = False
+    world.run(10.0)
+    assert len(world.run(20.0)) <= 4

@@ -54,6 +54,15 @@ def test_before_the_first_audio_time_counts_in_milliseconds():
     assert time.call_position_ms == 1_600
 
 
+@pytest.mark.parametrize("media_ms", [0.0, 100.0, 4_000.0])
+def test_the_clock_of_the_first_record_is_not_behind_what_was_lost_before_it(media_ms):
+    """A record without media time has said that three seconds are missing."""
+    time = MediaTime(0)
+    time.skip(3_000)
+    time.step_to(chunk(media_ms, captured_ms=10_000), 0)
+    assert time.zero_ms == _NOW_MS + 10_000 - max(3_000, media_ms)
+
+
 @pytest.mark.parametrize(("media_ms", "ahead_ms"), [(1_020.0, 0.0), (1_020.1, 20.1), (990.0, 0.0)])
 def test_only_more_than_rounding_is_ahead(media_ms, ahead_ms):
     """Up to 20 ms is rounding, and behind is not followed."""

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.commits import CallUpdate, Commit, Origin, TopicPartition
-from callmood.worker.errors import ConfigurationError, Unsettled
+from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
@@ -219,3 +219,46 @@ def test_a_topic_that_takes_no_record_of_a_state_s_size_is_named(monkeypatch, er
     store, _, _ = open_store([])
     with pytest.raises(ConfigurationError, match=r"max\.message\.bytes=4194304"):
         store.commit([Commit(SOURCE, 1, StreamTime())])
+
+
+def test_nothing_is_sent_without_a_membership(monkeypatch):
+    """Brokers accept the offsets of a producer that names no member, whoever owns the partition."""
+    sent = []
+    monkeypatch.setattr(kafka_workarounds, "transact", lambda *transaction: sent.append(transaction))
+    store, _, consumer = open_store([])
+    store.commit([Commit(SOURCE, 1, StreamTime())])
+    consumer.membership = None
+    with pytest.raises(Fenced, match="not a stable member"):
+        store.commit([Commit(SOURCE, 2, StreamTime())])
+    assert [offsets[KafkaPartition(*SOURCE)].offset for _, _, offsets, _ in sent] == [1]
+
+
+def test_a_claim_begins_again_in_a_new_generation_of_the_group():
+    """Another owner may have committed since its first states were read."""
+    many = [(b"%d" % n, b"s") for n in range(100)] + stored()
+    store, reader, consumer = open_store(many, committed=40, at_once=10)
+    with pytest.raises(Unsettled):
+        store.claim(SOURCE)
+    consumer.membership, consumer.offset = ("generation", 2), 45
+    reader.records = [*many, (b"new", b"s")]
+    restored, _ = claimed(store)
+    assert (restored.watermark, "new" in restored.states, reader.seeks.count(0)) == (45, True, 2)
+
+
+def test_a_claim_reads_the_states_each_time():
+    """A takeover that fails after it is tried again in the same generation."""
+    store, _, _ = open_store(stored())
+    assert claimed(store)[0] == claimed(store)[0]
+
+
+def test_the_offset_is_read_before_the_end_of_the_states(monkeypatch):
+    """So the states are never older than the offset, whatever is committed in between."""
+    store, reader, consumer = open_store(stored())
+    asked = []
+    for owner, name in ((consumer, "committed"), (reader, "end_offsets")):
+        ask = getattr(owner, name)
+        monkeypatch.setattr(
+            owner, name, lambda *args, ask=ask, **named: (asked.append(ask.__name__), ask(*args, **named))[1]
+        )
+    claimed(store)
+    assert asked[:2] == ["committed", "end_offsets"]

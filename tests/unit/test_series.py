@@ -91,3 +91,20 @@ def test_some_records_are_taken_together(monkeypatch):
     )
     stored(log_of(plain()), 23)
     assert max(lengths) > 10
+
+
+def test_what_waits_is_limited():
+    """To 25 records of a stream and four streams of a call: it takes memory, and a fault of ours costs all of it."""
+    legs = [Leg(stream=str(number)) for number in range(6)]
+    first = [leg.send("media", quiet(0.02)) for leg in legs]
+    worker, waited = Worker().read(log_of(first)), []
+    for record in log_of(in_time(*(leg.media(quiet(1), 20) for leg in legs)), first_offset=len(first)):
+        worker.read([record])
+        waited.append([len(one.records) for one in worker.partition._calls["call-1"].waiting.values()])
+    assert max(map(len, waited)) == 4
+    assert max(max(lengths, default=0) for lengths in waited) <= 25
+    alone, lengths = Worker().read(log_of(legs[0].media(quiet(0.02)))), []
+    for record in log_of(legs[0].media(quiet(2), 20), first_offset=1):
+        alone.read([record])
+        lengths += [len(one.records) for one in alone.partition._calls["call-1"].waiting.values()]
+    assert max(lengths) == 25
