@@ -222,7 +222,7 @@ def test_a_topic_that_takes_no_record_of_a_state_s_size_is_named(monkeypatch, er
 
 
 def test_nothing_is_sent_without_a_membership(monkeypatch):
-    """Brokers accept the offsets of a producer that names no member, whoever owns the partition."""
+    """Brokers accept the offsets of a producer that names no member, also if another worker owns the partition."""
     sent = []
     monkeypatch.setattr(kafka_workarounds, "transact", lambda *transaction: sent.append(transaction))
     store, _, consumer = open_store([])
