@@ -8,7 +8,8 @@ import pytest
 from callmood.schemas.call import CALL_SCHEMA
 from callmood.schemas.utterance import UTTERANCE_SCHEMA
 from callmood.worker.commands import export
-from callmood.worker.settings import Settings
+from callmood.worker.errors import KafkaUnavailable
+from callmood.worker.settings import KafkaSettings, Settings
 
 DAY = export.Day(1_000, 2_000)
 HOUR_MS = 3_600_000
@@ -54,3 +55,85 @@ def test_the_newest_record_of_a_call_counts(monkeypatch):
     assert found[1][1]["version"] == 2
     early_ms, late_ms = 1_000 - 12 * HOUR_MS, 2_000 + 24 * HOUR_MS
     assert asked == [("callmood.calls", early_ms, None), ("callmood.utterances", early_ms, late_ms)]
+
+
+class _Topic:
+    """A client of a topic whose records have these timestamps; it gives one record of each partition a poll.
+
+    Args:
+        stamps: of each partition.
+        empty: polls without a record before each that has some.
+        open_from: the first offset that an open transaction holds back.
+    """
+
+    def __init__(self, stamps, empty=0, open_from=99):
+        self.stamps, self.at, self.polls = stamps, {}, 0
+        self._empty, self._open_from = empty, open_from
+
+    def partitions_for_topic(self, _topic):
+        return set(self.stamps)
+
+    def end_offsets(self, sources):
+        return {source: len(self.stamps[source.partition]) for source in sources}
+
+    def assign(self, _sources):
+        pass
+
+    def seek(self, source, offset):
+        self.at[source] = offset
+
+    def position(self, source):
+        return self.at[source]
+
+    def offsets_for_times(self, wanted):
+        assert min(wanted.values()) >= 0
+        found = {}
+        for source, at_ms in wanted.items():
+            later = [offset for offset, stamp in enumerate(self.stamps[source.partition]) if stamp >= at_ms]
+            found[source] = SimpleNamespace(offset=later[0]) if later else None
+        return found
+
+    def poll(self, timeout_ms):
+        assert timeout_ms
+        self.polls += 1
+        if self.polls % (self._empty + 1):
+            return {}
+        polled = {}
+        for source, at in self.at.items():
+            if at < min(len(self.stamps[source.partition]), self._open_from):
+                polled[source] = [SimpleNamespace(offset=at, stamp=self.stamps[source.partition][at])]
+                self.at[source] += 1
+        return polled
+
+    def close(self):
+        pass
+
+
+def read(monkeypatch, topic, from_ms, to_ms):
+    """The timestamps of the records between two times."""
+    monkeypatch.setattr(export, "KafkaConsumer", lambda **_: topic)
+    return sorted(record.stamp for record in export._records(KafkaSettings(), "calls", from_ms, to_ms))
+
+
+@pytest.mark.parametrize(
+    ("from_ms", "to_ms", "stamps"),
+    [
+        (-5, None, [10, 11, 20, 30, 31]),
+        (11, None, [11, 20, 30, 31]),
+        (11, 30, [11, 20]),
+        (11, 31, [11, 20, 30]),
+        (31, 99, [31]),
+        (99, None, []),
+        (0, 5, []),
+    ],
+)
+def test_the_records_between_two_times_are_read(monkeypatch, from_ms, to_ms, stamps):
+    """Of all partitions, from the first time on and up to the second; a partition may have none."""
+    assert read(monkeypatch, _Topic({0: [10, 20, 30], 1: [11, 31], 2: []}), from_ms, to_ms) == stamps
+
+
+def test_a_topic_that_comes_slowly_is_read_to_its_end(monkeypatch):
+    """Only ten seconds without any record are the end of patience."""
+    assert read(monkeypatch, _Topic({0: [1, 2, 3]}, empty=20), 0, None) == [1, 2, 3]
+    with pytest.raises(KafkaUnavailable, match="calls cannot be read to its end: a transaction may be open"):
+        read(monkeypatch, _Topic({0: [1, 2, 3]}, open_from=2), 0, None)

@@ -9,9 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from callmood import schemas
+from callmood.dashboard.page import app
 from callmood.dashboard.page.access import Viewer, is_session, logged_in, new_session, parse_viewers, session_of
 from callmood.dashboard.page.app import PageOptions, create_app
 from callmood.dashboard.page.floor import Snapshot
@@ -172,6 +174,7 @@ def test_without_a_login_only_names_of_this_machine_are_answered(host, options, 
     }
     asyncio.run(app(scope, None, send))
     assert answers[0]["status"] == status
+    assert b"frame-ancestors 'none'" in dict(answers[0]["headers"])[b"content-security-policy"]
 
 
 CALL = Call.model_validate_json((Path(schemas.__file__).parent / "examples/call/valid/completed.json").read_text())
@@ -181,13 +184,18 @@ class Asked:
     """The page over one call of the queue `billing`, and what it has told for the audit."""
 
     def __init__(self, trends=(), call=CALL):
-        self.audited = []
+        self.audited, self.claims = [], []
         views = {"call-1": CallView(call.model_copy(update={"attributes": {"queue": "billing"}}), None)}
         results = SimpleNamespace(
             calls=lambda ids: [views[one] for one in ids if one in views], utterances=lambda *_, **__: []
         )
         options = PageOptions(audit=lambda event, fields: self.audited.append((event, fields["user"])))
-        self._app = create_app(SimpleNamespace(snapshot=Snapshot(trends=tuple(trends))), results, None, options)
+        alert = {"alert_id": "call-1:run:1", "call_id": "call-1", "attributes": {"queue": "billing"}}
+        snapshot = Snapshot(trends=tuple(trends), alerts=(alert,))
+        floor = SimpleNamespace(
+            snapshot=snapshot, claim=lambda *claim: self.claims.append(claim) or self.claims == [claim]
+        )
+        self._app = create_app(floor, results, None, options)
 
     def get(self, path, viewer, **query):
         """Status and content of an answer of the API."""
@@ -199,6 +207,47 @@ class Asked:
                 answer = asyncio.run(route.endpoint(request))
                 return answer.status_code, json.loads(answer.body)
         raise AssertionError(path)
+
+    def claim(self, viewer, body, **headers):
+        """Status of an answer to a claim."""
+
+        async def stream():
+            yield body
+
+        endpoint = next(route.endpoint for route in self._app.routes if route.path == "/api/claims")
+        request = SimpleNamespace(state=SimpleNamespace(viewer=viewer), headers=headers, stream=stream)
+        return asyncio.run(endpoint(request)).status_code
+
+
+def test_a_claim_is_of_an_alert_that_its_viewer_sees():
+    """It has a name, is made by the page itself and is short; the first one counts, and each is told for the audit."""
+    kim, _ = parse_viewers(KIM)
+    page, lea = Asked(), Viewer("lea", "", frozenset({"sales"}))
+
+    def body(**changes):
+        return json.dumps({"alert_id": "call-1:run:1", "by": " Kim ", "note": ""} | changes).encode()
+
+    same = {"origin": "https://wall.example", "host": "wall.example"}
+    assert page.claim(kim, body(), **same | {"origin": "https://other.example"}) == 403
+    assert [page.claim(kim, body(**changes)) for changes in ({"by": " "}, {"alert_id": "call-1:run:2"})] == [400, 400]
+    assert page.claim(lea, body()) == 400
+    assert [page.claim(kim, text) for text in (b"", b"[]", b"{}", b'{"by": "Kim"}')] == [400] * 4
+    with pytest.raises(HTTPException) as refused:
+        page.claim(kim, body(note="x" * 10_000))
+    assert (refused.value.status_code, page.claims, page.audited) == (413, [], [])
+    assert [page.claim(kim, body(), **same), page.claim(kim, body(note="I, too"))] == [200, 409]
+    assert page.claims == [("call-1:run:1", "Kim", ""), ("call-1:run:1", "Kim", "I, too")]
+    assert page.audited == [("alert claimed", "kim")] * 2
+
+
+def test_who_has_opened_which_calls_is_remembered_for_a_while(monkeypatch):
+    """The pair that was seen longest ago goes first, so reading on is told only after a long absence."""
+    monkeypatch.setattr(app, "_REMEMBERED", 2)
+    kim, ada = parse_viewers(KIM)
+    page, lea = Asked(), Viewer("lea")
+    for viewer in (kim, ada, kim, lea, kim, ada):
+        page.get("/api/calls/call-1", viewer, after="3")
+    assert page.audited == [("call opened", name) for name in ("kim", "ada", "lea", "ada")]
 
 
 def test_a_call_is_shown_to_viewers_of_its_queue_only():

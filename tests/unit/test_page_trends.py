@@ -27,6 +27,8 @@ def test_a_call_adds_what_its_customer_was_labelled():
     assert (found["calls"], found["duration_ms"], found["hold_ms"]) == (1, CALL["duration_ms"], CALL["hold_ms"])
     assert found["labelled"] == emotion["utterances"] - emotion["abstained"]
     assert found["negative"] == emotion["counts"]["anger"] + emotion["counts"]["sadness"]
+    mixed = figures(CALL | {"roles": {"mixed": CALL["roles"]["customer"]}})
+    assert (mixed["labelled"], mixed["negative"]) == (found["labelled"], found["negative"])
     agent = {"agent": CALL["roles"]["customer"]}
     assert figures(CALL | {"roles": agent})["labelled"] == figures(CALL | {"roles": {}})["labelled"] == 0
 
@@ -53,6 +55,15 @@ def test_an_exported_day_gives_the_same_sums(tmp_path):
         wanted = {name: copies * value for name, value in figures(CALL).items()}
         assert history.rows() == [{"at_ms": DAY_MS, "queue": queue, **wanted}]
     assert History(None).rows() == []
+
+
+def test_the_newest_days_are_shown(tmp_path, monkeypatch):
+    """A folder of years is not read."""
+    monkeypatch.setattr(trends, "_DAYS", 2)
+    for day in (1, 2, 3):
+        with table(tmp_path / f"calls-2026-01-0{day}.csv", "csv", CALLS) as made:
+            made.add(CALL)
+    assert [row["at_ms"] for row in History(tmp_path).rows()] == [DAY_MS + 86_400_000, DAY_MS + 2 * 86_400_000]
 
 
 @pytest.mark.parametrize("text", ["", "call_id\nx\n", "need,roles,attributes\nhigh,[],1\n", "\0"])
