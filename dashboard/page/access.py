@@ -1,13 +1,15 @@
 """Access to the page: viewers with their tokens and queues, the login, and the session's cookie."""
 
 import hmac
+import re
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
+from urllib.parse import quote, urlencode
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse
@@ -84,9 +86,8 @@ class Login:
         if viewer is not None and not is_open:
             viewer = self._within_header(viewer, request)
             if viewer is None:
-                await JSONResponse({"error": "the proxy does not say which queues you may see"}, 403)(
-                    scope, receive, send
-                )
+                problem = f"the proxy must set the header {self._queue_header} once: the queues that you may see"
+                await JSONResponse({"error": problem}, 403)(scope, receive, send)
                 return
         if viewer is not None:
             scope.setdefault("state", {})["viewer"] = viewer
@@ -94,19 +95,47 @@ class Login:
         elif is_api:
             await JSONResponse({"error": "log in first"}, 401)(scope, receive, send)
         else:
-            await RedirectResponse("/login", 303)(scope, receive, send)
+            await RedirectResponse(_login_for(request), 303)(scope, receive, send)
 
     def _within_header(self, viewer: Viewer, request: Request) -> Viewer | None:
-        """The viewer with the queues that the proxy leaves; None if it says nothing."""
+        """The viewer with the queues that the proxy leaves; None if it says nothing, or a client says it too."""
         if self._queue_header is None:
             return viewer
-        told = request.headers.get(self._queue_header)
-        if told is None:
+        values = request.headers.getlist(self._queue_header)
+        if len(values) != 1:
             return None
+        told = _utf8(values[0])
         if told.strip() == ALL_QUEUES:
             return viewer
         queues = frozenset(queue.strip() for queue in told.split(",") if queue.strip())
         return Viewer(viewer.name, viewer.token, queues if viewer.queues is None else queues & viewer.queues)
+
+
+def _login_for(request: Request) -> str:
+    """The address of the login that leads back to what was asked for."""
+    path = request.scope.get("raw_path") or quote(request.scope["path"]).encode()
+    wanted = path.decode("latin-1") + (f"?{request.url.query}" if request.url.query else "")
+    return "/login" if wanted == "/" else f"/login?{urlencode({'next': wanted})}"
+
+
+def page_after_login(request: Request) -> str:
+    """What the viewer asked for before the login, if it is one of our pages; otherwise the wall."""
+    wanted = request.query_params.get("next", "")
+    return wanted if re.fullmatch(r"/(\?.*|alerts|trends|calls/.*)", wanted) else "/"
+
+
+def is_foreign(request: Request, *, is_form: bool = False) -> bool:
+    """Whether another site has made the browser send this request.
+
+    Browsers say so over TLS, also where a proxy has changed `Host`. Otherwise the origin is compared, which a form of
+    ours does not have: it is hidden by `Referrer-Policy`.
+    """
+    site, origin = request.headers.get("sec-fetch-site"), request.headers.get("origin")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    if origin is None or (is_form and origin == "null"):
+        return False
+    return origin.partition("://")[2] != request.headers.get("host")
 
 
 def viewer_of(request: Request) -> Viewer:
@@ -139,6 +168,11 @@ def is_session(cookie: str, token: str) -> bool:
     return is_signed and ends.isdecimal() and int(ends) > time.time()
 
 
+def session_ends_s(cookies: Mapping[str, str]) -> float:
+    """When a session ends, s since 1970; of cookies that `session_of` accepts."""
+    return float(cookies[COOKIE].partition(".")[0])
+
+
 def _signature(ends: str, token: str) -> str:
     return hmac.new(token.encode(), b"callmood session " + ends.encode(), sha256).hexdigest()
 
@@ -155,5 +189,13 @@ def read_viewers(path: Path) -> tuple[Viewer, ...]:
 
 def user_of(request: Request, viewer: Viewer) -> str:
     """Who it is, for audit lines: the viewer's name, or what the proxy says, or the address."""
-    told: Any = request.headers.get("x-forwarded-user")
+    told = _utf8(request.headers.get("x-forwarded-user", ""))
     return viewer.name or told or (request.client.host if request.client else "")
+
+
+def _utf8(value: str) -> str:
+    """The value of a header as its sender wrote it: Starlette reads every header as Latin-1."""
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeDecodeError:
+        return value

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import redis
 from starlette.applications import Starlette
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,8 +28,11 @@ from callmood.dashboard.page.access import (
     SESSION_S,
     Login,
     Viewer,
+    is_foreign,
     logged_in,
     new_session,
+    page_after_login,
+    session_ends_s,
     user_of,
     viewer_of,
 )
@@ -43,10 +47,14 @@ STATIC: Final = Path(__file__).parent / "static"
 LOCAL: Final = ("localhost", "127.0.0.1", "[::1]")
 """Names of this machine. Without a login or a proxy's header, a request must use one of them: any site can point a name
 of its own at 127.0.0.1, and its scripts in a supervisor's browser could then read the calls (DNS rebinding)."""
-_COMMENT_S: Final = 15.0
+_BEAT_S: Final = 3.0
+"""Without news, viewers get the time this often: the page says after 5 s of silence that it has no connection."""
+_STREAM_S: Final = 3600.0
+"""Then a stream ends and the browser opens a new one, with what the proxy allows by then."""
 _LONGEST: Final = 500
 _BODY: Final = 10_000
 _REMEMBERED: Final = 10_000
+_WRONG: Final = '<p id="wrong" class="signs">No viewer has this token.</p>'
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -167,16 +175,25 @@ class _Page:
 
     async def login(self, request: Request) -> Response:
         if request.method == "GET":
-            return FileResponse(STATIC / "login.html")
+            told = _WRONG if "wrong" in request.query_params else ""
+            return HTMLResponse((STATIC / "login.html").read_text(encoding="utf-8").replace("<!-- wrong -->", told))
+        if is_foreign(request, is_form=True):
+            return JSONResponse({"error": "from another site"}, 403)
         given = parse_qs((await _body(request)).decode(errors="replace")).get("token", [""])[0]
-        viewer = logged_in(given, self._options.viewers)
+        viewer, wanted = logged_in(given, self._options.viewers), page_after_login(request)
         if viewer is None:
+            self._options.audit("login refused", {"user": user_of(request, Viewer())})
             await asyncio.sleep(1.0)
-            return RedirectResponse("/login?wrong", 303)
-        response = RedirectResponse("/", 303)
-        is_secure = request.url.scheme == "https" or request.headers.get("x-forwarded-proto") == "https"
+            return RedirectResponse(f"/login?wrong&{urlencode({'next': wanted})}", 303)
+        response = RedirectResponse(wanted, 303)
+        scheme = request.headers.get("x-forwarded-proto", request.url.scheme).partition(",")[0].strip()
         response.set_cookie(
-            COOKIE, new_session(viewer.token), max_age=SESSION_S, httponly=True, samesite="strict", secure=is_secure
+            COOKIE,
+            new_session(viewer.token),
+            max_age=SESSION_S,
+            httponly=True,
+            samesite="lax",  # with strict, a link to a call in a chat would lead to the login
+            secure=scheme == "https",
         )
         return response
 
@@ -247,8 +264,7 @@ class _Page:
         }
 
     async def claim(self, request: Request) -> Response:
-        origin, host = request.headers.get("origin"), request.headers.get("host")
-        if origin is not None and origin.partition("://")[2] != host:
+        if is_foreign(request):
             return JSONResponse({"error": "from another site"}, 403)
         try:
             asked = json.loads(await _body(request))
@@ -270,22 +286,26 @@ class _Page:
         self._options.audit(event, {"call": call_id, "user": user_of(request, viewer_of(request))})
 
     async def events(self, request: Request) -> Response:
-        headers = {"X-Accel-Buffering": "no"}
-        return StreamingResponse(
-            self._stream(self._chosen(request), viewer_of(request)), media_type="text/event-stream", headers=headers
-        )
+        ends_s = time.time() + _STREAM_S
+        if self._options.viewers:
+            ends_s = min(ends_s, session_ends_s(request.cookies))
+        stream = self._stream(self._chosen(request), viewer_of(request), ends_s)
+        return StreamingResponse(stream, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
 
-    async def _stream(self, chosen: Mapping[str, str], viewer: Viewer) -> AsyncIterator[bytes]:
-        """First all of it, then what has changed; a comment every 15 s; ends with the server."""
+    async def _stream(self, chosen: Mapping[str, str], viewer: Viewer, ends_s: float) -> AsyncIterator[bytes]:
+        """First all of it, then what has changed; each message has the time. Ends with the server."""
         yield b"retry: 2000\n\n"
         number = -1
-        while not self._viewers.is_over:
+        while not self._viewers.is_over and time.time() < ends_s:
             snapshot = self._floor.snapshot
             if snapshot.number != number:
-                yield b"data: " + self._frames.message(snapshot, chosen, viewer, number) + b"\n\n"
+                message = self._frames.message(snapshot, chosen, viewer, number)
                 number = snapshot.number
-            elif not await self._viewers.wait(_COMMENT_S):
-                yield b": still here\n\n"
+            elif await self._viewers.wait(_BEAT_S):
+                continue
+            else:
+                message = b'{"rows":[]}'
+            yield b'data: {"now_ms":%d,' % round(time.time() * 1000) + message.removeprefix(b"{") + b"\n\n"
 
 
 def _text(value: Any) -> str:

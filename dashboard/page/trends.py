@@ -13,6 +13,8 @@ HOUR_MS: Final = 3_600_000
 _HOURS: Final = 48
 _DAYS: Final = 60
 _PATTERN: Final = "calls-*.csv"
+_LONGEST_FIELD: Final = 1 << 22
+"""Characters; 64 attributes of emoji have 400,000 as JSON, and Python's csv stops at 131,072."""
 _SUMS: Final = ("duration_ms", "non_talk_ms", "hold_ms")
 _OF_EMOTION: Final = ("utterances", "abstained", "counts.anger", "counts.sadness")
 FIELDS: Final = (
@@ -98,6 +100,7 @@ def day_of(path: Path) -> tuple[dict[str, Any], ...]:
     day = date.fromisoformat(path.stem.removeprefix("calls-"))
     at_ms = round(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
     trends = Trends(1)
+    csv.field_size_limit(_LONGEST_FIELD)
     with path.open(encoding="utf-8", newline="") as file:
         for call in csv.DictReader(file):
             fields = {"need": call["need"], **{name: call[name] for name in _SUMS}, **dict(_emotions(call["roles"]))}

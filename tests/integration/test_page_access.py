@@ -78,7 +78,7 @@ def test_an_address_that_nobody_would_link_to_is_answered(worker, served, browse
     worker.say("a", Emotion.NEUTRAL)
     page = browse(f"{served()[0]}/calls/50%")
     expect(page.locator("#pulse")).to_contain_text("1 call ")
-    expect(page.locator(".facts")).to_contain_text("There is no such call")
+    expect(page.get_by_role("status")).to_contain_text("There is no such call")
 
 
 def test_without_the_token_nothing_is_shown(worker, served, browse, tmp_path):
@@ -86,19 +86,22 @@ def test_without_the_token_nothing_is_shown(worker, served, browse, tmp_path):
     angry(worker, "upset")
     (tmp_path / "token").write_text(f"{_TOKEN}\n")
     address, _ = served("--token-file", tmp_path / "token")
-    for path in ("/", "/calls/upset", "/alerts"):
+    for path, login in {"/": "/login", "/calls/upset": "/login?next=%2Fcalls%2Fupset"}.items():
         status, headers, text = answer(address + path)
-        assert (status, headers["Location"], "upset" in text) == (303, "/login", False)
+        assert (status, headers["Location"], "upset" in text) == (303, login, False)
     for path in ("/events", "/api/calls/upset", "/api/calls/../calls/upset", "/static/../api/calls/upset"):
         assert answer(address + path)[0] in (401, 404), path
         assert answer(address + path, Cookie="callmood_session=9999999999.0")[0] in (401, 404), path
-    assert answer(f"{address}/login", b"token=wrong")[1]["Location"] == "/login?wrong"
-    page = browse(address)
-    page.get_by_label("Token").fill(_TOKEN)
-    page.get_by_role("button").click()
-    expect(page.locator("table.wall")).to_contain_text("upset")
+    page = browse(f"{address}/calls/upset")
+    for token in ("a wrong token", _TOKEN):
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button").click()
+        if token != _TOKEN:
+            expect(page.get_by_text("No viewer has this token.")).to_be_visible()
+    expect(page.locator("h1")).to_have_text("Call upset")
     (cookie,) = page.context.cookies()
-    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+    assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Lax")
+    assert (tmp_path / "page-0.log").read_text().count("login was refused") == 1
 
 
 def test_each_viewer_sees_own_queues_only(worker, served, tmp_path, wait_until):

@@ -93,6 +93,12 @@ def test_a_message_to_teams_is_a_card_with_a_link():
         ("[crm", "webhooks: "),
         ("x = 1", "put x into the table"),
         (HOOK.replace("https://", "file://"), r"\[crm\] url"),
+        (HOOK.replace("https://", "https://kim:open-sesame@"), r"\[crm\] url: .*leave out user and password"),
+        (HOOK.replace("example.com", "example.com:open-sesame"), r"\[crm\] url: .*a port that is not a number"),
+        (HOOK.replace("crm.example.com", "[::1"), r"\[crm\] url"),
+        (HOOK.replace("crm.example.com", ":80"), r"\[crm\] url: .*no host"),
+        (HOOK.replace("/hook", "/h\u00f6\u00f6k"), r"\[crm\] url"),
+        (HOOK + 'link = "https://kim:open-sesame@page.example.com/{call}"\n', r"\[crm\] link: .*leave out"),
         (HOOK.replace("whsec_", "whsec_!"), r"\[crm\] secret: .*24 bytes"),
         (HOOK.replace("[crm]", "['c r m']"), r"\[c r m\] name"),
         (HOOK + "queue = []\n", r"\[crm\] queue: Extra"),
@@ -104,3 +110,4 @@ def test_a_wrong_file_is_refused(text, message):
     with pytest.raises(ConfigurationError, match=message) as error:
         parse_hooks(text)
     assert SECRET.removeprefix("whsec_") not in str(error.value)
+    assert "open-sesame" not in str(error.value)

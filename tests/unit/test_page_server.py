@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from starlette.routing import Route
 
+from callmood.dashboard.page.access import COOKIE, SESSION_S, Viewer, new_session
 from callmood.dashboard.page.app import PageOptions, Viewers, create_app
 from callmood.dashboard.page.floor import Floor, Snapshot
 from callmood.dashboard.page.server import Server
@@ -50,6 +51,28 @@ def test_a_viewer_that_never_reads_does_not_hold_the_server():
         server.handle_exit(signal.SIGTERM, None)
         serving.join(60)
         assert not serving.is_alive()
+
+
+def test_a_stream_has_the_time_and_ends_with_the_session():
+    """Also without news; the browser then opens another one, and is refused."""
+    floor, viewers, viewer = SimpleNamespace(snapshot=Snapshot(1)), Viewers(), Viewer(token="a token of some length")
+    app = create_app(floor, None, viewers, PageOptions((viewer,)))
+    server = Server(app, viewers, host="127.0.0.1", port=0)
+    serving = Thread(target=asyncio.run, args=(served(server),), daemon=True)
+    serving.start()
+    assert eventually(lambda: server.started)
+    (address,) = (one.getsockname() for one in server.servers[0].sockets)
+    cookie = new_session(viewer.token, time.time() - SESSION_S + 2)
+    with socket.create_connection(address) as browser:
+        browser.sendall(
+            f"GET /events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {COOKIE}={cookie}\r\n\r\n".encode()
+        )
+        answer = b"".join(iter(lambda: browser.recv(65536), b""))
+    server.handle_exit(signal.SIGTERM, None)
+    serving.join(60)
+    news, beat = (json.loads(line[6:]) for line in answer.decode().splitlines() if line.startswith("data: "))
+    assert (news["live"], beat["rows"]) == (0, [])
+    assert 0 <= beat["now_ms"] - news["now_ms"] < 30_000
 
 
 @pytest.fixture

@@ -66,6 +66,16 @@ def test_the_newest_days_are_shown(tmp_path, monkeypatch):
     assert [row["at_ms"] for row in History(tmp_path).rows()] == [DAY_MS + 86_400_000, DAY_MS + 2 * 86_400_000]
 
 
+def test_a_call_with_the_longest_attributes_hides_no_day(tmp_path):
+    """Its attributes are a field of 400,000 characters."""
+    attributes = {"queue": "billing"} | {
+        f"{n:02}" + "\N{GRINNING FACE}" * 254: "\N{GRINNING FACE}" * 256 for n in range(63)
+    }
+    with table(tmp_path / "calls-2026-01-01.csv", "csv", CALLS) as made:
+        made.add(CALL | {"attributes": attributes})
+    assert [row["queue"] for row in History(tmp_path).rows()] == ["billing"]
+
+
 @pytest.mark.parametrize("text", ["", "call_id\nx\n", "need,roles,attributes\nhigh,[],1\n", "\0"])
 def test_a_file_that_is_no_export_has_no_rows(tmp_path, text):
     """It does not hide the others."""

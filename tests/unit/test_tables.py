@@ -46,6 +46,21 @@ def test_csv_has_a_head_and_a_row_for_each_record(tmp_path):
     assert rows == [{name: "" if value is None else str(value) for name, value in row.items()} for row in ROWS]
 
 
+@pytest.mark.parametrize(
+    ("call_id", "is_formula"),
+    [
+        ("=1+1", True), ("+cmd|' /C calc'!A0", True), ("-A1", True), ("@SUM(A1)", True),
+        ("\N{FULLWIDTH EQUALS SIGN}1", True), ("+49 30 / 123-4", False), ("-12", False), ("a=1", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_spreadsheet_computes_nothing(tmp_path, call_id, is_formula):
+    """A text that would be a formula begins with an apostrophe; a telephone number does not change."""
+    write(tmp_path / "t", "csv", [RECORDS[0] | {"call_id": call_id}])
+    with (tmp_path / "t").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["call_id"] == ("'" if is_formula else "") + call_id
+
+
 def test_parquet_has_the_kinds_of_its_columns(tmp_path):
     """Also without any row, and with more rows than a group has."""
     parquet = pytest.importorskip("pyarrow.parquet")

@@ -62,7 +62,8 @@ def run(arguments: argparse.Namespace) -> int:
         history=arguments.history,
         audit=_audit,
     )
-    print(f"http://{arguments.host}:{arguments.port}/", flush=True)
+    host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"http://{host}:{arguments.port}/", flush=True)
     with redis_errors():
         serve(
             redis_address(configured.redis),
@@ -102,4 +103,7 @@ def _viewers(arguments: argparse.Namespace) -> "tuple[Viewer, ...]":
 
 
 def _audit(event: str, fields: Mapping[str, str]) -> None:
-    log.info("access to a call", action=event, call=call_hash(fields["call"]), user=fields["user"])
+    if "call" in fields:
+        log.info("access to a call", action=event, call=call_hash(fields["call"]), user=fields["user"])
+    else:
+        log.warning("login was refused", user=fields["user"])

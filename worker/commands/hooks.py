@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from callmood.worker.errors import ConfigurationError
 
@@ -25,19 +25,37 @@ _TIMEOUT_S: Final = 10.0
 EVENT: Final = "callmood.alert.raised"
 
 
+def _is_an_address(address: str) -> str:
+    """Refuses what no request can be sent to; a password would be in its error messages."""
+    parts = urlsplit(address)
+    if "@" in parts.netloc:
+        raise ValueError("leave out user and password: the signature shows who sends the request")
+    try:
+        is_host = bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_host = False
+    if not is_host:
+        raise ValueError("the address has no host, or a port that is not a number")
+    return address
+
+
+Address = Annotated[str, Field(pattern=r"^https?://[!-~]+$"), AfterValidator(_is_an_address)]
+"""Printable ASCII; write other characters as %C3%A4, and a host as xn--...."""
+
+
 class Hook(BaseModel):
     """Where alerts go. `queues` and `rules` None: of all queues, of all rules."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
-    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    url: Address
     secret: Annotated[str, Field(repr=False)]
     """`whsec_` and at least 24 bytes as base64."""
     queues: frozenset[str] | None = None
     rules: frozenset[str] | None = None
     format: Literal["callmood", "slack", "teams"] = "callmood"
-    link: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
+    link: Address | None = None
     """Address of a call's page, with `{call}`."""
 
     @field_validator("secret")

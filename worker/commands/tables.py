@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,6 +14,8 @@ from callmood.worker.errors import ConfigurationError
 Format = Literal["jsonl", "csv", "parquet"]
 _ROWS: Final = 10_000
 """Rows of a Parquet row group."""
+_FORMULA: Final = re.compile("[=+@\t\r\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}-]")
+_TELEPHONE: Final = re.compile(r"[+-][0-9 ()/.-]*")
 
 
 class Table(Protocol):
@@ -66,7 +69,13 @@ class _Csv:
         self.close = self._file.close
 
     def add(self, record: Mapping[str, Any]) -> None:
-        self._writer.writerow(row(record, self._columns))
+        self._writer.writerow({name: _inert(value) for name, value in row(record, self._columns).items()})
+
+
+def _inert(value: Any) -> Any:
+    """A text that a spreadsheet would compute begins with an apostrophe; a telephone number stays as it is."""
+    is_formula = isinstance(value, str) and _FORMULA.match(value) and not _TELEPHONE.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 class _Parquet:

@@ -1,27 +1,32 @@
 // Alerts: who looks after which. A claim is the only thing that the page writes.
-import { callPath, clock, element } from "./dom.js";
+import { arrange, callPath, clock, element, logIn, moment } from "./dom.js";
 
 const NAME = "callmood.name";
 const NEWEST = 3;
 const STATES = { raised: "open", cleared: "cleared", ended: "call ended" };
 
-/** The newest unclaimed alerts of live calls, below the wall. @param {HTMLElement} place */
-export function showOpen(place, floor) {
-  const open = floor.alerts.filter((alert) => !alert.claim && alert.state === "raised");
-  const text = JSON.stringify(open.slice(0, NEWEST).map((alert) => alert.alert_id)) + open.length;
-  if (place.dataset.text === text) return;
-  place.dataset.text = text;
-  place.replaceChildren(
-    element("h2", {}, `Alerts: ${open.length} open`),
-    element("div", { role: "log" }, element("ul", {}, ...open.slice(0, NEWEST).map((alert) => element(
-      "li", { class: alert.severity }, `${time(alert.raised_at_ms)} `, toCall(alert), ` ${alert.message}`,
-    )))),
-  );
+/** The newest unclaimed alerts of live calls, below the wall. Screen readers announce what a log gets, not a new log. */
+export function showOpen() {
+  const heading = element("h2", {}, "Alerts");
+  const list = element("ul");
+  let shown = new Map(); // alert id -> its line
+  return {
+    place: element("section", { class: "open", "aria-label": "Newest alerts" }, heading, element("div", { role: "log" }, list)),
+    update(floor) {
+      const open = floor.alerts.filter((alert) => !alert.claim && alert.state === "raised");
+      const text = `Alerts: ${open.length} open`;
+      if (heading.textContent !== text) heading.textContent = text;
+      shown = new Map(open.slice(0, NEWEST).map((alert) => [alert.alert_id, shown.get(alert.alert_id) ?? element(
+        "li", { class: alert.severity }, `${moment(alert.raised_at_ms)} `, toCall(alert), ` ${alert.message}`,
+      )]));
+      arrange(list, [...shown.values()]);
+    },
+  };
 }
 
 /** @param {HTMLElement} main */
 export function showAlerts(main) {
-  const shown = new Map();
+  let shown = new Map(); // alert id -> its row and the text in it
   const body = element("tbody");
   const name = element("input", { id: "name", value: localStorage.getItem(NAME) ?? "", autocomplete: "name", maxlength: "100" });
   const note = element("input", { id: "note", maxlength: "300" });
@@ -47,41 +52,41 @@ export function showAlerts(main) {
       return;
     }
     const asked = { alert_id: alert.alert_id, by: name.value.trim(), note: note.value.trim() };
-    const answer = await fetch("/api/claims", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked) });
-    const told = await answer.json();
-    said.textContent = answer.ok ? `You handle the alert of ${alert.call_id}.` : answer.status === 409 ? "Somebody else has claimed this alert." : told.error;
-    if (answer.ok) note.value = "";
+    try {
+      const answer = await fetch("/api/claims", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(asked) });
+      if (answer.status === 401) return logIn();
+      const told = await answer.json();
+      said.textContent = answer.ok ? `You handle the alert of ${alert.call_id}.` : answer.status === 409 ? "Somebody else has claimed this alert." : `Not claimed: ${told.error}.`;
+      if (answer.ok) note.value = "";
+    } catch {
+      said.textContent = "Not claimed: the server does not answer. Try again.";
+    }
   }
 
   return {
     update(floor) {
       lost.hidden = !floor.undelivered;
       lost.textContent = `${floor.undelivered} alerts could not be sent to a webhook: see the log of callmood webhooks.`;
-      const rows = floor.alerts.map((alert) => {
+      shown = new Map(floor.alerts.map((alert) => {
         const text = JSON.stringify([alert.claim, alert.state]);
         const known = shown.get(alert.alert_id);
-        if (known?.text === text) return known.row;
+        if (known?.text === text) return [alert.alert_id, known];
         const now = STATES[alert.state] + (alert.over_ms === null ? "" : ` at ${clock(alert.over_ms)}`);
-        const claimed = alert.claim ? `claimed by ${alert.claim.by} at ${time(alert.claim.at_ms)}${alert.claim.note ? `: ${alert.claim.note}` : ""}, ` : "";
+        const claim_ = alert.claim ? ["claimed by ", element("bdi", {}, alert.claim.by), ` at ${moment(alert.claim.at_ms)}`, alert.claim.note ? ": " : "", element("bdi", {}, alert.claim.note), ", "] : [];
         const row = element(
           "tr", { class: alert.claim || alert.state !== "raised" ? "calm" : alert.severity },
-          element("td", {}, time(alert.raised_at_ms)), element("th", { scope: "row" }, toCall(alert)),
+          element("td", {}, moment(alert.raised_at_ms)), element("th", { scope: "row" }, toCall(alert)),
           element("td", { class: "why" }, `${alert.rule.replaceAll("_", " ")}: ${alert.message} (at ${clock(alert.raised_ms)})`),
-          element("td", {}, claimed + now),
+          element("td", { class: "why" }, ...claim_, now),
           element("td", {}, alert.claim ? null : element("button", { type: "button", click: () => claim(alert), "aria-label": `claim ${alert.rule} of ${alert.call_id}` }, "claim")),
         );
-        shown.set(alert.alert_id, { text, row });
-        return row;
-      });
-      if (rows.length !== body.children.length || rows.some((row, place) => body.children[place] !== row)) body.replaceChildren(...rows);
+        return [alert.alert_id, { text, row }];
+      }));
+      arrange(body, [...shown.values()].map((known) => known.row));
     },
   };
 }
 
 function toCall(alert) {
   return element("a", { href: callPath(alert.call_id) }, alert.call_id);
-}
-
-function time(ms) {
-  return new Date(ms).toLocaleTimeString();
 }

@@ -1,11 +1,13 @@
 // One call: lanes for each role, the labels as letters, and every utterance as text.
-import { callPath, clock, drawn, element, link } from "./dom.js";
+import { callPath, clock, drawn, element, link, logIn } from "./dom.js";
 
 const EVERY_MS = 2000;
+const ENDED_MS = 10000; // a call that has ended can go on, for example after a transfer
 const WIDTH = 1000;
 const LANE = 28;
 const LETTERS = { anger: "A", sadness: "S", neutral: "N", happiness: "H" };
 const AGENT = "agent";
+const GONE = { false: "There is no such call, or it ended too long ago.", true: "Redis no longer has this call; this page shows what it read before." };
 const SPANS = { pause: "paused", gap: "lost", hold: "hold" };
 
 /** @param {HTMLElement} main @param {string} id */
@@ -16,6 +18,7 @@ export function showCall(main, id) {
   let links = {};
 
   const address = callPath(id, "/api/calls/");
+  const trouble = element("p", { class: "hint", role: "status" });
   const facts = element("p", { class: "facts" });
   const signs = element("p", { class: "signs" });
   const events = element("ul", { class: "events", "aria-label": "Alerts, and stretches without audio" });
@@ -26,7 +29,7 @@ export function showCall(main, id) {
   const body = element("tbody");
   const raw = element("pre", { tabindex: "0", "aria-label": "call/1" });
   main.append(
-    element("h1", {}, `Call ${id}`), facts, signs, actions, lanes,
+    element("h1", {}, `Call ${id}`), trouble, facts, signs, actions, lanes,
     element("p", { class: "legend" }, "Emotion heard: A anger, S sadness, N neutral, H happiness, ? uncertain. An agent's emotion is not shown. ▲ alert"),
     events, detail, figures,
     element("h2", {}, "Utterances"),
@@ -47,22 +50,24 @@ export function showCall(main, id) {
     const after = utterances.at(-1)?.number ?? 0;
     try {
       const answer = await fetch(`${address}${address.includes("?") ? "&" : "?"}after=${after}`);
+      if (answer.status === 401) return logIn();
       const told = await answer.json();
       if (!answer.ok) {
-        facts.textContent = answer.status === 404 ? "There is no such call, or it ended too long ago." : told.error;
-        if (answer.status === 404) return;
+        trouble.textContent = answer.status === 404 ? GONE[Boolean(call)] : `${told.error}.`;
+        if (answer.status === 404 || answer.status === 403) return;
       } else {
+        const isNew = trouble.textContent || told.utterances.length || told.call.version !== call?.version;
+        trouble.textContent = "";
         call = told.call;
         links = told.links;
         utterances.push(...told.utterances);
         for (const utterance of told.utterances) body.append(line(utterance));
-        paint();
-        if (call.status !== "live") return;
+        if (isNew) paint();
       }
     } catch {
-      facts.textContent = "The server does not answer; trying again.";
+      trouble.textContent = "The server does not answer; trying again.";
     }
-    setTimeout(read, EVERY_MS);
+    setTimeout(read, call && call.status !== "live" ? ENDED_MS : EVERY_MS);
   }
 
   function label(utterance) {
@@ -85,10 +90,12 @@ export function showCall(main, id) {
     const listen = link(links.listen, { call: id });
     const from = chosen >= 0 ? utterances[chosen].start_ms : 0;
     const recording = link(links.recording, { call: id, ms: from });
-    actions.replaceChildren(
-      ...(listen && call.status === "live" ? [element("a", { href: listen, class: "button" }, "listen"), " "] : []),
-      ...(recording ? [element("a", { href: recording, class: "button" }, `recording at ${clock(from)}`)] : []),
-    );
+    const found = { listen: call.status === "live" ? listen : null, [`recording at ${clock(from)}`]: recording };
+    const text = JSON.stringify(found);
+    if (actions.dataset.text !== text) { // a link that stays keeps the focus
+      actions.dataset.text = text;
+      actions.replaceChildren(...Object.entries(found).flatMap(([name, href]) => (href ? [element("a", { href, class: "button" }, name), " "] : [])));
+    }
     const why = call.signs.filter((sign) => sign.role !== AGENT).map((sign) => sign.text);
     signs.textContent = why.length ? `${call.status === "live" ? "Needs" : "Needed"} a look: ${why.join(" · ")}` : "";
     const stretches = call.spans.map((span) => `${SPANS[span.kind]} ${clock(span.start_ms)} to ${clock(span.end_ms)}`);

@@ -51,3 +51,24 @@ export function link(template, values) {
   if (!template || !/^(https?|sips?|tel):/i.test(template)) return null;
   return template.replace(/\{(\w+)\}/g, (_, name) => encodeURIComponent(String(values[name] ?? "")));
 }
+
+/** Puts these children into a place, in this order. Those that are there already are not moved and keep the focus. */
+export function arrange(place, wanted) {
+  const kept = new Set(wanted);
+  for (const child of [...place.children]) if (!kept.has(child)) child.remove();
+  wanted.forEach((child, at) => {
+    if (place.children[at] !== child) place.insertBefore(child, place.children[at] ?? null);
+  });
+}
+
+/** A time, with its date unless it is of today. @param {number} ms */
+export function moment(ms) {
+  const at = new Date(ms);
+  const isToday = at.toDateString() === new Date().toDateString();
+  return isToday ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
+}
+
+/** To the login, and back here. */
+export function logIn() {
+  location.assign(`/login?next=${encodeURIComponent(location.pathname + location.search)}`);
+}

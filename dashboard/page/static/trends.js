@@ -1,5 +1,5 @@
 // Trends: figures of ended calls by queue, as bars with the table of the same beside them.
-import { drawn, element } from "./dom.js";
+import { drawn, element, logIn } from "./dom.js";
 
 const EVERY_MS = 60000;
 const WIDTH = 600;
@@ -17,7 +17,7 @@ const MEASURES = {
 
 /** @param {HTMLElement} main */
 export function showTrends(main) {
-  let told = { hours: [], days: [] };
+  let told = null;
   const measure = element("select", { id: "measure", change: paint }, ...Object.keys(MEASURES).map((name) => element("option", {}, name)));
   const by = element("select", { id: "by", change: paint }, element("option", { value: "hours" }, "by hour"), element("option", { value: "days" }, "by day"));
   const said = element("p", { class: "hint", role: "status" });
@@ -34,6 +34,7 @@ export function showTrends(main) {
   );
 
   function paint() {
+    if (!told) return;
     const rows = told[by.value];
     const { of, unit } = MEASURES[measure.value];
     const times = [...new Set(rows.map((row) => row.at_ms))];
@@ -42,7 +43,7 @@ export function showTrends(main) {
     const most = unit === "%" ? 100 : Math.max(1, ...[...values.values()].filter((value) => value !== null));
     said.textContent = rows.length ? (by.value === "hours" ? "Calls that ended since the page was started, and in the hour before." : "From exported files, days in UTC.") : by.value === "hours" ? "No call has ended yet." : "No exported days: see --history.";
     pictures.replaceChildren(...queues.slice(0, MOST).map((queue) => bars(queue, times, (at) => values.get(`${queue}\n${at}`) ?? null, most, unit)));
-    head.replaceChildren(...["queue", ...times.map(label)].map((text) => element("th", { scope: "col" }, text)));
+    head.replaceChildren(...["queue", ...labels(times)].map((text) => element("th", { scope: "col" }, text)));
     body.replaceChildren(...queues.map((queue) => element("tr", {}, element("th", { scope: "row" }, queue || "no queue"), ...times.map((at) => element("td", {}, shown(values.get(`${queue}\n${at}`) ?? null))))));
   }
 
@@ -57,23 +58,31 @@ export function showTrends(main) {
       picture.append(drawn("rect", { x: place * step + 1, y: 18 + HEIGHT - height, width: step - 2, height, class: "bar" }));
     });
     picture.append(drawn("line", { x1: 0, y1: 18 + HEIGHT, x2: WIDTH, y2: 18 + HEIGHT, class: "axis" }));
-    times.forEach((at, place) => {
-      if (place % Math.ceil(times.length / 6) === 0) picture.append(drawn("text", { x: place * step, y: HEIGHT + 32, class: "tick" }, label(at)));
+    labels(times).forEach((text, place) => {
+      if (place % Math.ceil(times.length / 6) === 0) picture.append(drawn("text", { x: place * step, y: HEIGHT + 32, class: "tick" }, text));
     });
     return picture;
   }
 
-  function label(at) {
+  /** Of times in order. The hour that is there twice when summer time ends has its time zone. @param {number[]} times */
+  function labels(times) {
+    const short = times.map((at) => label(at));
+    return short.map((text, place) => (text === short[place - 1] || text === short[place + 1] ? label(times[place], { timeZoneName: "short" }) : text));
+  }
+
+  function label(at, more = {}) {
     const time = new Date(at);
-    return by.value === "hours" ? time.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" }) : time.toLocaleDateString([], { timeZone: "UTC", month: "short", day: "numeric" });
+    return by.value === "hours" ? time.toLocaleString([], { weekday: "short", hour: "2-digit", minute: "2-digit", ...more }) : time.toLocaleDateString([], { timeZone: "UTC", month: "short", day: "numeric" });
   }
 
   async function read() {
     try {
       const answer = await fetch("/api/trends");
+      if (answer.status === 401) return logIn();
       if (answer.ok) {
+        const isFirst = !told;
         told = await answer.json();
-        if (!told.hours.length && told.days.length) by.value = "days";
+        if (isFirst && !told.hours.length && told.days.length) by.value = "days";
         paint();
       }
     } catch {

@@ -1,6 +1,6 @@
 // The calls that need a person, with the reason; all others as counts per queue.
 import { showOpen } from "./alerts.js";
-import { callPath, clock, element, link } from "./dom.js";
+import { arrange, callPath, clock, element, link } from "./dom.js";
 
 const WORDS = { A: "anger", S: "sadness", N: "neutral", H: "happiness", "?": "uncertain" };
 const NO_NEWS_MS = 120000; // of a live call: longer than anybody is silent
@@ -16,7 +16,8 @@ export function showWall(main, connect) {
   const rows = new Map(); // call id -> what the server said of it
   const shown = new Map(); // call id -> its table row and the text in it
   let order = [];
-  let held = false;
+  let pointed = false;
+  const buttons = new Map(); // queue -> its button and the text in it
   let isChosen = false; // whether the viewer has opened or closed the list of ended calls
   let sorted = 0;
   let links = {};
@@ -42,7 +43,7 @@ export function showWall(main, connect) {
       element("caption", {}, "Calls that have ended, the newest first"),
       element("thead", {}, element("tr", {}, ...["needed a look when it ended", "call", "queue", "agent", "time", "why", "emotion heard"].map((name) => element("th", { scope: "col" }, name)))), over)),
   );
-  const alerts = element("section", { class: "open", "aria-label": "Newest alerts" });
+  const open = showOpen();
   const search = element("input", { type: "search", id: "search", size: 28, placeholder: "call, agent, queue or team", value: chosen.search ?? "" });
   const team = element("select", { id: "team", change: () => choose({ team: team.value }) });
   const teams = element("span", { hidden: true }, element("label", { for: "team" }, "Team "), team);
@@ -55,15 +56,12 @@ export function showWall(main, connect) {
     element("h1", {}, "Calls"), form, queues, hint,
     element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Calls" }, table), empty,
     element("p", { class: "legend" }, "A anger, S sadness, N neutral, H happiness, ? uncertain; newest at the right. An agent's emotion is not shown."),
-    alerts, ended,
+    open.place, ended,
   );
 
   // The order is held while somebody points at a row or has it in focus.
-  const hold = (isHeld) => () => { held = isHeld; if (!held) arrange(); };
-  table.addEventListener("pointerenter", hold(true));
-  table.addEventListener("pointerleave", hold(false));
-  table.addEventListener("focusin", hold(true));
-  table.addEventListener("focusout", hold(false));
+  table.addEventListener("pointerenter", () => { pointed = true; });
+  table.addEventListener("pointerleave", () => { pointed = false; sort(); });
 
   function choose(changes) {
     Object.assign(chosen, changes);
@@ -73,13 +71,14 @@ export function showWall(main, connect) {
     connect(chosen);
   }
 
-  function arrange() {
+  function sort() {
+    const held = pointed || table.contains(document.activeElement); // no event says that a focused row was removed
     const now = [...body.children].map((row) => row.dataset.call);
     const moved = order.filter((id, place) => now[place] !== id).length;
     const isNew = order.some((id) => !now.includes(id));
     if (held && !isNew) {
       hint.hidden = moved === 0;
-      hint.textContent = `The order does not change while the pointer is here. Calls that would move: ${moved}.`;
+      hint.textContent = `The order does not change while the pointer or the focus is here. Calls that would move: ${moved}.`;
       return;
     }
     if (!held && !isNew && Date.now() - sorted < SORT_MS) return;
@@ -121,6 +120,21 @@ export function showWall(main, connect) {
     }
   }
 
+  /** The button of a queue stays the same, so that it keeps the focus while its counts change. */
+  function paintQueue(queue) {
+    let known = buttons.get(queue.name);
+    if (!known) {
+      const count = element("span");
+      const button = element("button", { type: "button", click: () => choose({ queue: queue.name }) }, element("bdi", {}, queue.name || "no queue"), count);
+      known = { item: element("li", {}, button), button, count };
+      buttons.set(queue.name, known);
+    }
+    const text = ` ${queue.live}${queue.need ? ` (${queue.need} ${queue.need === 1 ? "needs" : "need"} a look)` : ""}`;
+    if (known.count.textContent !== text) known.count.textContent = text;
+    known.button.setAttribute("aria-pressed", String(chosen.queue === queue.name && queue.name !== ""));
+    return known.item;
+  }
+
   return {
     chosen,
     update(floor) {
@@ -143,33 +157,27 @@ export function showWall(main, connect) {
         shown.delete(id);
         rows.delete(id);
       }
-      arrange();
+      sort();
       table.hidden = order.length === 0;
       empty.hidden = order.length > 0;
       empty.textContent = floor.live ? "No call matches." : "No live calls.";
-      const texts = floor.queues.map((queue) => ` ${queue.live}${queue.need ? ` (${queue.need} ${queue.need === 1 ? "needs" : "need"} a look)` : ""}`);
-      const told = JSON.stringify(floor.queues);
-      if (queues.dataset.texts !== told) {
-        queues.dataset.texts = told;
-        queues.replaceChildren(...floor.queues.map((queue, place) => element("li", {}, element(
-          "button", { type: "button", "aria-pressed": String(chosen.queue === queue.name && queue.name !== ""), click: () => choose({ queue: queue.name }) }, element("bdi", {}, queue.name || "no queue"), texts[place],
-        ))));
-      }
+      arrange(queues, floor.queues.map(paintQueue));
       teams.hidden = floor.teams.length === 0 && !chosen.team;
       const names = [...new Set(["", ...floor.teams, chosen.team ?? ""])];
       if (teams.dataset.names !== JSON.stringify(names)) {
         teams.dataset.names = JSON.stringify(names);
         team.replaceChildren(...names.map((name) => element("option", { value: name, selected: name === (chosen.team ?? "") }, name || "all")));
       }
-      showOpen(alerts, floor);
-      const calls = JSON.stringify(floor.ended.map((row) => row.id));
+      open.update(floor);
+      const calls = JSON.stringify(floor.ended.map((row) => [row.id, row.updated_at_ms]));
       if (!isChosen) ended.open = floor.live === 0; // with no live call, these are all there is to see
       if (ended.dataset.calls !== calls) {
         ended.dataset.calls = calls;
         ended.hidden = floor.ended.length === 0;
         heading.textContent = `Ended recently: the newest ${floor.ended.length}, of which ${floor.ended.filter((row) => row.level).length} needed a look when they ended`;
-        over.replaceChildren(...floor.ended.map((row) => element(
-          "tr", { class: row.level || "calm" },
+        const known = new Map([...over.children].map((line) => [line.dataset.call, line]));
+        arrange(over, floor.ended.map((row) => known.get(`${row.id} ${row.updated_at_ms}`) ?? element(
+          "tr", { class: row.level || "calm", "data-call": `${row.id} ${row.updated_at_ms}` },
           element("td", {}, LEVELS[row.level]),
           element("th", { scope: "row" }, element("a", { href: callPath(row.id) }, row.id)),
           ...[row.queue, row.agent, clock(row.duration_ms), row.why.join(" · "), row.said].map((text) => element("td", {}, text)),
