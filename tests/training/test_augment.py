@@ -72,13 +72,16 @@ def test_a_sound_is_as_loud_as_drawn(held_out, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(around, "_BREAK_S", (0.0, 0.0))
     speech = speechlike(2.0, 8000) / 32768
     levels: dict[bool, list[float]] = {True: [], False: []}
+    first = []
     for seed in range(200):
         heard = around.add(speech, np.random.default_rng(seed), held_out=held_out)
         is_beside, is_first = heard.size > speech.size, np.array_equal(heard[-speech.size :], speech)
         beside = heard[: -speech.size] if is_first else heard[speech.size :]
         sound = beside if is_beside else heard - speech
+        first += [is_first] if is_beside else []
         levels[is_beside].append(10 * np.log10(np.square(sound).mean() / np.square(speech).mean()))
     assert min(map(len, levels.values())) > 50
+    assert 0.3 < np.mean(first) < 0.7  # of those beside the speech, before it
     for is_beside, (low, high) in ((True, (-12, 6)), (False, (-30, -12))):
         assert low <= min(levels[is_beside]) < low + 3
         assert high - 3 < max(levels[is_beside]) <= high
@@ -95,6 +98,18 @@ def test_sounds_of_a_test_are_not_those_of_training():
     assert len(kinds) >= 7
     for one in kinds.values():
         assert 0 <= len(own & set(one)) - len(held_out & set(one)) <= 1
+
+
+@pytest.mark.parametrize("held_out", [False, True])
+def test_any_sound_of_the_pool_is_drawn(held_out, monkeypatch: pytest.MonkeyPatch):
+    """Over many clips, most of them; a sound of a test only if it is asked for."""
+    drawn = []
+    monkeypatch.setattr(around, "_part", lambda sound, size, *_: (drawn.append(sound.tobytes()), np.zeros(size))[1])
+    for seed in range(400):
+        around.add(np.ones(800), np.random.default_rng(seed), held_out=held_out)
+    pool = {sound.tobytes() for sound in around.pool(held_out=held_out)}
+    assert set(drawn) <= pool
+    assert len(set(drawn)) > 0.9 * len(pool)
 
 
 def test_noise_is_as_loud_as_asked():

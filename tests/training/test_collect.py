@@ -17,11 +17,13 @@ import pytest
 import soundfile
 from pyarrow import parquet
 
+from callmood import schemas
 from callmood.schemas import history
+from callmood.schemas.common import Role
 from callmood.training.__main__ import main
-from callmood.training.production import published
+from callmood.training.production import exported, published, sample
 from callmood.training.production.collect import Recordings
-from callmood.training.production.sample import Candidate
+from callmood.training.production.sample import Candidate, Rules
 from callmood.worker.commands import tables
 from callmood.worker.errors import ConfigurationError
 
@@ -221,6 +223,26 @@ def test_results_may_be_the_parquet_of_an_export(production: Path, capsys: pytes
     assert chosen() == expected
     assert capsys.readouterr().out == counted
     assert {row["id"] for row in listed(production / "out")} <= {f"call-{n // 3}:{n}" for n in range(18)}
+
+
+@pytest.mark.parametrize("name", ["utterance", "call"])
+def test_a_row_of_an_export_says_what_its_record_says(name: str):
+    """Whether each example of the contract may be labelled, and its probabilities; another row stays as it is."""
+    columns = {"utterance": history.UTTERANCES, "call": history.CALLS}[name]
+    paths = sorted((Path(schemas.__file__).parent / "examples" / name / "valid").glob("*.json"))
+    assert paths
+    for path in paths:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        row = history.row(record, columns)
+        made = exported.record(row)
+        assert {key: made[key] for key in ("schema", "call_id")} == {key: record[key] for key in ("schema", "call_id")}
+        assert made["attributes"] == record["attributes"]
+        rules = Rules(roles=tuple(Role))
+        (found, refused), (expected, reasons) = (sample.candidates([one], rules) for one in (made, record))
+        assert (len(found), refused.total()) == (len(expected), reasons.total()), path.name
+        assert [one.probabilities for one in found] == [one.probabilities for one in expected]
+        del row["call_id"]
+        assert exported.record(row) is row
 
 
 def test_results_may_be_parquet(production: Path, capsys: pytest.CaptureFixture[str]):

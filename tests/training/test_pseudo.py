@@ -13,6 +13,7 @@ from callmood.training.__main__ import main
 from callmood.training.corpora import own
 from callmood.training.corpora.found import WHOLE
 from callmood.training.loop import runs
+from callmood.worker.errors import ConfigurationError
 
 PITCHES = (3, 5, 9, 17, 33, 65)
 
@@ -116,8 +117,22 @@ def test_audio_of_a_test_does_not_train_a_student_under_another_name(unlabelled:
 
     labelled = [item("train", "own", "train"), item("valid", "own", "valid"), item("b", "own", "test")]
     runs.refuse_shared_audio([labelled, [item("other", "pseudo", "train")]], runs.Clips())
+    runs.refuse_shared_audio([[*labelled, item("b", "own", "train")], []], runs.Clips())  # as its own list says
+    with pytest.raises(ConfigurationError, match="valid of pseudo is in train, and the same audio, valid of own, in v"):
+        runs.refuse_shared_audio([labelled, [item("valid", "pseudo", "train")]], runs.Clips())
     lists = [tmp_path / "labelled.jsonl", tmp_path / "pseudo.jsonl"]
     for path, items in zip(lists, (labelled, [item("copy", "pseudo", "train")]), strict=True):
         manifest.write(path, items)
     assert main(["train", "PF-hbt-base", str(lists[0]), str(tmp_path / "student"), "--add", str(lists[1])]) == 2
     assert "copy of pseudo is in train, and the same audio, b of own, in test" in capsys.readouterr().err
+
+
+def test_a_recording_that_is_a_link_keeps_its_name(unlabelled: Path, tmp_path: Path):
+    """Tools that keep large files elsewhere link to them by checksums, which say neither kind nor place."""
+    (tmp_path / "store").mkdir()
+    (unlabelled.parent / "calls" / "b.wav").rename(tmp_path / "store" / "5f3a")
+    (unlabelled.parent / "calls" / "b.wav").symlink_to(tmp_path / "store" / "5f3a")
+    (tmp_path / "list.csv").write_text("path\ncalls/b.wav\n")
+    assert predicted(tmp_path / "list.csv", tmp_path) == 0
+    (one,) = own.find(tmp_path / "to" / "new.csv")
+    assert one.path.name == "b.wav"

@@ -5,6 +5,7 @@ import csv
 import importlib.util
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,8 @@ def test_a_run_has_its_configuration_and_each_round_once(client, tmp_path: Path)
     (run,) = runs_of(client)
     assert run.data.params == {"train.steps": "3", "train.speeds": "[1.0]"}
     assert losses(client, run) == [(one.number, one.train_loss) for one in ROUNDS]
+    stamps_s = [point.timestamp / 1000 for point in client.get_metric_history(run.info.run_id, "train_loss")]
+    assert stamps_s == [pytest.approx(time.time(), abs=300)] * 3
     assert run.data.metrics["valid_nll"] == 0.9
     assert (run.info.run_name, run.info.status) == ("work", "FINISHED")
 

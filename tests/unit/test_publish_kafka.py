@@ -233,18 +233,6 @@ def test_nothing_is_sent_without_a_membership(monkeypatch):
     assert [offsets[KafkaPartition(*SOURCE)].offset for _, _, offsets, _ in sent] == [1]
 
 
-def test_a_claim_begins_again_in_a_new_generation_of_the_group():
-    """Another owner may have committed since its first states were read."""
-    many = [(b"%d" % n, b"s") for n in range(100)] + stored()
-    store, reader, consumer = open_store(many, committed=40, at_once=10)
-    with pytest.raises(Unsettled):
-        store.claim(SOURCE)
-    consumer.membership, consumer.offset = ("generation", 2), 45
-    reader.records = [*many, (b"new", b"s")]
-    restored, _ = claimed(store)
-    assert (restored.watermark, "new" in restored.states, reader.seeks.count(0)) == (45, True, 2)
-
-
 def test_a_claim_reads_the_states_each_time():
     """A takeover that fails after it is tried again in the same generation."""
     store, _, _ = open_store(stored())
