@@ -6,6 +6,7 @@ of the workers allows it.
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -16,6 +17,8 @@ from callmood.schemas.common import EMOTIONS, Emotion, Kind, Role
 from callmood.schemas.parts import Contract
 from callmood.schemas.utterance import Utterance
 
+_HIDDEN: Final = re.compile("[\0-\t\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069\ufffe\uffff]")
+"""Controls, also those that turn the direction of the text that follows. Joiners within emoji and names are none."""
 _LETTERS: Final = {Emotion.ANGER: "A", Emotion.SADNESS: "S", Emotion.NEUTRAL: "N", Emotion.HAPPINESS: "H"}
 _WIDTH: Final = 1000
 _LANE: Final = 26
@@ -86,9 +89,7 @@ def clock(ms: int) -> str:
 
 def _text(parent: Element, name: str, text: str, **attributes: str) -> Element:
     made = SubElement(parent, name, attributes)
-    made.text = "".join(
-        letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text
-    )
+    made.text = _HIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)
     return made
 
 

@@ -1,10 +1,12 @@
 """`callmood export`: which calls are of a day, and what the topics of Kafka say of them."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from callmood import schemas
 from callmood.schemas.call import CALL_SCHEMA
 from callmood.schemas.utterance import UTTERANCE_SCHEMA
 from callmood.worker.commands import export
@@ -13,6 +15,11 @@ from callmood.worker.settings import KafkaSettings, Settings
 
 DAY = export.Day(1_000, 2_000)
 HOUR_MS = 3_600_000
+EXAMPLES = Path(schemas.__file__).parent / "examples"
+CALL, UTTERANCE = (
+    json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+    for name in ("call/valid/completed", "utterance/valid/labelled")
+)
 
 
 @pytest.mark.parametrize(("at_ms", "is_of"), [(999, False), (1_000, True), (1_999, True), (2_000, False)])
@@ -22,39 +29,81 @@ def test_a_day_has_the_calls_that_started_on_it_and_have_ended(at_ms, is_of, sta
     assert DAY.has({"started_at_ms": at_ms, "status": status}) is (is_of and status != "live")
 
 
-def call(name, status="completed", started_at_ms=1_500, **more):
+def record(name, value, at_ms=5_000):
+    """A record of a topic, and the time of its commit."""
+    packed = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+    return SimpleNamespace(key=name.encode(), value=packed, timestamp=at_ms)
+
+
+def call(name, status="completed", started_at_ms=1_500, at_ms=5_000, **more):
     """A record of the topic of calls."""
-    fields = {"schema": CALL_SCHEMA, "call_id": name, "status": status, "started_at_ms": started_at_ms}
-    return SimpleNamespace(key=name.encode(), value=json.dumps(fields | more).encode())
+    end = {"end_reason": None} if status == "live" else {}
+    return record(name, CALL | {"call_id": name, "status": status, "started_at_ms": started_at_ms} | end | more, at_ms)
 
 
-def said(name, schema=UTTERANCE_SCHEMA):
+def said(name, number, **more):
     """A record of the topic of utterances."""
-    return SimpleNamespace(key=name.encode(), value=json.dumps({"schema": schema, "call_id": name}).encode())
+    return record(name, UTTERANCE | {"call_id": name, "number": number} | more)
 
 
-def test_the_newest_record_of_a_call_counts(monkeypatch):
-    """A call that was erased, goes on or is of another day is left out, and what is not ours is counted."""
-    erased = SimpleNamespace(key=b"erased", value=None)
-    foreign = SimpleNamespace(key=b"foreign", value=b"\xff")
+@pytest.fixture
+def exported(monkeypatch):
+    """`exported(calls, utterances)`: what is exported of these records, and which times of the topics were read."""
+
+    def run(calls, utterances):
+        asked = []
+
+        def records(_, topic, from_ms, to_ms):
+            asked.append((topic, from_ms, to_ms))
+            return iter(calls if topic.endswith("calls") else utterances)
+
+        monkeypatch.setattr(export, "_records", records)
+        return list(export._from_kafka(Settings(), DAY)), asked
+
+    return run
+
+
+def test_the_newest_record_of_a_call_counts(exported):
+    """A call that was erased, goes on or is of another day is left out."""
     calls = [
-        call("over", "live"), call("over", version=1), call("over", version=2), call("erased"), erased,
-        call("open"), call("open", "live"), call("other", started_at_ms=2_000), foreign,
+        call("over", "live"), call("over", version=1), call("over", version=2), call("erased"), record("erased", None),
+        call("open"), call("open", "live"), call("other", started_at_ms=2_000),
     ]  # fmt: skip
-    utterances = [said(name) for name in ("over", "erased", "open", "over")] + [said("over", "x/1")]
-    asked = []
+    utterances = [said("over", 1), said("erased", 1), said("open", 1), said("over", 2)]
+    found, _ = exported(calls, utterances)
+    assert [(name, one["call_id"]) for name, one in found] == [("calls", "over")] + [("utterances", "over")] * 2
+    assert found[0][1]["version"] == 2
 
-    def records(_, topic, from_ms, to_ms):
-        asked.append((topic, from_ms, to_ms))
-        return iter(calls if topic.endswith("calls") else utterances)
 
-    monkeypatch.setattr(export, "_records", records)
-    found = list(export._from_kafka(Settings(), DAY))
-    assert [name for name, _ in found] == ["foreign", "calls", "utterances", "utterances", "foreign"]
-    assert [record.get("call_id") for _, record in found] == [None, "over", "over", "over", None]
-    assert found[1][1]["version"] == 2
-    early_ms, late_ms = 1_000 - 12 * HOUR_MS, 2_000 + 24 * HOUR_MS
-    assert asked == [("callmood.calls", early_ms, None), ("callmood.utterances", early_ms, late_ms)]
+NOT_OURS = [b"\xff", b"", b"[" * 100_000, b"[]", b"{}", {"schema": "x/1"}]
+
+
+@pytest.mark.parametrize("value", [*NOT_OURS, {"schema": CALL_SCHEMA}, CALL | {"started_at_ms": "1500"}])
+def test_a_call_that_no_worker_wrote_is_counted(exported, value):
+    """It ends no export, whatever is wrong with it."""
+    found, _ = exported([record("odd", value), call("over")], [])
+    assert [name for name, _ in found] == ["foreign", "calls"]
+
+
+@pytest.mark.parametrize("value", [*NOT_OURS, {"schema": UTTERANCE_SCHEMA}, UTTERANCE | {"number": "1"}])
+def test_an_utterance_that_no_worker_wrote_is_counted(exported, value):
+    """Only if it has the id of an exported call."""
+    found, _ = exported([call("over")], [record("over", value), record("other", value), said("over", 1)])
+    assert [name for name, _ in found] == ["calls", "foreign", "utterances"]
+
+
+def test_an_utterance_that_is_delivered_twice_is_exported_once(exported):
+    """A copy of the topic may repeat some of them."""
+    found, _ = exported([call("over")], [said("over", number) for number in (1, 2, 3, 2, 3, 4)])
+    assert [one["number"] for name, one in found if name == "utterances"] == [1, 2, 3, 4]
+
+
+def test_utterances_are_read_as_far_as_the_last_call_of_the_day_reaches(exported):
+    """A call that workers analysed two days later, after a backlog, has its utterances."""
+    late_ms = DAY.to_ms + 48 * HOUR_MS
+    _, asked = exported([call("late", at_ms=late_ms), call("over")], [])
+    from_ms = DAY.from_ms - 12 * HOUR_MS
+    assert asked == [("callmood.calls", from_ms, None), ("callmood.utterances", from_ms, late_ms + 12 * HOUR_MS)]
 
 
 class _Topic:

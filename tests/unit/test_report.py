@@ -85,6 +85,22 @@ def test_markup_in_a_call_is_text():
     assert "\N{SNOWMAN}" in page.text
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\N{PERSON FROWNING}\N{ZERO WIDTH JOINER}\N{FEMALE SIGN}", None),
+        ("\N{ARABIC LETTER MEEM}\N{ZERO WIDTH NON-JOINER}\N{ARABIC LETTER KHAH}", None),
+        ("12\N{NO-BREAK SPACE}%", None),
+        ("\U0001fae8", None),  # newer than Python's table of characters
+        ("\N{RIGHT-TO-LEFT OVERRIDE}evil\N{POP DIRECTIONAL FORMATTING}", "\ufffdevil\ufffd"),
+        ("a\tb\x7f", "a\ufffdb\ufffd"),
+    ],
+)
+def test_names_of_all_languages_are_kept(text, shown):
+    """Only controls are replaced."""
+    assert f"queue: {shown or text}" in made(CALL | {"attributes": {"queue": text}}).text
+
+
 def test_an_agents_emotion_is_left_out():
     """Even if the policy of the workers had a basis for it."""
     call, said = copy.deepcopy(CALL), UTTERANCES[0] | {"role": "agent"}

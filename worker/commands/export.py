@@ -19,9 +19,9 @@ from kafka import KafkaConsumer
 from kafka import TopicPartition as KafkaPartition
 
 from callmood.dashboard.reader import Dashboard
-from callmood.schemas.call import CALL_SCHEMA, Status
+from callmood.schemas.call import CALL_SCHEMA, Call, Status
 from callmood.schemas.history import CALLS, UTTERANCES
-from callmood.schemas.utterance import UTTERANCE_SCHEMA
+from callmood.schemas.utterance import Utterance
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
@@ -30,16 +30,13 @@ from callmood.worker.commands.tables import table
 from callmood.worker.errors import EXIT_OK, ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings, Settings
 
-Call = Mapping[str, Any]
-
 _FOREIGN: Final = "foreign"
 """Name of what is in no table: a record on our topics that is not ours."""
+_NOT_OURS: Final = (ValueError, KeyError, TypeError, RecursionError)
 _POLL_MS: Final = 500
 _IDLE_POLLS: Final = 20
-_EARLY_MS: Final = 12 * 3_600_000
-"""How far the clock of a gateway may be ahead of Kafka's."""
-_LATE_MS: Final = 24 * 3_600_000
-"""How long after the day its last call may go on."""
+_SKEW_MS: Final = 12 * 3_600_000
+"""How far the clocks of gateways, workers and Kafka may differ."""
 
 
 class Day(NamedTuple):
@@ -48,8 +45,12 @@ class Day(NamedTuple):
     from_ms: int
     to_ms: int
 
-    def has(self, call: Call) -> bool:
-        """Whether a call/1 started on it, and has ended."""
+    def has(self, call: Mapping[str, Any]) -> bool:
+        """Whether a call/1 started on it, and has ended.
+
+        Raises:
+            KeyError, TypeError: it is no call/1.
+        """
         started_at_ms: int = call["started_at_ms"]
         return self.from_ms <= started_at_ms < self.to_ms and call["status"] != Status.LIVE
 
@@ -85,7 +86,9 @@ def run(arguments: argparse.Namespace) -> int:
     for name, written in path.items():
         print(f"{written}: {rows[name]} {name}")
     if rows[_FOREIGN]:
-        print(f"{rows[_FOREIGN]} records were left out: other programs wrote them", file=sys.stderr)
+        print(
+            f"{rows[_FOREIGN]} records were left out: other programs, or another version, wrote them", file=sys.stderr
+        )
     return EXIT_OK
 
 
@@ -109,29 +112,41 @@ def _from_kafka(configured: Settings, day: Day) -> Iterator[tuple[str, Mapping[s
     """As `_from_redis`. Holds the calls of the day in memory, about 3 kB each."""
     topics = configured.kafka
     with kafka_errors(topics), refusals_raised():
-        calls: dict[bytes, bytes] = {}
-        for record in _records(topics, topics.call_topic, day.from_ms - _EARLY_MS, None):
+        calls: dict[bytes, tuple[int, bytes]] = {}
+        for record in _records(topics, topics.call_topic, day.from_ms - _SKEW_MS, None):
             calls.pop(record.key, None)
-            if (call := _read(record.value, CALL_SCHEMA)) and day.has(call):
-                calls[record.key] = record.value
-            elif call is None and record.value is not None:
+            try:
+                if record.value is not None and _is_of(day, record.value):
+                    calls[record.key] = record.timestamp, record.value
+            except _NOT_OURS:
                 yield _FOREIGN, {}
-        for text in calls.values():
-            yield "calls", json.loads(text)
-        until_ms = day.to_ms + _LATE_MS
-        for record in _records(topics, topics.utterance_topic, day.from_ms - _EARLY_MS, until_ms):
-            if record.key in calls:
-                utterance = _read(record.value, UTTERANCE_SCHEMA)
-                yield (_FOREIGN, {}) if utterance is None else ("utterances", utterance)
+        for _, value in calls.values():
+            yield "calls", json.loads(value)
+        until_ms = max((at_ms for at_ms, _ in calls.values()), default=day.from_ms) + _SKEW_MS
+        numbers = dict.fromkeys(calls, 0)
+        for record in _records(topics, topics.utterance_topic, day.from_ms - _SKEW_MS, until_ms):
+            if record.key not in calls:
+                continue
+            try:
+                number = Utterance.read(record.value or b"").number
+            except _NOT_OURS:
+                yield _FOREIGN, {}
+                continue
+            if number > numbers[record.key]:  # they are in order; copies of a topic can have them twice
+                numbers[record.key] = number
+                yield "utterances", json.loads(record.value)
 
 
-def _read(value: bytes | None, schema: str) -> Mapping[str, Any] | None:
-    """The record of this schema; None if it is none."""
-    try:
-        found = json.loads(value or b"null")
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) and found.get("schema") == schema else None
+def _is_of(day: Day, value: bytes) -> bool:
+    """Whether a record is a call of this day. Only such a call is checked as a whole: most records are of live calls.
+
+    Raises:
+        ValueError, KeyError, TypeError: it is no call/1.
+    """
+    found = json.loads(value)
+    if found["schema"] != CALL_SCHEMA:
+        raise ValueError("another schema")
+    return day.has(found) and bool(Call.read(value))
 
 
 def _records(wanted: KafkaSettings, topic: str, from_ms: int, to_ms: int | None) -> Iterator[Any]:
