@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 import redis
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
-from redis.connection import parse_url
+from redis.connection import Connection, parse_url
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 _SENTINEL_PORT: Final = 26379
 _HEALTH_CHECK_S: Final = 15
+_ESCAPE: Final = "In a password, write / as %2F, # as %23, ? as %3F, @ as %40 and [ as %5B"
 
 
 class Address(NamedTuple):
@@ -48,7 +49,7 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
         redis.exceptions.RedisClusterException: no node of a cluster answers; the other kinds connect when first used.
         ValueError: not a Redis URL.
     """
-    _refuse_other_database(address.url)
+    _refuse_wrong_parts(address.url)
     options |= {
         **address.options,
         "socket_timeout": timeout_s,
@@ -78,11 +79,25 @@ def connect(address: Address, *, timeout_s: float, **options: Any) -> Any:
     return sentinels.master_for(address.master)  # type: ignore[no-untyped-call]
 
 
-def _refuse_other_database(url: str) -> None:
-    """The client would use database 0."""
-    parts = urlsplit(url)
-    if parts.scheme != "unix" and not (parts.path.replace("/", "") or "0").isdecimal():
-        raise ValueError("what follows the host and the port is no database number")
+def _refuse_wrong_parts(url: str) -> None:
+    """The client would use database 0, raise a TypeError later, or tell a part of the password.
+
+    Raises:
+        ValueError: a part is wrong.
+    """
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 - raises
+    except ValueError:
+        raise ValueError(f"what follows the host is no port number. {_ESCAPE}") from None
+    has_number = (parts.path.replace("/", "") or "0").isdecimal()
+    if parts.scheme in ("redis", "rediss") and not has_number:
+        raise ValueError(f"what follows the host and the port is no database number. {_ESCAPE}")
+    options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+    try:
+        options.pop("connection_class", Connection)(**options)  # does not connect yet
+    except TypeError as error:
+        raise ValueError(f"unknown option {str(error).rpartition(' ')[2]}") from None
 
 
 def _host_and_port(text: str) -> tuple[str, int]:

@@ -42,7 +42,7 @@ class CallUpdate:
     """A call whose state or results changed.
 
     `state` is the blob to store, None to forget it. `summary` (call/1) is None when only the state changed. `is_known`:
-    an earlier commit held a summary.
+    an earlier commit held a summary; `was_over`: the newest of those told that the call had ended.
     """
 
     call_id: str
@@ -51,6 +51,7 @@ class CallUpdate:
     risk: float = 0.0
     is_first: bool = False
     is_known: bool = False
+    was_over: bool = False
 
     @property
     def has_ended(self) -> bool:

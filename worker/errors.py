@@ -60,6 +60,10 @@ class StoreUnavailable(CallmoodError):  # noqa: N818 - the outside is in error; 
     """Redis or Kafka does not accept a commit now: pause reading and repeat the same commit."""
 
 
+class StoreRefused(CallmoodError):  # noqa: N818 - as StoreUnavailable
+    """Redis answers with an error that nobody has foreseen: the process ends and starts again."""
+
+
 class Unsettled(StoreUnavailable):
     """A partition cannot be taken over yet: its earlier owner's transaction is open, or an output topic lacks it.
 

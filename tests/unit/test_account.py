@@ -30,3 +30,19 @@ def test_a_call_with_a_wrong_encoding_is_logged_once():
         logged.append([line["looks_like"] for line in lines if line["event"] == "audio looks wrongly encoded"])
     assert logged == [["pcma"], [], []]
     assert count._value.get() - before == 3
+
+
+def test_an_end_is_counted_once():
+    """An `end` that waits for lost audio ends the call at once, and again when its wait is over."""
+    leg, other, ended = Leg(), Leg("other"), metrics.CALLS_ENDED.labels("end")
+    sent = leg.media(SENTENCE + quiet(1))[:-5]
+    sent = [*sent, leg.send("end"), *other.media(quiet(10))]
+    worker, statuses, before = Worker(), [], ended._value.get()
+    for record in log_of(sent):
+        worker.read([record]).answer()
+        commit = worker.partition.collect(STAMPS, 0.0)
+        worker.partition.confirm(commit)
+        account(commit)
+        statuses += [call.summary["status"] for call in commit.calls if call.summary and call.call_id == "call-1"]
+    assert statuses[-2:] == ["completed", "completed"]
+    assert ended._value.get() - before == 1

@@ -27,7 +27,7 @@ OTHER = {
         "offset_ms": 1, "rate_hz": 16_000, "sample": 2, "early_ms": 3.0, "zero_ms": 4.0, "record_ms": 5.0,
         "base_ms": 6.0, "again": (7, 8.0), "drift_ms": 9.0, "shifts": ((10, 11),),
     },
-    DoubtState: {"newest_seq": 1, "refused": (2, 3), "doubted_ms": 4.0},
+    DoubtState: {"newest_seq": 1, "refused": (2, 3), "doubted_ms": 4.0, "doubted_seq": 5, "misnumbered": (6, 7)},
     SegmenterState: {
         "frame": 65, "window": bytes(3) + b"\5", "history": bytes(156) + b"\7", "start": 160 * 60, "first_voiced": 61,
         "last_voiced": 62, "floor": 160 * 10, "last_heard": 63, "known_frame": 64, "stretches": ((10, 5, b"\40\41"),),

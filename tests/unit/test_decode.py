@@ -1,5 +1,8 @@
 """Records with headers, the recommended format."""
 
+import tracemalloc
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -227,3 +230,17 @@ def test_a_record_without_a_timestamp_is_refused():
 def test_a_pause_with_a_value_is_a_pause():
     """A producer that sends audio with it means the pause above all."""
     assert read(record(event="pause")).event is Event.PAUSE
+
+
+@pytest.mark.parametrize("name", ["attr.x", "stream", "x"])
+def test_large_headers_are_not_remembered(name):
+    """A producer that sends other ones with each record does not fill the memory of the process."""
+    tracemalloc.start()
+    for number in range(20):
+        large, text = record(seq=str(number)), f"{number}" + "a" * (1 << 20)
+        large.headers = (*large.headers, (text, b"") if name == "x" else (name, text.encode()))
+        with suppress(BadRecord):
+            read(large)
+    held_bytes, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held_bytes < 10 << 20

@@ -1,4 +1,4 @@
-"""Garbled media times: refused alone, believed together."""
+"""Garbled media times and numbers: refused alone, believed together."""
 
 import pytest
 from telephony import Leg, Worker, analyse, facts, log_of, quiet, unsent, voice
@@ -55,6 +55,71 @@ def test_a_restart_at_any_record_changes_nothing(count, off_ms):
     steady = Worker().read(log).commit()
     for end in range(20, 60, 3):
         store = Worker().read(log[:end]).commit()
+        Worker(store).read(record for record in log if record.position.offset >= store.watermark).commit()
+        assert facts(store) == facts(steady)
+        assert store.dead == steady.dead
+
+
+def _numbered(sent, first, ahead, count=1):
+    """The records with the numbers of some of them too high."""
+    return [
+        one._replace(headers={**one.headers, "seq": str(int(one.headers["seq"]) + ahead)})
+        if first <= at < first + count
+        else one
+        for at, one in enumerate(sent)
+    ]
+
+
+@pytest.mark.parametrize("has_media_ms", [True, False])
+@pytest.mark.parametrize("ahead", [100, 65_535, 900_000])
+def test_one_absurd_number_costs_its_record(ahead, has_media_ms):
+    """It does not hold the watermark, and the stream goes on after it, also when it has been silent for a while."""
+    leg = Leg(has_media_ms=has_media_ms)
+    talk = _numbered(leg.media(_CALL), 30, ahead)
+    leg.skip(20_000)
+    sent = [*talk, *Leg("other").media(quiet(40)), *leg.media(_CALL), leg.send("end")]
+    worker = Worker().read(log_of(sent)[: len(talk)])
+    assert worker.commit().watermark > 30
+    store = worker.read(log_of(sent)[len(talk) :]).commit()
+    assert (store.dead, len(store.of())) == ({30: "bad_header"}, 4)
+    assert store.calls["call-1"]["status"] == "completed"
+
+
+def test_the_record_whose_number_was_taken_in_vain_is_heard():
+    """A number that was refused once comes again in its turn."""
+    whole, store = analyse(_call()), analyse(_numbered(_call(), 30, 60))
+    assert store.dead == {30: "bad_header"}
+    assert [u["voiced_end_ms"] for u in store.of()] == [u["voiced_end_ms"] for u in whole.of()]
+
+
+def test_numbers_that_jump_for_good_cost_one_record():
+    """The second record confirms the first; what is between the numbers was never sent."""
+    sent = _call()
+    whole, store = analyse(sent), analyse(_numbered(sent, 40, 70_000, count=1_000))
+    assert store.dead == {40: "bad_header"}
+    assert [u["voiced_start_ms"] for u in store.of()] == [u["voiced_start_ms"] for u in whole.of()]
+    assert store.calls["call-1"]["status"] == "completed"
+
+
+def test_long_losses_are_no_wrong_numbers():
+    """Times that are as far ahead as the numbers say that audio is missing."""
+    for has_media_ms in (True, False):
+        leg = Leg(has_media_ms=has_media_ms)
+        sent = leg.media(_CALL)
+        leg.lose(60_000)
+        store = analyse([*sent, *leg.media(_CALL), leg.send("end")])
+        assert store.dead == {}
+        assert store.calls["call-1"]["missing_ms"] == 60_000
+
+
+@pytest.mark.parametrize(("ahead", "count"), [(60, 1), (900_000, 1), (70_000, 1_000)])
+def test_a_restart_after_a_wrong_number_changes_nothing(ahead, count):
+    """What was refused is refused again, however near its number has come."""
+    log = log_of(_numbered(_call(), 30, ahead, count))
+    steady = Worker().read(log).commit()
+    for end in range(28, len(log), 3):
+        store = Worker().read(log[:end]).commit()
+        store.watermark = min(store.watermark, 28)  # another call holds it
         Worker(store).read(record for record in log if record.position.offset >= store.watermark).commit()
         assert facts(store) == facts(steady)
         assert store.dead == steady.dead

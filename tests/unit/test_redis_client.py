@@ -7,7 +7,7 @@ from redis.exceptions import NoPermissionError, RedisClusterException
 from redis.sentinel import MasterNotFoundError
 
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
-from callmood.worker.errors import ConfigurationError, StoreUnavailable
+from callmood.worker.errors import EXIT_AGAIN, ConfigurationError, StoreRefused, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 
 
@@ -46,18 +46,29 @@ def test_what_passes_is_waited_for(line):
         "WRONGTYPE Operation against a key holding the wrong kind of value",
         "MOVED 3999 127.0.0.1:6381",
         "ERR DB index is out of range",
+        "ERR value is not an integer or out of range",
+        "DENIED Running in protected mode because protected mode is enabled. In this mode connections are refused.",
+        "ERR unknown command 'HSET', with args beginning with: 'k' 'v'",
+        "ERR unknown command 'SENTINEL', with args beginning with: 'MASTERS'",
     ],
 )
 def test_what_a_person_must_change_says_so(line):
-    """Wrong credentials, keys of another program, a cluster's node and a wrong database name the setting to look at."""
+    """Wrong credentials, keys of another program, a wrong server and a wrong database name the setting to look at."""
     with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__"):
         raised_by(line)
 
 
-def test_anything_else_is_a_bug():
-    """An error that nobody has foreseen stays what it is."""
-    with pytest.raises(redis.ResponseError, match="unknown command"):
-        raised_by("ERR unknown command 'XYZ'")
+def test_anything_else_ends_the_process_with_its_words():
+    """A restart may help against an error that nobody has foreseen; what the command held is not repeated."""
+    with pytest.raises(StoreRefused, match=r"^Redis: ERR-17 no space$") as caught:
+        raised_by("ERR-17 no space, with args beginning with: '+4940123'")
+    assert caught.value.exit_code == EXIT_AGAIN
+
+
+def test_a_server_of_another_protocol_is_a_wrong_address():
+    """A web server answers every command with the same page."""
+    with pytest.raises(ConfigurationError, match=r"is no Redis.*Check host and port"), redis_errors():
+        raise redis.InvalidResponse('Protocol error, got "<" as reply type byte')
 
 
 class _Info:
@@ -99,16 +110,20 @@ def test_a_server_that_keeps_all_keys_is_accepted(answer):
     [
         "redis://127.0.0.1/zero",
         "rediss://127.0.0.1:6379/-1",
-        "redis://user:pass/word@127.0.0.1/0",
+        "redis://user:pass/horse@127.0.0.1/0",
         "redis://a:b/0",
         "a:1",
+        "redis://user:#horse@127.0.0.1/0",
+        "redis://:[horse@127.0.0.1/0",
+        "redis://127.0.0.1:66000/0",
+        "redis://127.0.0.1/0?ssl=horse",
     ],
 )
 def test_a_url_that_is_none_names_its_setting(url):
-    """A database that is no number would be number 0; the message does not repeat what may be a password."""
+    """A database that is no number would be number 0; the message does not repeat what may be of a password."""
     with pytest.raises(ConfigurationError, match="CALLMOOD_REDIS__URL: ") as caught:
         connect_redis(RedisSettings(url=url))
-    assert "word" not in str(caught.value)
+    assert "horse" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,8 @@ def test_other_events_are_no_pause(event):
         (b'{"event": {"type": "pause"}}', False),
         (b'["event", "pause"]', False),
         (b"[" * 100_000, False),
+        (b'{"event": ' + b'{"a":' * 600 + b"1" + b"}" * 601, False),
+        (b'{"event": ' + b'["pause", {"a":' * 400 + b"1" + b"}]" * 400 + b"}", True),
         (b"7", False),
         (b"", False),
         (None, False),

@@ -226,6 +226,17 @@ def test_numbers_that_begin_again_are_bad_records():
     assert caught.value.reason is Reason.SEQ_BACKWARDS
 
 
+def test_numbers_that_begin_again_are_bad_records_in_a_stream_that_was_joined_late():
+    """It has no checksum of the numbers before its first one, so no record with one of those is a copy."""
+    leg, stream = Leg(), new()
+    leg.seq = 500
+    push(stream, leg.media(voice(1)))
+    leg.seq = 0
+    with pytest.raises(BadRecord) as caught:
+        push(stream, leg.media(voice(1)))
+    assert caught.value.reason is Reason.SEQ_BACKWARDS
+
+
 def test_copies_are_duplicates_whatever_their_time():
     """A retry, or a buffer that is sent again, has a newer timestamp if the broker sets it; events have copies too."""
     leg, stream = Leg(), new()
@@ -269,7 +280,13 @@ def test_a_leap_of_the_numbers_can_be_stored():
     sent = leg.media(SENTENCE)
     leg.seq = 10**6
     stream = new()
-    _, (gap,) = push(stream, sent + leg.media(quiet(5)))
+    *known, first, second = chunks([*sent, *leg.media(quiet(0.4))])
+    for chunk in known:
+        stream.push(chunk)
+    with pytest.raises(BadRecord, match="neither time is"):
+        stream.push(first)
+    stream.push(second)  # it confirms the first one
+    (gap,) = stream.close(Cut.GAP).unheard
     assert gap.end_ms > 10**8
     assert stream.snapshot().time.sample < 2**63
 

@@ -9,6 +9,7 @@ from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     ClusterError,
+    InvalidResponse,
     MovedError,
     NoPermissionError,
     OutOfMemoryError,
@@ -23,7 +24,7 @@ from redis.sentinel import MasterNotFoundError
 
 from callmood.redis_address import Address, connect
 from callmood.worker.adapters.secret_file import SecretFile
-from callmood.worker.errors import ConfigurationError, StoreUnavailable
+from callmood.worker.errors import CallmoodError, ConfigurationError, StoreRefused, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 
 _PASSING = (
@@ -41,9 +42,17 @@ _ADVICE = {
     "WRONGTYPE": "Another program uses the worker's keys: set CALLMOOD_REDIS__PREFIX",
     "MOVED": "The server is a node of a cluster: set CALLMOOD_REDIS__CLUSTER=true",
     "DB index is out of range": "Set an existing database number in CALLMOOD_REDIS__URL",
+    "value is not an integer or out of range": "Set an existing database number in CALLMOOD_REDIS__URL",
     "SELECT is not allowed in cluster mode": "A cluster has database 0 only: change CALLMOOD_REDIS__URL",
+    "DENIED": "The server accepts no connection from other machines without a password: set one there and in "
+    "CALLMOOD_REDIS__URL",
+    "unknown command 'SENTINEL'": "CALLMOOD_REDIS__SENTINELS names a server that is no Sentinel",
+    "unknown command": "The server of CALLMOOD_REDIS__URL is a Sentinel (set CALLMOOD_REDIS__SENTINELS), is too old, "
+    "or has this command switched off",
 }
 """What to do about an error, by its first words."""
+_ARGUMENTS = ", with args beginning with"
+"""What follows may hold a call id."""
 _NO_CLUSTER = "Cluster mode is not enabled"
 
 
@@ -136,13 +145,21 @@ def redis_errors() -> Iterator[None]:
             raise StoreUnavailable(told) from error
         raise ConfigurationError(told) from error
     except ResponseError as error:
-        if str(error).startswith(_PASSING_WORDS):
-            raise StoreUnavailable(f"Redis: {error}") from error
-        words = f"MOVED {error}" if isinstance(error, MovedError) else str(error)
-        advice = next((text for start, text in _ADVICE.items() if words.startswith(start)), None)
-        if advice is None:
-            raise
-        raise ConfigurationError(f"Redis: {words}. {advice}") from error
+        raise _answered(error) from error
+    except InvalidResponse as error:
+        told = f"the server of CALLMOOD_REDIS__URL is no Redis: {error}. Check host and port"
+        raise ConfigurationError(told) from error
+
+
+def _answered(error: ResponseError) -> CallmoodError:
+    """What an error that Redis answers with means."""
+    if str(error).startswith(_PASSING_WORDS):
+        return StoreUnavailable(f"Redis: {error}")
+    words = (f"MOVED {error}" if isinstance(error, MovedError) else str(error)).partition(_ARGUMENTS)[0]
+    advice = next((text for start, text in _ADVICE.items() if words.startswith(start)), None)
+    if advice is None:
+        return StoreRefused(f"Redis: {words}")
+    return ConfigurationError(f"Redis: {words.partition('. ')[0]}. {advice}")
 
 
 def refuse_eviction(client: Any) -> None:

@@ -5,7 +5,7 @@ a call differ in few headers, so what the others say is read once (`_shape`).
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Final, NamedTuple
@@ -29,6 +29,12 @@ _NEEDED: Final = frozenset(("schema", "seq", "encoding", "rate", "layout"))
 _DIFFER: Final = frozenset(("seq", "stream", "media_ms"))
 _SHAPES: Final = 4_096
 _STREAMS: Final = 16_384
+_KEPT_BYTES: Final = 1_024
+"""Of what is remembered: there are thousands, and a header may have a megabyte."""
+
+
+class _TooLarge(Exception):  # noqa: N818 - no error: such a record is read in full, and its headers are not remembered
+    """A cache does not keep what raises."""
 
 
 def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | None:
@@ -83,11 +89,14 @@ def _decode_known(record: Record, *, max_record_ms: int) -> Chunk | None:
     if not audio or not record.headers or record.timestamp_ms < 0:
         return None
     names, values = zip(*record.headers, strict=True)
-    columns = _columns(names)
-    shape = columns and _shape(columns.same, columns.values_of(values))
-    if columns is None or shape is None:
+    try:
+        columns = _columns(names)
+        shape = columns and _shape(columns.same, columns.values_of(values))
+        if columns is None or shape is None:
+            return None
+        seq, stream = values[columns.seq], "0" if columns.stream is None else _stream(values[columns.stream])
+    except _TooLarge:
         return None
-    seq, stream = values[columns.seq], "0" if columns.stream is None else _stream(values[columns.stream])
     media_ms = _NO_TIME if columns.media_ms is None else values[columns.media_ms]
     if not (stream and seq and media_ms and _SEQ.fullmatch(seq) and _DECIMAL_MS.fullmatch(media_ms)):
         return None
@@ -126,6 +135,7 @@ class _Columns(NamedTuple):
 @lru_cache(maxsize=_SHAPES)
 def _columns(names: tuple[str, ...]) -> _Columns | None:
     """The columns of headers with these names; None if records with these have to be read in full."""
+    _refuse_large(names)
     at = {name: number for number, name in enumerate(names)}
     is_plain = len(at) == len(names) and all(map(_is_utf8, names))
     if not is_plain or not at.keys() >= _NEEDED or "traceparent" in at:
@@ -137,12 +147,14 @@ def _columns(names: tuple[str, ...]) -> _Columns | None:
 @lru_cache(maxsize=_STREAMS)
 def _stream(name: bytes | None) -> str | None:
     """The name of a stream; None if it is not a legal name."""
+    _refuse_large((name or b"",))
     return name.decode() if name and _STREAM.fullmatch(name) else None
 
 
 @lru_cache(maxsize=_SHAPES)
 def _shape(names: tuple[str, ...], values: tuple[bytes, ...]) -> Chunk | None:
     """A media record with these headers beside those that differ; None if such records have to be read in full."""
+    _refuse_large([value or b"" for value in values])
     headers = (("seq", b"0"), *zip(names, values, strict=True))
     sample = Record(Position("", 0, 0), b"0", bytes(_ANY_FORMAT_BYTES), headers, 0)
     try:
@@ -150,3 +162,8 @@ def _shape(names: tuple[str, ...], values: tuple[bytes, ...]) -> Chunk | None:
     except BadRecord:
         return None
     return chunk if chunk.event is Event.MEDIA and chunk.audio is sample.value else None
+
+
+def _refuse_large(parts: Sequence[str | bytes]) -> None:
+    if sum(map(len, parts)) > _KEPT_BYTES:
+        raise _TooLarge

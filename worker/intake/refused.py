@@ -30,22 +30,28 @@ def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:
 
 def paused_calls(record: Record, *, input_format: str) -> frozenset[str]:
     """The calls that a refused record asks to pause, however wrong the rest of it is."""
-    events: list[bytes] = []
+    try:
+        is_pause = any(map(_PAUSE.match, _events(record, input_format)))
+    except Exception:  # noqa: BLE001 - a fault of ours; the record is refused already, and may not end the process
+        is_pause = True
+    return frozenset(_named(record, input_format)[0]) if is_pause else frozenset()
+
+
+def _events(record: Record, input_format: str) -> list[bytes]:
+    """All values in the place of an event; Twilio's messages have no `pause`."""
     if input_format == "headers":
-        events = [value for name, value in record.headers if value and name.strip().lower() == _EVENT]
-    elif input_format == "json":
-        events = _events_in((record.value or b"")[:_JSON_BYTES])
-    return frozenset(_named(record, input_format)[0]) if any(map(_PAUSE.match, events)) else frozenset()
+        return [value for name, value in record.headers if value and name.strip().lower() == _EVENT]
+    return _events_in((record.value or b"")[:_JSON_BYTES]) if input_format == "json" else []
 
 
 def _events_in(body: bytes) -> list[bytes]:
     """The events of a body: if it is JSON, those of the outermost object, else what looks like one anywhere in it."""
     try:
         fields = json.loads(body, object_pairs_hook=list)
-    except (ValueError, RecursionError):
+        pairs = [field for field in fields if isinstance(field, tuple)] if isinstance(fields, list) else []
+        return [str(value).encode(errors="replace") for name, value in pairs if name.strip().lower() == _EVENT]
+    except (ValueError, RecursionError):  # nested too deeply to be read, or to be written as text
         return _LIKE_JSON.findall(body.replace(b"\0", b""))
-    pairs = [field for field in fields if isinstance(field, tuple)] if isinstance(fields, list) else []
-    return [str(value).encode(errors="replace") for name, value in pairs if name.strip().lower() == _EVENT]
 
 
 def _named(record: Record, input_format: str) -> tuple[set[str], bool]:

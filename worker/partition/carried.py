@@ -113,7 +113,8 @@ def _update(live: Live, due: Due, ended: Ended | None, stamps: Stamps) -> CallUp
     if not due.is_changed and not live.must_publish:
         return CallUpdate(call.id, state, is_known=is_known)
     summary = call.fold.summary(stamps.policy, stamps.model)
-    return CallUpdate(call.id, state, summary, summary["risk"], due.is_first, is_known)
+    was_over = call.published is not None and call.published.aggregate.end_reason is not None
+    return CallUpdate(call.id, state, summary, summary["risk"], due.is_first, is_known, was_over)
 
 
 def _utterance(item: Released, stamps: Stamps, now_ms: float) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ def account(commit: Commit) -> None:
         metrics.ALERTS.labels(alert["rule"]).inc()
         log.info("alert", call=call_hash(alert["call_id"]), rule=alert["rule"], value=alert["value"])
     for call in commit.calls:
-        if call.has_ended and call.summary is not None:
+        if call.has_ended and call.summary is not None and not call.was_over:
             metrics.CALLS_ENDED.labels(call.summary["end_reason"]).inc()
             log.info("call ended", call=call_hash(call.call_id), reason=call.summary["end_reason"])
     _account_formats(commit)

@@ -29,7 +29,7 @@ class TakenNumbers:
     def add(self, chunk: Chunk) -> None:
         """A record with a new number was taken."""
         self.started_again = False
-        if chunk.seq < _FIRST_RECORDS or chunk.seq & (chunk.seq - 1) == 0:
+        if chunk.seq < _FIRST_RECORDS or chunk.seq & (chunk.seq - 1) == 0 or not self._checksums:
             self._checksums.setdefault(chunk.seq, _checksum(chunk))
 
     def is_copy(self, chunk: Chunk) -> bool:
@@ -37,6 +37,8 @@ class TakenNumbers:
         known = self._checksums.get(chunk.seq)
         if known is not None:
             self.started_again = known != _checksum(chunk)
+        elif chunk.seq < min(self._checksums, default=0):
+            self.started_again = True
         return not self.started_again
 
     def save(self) -> list[tuple[int, int]]:

@@ -1,8 +1,9 @@
-"""Records whose media time cannot be: refused alone, believed if the next record confirms it. Pure."""
+"""Records whose media time or number cannot be: refused alone, believed if the next record confirms it. Pure."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from callmood.schemas.common import Event
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.speech.media_time import MediaTime
@@ -15,38 +16,57 @@ class DoubtState(NamedTuple):
     """What a successor needs to know.
 
     `refused` are the numbers of the newest refused records: taken again, they are refused again, and no other older
-    record is. `doubted_ms` is the media time of the newest record, if it looked absurd.
+    record is. `doubted_ms` is the media time of the newest record, if it looked absurd, and `doubted_seq` its number.
+    `misnumbered` are the offsets of the newest records whose numbers were absurd: those numbers come again, in turn.
     """
 
     newest_seq: int = -1
     refused: Sequence[int] = ()
     doubted_ms: float | None = None
+    doubted_seq: int | None = None
+    misnumbered: Sequence[int] = ()
 
 
 class Doubt:
-    """One garbled timestamp costs its record. A timestamp that jumped for good costs one record and then holds."""
+    """One garbled timestamp or number costs its record. One that jumped for good costs one record and then holds.
+
+    A number far ahead would wait for its turn: it would hold the watermark, and at the next pause of its stream, all
+    that follows would look like copies.
+    """
 
     def __init__(self, state: DoubtState | None = None) -> None:
-        self._newest_seq, refused, self._doubted_ms = state or DoubtState()
-        self._refused = list(refused)
+        self._newest_seq, refused, self._doubted_ms, self._doubted_seq, misnumbered = state or DoubtState()
+        self._refused, self._misnumbered = list(refused), list(misnumbered)
 
     def is_clear(self, chunk: Chunk) -> bool:
         """Whether nothing is in doubt and the record is newer than all before: then, unless absurd, it is believed."""
-        return self._doubted_ms is None and chunk.seq > self._newest_seq
+        return self._doubted_ms is None and self._doubted_seq is None and chunk.seq > self._newest_seq
 
     def believe(self, chunk: Chunk) -> None:
         """Take a record that is clear, and is not absurd."""
         self._newest_seq = chunk.seq
 
-    def judge(self, chunk: Chunk, time: MediaTime) -> None:
-        """Believe the record or refuse it; `time` is the position of its stream.
+    def judge(self, chunk: Chunk, time: MediaTime, missing_seqs: int) -> None:
+        """Believe the record or refuse it; `time` is the position of its stream, before the records that are missing.
 
         Raises:
-            BadRecord: its media time cannot be.
+            BadRecord: its media time or its number cannot be.
         """
+        if chunk.position.offset in self._misnumbered or self._is_misnumbered(chunk, time, missing_seqs):
+            raise BadRecord(Reason.BAD_HEADER, f"seq is {missing_seqs} ahead, and neither time is")
         if chunk.seq in self._refused or self._is_new_doubt(chunk, time):
             media_ms = chunk.media_ms or 0.0
             raise BadRecord(Reason.BAD_MEDIA_TIME, f"media_ms is {media_ms:.0f}, and the capture time is not")
+
+    def _is_misnumbered(self, chunk: Chunk, time: MediaTime, missing_seqs: int) -> bool:
+        if chunk.seq <= self._newest_seq:
+            return False  # as in `_is_new_doubt`
+        is_absurd = chunk.event is not Event.END and time.has_absurd_number(chunk, missing_seqs)
+        is_refused = is_absurd and (self._doubted_seq is None or chunk.seq <= self._doubted_seq)
+        self._doubted_seq = chunk.seq if is_absurd else None
+        if is_refused:
+            self._misnumbered = [*self._misnumbered, chunk.position.offset][-_MAX_REFUSED:]
+        return is_refused
 
     def _is_new_doubt(self, chunk: Chunk, time: MediaTime) -> bool:
         if chunk.seq <= self._newest_seq:
@@ -66,4 +86,6 @@ class Doubt:
 
     def save(self) -> DoubtState:
         """The state to restore from."""
-        return DoubtState(self._newest_seq, tuple(self._refused), self._doubted_ms)
+        return DoubtState(
+            self._newest_seq, tuple(self._refused), self._doubted_ms, self._doubted_seq, tuple(self._misnumbered)
+        )

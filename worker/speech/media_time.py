@@ -14,7 +14,7 @@ _LONGEST_LEAP_MS = 1e9  # the largest media_ms; a garbled seq can leap much furt
 _JITTER_MS = 100  # gateways stamp and batch records; below this a capture time is no later than the audio
 _LONGEST_WAIT_MS = 4 * 3_600_000  # a capture time that is later than this was set, or is garbled
 _SET_BACK_MS = 10_000  # a capture time so much earlier than the audio is that of a clock that was set back
-_ABSURD_MS = 10_000  # media time so far ahead of the capture time is not believed
+_ABSURD_MS = 10_000  # media time so far ahead of the capture time is not believed, nor so much loss that it denies
 _ABSURD_SHARE = 1e-3  # the same, per ms of the stream: clocks drift
 _UNCLOCKED_MS = 3_600_000  # the same where capture times do not keep step with the audio
 _RAN_BACK_MS = 1_000  # media time so far behind has started again, or is garbled
@@ -150,6 +150,15 @@ class MediaTime:
         if self.rate_hz is None or chunk.media_ms is None or self._base_ms is None or self._zero_ms is None:
             return False
         return chunk.media_ms - self._base_ms - self.position_ms > self._most_ms(chunk)
+
+    def has_absurd_number(self, chunk: Chunk, missing_seqs: int) -> bool:
+        """Whether far more audio is missing by the record's number than fits before it by its times."""
+        if self._zero_ms is None or not self.record_ms:
+            return False
+        ahead_ms = max(0.0, chunk.capture_ms - self._zero_ms - self.position_ms)
+        if chunk.media_ms is not None and self._base_ms is not None:
+            ahead_ms = max(ahead_ms, chunk.media_ms - self._base_ms - self.position_ms)
+        return missing_seqs * self.record_ms - ahead_ms > _ABSURD_MS
 
     def _most_ms(self, chunk: Chunk) -> float:
         """How far media time may be ahead of the position."""

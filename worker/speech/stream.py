@@ -66,7 +66,7 @@ class Stream:
         if self._format and chunk.format and not self._format.is_like(chunk.format):
             raise BadRecord(Reason.FORMAT_CHANGED, "a new encoding, rate or number of channels needs a new stream")
         self._order.refuse_jump(chunk)
-        self._doubt.judge(chunk, self.time)
+        self._doubt.judge(chunk, self.time, chunk.seq - self._order.next_seq)
         pushed = self._order.push(chunk)
         if not pushed.duplicate:
             self._format = self._format or chunk.format
