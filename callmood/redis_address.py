@@ -90,6 +90,8 @@ def _refuse_wrong_parts(url: str) -> None:
         parts.port  # noqa: B018 - raises
     except ValueError:
         raise ValueError(f"what follows the host is no port number. {_ESCAPE}") from None
+    if parts.fragment:
+        raise ValueError(f"it has a #. {_ESCAPE}")
     has_number = (parts.path.replace("/", "") or "0").isdecimal()
     if parts.scheme in ("redis", "rediss") and not has_number:
         raise ValueError(f"what follows the host and the port is no database number. {_ESCAPE}")

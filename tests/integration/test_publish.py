@@ -334,7 +334,7 @@ def test_an_erased_call_does_not_come_back(open_store, redis_client, keys):
     copied = replace(commit, logged_ms={"call-1": 1_000}, calls=tuple(replace(c, state=None) for c in commit.calls))
     store.commit([copied])
     assert redis_client.xlen(keys.utterances) == 2
-    store.erase("call-1", 1_000)
+    store.erase({"call-1": 1_000})
     for name in (keys.call("call-1"), keys.utterances_of("call-1"), keys.utterances):
         assert not redis_client.exists(name) or redis_client.xlen(name) == 0
     store.commit([copied])

@@ -123,7 +123,7 @@ def test_a_dead_end_can_be_seen_and_the_next_alert_is_sent(worker, delivery, red
     ((_, entry),) = redis_client.xrange(keys.undelivered)
     assert (entry["hook"], entry["alert_id"], entry["error"]) == ("crm", "upset:sustained_negative:1", "status 500")
     assert json.loads(got[-1][1])["data"]["alert"]["rule"] == "negative_run"
-    RedisStore(redis_client, RedisSettings(prefix=redis_prefix), "test").erase("upset", 1)
+    RedisStore(redis_client, RedisSettings(prefix=redis_prefix), "test").erase({"upset": 1})
     assert redis_client.xlen(keys.undelivered) == 0
 
 

@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
-from kafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from kafka.errors import InvalidTimestampError, KafkaTimeoutError, MessageSizeTooLargeError
 
 from callmood.schemas.dead_letter import DeadLetterHeaders, original_headers
 from callmood.worker.adapters import dead_letters
@@ -112,22 +112,28 @@ def test_records_of_one_partition_stay_in_one_partition():
 
 
 class _Producer:
-    """Takes records up to a size; `at_once` finds larger ones itself, as a real producer does above its own limit."""
+    """Takes records up to a size; `at_once` finds larger ones itself, as a real producer does above its own limit.
 
-    def __init__(self, limit, *, at_once):
+    Its clock is at `now_ms`, and the broker's is at 0.
+    """
+
+    def __init__(self, limit, *, at_once=False, now_ms=0):
         self.taken = []
+        self._now_ms = now_ms
         self._limit = limit
         self._at_once = at_once
 
     def partitions_for(self, _topic):
         return {0, 1}
 
-    def send(self, _topic, key, value, headers, partition):
+    def send(self, _topic, key, value, headers, partition, timestamp_ms):
         assert partition == 1
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         error = MessageSizeTooLargeError("too large") if size > self._limit else None
         if error and self._at_once:
             raise error
+        if (self._now_ms if timestamp_ms is None else timestamp_ms) > 3_600_000:
+            error = InvalidTimestampError("ahead")
 
         def get(timeout):
             assert timeout
@@ -161,6 +167,23 @@ def test_what_is_too_large_is_sent_smaller(at_once):
         (big[:1024], None, "value,key"),
         (b"call", None, "value,headers"),
     ]
+
+
+@pytest.mark.parametrize("value", [b"audio", b"x" * 30_000])
+def test_a_clock_that_is_ahead_holds_no_record_back(value):
+    """Kafka refuses the time of this machine, and takes that of the original record."""
+    producer, without_time, absurd = _Producer(20_000, now_ms=3_600_001), refused(), refused(value=value)
+    without_time.record.timestamp_ms, absurd.record.timestamp_ms = -1, 2**62
+    topic(producer).send([refused(value=value), without_time, absurd])
+    assert len(producer.taken) == 3
+
+
+def test_a_time_that_kafka_never_takes_is_an_outage():
+    """The message says what Kafka refuses."""
+    letter = refused()
+    letter.record.timestamp_ms = 3_600_001
+    with pytest.raises(StoreUnavailable, match=r"dead-letter topic: .*ahead"):
+        topic(_Producer(20_000, now_ms=3_600_001)).send([letter])
 
 
 def test_a_topic_that_takes_nothing_is_an_outage():

@@ -219,5 +219,5 @@ class _Stream:
 def test_entries_of_a_call_are_found_on_every_page(encode):
     """Each once, with a client of bytes or of text."""
     stream = _Stream(encode)
-    assert list(entries_of(stream, "stream", CALL)) == [entry_id for entry_id, _ in stream.entries[1::2]]
+    assert list(entries_of(stream, "stream", [CALL])) == [entry_id for entry_id, _ in stream.entries[1::2]]
     assert stream.asked == [("-", "+"), ("(1000-0", "+"), ("(2000-0", "+"), ("(2500-0", "+")]

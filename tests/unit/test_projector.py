@@ -76,8 +76,8 @@ class _Store:
     def claim(self, _source):
         return Restored(None, StreamTime(), {})
 
-    def erase(self, call_id, at_ms):
-        self.acts.append(("erase", call_id, at_ms))
+    def erase(self, erased_ms):
+        self.acts += [("erase", *erased) for erased in erased_ms.items()]
 
     def commit(self, commits):
         self.acts += [("commit", commit) for commit in commits]

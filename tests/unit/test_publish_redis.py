@@ -95,3 +95,24 @@ def test_the_streams_of_all_calls_are_trimmed(monkeypatch):
     store.commit([Commit(SOURCE, 1, StreamTime(), utterances=(said,), alerts=(said | {"rule": "r"},), calls=(update,))])
     assert limits.pop(keys.utterances_of(CALL["call_id"])) == {None}
     assert limits == {key: {b"10"} for key in (keys.utterances, keys.alerts, keys.changes)}
+
+
+class _Eraser(Client):
+    """Has nothing to delete, and counts who reads a whole stream."""
+
+    def __init__(self):
+        super().__init__()
+        self.read = []
+        self.hset = self.expire = self.delete = self.zrem = lambda *_: 0
+
+    def xrange(self, stream, *_):
+        """No entries."""
+        self.read.append(stream)
+        return []
+
+
+def test_many_erased_calls_cost_one_pass_over_each_stream():
+    """The projector may meet a day of tombstones at once, and must poll within a minute."""
+    client, keys = _Eraser(), Keys("callmood")
+    RedisStore(client, RedisSettings(), "test").erase({f"call-{number}": 1 for number in range(2_000)})
+    assert client.read == list(keys.streams_of_calls)

@@ -1,10 +1,12 @@
 """The producer to the dead-letter topic. Parts of a record that are too large for the topic are left out."""
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import structlog
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import InvalidTimestampError, KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.producer.future import FutureRecordMetadata
 
 from callmood.schemas.dead_letter import DEAD_LETTER_SCHEMA, DETAIL_CHARACTERS, PREFIX, stored_headers
@@ -22,6 +24,8 @@ _CUT_KEY_BYTES = 1 << 10
 _CUT_HEADERS_BYTES = 8 << 10
 """Of key and headers, if even they are too big for the topic."""
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+log = structlog.get_logger()
 
 
 class Message(NamedTuple):
@@ -61,13 +65,19 @@ class DeadLetterTopic:
     def send(self, refused: Iterable[DeadLetter]) -> None:
         """Send the records and wait until Kafka has them; what is too large for the topic is left out.
 
+        Kafka refuses records from more than an hour ahead. If the clock of this machine is wrong, they are sent with
+        the times of the original records, which it has accepted.
+
         Raises:
             StoreUnavailable: Kafka did not confirm all records; send all again.
         """
         left = list(refused)
         try:
-            for form in (whole, without_value, cut):
-                left = self._too_large(left, form)
+            try:
+                left = self._send(left)
+            except InvalidTimestampError:
+                log.warning("clock of this machine is ahead; dead-letter records get the times of their originals")
+                left = self._send(left, has_own_times=False)
         except KafkaError as error:
             raise StoreUnavailable(f"dead-letter topic: {error}") from error
         if left:
@@ -75,7 +85,15 @@ class DeadLetterTopic:
                 f"dead-letter topic {self._topic!r} accepts no record of 16 kB: raise its max.message.bytes"
             )
 
-    def _too_large(self, refused: list[DeadLetter], form: Callable[[DeadLetter, str], Message]) -> list[DeadLetter]:
+    def _send(self, refused: list[DeadLetter], *, has_own_times: bool = True) -> list[DeadLetter]:
+        """Send the records in the largest form that fits; returns those that are too large in every form."""
+        for form in (whole, without_value, cut):
+            refused = self._too_large(refused, form, has_own_times=has_own_times)
+        return refused
+
+    def _too_large(
+        self, refused: list[DeadLetter], form: Callable[[DeadLetter, str], Message], *, has_own_times: bool
+    ) -> list[DeadLetter]:
         """Send these records in this form; returns those that are too large."""
         if not refused:
             return []
@@ -83,15 +101,21 @@ class DeadLetterTopic:
         sent = []
         for letter in refused:
             partition = partitions[letter.record.position.partition % len(partitions)]
-            sent.append((letter, self._start(form(letter, self._version), partition)))
+            timestamp_ms = None if has_own_times else _original_time_ms(letter.record)
+            sent.append((letter, self._start(form(letter, self._version), partition, timestamp_ms)))
         self._producer.flush(timeout=self._timeout_s)
         return [letter for letter, future in sent if not self._has_arrived(future)]
 
-    def _start(self, message: Message, partition: int) -> FutureRecordMetadata | None:
+    def _start(self, message: Message, partition: int, timestamp_ms: int | None) -> FutureRecordMetadata | None:
         """Hand a record to the producer; None if the producer itself finds it too large."""
         try:
             return self._producer.send(
-                self._topic, key=message.key, value=message.value, headers=message.headers, partition=partition
+                self._topic,
+                key=message.key,
+                value=message.value,
+                headers=message.headers,
+                partition=partition,
+                timestamp_ms=timestamp_ms,
             )
         except _TOO_LARGE:
             return None
@@ -105,6 +129,11 @@ class DeadLetterTopic:
     def close(self) -> None:
         """Close the producer."""
         self._producer.close(timeout=self._timeout_s)
+
+
+def _original_time_ms(record: Record) -> int:
+    """The record's time, or 0 if it has none or one that is even ahead of this machine's."""
+    return record.timestamp_ms if 0 <= record.timestamp_ms <= time.time() * 1000 else 0
 
 
 def whole(letter: DeadLetter, version: str) -> Message:

@@ -182,21 +182,26 @@ class RedisStore:
         at_ms = commit.logged_ms.get(call_id)
         return {} if at_ms is None else {"logged": str(at_ms), "erased": self._keys.erased(call_id)}
 
-    def erase(self, call_id: str, at_ms: int) -> None:
-        """Remove an erased call, and keep for as long as a state what was written before this time from coming back.
+    def erase(self, erased_ms: Mapping[str, int]) -> None:
+        """Remove erased calls, and keep for as long as a state what was written before these times from coming back.
+
+        The streams of all calls are read once, however many calls there are: a member of a group that does not poll for
+        a minute loses its partitions.
 
         Raises:
-            StoreUnavailable: no answer for now; erase it again.
+            StoreUnavailable: no answer for now; erase them again.
         """
-        keys, mark = self._keys, self._keys.erased(call_id)
+        keys = self._keys
         with redis_errors():
-            self._redis.hset(mark, "at", str(at_ms))
-            self._redis.expire(mark, self._settings.state_ttl_s)
-            self._redis.delete(keys.call(call_id), keys.utterances_of(call_id))
-            for name in keys.lists_of_calls:
-                self._redis.zrem(name, call_id)
-            for name in keys.streams_of_calls:
-                delete_entries(self._redis, name, call_id)
+            for call_id, at_ms in erased_ms.items():
+                mark = keys.erased(call_id)
+                self._redis.hset(mark, "at", str(at_ms))
+                self._redis.expire(mark, self._settings.state_ttl_s)
+                self._redis.delete(keys.call(call_id), keys.utterances_of(call_id))
+                for name in keys.lists_of_calls:
+                    self._redis.zrem(name, call_id)
+            for name in keys.streams_of_calls if erased_ms else ():
+                delete_entries(self._redis, name, erased_ms)
 
     def _call(self, call: CallUpdate, said: int) -> dict[str, Any]:
         """A call for the script; `said` is the number of its utterances in this commit."""

@@ -216,8 +216,8 @@ def _from_redis(client: Any, keys: Keys, call_id: str) -> Iterator[Line]:
         client.hdel(keys.claims, *claims)
     yield Line(keys.claims, len(claims), len(_claims(client, keys, call_id)))
     for name in keys.streams_of_calls:
-        found_there = delete_entries(client, name, call_id)
-        yield Line(name, found_there, sum(1 for _ in entries_of(client, name, call_id)))
+        found_there = delete_entries(client, name, [call_id])
+        yield Line(name, found_there, sum(1 for _ in entries_of(client, name, [call_id])))
 
 
 def _claims(client: Any, keys: Keys, call_id: str) -> list[bytes]:

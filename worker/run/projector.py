@@ -142,9 +142,7 @@ class Projector:
             return
         began_s = self._clock()
         self._dead_letters.send([letter for commit in self._pending for letter in commit.dead_letters])
-        for commit in self._pending:
-            for call_id, at_ms in commit.erased.items():
-                self._store.erase(call_id, at_ms)
+        self._store.erase({call_id: at_ms for commit in self._pending for call_id, at_ms in commit.erased.items()})
         committed = self._store.commit(self._pending)
         durable_s = self._clock()
         durable = {commit.source: commit for commit in committed.durable}

@@ -37,9 +37,11 @@ def alert_rules(settings: AlertSettings) -> tuple[Rule, ...]:
     if settings.rules_file is None:
         return DEFAULT_RULES
     try:
-        return parse_rules(settings.rules_file.read_text())
+        return parse_rules(settings.rules_file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"alert rules: {error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"alert rules: {settings.rules_file} is not UTF-8") from error
 
 
 def _open_redis(settings: Settings, stack: ExitStack) -> Any:
