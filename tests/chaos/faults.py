@@ -62,6 +62,8 @@ def kill_at_point(scene: Scene) -> None:
     name = scene.next_of("kill at", free)
     path = scene.arm(name, "worker" if scene.random.random() < _WHOLE else "")
     scene.armed.add(name)
+    if name == "in_revoked":  # a process that comes back finds its partitions free; a new one takes them from others
+        storm(scene)
     deadline_s = time.monotonic() + _SOON_S
     while path.exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
