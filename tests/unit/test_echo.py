@@ -75,6 +75,14 @@ def test_two_equal_channels_are_no_echo():
     assert not any(one["echo"] for one in analyse(sent(both(voice, voice))).of())
 
 
+def test_a_quieter_copy_of_all_that_a_channel_carries_is_an_echo():
+    """A recorder puts one line on both channels, 6 dB lower on one: its noise is a copy, too."""
+    voice = to_s16(Encoding.PCMU, line(12, [(1.0, 1.2), (2.5, 1.4), (7.0, 1.0), (8.3, 2.0)]))
+    store = analyse(sent(both(encode_pcmu(np.round(voice / 2).astype(np.int16)), encode_pcmu(voice))))
+    assert {one["echo"] for one in store.of() if one["role"] == "customer"} == {True}
+    assert not any(one["echo"] for one in store.of() if one["role"] == "agent")
+
+
 @pytest.mark.parametrize("chunk_ms", [20, 50, 1_000, 4_999])
 def test_the_length_of_the_records_changes_nothing(chunk_ms):
     """An echo is one in any chunking."""

@@ -27,7 +27,7 @@ def sound(tmp_path):
 
 def ramp(samples, channels=1):
     """A different value in each sample and channel."""
-    return (np.arange(samples * channels).reshape(samples, channels) % 20_000 - 10_000) / 32_768
+    return (np.arange(samples * channels).reshape(samples, channels) * 7_919 % 20_011 - 10_000) / 32_768
 
 
 def read(recording, max_record_ms=5_000):
@@ -68,6 +68,30 @@ def test_two_equal_channels_are_a_mono_recording(sound):
     assert (recording.layout, samples(recording).shape) == ((Role.MIXED,), (800, 1))
     assert ["channels are equal" in text for text in recording.notices] == [True]
     assert samples(load(path, Shape(layout=(Role.CUSTOMER, Role.AGENT)))).shape == (800, 2)
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "is_mono"),
+    [
+        ((1, 0, 0), (1, 0, 20), True),
+        ((1, 0, 0), (0.6, 0, 20), True),
+        ((1, 0, 0), (-1, 0, 0), True),
+        ((1, 0, 0), (0.3, 0, 0), False),
+        ((1, 0, 0), (0, 1, 0), False),
+        ((1, 0.2, 0), (0.2, 1, 0), False),
+        ((1, 0, 0), (0, 0, 20), False),
+    ],
+)
+def test_two_channels_with_the_sound_of_one_are_a_mono_recording(sound, left, right, is_mono):
+    """The same voice with other noise, somewhat quieter or inverted; not two voices, an echo, or a shared offset."""
+    random = np.random.default_rng(1)
+    voices = random.normal(0, 2_000, (8_000, 2))
+    channels = [
+        one * voices[:, 0] + other * voices[:, 1] + random.normal(0, noise or 1e-9, 8_000)
+        for one, other, noise in (left, right)
+    ]
+    recording = load(sound(np.round(np.stack(channels, 1) + 9_000).astype(np.int16), subtype="PCM_16"), Shape())
+    assert (recording.layout == (Role.MIXED,)) is is_mono
 
 
 def test_mono_files_are_the_legs_of_one_call(sound):

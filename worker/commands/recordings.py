@@ -20,7 +20,9 @@ __all__ = ["BadRecording", "Recording", "Sent", "Shape", "load"]
 _MIXED: Final = (
     "holds one channel, taken for both parties mixed: no emotion by default. If one party alone is on it, set"
 )
-_EQUAL: Final = "its channels are equal: a mono recording, taken for both parties mixed. If not, set --layout"
+_EQUAL: Final = (
+    "its channels are equal, or nearly: a mono recording, taken for both parties mixed. If not, set --layout"
+)
 _PARTIES: Final = (Role.CUSTOMER, Role.AGENT)
 
 _Block = npt.NDArray[np.int16]

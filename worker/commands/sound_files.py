@@ -23,6 +23,10 @@ _TOLERANCE_S: Final = 0.25  # encoders pad the last frame, and headers round
 _UNFINISHED: Final = {0, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF}  # lengths of a WAV whose recorder did not end properly
 _BLOCK: Final = 65_536
 _FEW_SWAPPED: Final = 0.1
+_WORDS: Final = ("pcm_s16le", "pcm_s16be")
+_UNSCALED: Final = 8  # times full scale: decoders overshoot by less
+_EQUAL: Final = 0.99  # of the power of one channel is in the other: they have different noise
+_EQUAL_GAIN: Final = 2.0
 _SWAPPED: Final = "looks as if its bytes were swapped: set --raw to s16le or s16be"
 _RIFF_HEADER: Final = 12
 _CHUNK_HEADER: Final = 8
@@ -61,8 +65,8 @@ _RAW_SUFFIXES: Final[Mapping[str, Raw]] = {
 class Probe(NamedTuple):
     """All that is known of a file once it has been read.
 
-    `samples` counts at the rate that was asked for. `notices` say what a user should know of it: a header that is
-    wrong, damage, a second recording.
+    `samples` counts at the rate that was asked for. `has_equal_channels`: several that differ by noise and by at most
+    6 dB. `notices` say what a user should know of it: a header that is wrong, damage, a second recording.
     """
 
     samples: int
@@ -77,18 +81,42 @@ def probe(path: Path, rate_hz: int, raw: Raw | None = None) -> Probe:
     Raises:
         BadRecording: it is missing, holds no sound or holds none that can be read.
     """
-    reader = _Reader(path, rate_hz, raw)
-    samples, channels, are_equal = 0, 0, True
-    count, swapped = 0, 0
+    reader, likeness, samples = _Reader(path, rate_hz, raw), _Likeness(), 0
     for block in reader.blocks():
-        count += 1
-        swapped += reader.has_words and looks_like(block[:, 0]) is LooksLike.SWAPPED_BYTES
-        samples, channels = samples + len(block), block.shape[1]
-        are_equal = are_equal and bool((block == block[:, :1]).all())
+        samples += len(block)
+        likeness.add(block)
     if not samples:
         raise BadRecording(f"{path}: contains no audio")
-    notices = [*reader.notices(), *([_SWAPPED] if swapped > _FEW_SWAPPED * count else ())]
-    return Probe(samples, channels, are_equal and channels > 1, tuple(notices))
+    return Probe(samples, likeness.channels, likeness.is_equal, reader.notices())
+
+
+class _Likeness:
+    """Whether all channels have the same sound: sums of each channel, and of its products with the first one."""
+
+    def __init__(self) -> None:
+        self.channels = 0
+        self._samples = 0
+        self._sums: NDArray[np.float64] = np.zeros(0)
+        self._products: NDArray[np.float64] = np.zeros((0, 0))
+
+    def add(self, block: NDArray[np.int16]) -> None:
+        """The next samples, [samples, channels]."""
+        samples = block.astype(np.float64)
+        if not self.channels:
+            self.channels = block.shape[1]
+            self._sums, self._products = np.zeros(self.channels), np.zeros((self.channels, self.channels))
+        self._samples += len(block)
+        self._sums += samples.sum(axis=0)
+        self._products += samples.T @ samples
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether there are several, and each has the sound of the first."""
+        shared = self._products - np.outer(self._sums, self._sums) / max(1, self._samples)
+        power, own = np.diag(shared), shared[0]
+        is_alike = own**2 >= _EQUAL * power[0] * power
+        is_as_loud = (power <= _EQUAL_GAIN**2 * power[0]) & (power[0] <= _EQUAL_GAIN**2 * power)
+        return self.channels > 1 and bool((is_alike & is_as_loud).all())
 
 
 def blocks(path: Path, rate_hz: int, raw: Raw | None = None) -> Iterator[NDArray[np.int16]]:
@@ -111,20 +139,25 @@ class _Reader:
         self._tracks = 1
         self._notices: list[str] = []
         self._options: dict[str, str] = {}
+        self._has_words = False
+        self._swapped: list[bool] = []
+        self._peak = 0.0
+        self._no_numbers = 0
         if self._raw is None:
             with path.open("rb") as file:
                 self._look_at(file, path.stat().st_size)
-
-    @property
-    def has_words(self) -> bool:
-        """Whether it is raw samples of two bytes, whose order no header tells."""
-        return self._raw is not None and self._raw.encoding.startswith("s16")
 
     def notices(self) -> tuple[str, ...]:
         """What is odd, once all blocks are read."""
         said = list(self._notices)
         if self._damaged_s:
             said.append(f"damaged at {self._damaged_s[0]:.1f} s and in {len(self._damaged_s)} places in all")
+        if self._no_numbers:
+            said.append(f"{self._no_numbers} of its samples are not numbers, and are taken for silence")
+        if self._peak > _UNSCALED:
+            said.append(f"its samples reach {self._peak:.0f} times full scale and are clipped: scale them to -1 to 1")
+        if sum(self._swapped) > _FEW_SWAPPED * len(self._swapped):
+            said.append(_SWAPPED)
         if self._tracks > 1:
             said.append(f"has {self._tracks} audio tracks; only the first is read")
         tolerance_s = _TOLERANCE_S + 0.01 * self._read_s
@@ -138,6 +171,8 @@ class _Reader:
         samples = np.zeros((0, 1), np.float32)
         for samples, rate_hz in self._decoded():
             self._read_s += len(samples) / rate_hz
+            if self._has_words:
+                self._swapped.append(looks_like(_to_int16(samples[:, 0])) is LooksLike.SWAPPED_BYTES)
             if rate_hz == self._rate_hz:
                 yield _to_int16(samples)
                 continue
@@ -158,15 +193,25 @@ class _Reader:
                 raise BadRecording(f"{self._path}: contains no audio track; if it has no header, set --raw")
             stream = container.streams.audio[0]
             self._tracks = len(container.streams.audio)
+            self._has_words = stream.codec_context.name in _WORDS
             if self._raw is None and not self._options:
                 self._declared_s = _declared_s(container, stream)
             try:
                 for frame in self._in_one_format(self._frames(container, stream)):
                     samples = frame.to_ndarray().astype(np.float32, copy=False)
-                    yield samples.reshape(-1, frame.layout.nb_channels), frame.sample_rate
+                    yield self._numbers(samples).reshape(-1, frame.layout.nb_channels), frame.sample_rate
             except (av.FFmpegError, ValueError, OSError) as error:
                 where = f"{self._path}: cannot be read from {self._read_s:.1f} s on"
                 raise BadRecording(f"{where}: {_reason(error)}") from error
+
+    def _numbers(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The samples, with 0 for those that are not numbers."""
+        is_number = np.isfinite(samples)
+        if not is_number.all():
+            self._no_numbers += int(samples.size - is_number.sum())
+            samples = np.where(is_number, samples, np.float32(0))
+        self._peak = max(self._peak, float(np.abs(samples).max(initial=0)))
+        return samples
 
     def _by_libsndfile(self, reason: str) -> Iterator[tuple[NDArray[np.float32], int]]:
         """The few formats that ffmpeg does not know, such as Dialogic's VOX."""

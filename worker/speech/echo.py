@@ -97,7 +97,13 @@ def is_echo(own: Levels, other: Levels) -> bool:
         return False
     lagged = np.lib.stride_tricks.sliding_window_view(other, len(own))
     lost_db = np.median((lagged - own)[:, is_loud], axis=1)
-    expected = 10 * np.log10(10 ** ((lagged - lost_db[:, None]) / 10) + 10 ** (noise_db / 10))
+    copied = lagged - lost_db[:, None]  # a copy has the other line's noise as well
+    in_noise = 10 * np.log10(10 ** (copied / 10) + 10 ** (noise_db / 10))
+    return any(_follows(own, expected, lost_db) for expected in (in_noise, copied))
+
+
+def _follows(own: Levels, expected: Levels, lost_db: Levels) -> bool:
+    """Whether the levels follow those that are expected at one of the lags, [lags, frames]."""
     errors = np.sqrt(np.square(own - expected).mean(axis=1))
     best = int(errors.argmin())
     most_db, least = _LONG_LIMITS if len(own) >= _LONG_FRAMES else _LIMITS
