@@ -38,7 +38,6 @@ from callmood.worker.commands.recordings import Recording, Shape
 from callmood.worker.engine.check import Listener, SpeechCheck, verdict
 from callmood.worker.engine.infer import Engine
 from callmood.worker.engine.plan import Plan
-from callmood.worker.model import audio, silero
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import ModelSettings, SegmentSettings, Settings
 from callmood.worker.speech.segment import Segmenter
@@ -135,15 +134,14 @@ def _is_spoken(path: Path) -> bool:
     return not any(word in str(path.relative_to(PROMPTS)) for word in _NOT_WORDS)
 
 
-def hear(sound: Sound, level_dbfs: int, line: str, network: silero.Silero, *, is_speech: bool) -> list[Heard]:
+def hear(sound: Sound, level_dbfs: int, line: str, check: SpeechCheck, *, is_speech: bool) -> list[Heard]:
     """A sound at a level over a line: its utterances."""
     random = np.random.default_rng([level_dbfs + 100, *line.encode()])
     pcm, truth = _at_level(sound.samples, level_dbfs, random)
     encoding = LINES[line].encoding
     heard = []
     for span in _spans(LINES[line].distort(pcm, random), encoding):
-        with torch.inference_mode():
-            probabilities = network(audio.waveform((encoding, RATE_HZ, span.audio), RATE_HZ)).numpy()
+        probabilities = check.probabilities((encoding, RATE_HZ, span.audio))
         duration_ms = (span.end_sample - span.start_sample) * 1000 // RATE_HZ
         found = verdict(probabilities, duration_ms)
         frames = truth[span.start_sample // _FRAME : span.end_sample // _FRAME] & is_speech
@@ -155,9 +153,9 @@ def hear(sound: Sound, level_dbfs: int, line: str, network: silero.Silero, *, is
 
 def _hear_everywhere(sound: Sound, is_speech: bool) -> list[Heard]:  # noqa: FBT001 - of a pool's map
     """A sound at each level over each line."""
-    network = silero.load()
+    check = SpeechCheck.open()
     everywhere = product(LEVELS_DBFS, LINES)
-    return [one for level, line in everywhere for one in hear(sound, level, line, network, is_speech=is_speech)]
+    return [one for level, line in everywhere for one in hear(sound, level, line, check, is_speech=is_speech)]
 
 
 def _at_level(samples: Samples, level_dbfs: int, random: np.random.Generator) -> tuple[Pcm, npt.NDArray[np.bool_]]:

@@ -9,6 +9,7 @@ from callmood.bench import field
 from callmood.schemas.common import Encoding
 from callmood.training.synthetic import sounds
 from callmood.training.synthetic.sounds import RATE_HZ, Sound, cadence
+from callmood.worker.engine.check import SpeechCheck
 from callmood.worker.model import silero
 
 
@@ -82,14 +83,16 @@ def test_errors_are_shares_of_utterances_and_of_speech():
 def test_a_sound_over_a_line_is_cut_and_judged():
     """Ringback gives an utterance for each ring, none of which counts; it holds no speech that could be lost."""
     ring = Sound("network tones", "ringback", cadence("440/1000 0/3000", seconds=8.0))
-    found = field.hear(ring, -25, "GSM", silero.load(), is_speech=False)
+    found = field.hear(ring, -25, "GSM", SpeechCheck.open(), is_speech=False)
     assert len(found) == 2
     assert [(one.counts, one.found_ms, one.kept_ms) for one in found] == [(False, 0, 0)] * 2
 
 
 def test_speech_is_counted_where_it_is_audible():
     """Of a prompt with a pause, the audible frames that the segmenter found are the speech, all of them kept."""
-    words = np.concatenate([cadence("150+300+450+600+1200", 1.0), np.zeros(RATE_HZ), cadence("170+340+510+680", 1.0)])
+    t = np.arange(3 * RATE_HZ) / RATE_HZ
+    phase = 2 * np.pi * np.cumsum(150 + 40 * np.sin(2 * np.pi * 2 * t)) / RATE_HZ
+    words = sum(np.sin(k * phase) for k in (1, 2, 3, 4, 8)) * ((t < 1) | (t >= 2))
 
     class Sure:
         """A network for which everything is speech."""
@@ -98,7 +101,7 @@ def test_speech_is_counted_where_it_is_audible():
             """Of each frame."""
             return (waveform[:: silero.FRAME] * 0) + 1
 
-    found = field.hear(Sound("English", "words", words), -25, "mu-law", Sure(), is_speech=True)
+    found = field.hear(Sound("English", "words", words), -25, "mu-law", SpeechCheck(Sure()), is_speech=True)
     assert sum(one.found_ms for one in found) == sum(one.kept_ms for one in found) == pytest.approx(2_000, abs=60)
     assert all(one.counts for one in found)
 

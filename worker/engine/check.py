@@ -1,8 +1,8 @@
 """The speech check: whether a person speaks in an utterance, and in which part of it.
 
-A frame of 32 ms is voiced if Silero's network finds it likelier speech than not. Somebody speaks if, in the 1.5 s of
-the utterance with the most voiced frames, at least a quarter are voiced: a word is enough, and a tune with a few voiced
-frames is not. bench/RESULTS.md has the errors of this rule and of others.
+A frame of 32 ms is voiced if Silero's network finds it likelier speech than not, and a voice can make it (`unvoiced`).
+Somebody speaks if, in the 1.5 s of the utterance with the most voiced frames, at least a quarter are voiced: a word is
+enough, and a tune with a few voiced frames is not. bench/RESULTS.md has the errors of this rule and of others.
 
 Each utterance is judged alone, on the CPU, in float32, so what it is batched with cannot change the answer. That costs
 little beside the emotion model (bench/RESULTS.md).
@@ -20,6 +20,7 @@ import torch
 from callmood.schemas.common import Encoding
 from callmood.worker.engine.infer import Engine, open_engine
 from callmood.worker.engine.parts import early_answer, part_of
+from callmood.worker.engine.unvoiced import unvoiced
 from callmood.worker.model import audio, silero
 from callmood.worker.model.audio import Sound
 from callmood.worker.records import Prediction, Speech, Utterance
@@ -59,7 +60,7 @@ class SpeechCheck:
             ModelError: its weights cannot be used.
         """
         check = cls(silero.load())
-        check._probabilities(_SILENCE)
+        check.probabilities(_SILENCE)
         return check
 
     def judge(self, sound: Sound) -> Speech | None:
@@ -69,20 +70,27 @@ class SpeechCheck:
             Exception: the check fails on silence as well.
         """
         try:
-            probabilities = self._probabilities(sound)
+            probabilities = self.probabilities(sound)
         except Exception as error:  # noqa: BLE001 - whatever one utterance does to torch must stay with it
-            self._probabilities(_SILENCE)
+            self.probabilities(_SILENCE)
             _log.error("speech check failed on one utterance", exc_info=error)
             return None
         encoding, rate_hz, data = sound
         return verdict(probabilities, len(data) // encoding.bytes_per_sample * 1000 // rate_hz)
 
     @torch.inference_mode()
-    def _probabilities(self, sound: Sound) -> npt.NDArray[np.float32]:
-        probabilities = self._network(audio.waveform(sound, silero.RATE_HZ))
+    def probabilities(self, sound: Sound) -> npt.NDArray[np.float32]:
+        """That of each frame, [frames]; 0 if no voice makes it.
+
+        Raises:
+            ValueError: one is not finite.
+        """
+        waveform = audio.waveform(sound, silero.RATE_HZ)
+        probabilities = self._network(waveform)
         if not probabilities.isfinite().all():
             raise ValueError("a probability is not finite")
         found: npt.NDArray[np.float32] = probabilities.numpy()
+        found[unvoiced(waveform.numpy())] = 0
         return found
 
 
