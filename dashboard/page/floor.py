@@ -37,6 +37,7 @@ _ENDED: Final = 100
 _GONE: Final = {"state": AlertState.ENDED.value, "over_ms": None}
 """What is said of an alert whose call is not there any more, or has had many since."""
 _CLAIM_LIFE_S: Final = 7 * 24 * 3600
+_PRUNE_S: Final = 3600.0
 _LEVELS: Final = {"high": 0, "some": 1}
 
 log: Final = structlog.get_logger()
@@ -108,7 +109,7 @@ class Floor:
         """Ended calls that are in the trends."""
         self._alerts: deque[dict[str, Any]] = deque(maxlen=_ALERTS)
         self._read_until: dict[str, str] = {}
-        self._pulse_due_s = self._compare_due_s = 0.0
+        self._pulse_due_s = self._compare_due_s = self._prune_due_s = 0.0
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="floor", daemon=True)
 
@@ -134,11 +135,25 @@ class Floor:
         Raises:
             redis.RedisError: Redis does not answer, or does not let this user write claims.
         """
+        self._prune_claims()
         claim = json.dumps({"by": by, "at_ms": round(time.time() * 1000), "note": note})
         is_first = bool(self._redis.hsetnx(self._keys.claims, alert_id, claim))
         self._redis.expire(self._keys.claims, _CLAIM_LIFE_S)
         self._pulse_due_s = 0.0
         return is_first
+
+    def _prune_claims(self) -> None:
+        """Once an hour, delete claims of more than a week ago: their notes are about people."""
+        if time.monotonic() < self._prune_due_s:
+            return
+        self._prune_due_s = time.monotonic() + _PRUNE_S
+        oldest_ms, old = (time.time() - _CLAIM_LIFE_S) * 1000, []
+        for alert_id, claim in self._redis.hgetall(self._keys.claims).items():
+            with _skipping(self._keys.claims):
+                if json.loads(claim)["at_ms"] < oldest_ms:
+                    old.append(alert_id)
+        if old:
+            self._redis.hdel(self._keys.claims, *old)
 
     def _run(self) -> None:
         while not self._stopping.wait(_REST_S if self.snapshot.number else 0.0):

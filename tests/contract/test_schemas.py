@@ -141,7 +141,10 @@ def test_asyncapi_is_whole():
     assert {f"#/channels/{name}" for name in document["channels"]} <= set(references)
     assert document["channels"]["audio"]["address"] == KafkaSettings().audio_topic
     assert document["channels"]["deadLetter"]["address"] == KafkaSettings().dead_letter_topic
-    assert document["channels"]["utterances"]["address"] == Keys(RedisSettings().prefix).utterances
+    keys, addresses = Keys(RedisSettings().prefix), {one["address"] for one in document["channels"].values()}
+    assert {*keys.streams_of_calls, keys.utterances_of("<call_id>"), keys.call("<call_id>")} <= addresses
+    topics = {value for name, value in KafkaSettings() if name.endswith("_topic") and name != "state_topic"}
+    assert topics <= addresses
     assert document["components"]["messages"]["audio"]["name"] == AUDIO_SCHEMA
 
 

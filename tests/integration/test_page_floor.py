@@ -1,5 +1,6 @@
 """The floor as it is read from a real Redis, also from one that goes away."""
 
+import json
 import math
 import time
 from contextlib import ExitStack, closing
@@ -95,6 +96,22 @@ def test_what_is_erased_is_forgotten(redis_url, redis_prefix, redis_client, a_fl
         floor._compare_due_s = floor._pulse_due_s = 0.0
         floor.look()
     assert (floor.snapshot.alerts, floor.snapshot.rows) == ((), ())
+
+
+def test_a_claim_is_kept_for_a_week(redis_url, redis_prefix, redis_client, a_floor):
+    """The next claim deletes older ones, although the key lives on; what no page has written stays."""
+    floor, key = a_floor(redis_url, redis_prefix), Keys(redis_prefix).claims
+    week_ms = 7 * 24 * 3_600_000
+    for name, age_ms in {"old": week_ms + 60_000, "young": week_ms - 60_000}.items():
+        claim = {"by": "Kim", "at_ms": round(time.time() * 1000) - age_ms, "note": "about a person"}
+        redis_client.hset(key, name, json.dumps(claim))
+    redis_client.hset(key, "odd", "{")
+    assert floor.claim("new", "Kim", "")
+    assert set(redis_client.hkeys(key)) == {
+        "young",
+        "odd",
+        "new",
+    }
 
 
 def test_a_call_that_ends_is_in_the_trends_once(redis_url, redis_prefix, a_floor):
