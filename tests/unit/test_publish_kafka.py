@@ -101,6 +101,24 @@ def test_a_foreign_record_on_the_states_topic_stops_no_takeover():
     assert restored.states.keys() == {"a", "b", "\ufffd\ufffd"}
 
 
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"x",
+        b"\xc1",
+        b"{}",
+        *map(msgpack.packb, (5, [1], {"time": 5}, {"time": [1], "watermark": "5"}, {"time": [None]})),
+    ],
+)
+def test_a_foreign_position_on_the_states_topic_stops_no_takeover(junk):
+    """The group's offset counts; `take_over` finds the clock again in the states."""
+    store, _, _ = open_store([*stored(), (b"", junk)], committed=39)
+    with capture_logs() as lines:
+        restored, _ = claimed(store)
+    assert (restored.watermark, restored.time, set(restored.states)) == (39, StreamTime(), {"a", "b"})
+    assert [line["event"] for line in lines] == ["position on the states topic cannot be read"]
+
+
 @pytest.mark.parametrize(("committed", "watermark"), [(None, 40), (0, 40), (39, 40), (40, 40), (45, 45)])
 def test_the_states_know_the_position(committed, watermark):
     """Group offsets that expired, were deleted or set back do not publish a call twice; set forward, they count."""

@@ -1,8 +1,10 @@
-"""A secret that may be replaced while we run."""
+"""A secret that may be replaced while we run, and files that only the clients read."""
+
+from pathlib import Path
 
 import pytest
 
-from callmood.worker.adapters.secret_file import SecretFile
+from callmood.worker.adapters.secret_file import SecretFile, require_file
 from callmood.worker.errors import ConfigurationError
 
 
@@ -35,3 +37,28 @@ def test_it_does_not_show_itself(tmp_path):
     path = tmp_path / "secret"
     path.write_text("hush")
     assert "hush" not in f"{SecretFile('VARIABLE', path)!r} {SecretFile('VARIABLE', path)}"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (FileNotFoundError(2, "No such file"), "X: file ca.pem does not exist"),
+        (PermissionError(13, "Permission denied"), "X: cannot read ca.pem: Permission denied"),
+        (IsADirectoryError(21, "Is a directory"), "X: cannot read ca.pem: Is a directory"),
+    ],
+)
+def test_a_file_that_no_client_can_read_names_its_setting(monkeypatch, error, words):
+    """A certificate that belongs to another user, as a secret in Kubernetes often does, is no broker that is down."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Path, "open", fail)
+    with pytest.raises(ConfigurationError) as caught:
+        require_file("X", Path("ca.pem"))
+    assert str(caught.value) == words
+
+
+def test_a_file_that_can_be_read_is_accepted():
+    """Nothing of it is kept."""
+    require_file("X", Path(__file__))

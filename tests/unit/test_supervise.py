@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK
+from callmood.worker.run import health, supervise
 from callmood.worker.run.processes import Report
 from callmood.worker.run.progress import Status
 from callmood.worker.run.supervise import Supervisor
@@ -386,3 +388,12 @@ def test_a_taken_health_port_ends_the_worker():
     assert done.returncode == 2
     assert "CALLMOOD_WORKER__HEALTH_PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_machine_without_temporary_files_ends_the_worker(monkeypatch):
+    """A container whose file system is read-only needs a volume: one line says so."""
+    monkeypatch.setattr(health, "use_shared_metrics", lambda: (_ for _ in ()).throw(FileNotFoundError("no folder")))
+    monkeypatch.setattr(supervise.logs, "configure", lambda *_, **__: None)
+    with capture_logs() as lines:
+        assert supervise.run(Settings()) == EXIT_CONFIGURATION
+    assert "see TMPDIR" in lines[0]["error"]

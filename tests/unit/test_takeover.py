@@ -11,6 +11,7 @@ from callmood.worker import metrics
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import Fenced, StoreUnavailable, Unsettled
+from callmood.worker.partition.ended import Ended
 from callmood.worker.run.takeover import take_over
 from callmood.worker.stream_time import StreamTime
 
@@ -129,3 +130,10 @@ def test_the_clock_is_never_behind_the_calls():
     clock = Leg("clock", start_ms=log[-1].timestamp_ms)
     again.read(log_of(clock.media(quiet(620), chunk_ms=1_000), first_offset=at + 1))
     assert again.commit().calls["live"]["end_reason"] == "idle"
+
+
+def test_a_clock_that_is_lost_alone_is_found_again():
+    """A foreign record has replaced it on the states topic: it goes on at the newest time of any call."""
+    ended = Ended(last_offset=1, ended_at_ms=77_000, is_paused=False).pack()
+    taken = take(_Store(watermark=20, time=StreamTime(), states={"call": ended}))
+    assert (taken.start, taken.restored.time) == (20, StreamTime(77_000))

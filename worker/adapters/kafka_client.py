@@ -26,7 +26,7 @@ from kafka.net.sasl.scram import SaslMechanismScram
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.kafka_workarounds import refusal_in
-from callmood.worker.adapters.secret_file import SecretFile
+from callmood.worker.adapters.secret_file import SecretFile, require_file
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
 from callmood.worker.settings import KafkaSettings
 
@@ -66,14 +66,14 @@ def connection(settings: KafkaSettings) -> dict[str, Any]:
     Clients read certificates, passwords and tokens again for every connection, so files may be replaced.
 
     Raises:
-        ConfigurationError: a file is missing or empty, a broker's address is none, or half a login is set.
+        ConfigurationError: a file is missing, empty or unreadable, a broker's address is none, or half a login is set.
     """
     kafka_workarounds.install()
     _refuse_half_a_login(settings)
     for name in ("ssl_ca_file", "ssl_cert_file", "ssl_key_file"):
         path = getattr(settings, name)
-        if path is not None and not path.is_file():
-            raise ConfigurationError(f"CALLMOOD_KAFKA__{name.upper()}: file {path} does not exist")
+        if path is not None:
+            require_file(f"CALLMOOD_KAFKA__{name.upper()}", path)
     return {
         "bootstrap_servers": _brokers(settings.bootstrap_servers),
         "security_protocol": settings.security_protocol,

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import msgpack
+import msgspec
 import structlog
 from kafka import ConsumerGroupMetadata, KafkaConsumer, KafkaProducer, OffsetAndMetadata
 from kafka import TopicPartition as KafkaPartition
@@ -75,6 +76,22 @@ class _Reading:
             self.states.pop(key, None)
         else:
             self.states[key] = value
+
+
+class _Clock(msgspec.Struct, frozen=True):
+    """What the record with `CLOCK_KEY` holds."""
+
+    time: tuple[int, ...]
+    watermark: int | None = None
+    origin: dict[str, str] = {}
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "_Clock | None":
+        """The clock and position of a record; None if a foreign producer wrote it."""
+        try:
+            return msgspec.msgpack.decode(packed, type=cls)
+        except msgspec.MsgspecError:
+            return None
 
 
 class KafkaStore:
@@ -182,14 +199,18 @@ class KafkaStore:
             raise Unsettled("a transaction on the states topic is open")
 
     def _restored(self, source: TopicPartition, reading: _Reading) -> Restored:
-        states, watermark = reading.states, reading.watermark
-        packed = states.pop(CLOCK_KEY, None)
-        stored = msgpack.unpackb(packed) if packed else {}
+        packed, watermark = reading.states.pop(CLOCK_KEY, None), reading.watermark
+        states = {key.decode(errors="replace"): state for key, state in reading.states.items()}
+        stored = None if packed is None else _Clock.unpack(packed)
+        if stored is None:
+            if packed is not None:
+                log.error("position on the states topic cannot be read", partition=source.partition, offset=watermark)
+            return Restored(watermark, StreamTime(), states)
         ours = self._consumer.origin(source)._asdict()
-        for field, found in stored.get("origin", {}).items():
-            if found and ours[field] and found != ours[field]:
+        for field, found in stored.origin.items():
+            if found and ours.get(field) and found != ours[field]:
                 raise not_ours(source, field, found, "other output topics and CALLMOOD_KAFKA__STATE_TOPIC")
-        known = stored.get("watermark")
+        known = stored.watermark
         if known is not None and (watermark is None or watermark < known):
             log.warning(
                 "consumer group offset is missing or was set back; using the position on the states topic",
@@ -198,8 +219,7 @@ class KafkaStore:
                 watermark=known,
             )
             watermark = known
-        elapsed = StreamTime(*stored["time"][: len(StreamTime._fields)]) if stored else StreamTime()
-        return Restored(watermark, elapsed, {key.decode(errors="replace"): state for key, state in states.items()})
+        return Restored(watermark, StreamTime(*stored.time[: len(StreamTime._fields)]), states)
 
     def commit(self, commits: Sequence[Commit]) -> Committed:
         """See `Store`. Never asks to be repeated: after an error the process starts again from what Kafka holds.

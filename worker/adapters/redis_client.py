@@ -23,7 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import MasterNotFoundError
 
 from callmood.redis_address import Address, connect
-from callmood.worker.adapters.secret_file import SecretFile
+from callmood.worker.adapters.secret_file import SecretFile, require_file
 from callmood.worker.errors import CallmoodError, ConfigurationError, StoreRefused, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 
@@ -95,8 +95,7 @@ def _files(settings: RedisSettings) -> dict[str, Any]:
     ):
         path = getattr(settings, name)
         if path is not None:
-            if not path.is_file():
-                raise ConfigurationError(f"CALLMOOD_REDIS__{name.upper()}: file {path} does not exist")
+            require_file(f"CALLMOOD_REDIS__{name.upper()}", path)
             options[option] = str(path)
     if settings.password_file is not None:
         password = SecretFile("CALLMOOD_REDIS__PASSWORD_FILE", settings.password_file)

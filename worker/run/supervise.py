@@ -305,7 +305,11 @@ def _missing(report: Report, silent_s: float) -> str | None:
 def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; returns its exit code."""
     logs.configure(settings.log, process="supervisor")
-    metrics_dir = health.use_shared_metrics()
+    try:
+        metrics_dir = health.use_shared_metrics()
+    except OSError as error:
+        log.error("cannot run", error=f"{error}: the worker needs a folder for temporary files, see TMPDIR")  # noqa: TRY400 - the message is enough
+        return EXIT_CONFIGURATION
     try:
         return _run(settings)
     finally:

@@ -11,6 +11,7 @@ from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.partition.stored import newest_time_ms
 from callmood.worker.run import losses
+from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,8 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
         ConfigurationError: the position is somebody else's.
     """
     restored = store.claim(source)
+    if restored.states and restored.time == StreamTime():  # behind the calls, they would not end for as long as it is
+        restored = replace(restored, time=StreamTime(newest_time_ms(restored.states.values())))
     if restored.watermark is None and restored.states:
         restored = _found_again(consumer, source, restored)
     elif restored.watermark is None:
@@ -62,7 +65,6 @@ def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Rest
     """The store has lost the position, but not the states: go on at the newest watermark that the group was shown.
 
     Without one, at the oldest record: calls that are over are then computed again.
-    The clock is lost, too. It must not be behind the calls, or they would not end for as long as it is.
     """
     try:
         shown = consumer.committed(source, timeout_ms=_ASK_MS)
@@ -70,8 +72,7 @@ def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Rest
         raise Unsettled(f"kafka: {error}") from error
     watermark = consumer.oldest(source) if shown is None else shown
     losses.report_lost_position(source, watermark, has_group_offset=shown is not None)
-    time = restored.time._replace(elapsed_ms=newest_time_ms(restored.states.values()))
-    return replace(restored, watermark=watermark, time=time)
+    return replace(restored, watermark=watermark)
 
 
 def _store_start(store: Store, source: TopicPartition, restored: Restored) -> None:
