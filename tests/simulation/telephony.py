@@ -58,6 +58,10 @@ def recording(number: int, encoding: Encoding, channels: int) -> bytes:
     return _WIRE[encoding](voices(number)[:, :channels].reshape(-1))
 
 
+_SWAPPED_MS = 4_000
+"""An `end` that is swapped with a record from before a long hold would come after its call is forgotten."""
+
+
 class Telephone:
     """The gateway of one call.
 
@@ -183,7 +187,8 @@ class Telephone:
             if dice > 1 - badly:
                 late_ms = random.choice([0, random.uniform(0, 2000)])
                 disturbed.append(arrival._replace(arrives_ms=arrival.arrives_ms + late_ms))
-            if dice > 1 - 2 * badly and len(disturbed) > 3:
+            is_near = len(disturbed) > 3 and disturbed[-1].arrives_ms - disturbed[-2].arrives_ms < _SWAPPED_MS
+            if dice > 1 - 2 * badly and is_near:
                 swapped = disturbed[-2]._replace(arrives_ms=disturbed[-1].arrives_ms)
                 disturbed[-2:] = [disturbed[-1]._replace(arrives_ms=disturbed[-2].arrives_ms), swapped]
         self._arrivals = disturbed
