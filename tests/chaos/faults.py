@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from contextlib import suppress
+from pathlib import Path
 
 from kafka.errors import KafkaError
 from redis import RedisError
@@ -15,6 +16,7 @@ from tests.chaos.scene import Fault, Scene
 _SPRUNG_S = 6.0
 _WHOLE = 0.2  # of the kills at a point take the supervisor too
 _SOON_S = 1.0
+_SHARED_S = 30.0
 _MOST_ARMED = 5
 _IN_TRANSACTIONS = {"AddOffsetsToTxn", "EndTxn", "TxnOffsetCommit"}
 
@@ -63,7 +65,7 @@ def kill_at_point(scene: Scene) -> None:
     path = scene.arm(name, "worker" if scene.random.random() < _WHOLE else "")
     scene.armed.add(name)
     if name == "in_revoked":  # a process that comes back finds its partitions free; a new one takes them from others
-        storm(scene)
+        _share(scene, path)
     deadline_s = time.monotonic() + _SOON_S
     while path.exists() and time.monotonic() < deadline_s:
         time.sleep(0.05)
@@ -98,6 +100,16 @@ def terminate_worker(scene: Scene) -> None:
     """SIGTERM, as for an update."""
     scene.fleet.terminate(_victim(scene))
     scene.note("SIGTERM")
+
+
+def _share(scene: Scene, path: Path) -> None:
+    """A third worker comes, until a process has died because of the partitions that it gives away."""
+    number = max(scene.fleet.numbers) + 1
+    scene.fleet.start(number)
+    deadline_s = time.monotonic() + _SHARED_S
+    while path.exists() and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    scene.fleet.terminate(number, for_good=True)
 
 
 def storm(scene: Scene) -> None:
