@@ -26,6 +26,7 @@ OTHER = {
     MediaTimeState: {
         "offset_ms": 1, "rate_hz": 16_000, "sample": 2, "early_ms": 3.0, "zero_ms": 4.0, "record_ms": 5.0,
         "base_ms": 6.0, "again": (7, 8.0), "drift_ms": 9.0, "shifts": ((10, 11),),
+        "rate": (True, 12.0, (13.0, 14.0, 15.0), 16.0),
     },
     DoubtState: {"newest_seq": 1, "refused": (2, 3), "doubted_ms": 4.0, "doubted_seq": 5, "misnumbered": (6, 7)},
     SegmenterState: {

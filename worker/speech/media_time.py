@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
+from callmood.worker.speech.media_rate import MediaRate
 
 # Media clocks are rounded to milliseconds or to frames; below this a difference is rounding, not a gap.
 _TOLERANCE_MS = 20
@@ -48,6 +49,7 @@ class MediaTimeState(NamedTuple):
     again: tuple[int, float] | None = None
     drift_ms: float = 0.0
     shifts: tuple[tuple[int, int], ...] = ()
+    rate: MediaRate = MediaRate()
 
 
 class MediaTime:
@@ -76,6 +78,7 @@ class MediaTime:
         self._base_ms: float | None = None  # media time at position 0
         self._again: tuple[int, float] | None = None  # the record that media time started again with, and its end
         self._drift_ms = 0.0
+        self._rate = MediaRate()
         self._shifts: tuple[tuple[int, int], ...] = ()  # from a sample on, its place is so much later: the newest few
 
     def begin(self, rate_hz: int) -> None:
@@ -103,7 +106,7 @@ class MediaTime:
         record_ms = chunk.samples * 1000 / chunk.format.rate_hz if chunk.format else self.record_ms
         lost_ms = missing_seqs * record_ms
         self._anchor(chunk, lost_ms)
-        if chunk.media_ms is not None:
+        if chunk.media_ms is not None and not self._rate.is_wrong:
             ahead_ms = self._ahead_ms(chunk.media_ms, chunk, lost_ms)
             if ahead_ms <= (_EXACT_MS if missing_seqs else _TOLERANCE_MS):
                 ahead_ms = 0.0
@@ -112,7 +115,12 @@ class MediaTime:
         else:
             ahead_ms = lost_ms + self._waited_ms(chunk, lost_ms)
         lost_ms = min(lost_ms, ahead_ms)
-        return Step(lost_ms, ahead_ms - lost_ms)
+        silent_ms = ahead_ms - lost_ms
+        if silent_ms and self.record_ms and chunk.event is Event.MEDIA and chunk.media_ms is not None:
+            self._rate = self._rate.after_jump(chunk, self.position_ms + lost_ms, self.record_ms, silent_ms)
+            if self._rate.is_wrong:  # the capture times decide, from here on
+                self._zero_ms = chunk.capture_ms - self.position_ms - ahead_ms - self._drift_ms
+        return Step(lost_ms, silent_ms)
 
     def is_nearly_at(self, end: Chunk, next_seq: int) -> bool:
         """Whether an `end` that waits for the records from `next_seq` on waits for too little audio to be worth it."""
@@ -127,7 +135,7 @@ class MediaTime:
         if self._zero_ms is None or not self.record_ms or self._again is not None:
             return False
         position_ms = self.ms(self.sample + samples) if samples else self.position_ms
-        if chunk.media_ms is not None:
+        if chunk.media_ms is not None and not self._rate.is_wrong:
             base_ms = self._base_ms
             return base_ms is not None and -_RAN_BACK_MS <= chunk.media_ms - base_ms - position_ms <= _TOLERANCE_MS
         late_ms = chunk.capture_ms - self._zero_ms - position_ms - self._drift_ms
@@ -148,6 +156,8 @@ class MediaTime:
     def is_absurd(self, chunk: Chunk) -> bool:
         """Whether the record's media time is further ahead than its capture time allows."""
         if self.rate_hz is None or chunk.media_ms is None or self._base_ms is None or self._zero_ms is None:
+            return False
+        if self._rate.is_wrong:
             return False
         return chunk.media_ms - self._base_ms - self.position_ms > self._most_ms(chunk)
 
@@ -261,6 +271,7 @@ class MediaTime:
             self._again,
             self._drift_ms,
             self._shifts,
+            self._rate,
         )
 
     @classmethod
@@ -276,4 +287,5 @@ class MediaTime:
         time._again = saved.again
         time._drift_ms = saved.drift_ms
         time._shifts = saved.shifts
+        time._rate = MediaRate(*saved.rate)
         return time
