@@ -1,7 +1,7 @@
 """`python -m callmood.bench.echo`: from which level on the echo of one speaker is told from the other one's speech.
 
 Calls of two human speakers, Debian's prompts (asterisk-core-sounds-en-wav as the agent, -it-wav as the customer), over
-a line with noise at -60 dBFS. The agent's voice is also on the customer's channel: lower, up to 400 ms later, through
+a line with noise at -60 dBFS. The agent's voice is also on the customer's channel: lower, up to 750 ms later, through
 G.711. The customer speaks after the agent, or at the same time.
 """
 
@@ -28,7 +28,7 @@ LEVELS_DB: Final = (None, -6, -12, -20, -30, -36, -40)
 _SPEECH_DBFS: Final = -22
 _NOISE_DBFS: Final = -60
 _CALLS: Final = 50
-_LONGEST_LAG_S: Final = 0.4
+_LONGEST_LAG_S: Final = 0.75
 _BORDER_S: Final = 0.3
 _AUDIO: Final = AudioFormat(Encoding.PCMU, RATE_HZ, (Role.CUSTOMER, Role.AGENT))
 

@@ -51,6 +51,14 @@ def test_the_agent_on_the_customers_channel_is_not_the_customer(loss_db, lag_ms)
     assert not any(role["interruptions"]["count"] for role in call["roles"].values())
 
 
+@pytest.mark.parametrize("lag_ms", [550, 790])
+def test_an_echo_from_far_away_is_one(lag_ms):
+    """Through a satellite, or two mobile networks."""
+    store = analyse(sent(call_with_echo(12, lag_ms, customer=[(7.0, 2.0), (17.0, 2.0)])))
+    assert [utterance["echo"] for utterance in store.of() if utterance["role"] == "customer"] == [1, 0, 1, 0, 1]
+    assert store.calls["call-1"]["overlap_ms"] == 0
+
+
 def test_without_an_echo_nobody_is_one():
     """Two people who take turns, or speak at once, keep what they say."""
     at_once = [(start + 0.1, length) for start, length in _AGENT]

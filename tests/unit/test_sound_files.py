@@ -359,6 +359,13 @@ def test_hours_of_audio_take_little_memory(tmp_path):
     assert grown_kb < 100_000
 
 
+def test_a_wav_with_the_name_of_a_raw_file_is_a_wav(tmp_path):
+    """Some recorders name a file by its codec: its header is no audio. With --raw, all of it is."""
+    soundfile.write(tmp_path / "call.ulaw", tone(1), RATE_HZ, format="WAV", subtype="ULAW")
+    assert probe(tmp_path / "call.ulaw", RATE_HZ).samples == RATE_HZ
+    assert probe(tmp_path / "call.ulaw", RATE_HZ, Raw("pcmu")).samples > RATE_HZ
+
+
 def vowel(seconds=4):
     """A voice with a pause, not in step with the samples; int16 [samples]."""
     t = np.arange(seconds * RATE_HZ) / RATE_HZ

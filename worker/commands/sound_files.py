@@ -132,7 +132,7 @@ class _Reader:
             raise BadRecording(f"{path}: not a readable sound file: {'no file' if path.exists() else 'no such file'}")
         self._path = path
         self._rate_hz = rate_hz
-        self._raw = raw or _RAW_SUFFIXES.get(path.suffix.lower())
+        self._raw = raw or (None if _is_wave(path) else _RAW_SUFFIXES.get(path.suffix.lower()))
         self._declared_s: float | None = None
         self._read_s = 0.0
         self._damaged_s: list[float] = []
@@ -302,6 +302,13 @@ class _Reader:
                 f"its header says {seconds(length)}, and it is read to its end: {seconds(size - begin)}"
             )
             self._options["ignore_length"] = "1"
+
+
+def _is_wave(path: Path) -> bool:
+    """Whether it has the header of a WAV, whatever its name."""
+    with path.open("rb") as file:
+        header = file.read(_RIFF_HEADER)
+    return header[:4] == b"RIFF" and header[8:] == b"WAVE"
 
 
 def _declared_s(container: av.container.InputContainer, stream: av.AudioStream) -> float | None:

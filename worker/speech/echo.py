@@ -15,8 +15,8 @@ from callmood.worker.g711 import Samples
 
 Levels = npt.NDArray[np.float64]
 
-MAX_LAG_FRAMES: Final = 25
-"""Half a second: from side tone to the echo of a distant loudspeaker."""
+MAX_LAG_FRAMES: Final = 40
+"""0.8 s: from side tone to the loudspeaker of a mobile phone behind a satellite."""
 MAX_CHANNELS: Final = 4
 """In streams with more, no levels are kept: the state of a call must not outgrow its topic."""
 MIN_FRAMES: Final = 25
