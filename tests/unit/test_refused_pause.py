@@ -91,6 +91,33 @@ def test_the_watermark_waits_for_the_state_that_holds_the_pause():
     assert worker.commit().watermark == len(sent)
 
 
+def test_the_watermark_of_a_successor_waits_too():
+    """Its dead-letter record is written, and is not written again; the pause is not stored yet."""
+    leg = Leg()
+    log = log_of([*leg.media(quiet(0.6) + voice(1)), leg.send("pause", seq="x")])
+    first = Worker().read(log[:2])
+    first.commit()
+    store = first.read(log[2:]).commit_answered()
+    assert (store.dead, store.watermark < len(log)) == ({len(log) - 1: "bad_header"}, True)
+    again = Worker(store).read(log[store.watermark :])
+    assert again.waiting
+    assert again.commit_answered().watermark < len(log)
+    assert not again.partition._letters.collect()
+    assert again.commit().watermark == len(log)
+
+
+def test_the_pause_begins_where_the_call_was():
+    """A stream that has ended before it is no part of it, nor is a stream that comes in the pause heard."""
+    one, two = Leg(stream="one"), Leg(stream="two")
+    sent = in_time([*one.media(SENTENCE), one.send("end", scope="stream")], two.media(SENTENCE * 3))
+    sent += [two.send("pause", seq="x")]
+    three = Leg(stream="three", start_ms=EPOCH_MS + 8_000)
+    sent += [*three.media(voice(2)), three.send("resume"), *three.media(SENTENCE), three.send("end", scope="call")]
+    store = Worker().read(log_of(sent)).commit()
+    assert store.calls["call-1"]["redacted_ms"] == pytest.approx(2_200, abs=200)
+    assert [u["start_ms"] for u in store.of() if u["stream"] == "three"] == [pytest.approx(10_460, abs=100)]
+
+
 def test_a_refused_pause_of_another_call_pauses_nothing():
     """Nor does one that names no call."""
     leg = Leg()
@@ -175,6 +202,8 @@ def test_a_call_that_is_over_does_not_begin_again():
     store = worker.read(log[-2:]).commit()
     assert (store.calls["call-1"]["status"], len(store.dead), store.watermark) == ("completed", 2, len(log))
     assert worker.partition.live_calls == 0
+    at_once = Worker().read(log).commit()
+    assert (at_once.calls, at_once.dead, at_once.watermark) == (store.calls, store.dead, len(log))
 
 
 def test_a_call_that_goes_on_with_it_before_its_idle_end_is_stored_ends_again():
@@ -185,5 +214,6 @@ def test_a_call_that_goes_on_with_it_before_its_idle_end_is_stored_ends_again():
     worker = Worker().read(log_of(in_time(spoken, ticks[:690])))
     assert worker.partition._calls["call-1"].call.is_over
     leg.skip(690_000)
-    worker.read(log_of([*in_time(spoken, ticks[:690]), leg.send("pause", seq="x"), *ticks[690:]])[10 + 690 :])
-    assert worker.commit().calls["call-1"]["end_reason"] == "idle"
+    log = log_of([*in_time(spoken, ticks[:690]), leg.send("pause", seq="x"), *ticks[690:]])[10 + 690 :]
+    assert worker.read(log[:100]).commit().calls["call-1"]["status"] == "live"
+    assert worker.read(log[100:]).commit().calls["call-1"]["end_reason"] == "idle"

@@ -52,6 +52,12 @@ def late():
     return [item._replace(at_ms=item.at_ms + 0.9 * index) for index, item in enumerate(sent)]
 
 
+def jittery():
+    """Every third record is stamped later than the next ones."""
+    sent = Leg().media(SAID, 20)
+    return [item._replace(at_ms=item.at_ms + 70 * (index % 3 == 0)) for index, item in enumerate(sent)]
+
+
 def other_events():
     """A gap, a hold and a silence between audio."""
     leg, sent = Leg(), []
@@ -60,7 +66,7 @@ def other_events():
     return [*sent, *leg.media(SAID, 20), leg.send("end")]
 
 
-CASES = [plain, two_streams, news, other_roles, long_records, lossy, late, other_events]
+CASES = [plain, two_streams, news, other_roles, long_records, lossy, late, jittery, other_events]
 
 
 def stored(records, step):

@@ -110,6 +110,40 @@ def test_the_clock_of_a_gateway_that_was_ahead_is_given_up_soon_after_it_is_gone
     assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(540_000, abs=5_000)
 
 
+def test_a_doubt_begins_with_each_jump_ahead():
+    """However long the clock was right before."""
+    day = after(STARTED, *arrived(every(3_000, 2 * HOUR)))
+    alone = after(day, *arrived(every(200, 60_000, NOW + 3 * HOUR)))
+    time = after(alone, *arrived([(at_ms, stamp + 2 * HOUR + 60_000) for at_ms, stamp in QUIET]))
+    assert time.elapsed_ms - alone.elapsed_ms == pytest.approx(540_000, abs=5_000)
+
+
+def test_a_second_jump_ahead_does_not_hide_where_the_first_began():
+    """One gateway after the other was ahead; then only those with the right time are left."""
+    ahead = after(STARTED, *arrived(every(200, 60_000, NOW + HOUR)))
+    further = after(ahead, *arrived(every(200, 60_000, NOW + 3 * HOUR)))
+    assert further.newest_ms == NOW + 3 * HOUR + 60_000
+    time = after(further, *arrived([(at_ms, stamp + 120_000) for at_ms, stamp in QUIET]))
+    assert time.elapsed_ms - further.elapsed_ms == pytest.approx(540_000, abs=5_000)
+
+
+@pytest.mark.parametrize(("older_ms", "needed_ms"), [(60_000, 60_000), (66_000, 600_000)])
+def test_in_doubt_the_clock_goes_back_to_what_begins_up_to_a_minute_before_what_it_followed(older_ms, needed_ms):
+    """What begins earlier may be the audio of a gateway that was cut off, also if it comes that far in the end."""
+    ahead = after(STARTED, *arrived(every(200, 60_000, NOW + 8 * HOUR)))
+    behind = [NOW - older_ms + at_ms for at_ms in range(0, 900_000, 3_000)]
+    needed = next(n for n in range(1, len(behind)) if after(ahead, *behind[:n]).newest_ms < ahead.newest_ms)
+    assert (needed - 1) * 3_000 == needed_ms
+
+
+def test_the_thousandth_odd_record_moves_the_clock_and_no_time_is_taken_back():
+    """Whatever its timestamp is within its run."""
+    odd = [NOW - HOUR + 1_000] * 999
+    assert after(STARTED, *odd).newest_ms == NOW
+    moved = after(STARTED, *odd, NOW - HOUR)
+    assert (moved.newest_ms, moved.elapsed_ms) == (NOW - HOUR, 0)
+
+
 def test_after_hours_a_thousand_records_or_ten_minutes_give_such_a_clock_up():
     """By then, what is far behind may as well be a gateway that was cut off."""
     alone = after(STARTED, *arrived(every(3_000, 2 * HOUR, NOW + HOUR)))
