@@ -99,7 +99,7 @@ def test_records_of_one_partition_stay_in_one_partition():
     """In their order, also if the dead-letter topic has fewer partitions; the offset decides nothing."""
     sent = []
 
-    def send(_topic, key, value, headers, partition):
+    def send(_topic, key, value, headers, partition, **_):
         about = DeadLetterHeaders.from_kafka(headers)
         sent.append((int(about.partition), int(about.offset), partition, value if key else None))
         return SimpleNamespace(get=lambda timeout: timeout)

@@ -217,3 +217,12 @@ def test_a_call_that_goes_on_with_it_before_its_idle_end_is_stored_ends_again():
     log = log_of([*in_time(spoken, ticks[:690]), leg.send("pause", seq="x"), *ticks[690:]])[10 + 690 :]
     assert worker.read(log[:100]).commit().calls["call-1"]["status"] == "live"
     assert worker.read(log[100:]).commit().calls["call-1"]["end_reason"] == "idle"
+
+
+def test_it_keeps_its_call_alive():
+    """A producer that asks for a pause is there."""
+    leg = Leg()
+    spoken = leg.media(SENTENCE)
+    leg.skip(500_000)
+    sent = in_time([*spoken, leg.send("pause", seq="x")], Leg("other").media(quiet(700), chunk_ms=1_000))
+    assert Worker().read(log_of(sent)).commit().calls["call-1"]["status"] == "live"
