@@ -335,12 +335,25 @@ def test_a_call_that_shows_as_ended_goes_on_with_what_its_end_has_overtaken():
         assert facts(store)[1] == facts(expected)[1]
 
 
-def test_a_call_whose_end_waits_is_as_long_as_its_longest_leg():
-    """Another leg has sent more than the one whose last second is lost."""
+@pytest.mark.parametrize(("silent_ms", "length_ms"), [(0, 6_000), (4_000, 8_000)])
+def test_a_call_whose_end_waits_is_as_long_as_its_longest_leg(silent_ms, length_ms):
+    """Of the leg whose last second is lost, the silence that was not sent after it counts; the wait changes nothing."""
     leg, agent = Leg(), Leg(stream="agent", layout="agent")
     sent = in_time(leg.media(SENTENCE + quiet(1))[:-5], agent.media(quiet(6)))
-    call = analyse([*sent, leg.send("end", scope="call")]).calls["call-1"]
-    assert (call["status"], call["duration_ms"], call["missing_ms"]) == ("completed", 6_000, 1_000)
+    leg.skip(silent_ms)
+    worker = Worker().read(log_of([*sent, leg.send("end", scope="call")]))
+    call = worker.commit().calls["call-1"]
+    assert (call["status"], call["duration_ms"], call["missing_ms"]) == ("completed", length_ms, 1_000)
+    before = facts(worker.store)
+    assert facts(worker.read(log_of(ticks(9, 75), first_offset=100)).commit()) == before
+
+
+def test_a_call_whose_end_waits_is_live_while_a_leg_speaks():
+    """Though the leg that ends it is quiet: what the other one says is not complete."""
+    leg, agent = Leg(), Leg(stream="agent", layout="agent")
+    sent = in_time(leg.media(SENTENCE + quiet(1))[:-5], agent.media(quiet(2) + voice(2)))
+    worker = Worker().read(log_of([*sent, leg.send("end", scope="call")]))
+    assert worker.commit().calls["call-1"]["status"] == "live"
 
 
 def test_a_successor_that_reads_an_end_again_publishes_nothing_again():

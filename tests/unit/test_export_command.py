@@ -107,7 +107,7 @@ def test_utterances_are_read_as_far_as_the_last_call_of_the_day_reaches(exported
 
 
 class _Topic:
-    """A client of a topic whose records have these timestamps; it gives one record of each partition a poll.
+    """A client of a topic whose records have these timestamps; it gives two records of each partition a poll.
 
     Args:
         stamps: of each partition.
@@ -149,10 +149,10 @@ class _Topic:
             return {}
         polled = {}
         for source, at in self.at.items():
-            if at < min(len(self.stamps[source.partition]), self._open_from):
-                polled[source] = [SimpleNamespace(offset=at, stamp=self.stamps[source.partition][at])]
-                self.at[source] += 1
-        return polled
+            stamps = self.stamps[source.partition][: self._open_from]
+            polled[source] = [SimpleNamespace(offset=n, stamp=stamp) for n, stamp in enumerate(stamps)][at : at + 2]
+            self.at[source] += len(polled[source])
+        return {source: records for source, records in polled.items() if records}
 
     def close(self):
         pass

@@ -76,8 +76,9 @@ def early_end(end: Chunk, streams: Mapping[str, Stream]) -> End | None:
     if not (is_waiting and ends_call(end, streams) and all(_is_quiet(one) for one in streams.values())):
         return None
     start_ms, step = stream.time.call_position_ms, stream.time.step_to(end, end.seq - stream.next_seq)
-    missing = Unheard(start_ms, start_ms + round(step.lost_ms + step.silent_ms), is_pause=False)
-    at_ms = max(missing.end_ms, *(one.time.call_position_ms for one in streams.values()))
+    missing = Unheard(start_ms, start_ms + round(step.lost_ms), is_pause=False)
+    end_ms = start_ms + round(step.lost_ms + step.silent_ms)
+    at_ms = max(end_ms, *(one.time.call_position_ms for one in streams.values()))
     return End(Event.END.value, at_ms, is_open=True, missing=missing)
 
 
