@@ -148,3 +148,46 @@ def test_a_record_of_another_call_keeps_its_value():
     """A pause does not touch the dead-letter records of other calls."""
     assert json_letters(b"call-2", call_id="call-2", seq=0).record.value is not None
     assert json_letters(None, call_id="call-2", seq=0).record.value is not None
+
+
+def ended_leg_pauses(*, ends_in_pause):
+    """One leg ends before or in the pause that its stream brings; the other one goes on alone."""
+    one, two = Leg(stream="one"), Leg(stream="two")
+    sent = in_time(one.media(SENTENCE), two.media(SENTENCE))
+    sent += [one.send(event) for event in (("pause", "end") if ends_in_pause else ("end", "pause"))]
+    sent += two.media(voice(3))
+    one.skip(3_000)
+    return [*sent, one.send("resume"), *two.media(SENTENCE), two.send("end")]
+
+
+@pytest.mark.parametrize("ends_in_pause", [False, True])
+def test_a_stream_that_has_ended_still_pauses_and_resumes_its_call(ends_in_pause):
+    """A recorder may send both on the leg that it knows; a successor does the same, wherever it takes over."""
+    log = log_of(ended_leg_pauses(ends_in_pause=ends_in_pause))
+    whole = Worker().read(log).commit()
+    assert [(stream, start_ms) for stream, start_ms, *_ in spans(whole) if start_ms > 2_000] == [("two", 6_060)]
+    assert whole.calls["call-1"]["redacted_ms"] == 3_000
+    for at in range(20, len(log), 3):
+        store = Worker().read(log[:at]).commit()
+        store = Worker(store).read(log[store.watermark :]).commit()
+        assert (spans(store), store.calls["call-1"]["redacted_ms"]) == (spans(whole), 3_000), at
+
+
+def test_a_pause_under_the_number_of_a_record_that_waits_counts():
+    """It is no copy of that record: audio has that number."""
+    one = Leg()
+    sent = one.media(SENTENCE)
+    one.lose(200)
+    sent += one.media(quiet(0.2))
+    one.seq -= 1
+    sent += [one.send("pause"), *one.media(voice(3)), one.send("resume"), *one.media(SENTENCE), one.send("end")]
+    assert [start_ms for _, start_ms, *_ in spans(analyse(sent))] == [460, 6_460]
+
+
+def test_a_pause_under_an_old_number_counts():
+    """Its content shows that it is no copy, also if it is as old as the newest record."""
+    one = Leg()
+    sent = [*one.media(SENTENCE), one.send("pause"), one.send("resume"), one.send("pause", seq="5")]
+    store = analyse([*sent, *one.media(voice(3)), one.send("resume"), *one.media(SENTENCE), one.send("end")])
+    assert store.dead == {15: "seq_backwards"}
+    assert [start_ms for _, start_ms, *_ in spans(store)] == [460, 6_060]

@@ -84,7 +84,7 @@ class StreamOrder:
         if self._next is None:
             is_beginning = chunk.seq <= self._max_held and chunk.event is not Event.END
             self._next = 0 if is_beginning else chunk.seq
-        if chunk.seq < self._next and chunk.event in _SWITCHES and chunk.seq > self.switch_seq:
+        if chunk.event in _SWITCHES and self.switch_seq < chunk.seq and self._is_numbered_wrongly(chunk):
             self.switch_seq = chunk.seq
             return Pushed((Ready(chunk, missing_seqs=0, is_late=True),), duplicate=False)
         if chunk.seq < self._next or chunk.seq in self._held:
@@ -96,6 +96,11 @@ class StreamOrder:
             ready += self._release(min(self._held))
             ready += self._in_turn()
         return Pushed(tuple(ready), duplicate=False)
+
+    def _is_numbered_wrongly(self, switch: Chunk) -> bool:
+        """Whether the turn of this number is over, or another record waits with it."""
+        held = self._held.get(switch.seq)
+        return switch.seq < self.next_seq or (held is not None and held.event is not switch.event)
 
     def flush(self) -> tuple[Ready, ...]:
         """Release all waiting records, and give up the missing ones."""

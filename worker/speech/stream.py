@@ -71,7 +71,7 @@ class Stream:
         if not pushed.duplicate:
             self._format = self._format or chunk.format
             self._numbers.add(chunk)
-        elif chunk.capture_ms > self._newest_capture_ms and not self._numbers.is_copy(chunk):
+        elif chunk.capture_ms >= self._newest_capture_ms and not self._numbers.is_copy(chunk):
             raise BadRecord(Reason.SEQ_BACKWARDS, "seq started again: a reconnect needs a new stream")
         taken = self._apply_all(pushed.ready)
         if self.time.is_nearly_at(chunk, self._order.next_seq):
@@ -181,7 +181,8 @@ class Stream:
 
     def _apply(self, ready: Ready, taken: Taken) -> None:
         chunk = ready.chunk
-        if self.ended and not chunk.has_track:  # after Twilio's `stop` comes only what it has overtaken
+        is_of_call = chunk.event in (Event.PAUSE, Event.RESUME)  # and the call may go on
+        if self.ended and not (is_of_call or chunk.has_track):  # after Twilio's `stop` comes only what it has overtaken
             return
         self._heard_from, self._has_skipped = self.time.save(), False
         match chunk.event:
