@@ -227,8 +227,8 @@ def test_a_claim_is_of_an_alert_that_its_viewer_sees():
     def body(**changes):
         return json.dumps({"alert_id": "call-1:run:1", "by": " Kim ", "note": ""} | changes).encode()
 
-    same = {"origin": "https://wall.example", "host": "wall.example"}
-    assert page.claim(kim, body(), **same | {"origin": "https://other.example"}) == 403
+    same = {"origin": "https://wall.invalid", "host": "wall.invalid"}
+    assert page.claim(kim, body(), **same | {"origin": "https://other.invalid"}) == 403
     assert [page.claim(kim, body(**changes)) for changes in ({"by": " "}, {"alert_id": "call-1:run:2"})] == [400, 400]
     assert page.claim(lea, body()) == 400
     assert [page.claim(kim, text) for text in (b"", b"[]", b"{}", b'{"by": "Kim"}')] == [400] * 4
