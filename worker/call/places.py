@@ -8,6 +8,7 @@ the call at which it arrived. Smaller differences look the same as legs that beg
 """
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Final
 
 from callmood.worker.records import Chunk, Unheard
@@ -40,7 +41,7 @@ class Places:
         """Place a stream whose first record has just been taken. Where all others have ended, the call was paused."""
         assert stream.time.zero_ms is not None
         assert self.origin_ms is not None
-        zero_ms = round(stream.time.zero_ms)
+        zero_ms, before_ms = round(stream.time.zero_ms), stream.time.offset_ms
         if not others and not self.is_settled:
             self.origin_ms = max(0, zero_ms)
         at_ms, now_ms = zero_ms - self.origin_ms, _now_ms(others, elapsed_ms)
@@ -51,6 +52,7 @@ class Places:
             for other in others:
                 other.time.offset_ms -= at_ms
         stream.time.offset_ms = max(0, at_ms)
+        _move(stream, taken, before_ms)
         stopped_ms = max((other.time.call_position_ms for other in others), default=0)
         if others and all(other.ended for other in others) and stream.time.offset_ms > stopped_ms:
             taken.unheard.insert(0, Unheard(stopped_ms, stream.time.offset_ms, is_pause=True))
@@ -64,6 +66,17 @@ class Places:
                 other.is_tentative = False
                 if ahead_ms > _APART_MS:
                     other.time.offset_ms = max(0, other.time.offset_ms - ahead_ms)
+
+
+def _move(stream: Stream, taken: Taken, before_ms: int) -> None:
+    """What the first record has brought was placed as if its stream had begun with it, at `before_ms`."""
+    by_ms = stream.time.offset_ms - before_ms
+    taken.holds = [(is_hold, at_ms + by_ms) for is_hold, at_ms in taken.holds]
+    for index, unheard in enumerate(taken.unheard):
+        start_ms = unheard.start_ms + (0 if unheard.is_pause else by_ms)  # a pause that another stream has begun
+        taken.unheard[index] = replace(unheard, start_ms=start_ms, end_ms=max(start_ms, unheard.end_ms + by_ms))
+    if stream.paused.at_ms is not None and stream.paused.at_ms > before_ms:  # it begins with this record
+        stream.paused.at_ms += by_ms
 
 
 def _length_ms(chunk: Chunk) -> float:
