@@ -42,6 +42,17 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
         os.close(folder)
 
 
+def refuse_overwriting(out: Path, *sources: Path) -> None:
+    """Check that a file or folder to write is none of those that the command reads.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    for source in sources:
+        if out.exists() and source.exists() and out.samefile(source):
+            raise ConfigurationError(f"{out}: this command reads it, so it cannot write it: choose another path")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as `write` does."""
     write(path, lambda file: file.write(text.encode()))

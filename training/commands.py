@@ -15,7 +15,7 @@ from torch import distributed
 
 from callmood.schemas.common import EMOTIONS
 from callmood.training import config, manifest
-from callmood.training.checkpoint import write_text
+from callmood.training.checkpoint import refuse_overwriting, write_text
 from callmood.training.config import Config
 from callmood.training.corpora import CORPORA, prepare
 from callmood.training.corpora import own as own_corpus
@@ -120,6 +120,11 @@ def evaluate(options: argparse.Namespace) -> None:
 def predict_command(options: argparse.Namespace) -> None:
     """Write the model's answer to each utterance of a list."""
     predict.writer_of(options.out)  # before hours of computing
+    written = [path for path in (options.out, options.pseudo, options.browser) if path]
+    if len({path.resolve() for path in written}) < len(written):
+        raise ConfigurationError("the table, --pseudo and --browser are three files: give each its own path")
+    for path in written:
+        refuse_overwriting(path, options.list)
     for needs, other in (("audio", "browser"), ("above", "pseudo")):
         if getattr(options, needs) and not getattr(options, other):
             raise ConfigurationError(f"--{needs} needs --{other}")

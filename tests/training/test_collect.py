@@ -101,6 +101,18 @@ def test_sampled_utterances_are_cut_by_channel_and_time(production: Path, capsys
     assert json.loads(capsys.readouterr().out.rpartition("\n/")[0])["candidates"] == 12
 
 
+def test_a_list_with_labels_is_not_overwritten(production: Path, capsys: pytest.CaptureFixture[str]):
+    """A second run into the same folder replaces a list that nobody has labelled, and refuses one with labels."""
+    where = str(production / "recordings")
+    assert [collect(production, where, "--number", "2") for _ in range(2)] == [0, 0]
+    path = production / "out" / "to-label.csv"
+    labelled = path.read_text().replace(".wav,,", ".wav,anger,")
+    path.write_text(labelled)
+    assert collect(production, where, "--number", "2") == 2
+    assert "to-label.csv has labels, and would be overwritten" in capsys.readouterr().err
+    assert path.read_text() == labelled
+
+
 def test_recordings_that_are_missing_are_counted(production: Path, capsys: pytest.CaptureFixture[str]):
     """A call without a recording costs its utterances alone, and erased calls are not even looked for."""
     (production / "recordings" / "call-0.flac").unlink()

@@ -188,3 +188,14 @@ def test_a_model_that_answers_with_nan_is_refused(monkeypatch: pytest.MonkeyPatc
     one = predict.Heard("a", "own", "", "", "", 0.0, clip)
     with pytest.raises(predict.ConfigurationError, match="not finite"):
         list(predict.rows(model, [one], batch_size=1))
+
+
+def test_the_list_is_not_overwritten(listed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A table, a page or pseudo-labels at the list's path, or two of them at one path, are refused before computing."""
+    before, table = listed.read_bytes(), str(tmp_path / "out.jsonl")
+    for written in ([str(listed)], [table, "--pseudo", str(listed)], [table, "--browser", str(listed)]):
+        assert main(["predict", "demo-tiny", str(listed), *written]) == 2
+        assert "this command reads it, so it cannot write it" in capsys.readouterr().err
+    assert main(["predict", "demo-tiny", str(listed), table, "--pseudo", table]) == 2
+    assert "give each its own path" in capsys.readouterr().err
+    assert listed.read_bytes() == before

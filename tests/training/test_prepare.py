@@ -390,3 +390,18 @@ def test_a_list_of_another_encoding_is_read_or_named(tmp_path: Path, encoding: s
         return
     with pytest.raises(ConfigurationError, match="line 2: not UTF-8"):
         prepare.prepare(CORPORA["own"], tmp_path / "list.csv", tmp_path / "data", how)
+
+
+def test_no_recording_and_no_list_is_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """An output folder in which converted audio or the manifest would replace what is read is refused."""
+    recording(tmp_path / "audio" / "call.wav", channels=2)
+    before = (tmp_path / "audio" / "call.wav").read_bytes()
+    (tmp_path / "calls.csv").write_text("id,path,label,speaker,channel\ncall,audio/call.wav,anger,a,0\n")
+    assert main(["prepare", "own", str(tmp_path / "calls.csv"), str(tmp_path)]) == 2
+    assert "call.wav is a recording, and would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "audio" / "call.wav").read_bytes() == before
+    row = {"path": "audio/call.wav", "label": "anger", "speaker": "a", "channel": 0}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(row))
+    assert main(["prepare", "own", str(tmp_path / "manifest.jsonl"), str(tmp_path)]) == 2
+    assert "this command reads it, so it cannot write it" in capsys.readouterr().err
+    assert json.loads((tmp_path / "manifest.jsonl").read_text()) == row

@@ -51,6 +51,15 @@ def test_the_eps_of_the_waveform_goes_along(tmp_path: Path):
     assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["do_normalize"] is True
 
 
+def test_an_existing_folder_is_refused(tmp_path: Path, capsys):
+    """The bundle itself, or a folder with other files, is neither overwritten nor deleted."""
+    source = bundle(tmp_path / "bundle", "hubert", "base")
+    before = (source / "config.json").read_bytes()
+    assert main(["to-transformers", str(source), str(source)]) == 2
+    assert "bundle exists already" in capsys.readouterr().err
+    assert (source / "config.json").read_bytes() == before
+
+
 @pytest.mark.parametrize("head", [head for head in HeadKind if head is not HeadKind.HF_SUPERB])
 def test_a_head_that_transformers_does_not_have_is_refused(tmp_path: Path, head: HeadKind, capsys):
     """Ours alone knows these heads: nothing is written that would answer otherwise."""

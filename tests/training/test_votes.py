@@ -85,3 +85,13 @@ def test_lists_that_do_not_fit_are_refused(tmp_path: Path, capsys, second: dict[
     assert main(["votes", str(first), str(other), str(tmp_path / "out.csv")]) == 2
     assert (message if second else "none.csv") in capsys.readouterr().err
     assert not (tmp_path / "out.csv").exists()
+
+
+def test_an_annotators_list_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Without OUT, the last annotator's list would be written; a joined list is written again."""
+    lists = [write(tmp_path / f"{name}.csv", {"1": "anger"}, "") for name in "ab"]
+    assert main(["votes", *map(str, lists)]) == 2
+    assert "b.csv exists and is not a joined list" in capsys.readouterr().err
+    assert "votes." not in lists[1].read_text()
+    for _ in range(2):
+        assert main(["votes", *map(str, lists), str(tmp_path / "out.csv")]) == 0

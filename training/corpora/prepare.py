@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callmood.training import manifest, protocols, wav
-from callmood.training.checkpoint import write_text
+from callmood.training.checkpoint import refuse_overwriting, write_text
 from callmood.training.corpora import iemocap, own, sound
 from callmood.training.corpora.found import WHOLE, Corpus, Found, refuse_same_ids
 from callmood.training.corpora.labels import Labels
@@ -19,6 +19,7 @@ MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
 _EXAMPLES: Final = 3  # of what was dropped, per reason
+_Inode = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -46,6 +47,38 @@ class Options:
             raise ConfigurationError(f"--name {self.name!r}: use ASCII letters, digits, _ . and -, at most 100")
 
 
+class _Out:
+    """The folder to write to, and the files that must not be overwritten: those of the utterances."""
+
+    def __init__(self, folder: Path, listed: Sequence[Found]) -> None:
+        self.folder = folder
+        self._audio = folder / "audio"
+        self._sources: set[_Inode] = set()
+        if self._audio.exists():
+            self._sources = {inode for found in listed if (inode := _inode(found.path))}
+
+    def audio(self, utterance_id: str) -> Path:
+        """The file for the converted audio of an utterance.
+
+        Raises:
+            ConfigurationError: it is the recording of an utterance.
+        """
+        path = self._audio / f"{manifest.file_name(utterance_id)}.wav"
+        if self._sources and _inode(path) in self._sources:
+            raise ConfigurationError(
+                f"{path} is a recording, and would be overwritten by a part of one: choose another output folder"
+            )
+        return path
+
+
+def _inode(path: Path) -> _Inode | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
     """Write the manifest and a report of what was dropped and why; convert audio other than mono 16-bit WAV.
 
@@ -54,15 +87,17 @@ def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:
 
     Raises:
         ConfigurationError: the corpus is missing or not whole, a label of an own list has no meaning, two of its
-            utterances have the same id, a speaker has two splits, or nothing is left.
+            utterances have the same id, a speaker has two splits, nothing is left, or a source would be overwritten.
     """
+    for name in (MANIFEST, REPORT):
+        refuse_overwriting(out / name, root)
     labels = Labels(corpus, options.meanings)
     listed = list(corpus.find(root))
     if corpus is own.CORPUS:
         refuse_same_ids(listed)
     labels.refuse_unknown(listed, root)
     out.mkdir(parents=True, exist_ok=True)
-    items, dropped = _usable(corpus, labels, listed, out, options)
+    items, dropped = _usable(corpus, labels, listed, _Out(out, listed), options)
     if not items:
         raise ConfigurationError(f"{root}: no utterance can be used; {_counted(dropped) or 'it lists none'}")
     if corpus is iemocap.CORPUS and not options.partial:
@@ -97,7 +132,7 @@ def _counted(dropped: dict[str, list[str]]) -> str:
 
 
 def _usable(
-    corpus: Corpus, labels: Labels, listed: Sequence[Found], out: Path, options: Options
+    corpus: Corpus, labels: Labels, listed: Sequence[Found], out: _Out, options: Options
 ) -> tuple[list[manifest.Item], dict[str, list[str]]]:
     """The first usable utterance of each id; and the ids of the others, by the reason why they are dropped."""
     items: dict[str, manifest.Item] = {}
@@ -113,7 +148,7 @@ def _usable(
     return list(items.values()), dropped
 
 
-def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Options) -> manifest.Item:
+def _item(corpus: Corpus, labels: Labels, found: Found, out: _Out, options: Options) -> manifest.Item:
     if found.unusable:
         raise sound.DroppedError(found.unusable)
     label = labels.of(found.label)
@@ -127,7 +162,7 @@ def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Opti
         speaker = iemocap.speaker_of_2021(found.id, found.style)
     return manifest.Item(
         id=found.id,
-        path=os.path.relpath(path, out),
+        path=os.path.relpath(path, out.folder),
         corpus=options.name or corpus.name,
         speaker=speaker,
         language=found.language or corpus.language,
@@ -143,11 +178,11 @@ def _item(corpus: Corpus, labels: Labels, found: Found, out: Path, options: Opti
     )
 
 
-def _audio(corpus: Corpus, found: Found, out: Path) -> tuple[Path, float]:
+def _audio(corpus: Corpus, found: Found, out: _Out) -> tuple[Path, float]:
     """The file to train on, the corpus' own if it can be used as it is; and its length in seconds."""
     if found.cut == WHOLE and (seconds := sound.seconds_in_place(found.path)) is not None:
         return found.path, seconds
     samples, rate_hz = sound.pcm(found.path, found.cut, mix=corpus is not own.CORPUS)
-    path = out / "audio" / f"{manifest.file_name(found.id)}.wav"
+    path = out.audio(found.id)
     wav.write(path, rate_hz, samples.tobytes())
     return path, samples.size / rate_hz

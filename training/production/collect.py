@@ -14,7 +14,7 @@ from typing import Final
 
 from callmood.training import manifest, wav
 from callmood.training.checkpoint import write_text
-from callmood.training.corpora import sound
+from callmood.training.corpora import own, sound
 from callmood.training.corpora.found import Cut
 from callmood.training.production.sample import Candidate, Chosen
 from callmood.worker.errors import ConfigurationError
@@ -100,7 +100,12 @@ def write(chosen: Sequence[Chosen], recordings: Recordings, out: Path) -> Counte
     """Write `audio/` and the list, in an order that reveals nothing; return what was dropped, by reason.
 
     Only the owner may read the folder: it has speech of customers.
+
+    Raises:
+        ConfigurationError: the folder has a list with labels.
     """
+    if (out / LIST).exists() and any(row.get("label") for _, row in own.rows(out / LIST)):
+        raise ConfigurationError(f"{out / LIST} has labels, and would be overwritten: choose another output folder")
     out.mkdir(mode=0o700, parents=True, exist_ok=True)
     dropped: Counter[str] = Counter()
     rows = []

@@ -31,6 +31,7 @@ def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
         ConfigurationError: a list cannot be read, has no ids, or has other utterances than the first; or a label is a
             misspelt emotion.
     """
+    _refuse_annotators_list(out)
     by_list = [_labels(path) for path in lists]
     base = {str(row["id"]): row for _, row in own.rows(lists[0])}
     for path, labels in zip(lists, by_list, strict=True):
@@ -50,6 +51,14 @@ def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
         if len(lists) == _TWO
         else None,
     }
+
+
+def _refuse_annotators_list(out: Path) -> None:
+    """Without OUT on the command line, the last annotator's list takes its place: only a joined list has votes."""
+    if out.exists() and not any(name.startswith(_VOTES) for _, row in own.rows(out) for name in row):
+        raise ConfigurationError(
+            f"{out} exists and is not a joined list: give a new file to write as the last argument"
+        )
 
 
 def _labels(path: Path) -> dict[str, str]:

@@ -50,9 +50,12 @@ def to_transformers(bundle: Path, folder: Path) -> None:
     SUPERB checkpoints do, and transformers 5 counts it before.
 
     Raises:
-        ConfigurationError: transformers has no class for this head, or the installed version computes other logits.
+        ConfigurationError: transformers has no class for this head, the installed version computes other logits, or
+            the folder exists.
         ModelError: the bundle cannot be loaded.
     """
+    if folder.exists():
+        raise ConfigurationError(f"{folder} exists already")
     model = load(bundle)
     if model.spec.head is not HeadKind.HF_SUPERB:
         raise ConfigurationError(f"{bundle}: transformers has no class for the head {model.spec.head}")
@@ -61,7 +64,7 @@ def to_transformers(bundle: Path, folder: Path) -> None:
         f"{kind}.{name.removeprefix('encoder.')}" if name.startswith("encoder.") else name.removeprefix("head."): tensor
         for name, tensor in model.state_dict().items()
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / WEIGHTS)
     (folder / WEIGHTS).chmod(0o644)
     config = {
