@@ -1,11 +1,12 @@
 """What labels from production are worth: model A, its answers to calls, a sample of them, model B; synthetic speech.
 
-Run `python -m callmood.bench.label_loop [FOLDER]`; about five minutes of CPU time, continued where it was stopped.
+Run `python -m callmood.bench.label_loop [FOLDER]`; about half an hour of CPU time, continued where it was stopped.
 Model A learns from two voices. Voices that it never heard make calls, which `callmood analyze` cuts and answers with
 model A. `callmood-train collect` samples utterances at random or by uncertainty; each gets the label of the utterance
 that was spoken then. Model B continues with A's weights on A's utterances and these. To tell what the labels are worth
 from what more steps are worth, another model continues for as many steps on A's utterances alone. All are tested on
-voices of no training, all by the commands of docs/training.md. The figures say nothing about real people.
+voices of no training, all by the commands of docs/training.md. A seed decides which voices label, call and test, and
+the training. The figures say nothing about real people.
 """
 
 import contextlib
@@ -35,6 +36,7 @@ _PAUSE_S: Final = 1.5
 _WAYS: Final = {"random": 1.0, "uncertain": 0.0}
 _FIRST: Final = "model A"
 _LONGER: Final = "A continued"
+_ALL: Final = "all"
 
 
 class Heard(NamedTuple):
@@ -50,11 +52,14 @@ class Size:
     """How much of everything; `overrides` change the configuration of the demo model."""
 
     labelled_voices: int = 2
+    calling_voices: int = 22
     utterances_per_call: int = 2
     shares: Sequence[float] = (0.2,)
-    seeds: Sequence[int] = (1,)
+    seeds: Sequence[int] = (1, 2, 3)
+    first_steps: int = 600
+    steps: int = 800
     overrides: Sequence[str] = (
-        "corpus.voices_per_split=24",
+        "corpus.voices_per_split=48",
         "corpus.languages_per_voice=2",
         "corpus.train_utterances=6",
         "corpus.valid_utterances=1",
@@ -65,8 +70,7 @@ class Size:
         "model.encoder.conv_dim=[64, 64]",
         "model.encoder.conv_stride=[320, 2]",
         "train.epochs=0",
-        "train.steps=300",
-        "train.evaluate_steps=100",
+        "train.evaluate_steps=200",
         "train.balance='classes'",
         "train.warmup_steps=50",
         "calibration.wanted_risk=0.5",
@@ -93,31 +97,42 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     if not (corpus / "manifest.jsonl").exists():
         train_command("synthesize", str(corpus), *settings)
     items = manifest.absolute(manifest.read(corpus / "manifest.jsonl"), corpus / "manifest.jsonl")
-    voices = sorted({item.speaker for item in items if item.split == "train"})
-    known = [item for item in items if item.split != "train" or item.speaker in voices[: size.labelled_voices]]
-    pool = [item for item in items if item.split == "train" and item.speaker in voices[size.labelled_voices :]]
-    calls = make_calls(pool, folder / "calls", size.utterances_per_call)
     figures: dict[tuple[str, str], list[float]] = {}
-
-    def add(ways: Iterable[str], name: str, out: Path, more: Iterable[Item] = (), start: Path | None = None) -> Path:
-        """Train, with the weights of `start` first; note the figure for these ways."""
-        options = [*settings, "--set", f"train.seed={seed}", *(["--encoder", str(start)] if start else [])]
-        ua = train([*known, *more], out, options)
-        print(f"{out.name}: UA {ua:.1%}", flush=True)
-        for way in ways:
-            figures.setdefault((way, name), []).append(ua)
-        return out
-
     for seed in size.seeds:
-        first = add(_WAYS, _FIRST, folder / f"a-{seed}")
-        add(_WAYS, _LONGER, folder / f"a-continued-{seed}", start=first)
+        known, pool = divided(items, size, seed)
+        calls = make_calls(pool, folder / f"calls-{seed}", size.utterances_per_call)
+        same = [*settings, "--set", f"train.seed={seed}"]
+        first = folder / f"a-{seed}"
+        ua = train(known, first, [*same, "--set", f"train.steps={size.first_steps}"])
+        more = [*same, "--set", f"train.steps={size.steps}", "--encoder", str(first)]
+        longer = train(known, folder / f"a-continued-{seed}", more)
         results = analyze(calls, first, folder / f"results-{seed}.jsonl")
-        every = list(_utterances(results))
-        for share, (way, random_share) in itertools.product(size.shares, _WAYS.items()):
-            number = round(share * len(every))
-            sampled = sample(folder / f"sampled-{way}-{share}-{seed}", results, number, random_share, calls)
-            add([way], f"{share:.0%}", folder / f"b-{way}-{share}-{seed}", sampled, first)
+        number = len(list(_utterances(results)))
+        for way, random_share in _WAYS.items():
+            figures.setdefault((way, _FIRST), []).append(ua)
+            figures.setdefault((way, _LONGER), []).append(longer)
+            for share in size.shares:
+                name = way if share < 1 else _ALL  # of all utterances, both ways take the same
+                out = folder / f"sampled-{name}-{share}-{seed}"
+                sampled = sample(out, results, round(share * number), random_share, calls)
+                ua_b = train([*known, *sampled], folder / f"b-{name}-{share}-{seed}", more)
+                figures.setdefault((way, f"{share:.0%}"), []).append(ua_b)
+        print(seed, {name: round(100 * uas[-1], 1) for name, uas in figures.items()}, flush=True)
     return figures
+
+
+def divided(items: Sequence[Item], size: Size, seed: int) -> tuple[list[Item], list[Item]]:
+    """Draw voices: utterances that model A knows, with those for validation and the test, and those of the callers."""
+    voices = sorted({item.speaker for item in items if item.split == "train"})
+    order = [voices[i] for i in np.random.default_rng(seed).permutation(len(voices))]
+    labelled = set(order[: size.labelled_voices])
+    calling = set(order[size.labelled_voices : size.labelled_voices + size.calling_voices])
+    known = [
+        item if item.split != "train" or item.speaker in labelled else dataclasses.replace(item, split="test")
+        for item in items
+        if item.split != "train" or item.speaker not in calling
+    ]
+    return known, [item for item in items if item.split == "train" and item.speaker in calling]
 
 
 def make_calls(pool: Sequence[Item], folder: Path, utterances: int) -> dict[str, list[Heard]]:
@@ -158,7 +173,8 @@ def sample(
     """Utterances of production to train on: collected, labelled by what was spoken, prepared."""
     where = str(Path(next(iter(calls))).parent)
     given = ("--number", str(number), "--random", str(random_share))
-    train_command("collect", str(results), where, str(out), *given)
+    if not (out / "to-label.csv").exists():
+        train_command("collect", str(results), where, str(out), *given)
     times = {one["utterance_id"]: one for one in _utterances(results)}
     with (out / "to-label.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -29,7 +29,10 @@ class Size:
 
     one_in: int = 10
     seeds: Sequence[int] = (1, 2)
-    overrides: Sequence[str] = tuple(word for word in label_loop.Size().overrides if not word.startswith("train."))
+    overrides: Sequence[str] = (
+        *(word for word in label_loop.Size().overrides if not word.startswith("train.")),
+        "corpus.voices_per_split=24",
+    )
     training: Sequence[str] = (
         "train.epochs=0",
         "train.steps=300",

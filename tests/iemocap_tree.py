@@ -67,11 +67,11 @@ def small(per_class: int = 2) -> Iterator[Utterance]:
 
 
 def write(root: Path, utterances: Iterable[Utterance], *, seconds: float = 0.5) -> Path:
-    """Write the folder; returns it. Each file is a tone with a little noise, each class one of a few files."""
+    """Write the folder; returns it. Each file is a tone with noise: one of a few of its class, and one sample."""
     rng = np.random.default_rng(1)
     lines: dict[Path, list[str]] = {}
     made: dict[tuple[str, int], bytes] = {}
-    for utterance in utterances:
+    for number, utterance in enumerate(utterances):
         session = root / f"Session{int(utterance.dialogue[3:5])}"
         evaluation = session / "dialog" / "EmoEvaluation" / f"{utterance.dialogue}.txt"
         label = utterance.label
@@ -87,7 +87,7 @@ def write(root: Path, utterances: Iterable[Utterance], *, seconds: float = 0.5) 
             file.setnchannels(1)
             file.setsampwidth(2)
             file.setframerate(RATE_HZ)
-            file.writeframes(made[kind])
+            file.writeframes(number.to_bytes(2, "little") + made[kind])  # no two are the same
     for evaluation, text in lines.items():
         (evaluation.parent / "Categorical").mkdir(parents=True, exist_ok=True)  # annotators' own folders lie there too
         evaluation.write_text("\n".join(text))

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -171,7 +172,7 @@ def _production(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     collecting.add_argument("--prefix", default="callmood", help="prefix of the keys in Redis; default: callmood")
     collecting.add_argument(
-        "--offset-s", type=float, default=0.0, help="position of the call's start in its recording, s; default: 0"
+        "--offset-s", type=_seconds, default=0.0, help="position of the call's start in its recording, s; default: 0"
     )
     for what in ("speaker", "queue"):
         collecting.add_argument(f"--{what}-attribute", default="", help=f"attribute of a call that has its {what}'s id")
@@ -222,6 +223,13 @@ def _at_least(lowest: int) -> Callable[[str], int]:
         return number
 
     return whole_number
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not math.isfinite(seconds):
+        raise argparse.ArgumentTypeError(f"{text} is no time")
+    return seconds
 
 
 def _share(text: str) -> float:
@@ -305,7 +313,7 @@ def _prepare(parser: argparse.ArgumentParser) -> None:
         choices=["speakers"],
         help="assign speakers without a split to train, valid or test; `own` always does this",
     )
-    parser.add_argument("--seed", type=_at_least(0), default=0, help="seed of --split; default: 0")
+    parser.add_argument("--seed", type=_at_least(0), help="seed of --split; default: 0")
     parser.add_argument("--partial", action="store_true", help=_PARTIAL)
     parser.add_argument(
         "--speakers-of-2021",

@@ -14,10 +14,10 @@ import numpy as np
 from torch import distributed
 
 from callmood.schemas.common import EMOTIONS
-from callmood.training import config, manifest
+from callmood.training import config, manifest, texts
 from callmood.training.checkpoint import refuse_overwriting, write_text
 from callmood.training.config import Config
-from callmood.training.corpora import CORPORA, prepare
+from callmood.training.corpora import CORPORA, iemocap, prepare
 from callmood.training.corpora import own as own_corpus
 from callmood.training.loop import runs
 from callmood.training.loop.place import device_and_share
@@ -53,7 +53,7 @@ def train(options: argparse.Namespace) -> None:
     command = command_of(
         options, "train", Path(options.config).name, options.manifest.name, options.out.name, *_added(options.add)
     )
-    work = _work(options)
+    work = _work(options, settings)
     paths = [options.manifest, *options.add]
     _make(settings, paths, work, _how(options, command))
     _export(work, options.out, {})
@@ -63,7 +63,7 @@ def pretrain_command(options: argparse.Namespace) -> None:
     """Pre-train an encoder on a list; write its folder."""
     settings = config.load(config.find(options.config), _overrides(options))
     command = command_of(options, "pretrain", Path(options.config).name, options.list.name, options.out.name)
-    report = pretraining.pretrain(settings, options.list, _work(options), options.out, _how(options, command))
+    report = pretraining.pretrain(settings, options.list, _work(options, settings), options.out, _how(options, command))
     if device_and_share(options.device)[1].rank == 0:
         shown = {name: report[name] for name in ("train", "valid", "left_out", "clusters_used", "best")}
         sys.stdout.write(json.dumps({"encoder": str(options.out), **shown}, indent=2) + "\n")
@@ -72,7 +72,7 @@ def pretrain_command(options: argparse.Namespace) -> None:
 def row_command(options: argparse.Namespace) -> None:
     """Run every fold of a row, and print the published figure beside ours."""
     settings = config.load(config.find(options.name), _overrides(options))
-    work = options.work or Path("runs") / settings.model.id
+    work = options.work or Path("runs") / manifest.file_name(settings.model.id)
     items = _items(options, settings, work)
     how = _how(options, command_of(options, "row", options.name))
     for protocol in row.wanted_protocols(settings, options.protocol):
@@ -94,7 +94,14 @@ def prepare_command(options: argparse.Namespace) -> None:
     split = options.split or ("speakers" if options.corpus == own_corpus.CORPUS.name else "")
     if options.name and options.corpus != own_corpus.CORPUS.name:
         raise ConfigurationError(f"--name is for your own lists, not for {options.corpus}")
-    how = prepare.Options(options.partial, options.speakers_of_2021, split, options.seed, options.name, options.map)
+    if (options.partial or options.speakers_of_2021) and options.corpus != iemocap.CORPUS.name:
+        raise ConfigurationError(
+            f"--partial and --speakers-of-2021 are for {iemocap.CORPUS.name}, not for {options.corpus}"
+        )
+    if options.seed is not None and not split:
+        raise ConfigurationError("--seed needs --split")
+    seed = options.seed or 0
+    how = prepare.Options(options.partial, options.speakers_of_2021, split, seed, options.name, options.map)
     path = prepare.prepare(CORPORA[options.corpus], options.source, options.out, how)
     sys.stdout.write((options.out / prepare.REPORT).read_text(encoding="utf-8"))
     sys.stdout.write(f"{path}\n")
@@ -102,6 +109,7 @@ def prepare_command(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Evaluate a model on the test split of a manifest, or on all of a manifest without splits."""
+    refuse_overwriting(options.out, Path(options.model))
     model = load(options.model)
     items = manifest.absolute(manifest.read_any(options.manifest), options.manifest)
     tested = [item for item in items if item.split in ("test", "")]
@@ -144,6 +152,8 @@ def predict_command(options: argparse.Namespace) -> None:
 
 def collect_command(options: argparse.Namespace) -> None:
     """Sample published utterances, cut them from recordings, and write a list to label."""
+    if options.per_queue and not options.queue_attribute:
+        raise ConfigurationError("--per-queue needs --queue-attribute")
     rules = sample.Rules(
         roles=options.role or ("customer",),
         erased=frozenset(_words(options.erased)) if options.erased else frozenset(),
@@ -182,6 +192,7 @@ def votes_command(options: argparse.Namespace) -> None:
 
 def export(options: argparse.Namespace) -> None:
     """Write the bundle of a run."""
+    refuse_overwriting(options.out, options.run_folder)
     _export(options.run_folder, options.out, {})
 
 
@@ -244,9 +255,17 @@ def _how(options: argparse.Namespace, command: str) -> runs.Options:
     return runs.Options(options.device, options.resume, robustness, command, options.mlflow)
 
 
-def _work(options: argparse.Namespace) -> Path:
-    """The folder of a run that writes to OUT."""
+def _work(options: argparse.Namespace, settings: Config) -> Path:
+    """The folder of a run that writes to OUT.
+
+    Raises:
+        ConfigurationError: OUT is that folder, or the encoder that the run starts from.
+    """
     work: Path = options.work or options.out.with_name(options.out.name + ".run")
+    if work.resolve() == options.out.resolve():
+        raise ConfigurationError(f"--work {work}: the run needs a folder of its own, beside OUT")
+    if settings.model.pretrained:
+        refuse_overwriting(options.out, Path(settings.model.pretrained))
     return work
 
 
@@ -254,8 +273,6 @@ def _make(settings: Config, paths: Sequence[Path], folder: Path, options: runs.O
     """Train and evaluate on manifests with splits."""
     items = manifest.joined(paths)
     fold, clips = Fold("given", items, settings.train.seed), runs.Clips()
-    if len(paths) > 1:
-        runs.refuse_shared_audio([manifest.absolute(manifest.read_any(path), path) for path in paths], clips)
     model, _ = runs.run(settings, fold, clips, folder, options)
     if device_and_share(options.device)[1].rank == 0:
         outcome = runs.predict_splits(model, settings, fold, clips, options)
@@ -283,6 +300,8 @@ def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[ma
     )
     if options.map and not any(source.is_dir() for source in options.data):
         raise ConfigurationError("--map is for folders of a corpus; labels of a manifest are mapped by `prepare --map`")
+    if options.partial and options.corpus != iemocap.CORPUS.name:
+        raise ConfigurationError(f"--partial is for {iemocap.CORPUS.name}, not for {options.corpus}")
     items: list[manifest.Item] = []
     for number, source in enumerate(options.data):
         path = source
@@ -299,7 +318,4 @@ def _items(options: argparse.Namespace, settings: Config, work: Path) -> list[ma
 
 def _words(path: Path) -> list[str]:
     """Lines of a file without those that are empty."""
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+    return [line.strip() for line in texts.read(path).splitlines() if line.strip()]

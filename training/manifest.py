@@ -7,10 +7,10 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from callmood.schemas.common import EMOTIONS, Emotion
-from callmood.training import checkpoint
+from callmood.training import checkpoint, texts
 from callmood.worker.errors import ConfigurationError
 
 SPLITS = ("train", "valid", "test")
@@ -150,11 +150,9 @@ def read_any(path: Path) -> list[Item]:
         ConfigurationError: the file is missing, a line is not an item, or two items have the same id.
     """
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise ConfigurationError(f"no manifest at {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
+        lines = texts.read(path).split("\n")
+    except ConfigurationError as error:
+        raise ConfigurationError(f"no manifest at {error}") from error
     items = [_item(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     refuse_same_ids(items, str(path))
     return items
@@ -173,9 +171,24 @@ def refuse_same_ids(items: Iterable[Item], where: str, hint: str = "") -> None:
         seen.add((item.corpus, item.id))
 
 
+def _typed(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of an item, each of its type.
+
+    Raises:
+        ValueError: one has another; the message has its name.
+    """
+    for field in dataclasses.fields(Item):
+        value = fields.get(field.name, field.default)
+        if field.type is str and not isinstance(value, str):
+            raise ValueError(f"{field.name} is {value!r}: use a text")
+        if field.type is float and not (type(value) in (int, float) and 0 <= value < math.inf):
+            raise ValueError(f"{field.name} is {value!r}: use seconds of at least 0")
+    return fields
+
+
 def _item(path: Path, number: int, line: str) -> Item:
     try:
-        fields = json.loads(line)
+        fields = _typed(json.loads(line))
         item = Item(**{**fields, "label": Emotion(fields["label"])})
         unknown = item.votes.keys() - set(EMOTIONS)
         are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())

@@ -15,6 +15,8 @@ HEADS = ("mean_linear", "hf_superb", "attentive_statistics", "attention_pooling_
 LOSSES = ("cross_entropy", "focal")
 WEIGHTS = ("none", "inverse_frequency")
 _SHARES = ("dropout", "layerdrop", "_prob")  # how transformers' names of probabilities end
+_COUNTS = ("num_", "hidden_size", "intermediate_size", "conv_dim", "conv_kernel", "conv_stride", "mask_")  # and begin
+_SPEEDS = (0.25, 4.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -104,11 +106,21 @@ class ModelConfig:
         if self.encoder and not self.pretrained and "model_type" not in self.encoder:
             raise ConfigurationError("encoder needs a model_type")
         _positive(self, "normalize_eps")
+        if not self.id:
+            raise ConfigurationError("id is empty: each published utterance names its model")
         for name, value in self.encoder.items():
             if name.endswith(_SHARES):
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
                 if not is_number or not 0 <= value <= 1:
                     raise ConfigurationError(f"encoder.{name} is {value!r}: use a number from 0 to 1")
+            elif name.startswith(_COUNTS) and not name.endswith("_masks"):
+                _counts(name, value)
+
+
+def _counts(name: str, value: Any) -> None:
+    for one in value if isinstance(value, list) else [value]:
+        if type(one) is not int or one < 1:
+            raise ConfigurationError(f"encoder.{name} is {value!r}: use whole numbers of at least 1")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -187,8 +199,11 @@ class TrainConfig:
         _at_least_0(self, "encoder_lr", "head_lr", "crop_s", "weight_decay", "anneal_threshold")
         if (self.epochs > 0) is (self.steps > 0):
             raise ConfigurationError("give epochs or steps; the other is 0")
-        if not self.speeds or not all(0 < speed < math.inf for speed in self.speeds):
-            raise ConfigurationError(f"speeds is {list(self.speeds)}: give at least one, all positive")
+        lowest, highest = _SPEEDS
+        if not self.speeds or not all(lowest <= speed <= highest for speed in self.speeds):
+            raise ConfigurationError(f"speeds is {list(self.speeds)}: give at least one, from {lowest} to {highest:g}")
+        if self.anneal_factor > 1:
+            raise ConfigurationError(f"anneal_factor is {self.anneal_factor}: rates do not rise, use at most 1")
         if self.train == "head" and (self.freeze_layers or self.layer_decay != 1.0):
             raise ConfigurationError('freeze_layers and layer_decay have no effect with train = "head": remove them')
 
@@ -218,6 +233,8 @@ class LossConfig:
         _one_of("kind", self.kind, LOSSES)
         _one_of("class_weights", self.class_weights, WEIGHTS)
         _share(self, "label_smoothing")
+        if self.label_smoothing == 1:
+            raise ConfigurationError("label_smoothing is 1: nothing of the labels would be left")
         _at_least_0(self, "focal_gamma", "dimensions")
 
 
@@ -266,7 +283,8 @@ class AugmentConfig:
         _share(self, "probability", "noise", "mu_law", "a_law", "loss", "loss_rate", "sounds")
         if self.mu_law + self.a_law > 1:
             raise ConfigurationError(f"mu_law and a_law add up to {self.mu_law + self.a_law:g}: use at most 1")
-        if len(self.noise_snr_db) != 2 or self.noise_snr_db[0] > self.noise_snr_db[1]:  # noqa: PLR2004 - lowest, highest
+        are_numbers = all(map(math.isfinite, self.noise_snr_db))
+        if len(self.noise_snr_db) != 2 or not are_numbers or self.noise_snr_db[0] > self.noise_snr_db[1]:  # noqa: PLR2004 - lowest, highest
             raise ConfigurationError(f"noise_snr_db is {list(self.noise_snr_db)}: use [lowest, highest]")
 
 

@@ -20,6 +20,7 @@ SEEDS: Final = 5
 _TRAIN, _VALID = 0.8, 0.1
 _DEV: Final = 0.2  # SUPERB's
 _FOLDS: Final = 5
+_MOST_MODELS: Final = 200
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def _sd_random(items: Sequence[Item], seed: int) -> Iterator[Fold]:
 def _loso_speaker(items: Sequence[Item], seed: int) -> Iterator[Fold]:
     """The partner in the same session validates; in a session of one or of several, the next speaker does."""
     people = sorted({item.person for item in items})
+    _refuse_many("loso_speaker", len(people))
     several = len({corpus for corpus, _ in people}) > 1
     session_of = {item.person: item.session for item in items}
     sessions: dict[str, list[tuple[str, str]]] = {}
@@ -203,7 +205,14 @@ def _sessions(items: Sequence[Item]) -> list[str]:
     sessions = sorted({item.session for item in items})
     if "" in sessions or len(sessions) < len(manifest.SPLITS):
         raise ConfigurationError("the corpus has no sessions (or folds) to leave out: use loso_speaker")
+    _refuse_many("the protocol", len(sessions))
     return sessions
+
+
+def _refuse_many(name: str, models: int) -> None:
+    """Refuse to train more models than anyone waits for; their folds alone would fill the memory."""
+    if models > _MOST_MODELS:
+        raise ConfigurationError(f"{name} trains {models} models, one for each part left out: use speaker_folds")
 
 
 def _fold(name: str, items: Sequence[Item], splits: Sequence[str], seed: int) -> Fold:

@@ -1,5 +1,6 @@
 """`callmood-train collect`: results and recordings in, a list to label out."""
 
+import contextlib
 import csv
 import http.server
 import json
@@ -125,6 +126,34 @@ def test_recordings_that_are_missing_are_counted(production: Path, capsys: pytes
     counts = json.loads(capsys.readouterr().out.rpartition("\n/")[0])
     assert counts["dropped"] == {"audio missing": 2}
     assert counts["refused"] == {"call is erased": 2}
+
+
+def test_what_lies_beside_recordings_is_not_taken_for_one(production: Path, capsys: pytest.CaptureFixture[str]):
+    """Notes, folders and hidden files with the name of a call do not hide its recording."""
+    for name in (".call-0.flac", "call-0.json", "call-1.aaa", "call-1.txt"):
+        (production / "recordings" / name).write_text("{}")
+    (production / "recordings" / "call-2").mkdir()
+    assert collect(production, str(production / "recordings"), "--number", "12", "--random", "0") == 0
+    assert json.loads(capsys.readouterr().out.rpartition("\n/")[0])["dropped"] == {}
+
+
+def test_files_of_windows_are_read(production: Path):
+    """The mark at the beginning of a file is no part of an erased call's id; results may be in UTF-16."""
+    (production / "erased.txt").write_bytes("call-1\r\ncall-2\r\n".encode("utf-8-sig"))
+    path = production / "results.jsonl"
+    path.write_bytes(path.read_text().replace("\n", "\r\n").encode("utf-16"))
+    more = ["--number", "12", "--random", "0", "--erased", str(production / "erased.txt")]
+    assert collect(production, str(production / "recordings"), *more) == 0
+    assert {row["session"] for row in listed(production / "out")} == {f"call-{call}" for call in (0, 3, 4, 5)}
+
+
+@pytest.mark.parametrize("option", [("--per-queue", "2"), ("--offset-s", "nan"), ("--offset-s", "inf")])
+def test_an_option_that_means_nothing_is_refused(production: Path, capsys, option: tuple[str, str]):
+    """A limit for queues without their attribute, and an offset that is no time, are errors by name."""
+    with contextlib.suppress(SystemExit):  # by the parser
+        assert collect(production, str(production / "recordings"), *option) == 2
+    assert not (production / "out").exists()
+    assert option[0] in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -327,3 +327,31 @@ def test_a_table_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path, f
     (tmp_path / file).write_bytes(content.encode("latin-1"))
     with pytest.raises(ConfigurationError, match=f"{file}, {message}"):
         read("crema-d", tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "stray"),
+    [
+        ("savee", "AudioData/DC/a01.wav", "AB_test.wav"),
+        ("tess", "TESS/OAF_angry/OAF_back_angry.wav", "OAF_angry/OAF_test-take.wav"),
+        ("emodb", "03a01Wa.wav", "wav/test.wav"),
+        ("ravdess", "copy/Actor_01/03-01-05-01-01-01-01.wav", "Actor_01/03-01-05-01-01-01-01 (1).wav"),
+    ],
+)
+def test_a_stray_file_in_another_layout_does_not_hide_the_corpus(tmp_path: Path, name: str, real: str, stray: str):
+    """Of the layouts of a corpus, one with its files counts; a stray file in an earlier one is dropped and counted."""
+    root = tmp_path / "root"
+    write(root / real.removeprefix("TESS/"))
+    write(root / stray)
+    assert len(read(name, root, tmp_path / "out")) == 1
+    assert dropped(tmp_path / "out") == {"name is not of this corpus": 1}
+
+
+def test_a_table_of_meld_that_no_program_can_read_is_an_error(tmp_path: Path):
+    """A quotation mark that is never closed makes a field of the rest of the file: an error with the file."""
+    for name in ("train", "dev", "test"):
+        text = "Speaker,Emotion,Dialogue_ID,Utterance_ID\n" + '"Ross,joy,0,0\n' + "x" * 200_000
+        (tmp_path / f"{name}_sent_emo.csv").write_text(text)
+    (tmp_path / "train_splits").mkdir()
+    with pytest.raises(ConfigurationError, match=r"train_sent_emo\.csv: field larger than"):
+        list(CORPORA["meld"].find(tmp_path))

@@ -241,3 +241,20 @@ def test_what_cannot_work_is_refused_before_the_first_step(
     wrong = config.Config(model=model, train=train, **changes)
     with pytest.raises(ConfigurationError, match=message):
         runs.refuse_misfits(encoders.new(model, seed=1), wrong, clips)
+
+
+def test_code_beside_an_encoder_is_neither_run_nor_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A configuration that names code of its own is refused; nobody is asked whether to trust it."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "mine", "auto_map": {"AutoConfig": "own.Own"}}))
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Own: pass\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("somebody is asked"))
+    with pytest.raises(ConfigurationError, match="no encoder at"):
+        encoders.new(settings(tmp_path), seed=1)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("values", [{"hidden_act": "x"}, {"num_conv_pos_embeddings": 16, "hidden_size": 30}])
+def test_values_of_which_no_network_can_be_made_are_one_error(values: dict):
+    """What transformers does not check, and torch or Python refuses, is an error of the configuration."""
+    with pytest.raises(ConfigurationError, match=r"network of these values|not valid"):
+        encoders.new(ModelConfig("x", encoder={**ENCODER, **values}), seed=1)

@@ -118,6 +118,14 @@ def test_confidences_that_four_digits_cannot_tell_apart_are_labelled_together():
     assert ((top >= threshold) & (labels == 1)).sum() == 0
 
 
+def test_a_confidence_at_the_threshold_counts_as_it_is_served():
+    """0.29 reaches a threshold of 0.29, although 0.29 * 10,000 is less than 2,900 in binary numbers."""
+    values = np.array([number / 10_000 for number in range(2500, 10_000)])
+    assert (calibrate._floor(values) == values).all()
+    below = np.nextafter(values, 0)
+    assert (calibrate._floor(below) < values).all()
+
+
 def test_coverage_and_risk_count_only_the_labels_that_are_given():
     """An abstained utterance is neither covered nor wrong."""
     logits = np.log(np.array([[0.9, 0.1 / 3, 0.1 / 3, 0.1 / 3], [0.4, 0.3, 0.2, 0.1]]))

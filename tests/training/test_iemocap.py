@@ -102,13 +102,14 @@ def test_missing_audio_is_dropped_and_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["Ses01F_impro01_X000", "session_one"])
-def test_a_name_that_cannot_be_read_is_an_error(tmp_path: Path, name: str):
-    """A line whose name has no speaker is refused with file and name: guessing would put it into the wrong fold."""
+def test_a_name_that_cannot_be_read_is_dropped_and_counted(tmp_path: Path, name: str):
+    """A line whose name has no speaker costs itself: guessing would put it into the wrong fold."""
     tree = iemocap_tree.write(tmp_path / "tree", iemocap_tree.small(1))
     path = next(tree.glob("Session1/dialog/EmoEvaluation/Ses*.txt"))
     path.write_text(path.read_text() + f"[1.0 - 2.0]\t{name}\tneu\t[2.5, 2.5, 2.5]\n")
-    with pytest.raises(ConfigurationError, match=name):
-        prepared(tree, tmp_path / "out", prepare.Options(partial=True))
+    assert len(prepared(tree, tmp_path / "out", prepare.Options(partial=True))) == 40
+    report = prepare.json.loads((tmp_path / "out" / prepare.REPORT).read_text())
+    assert report["dropped"]["name is not of this corpus"] == {"utterances": 1, "examples": [name]}
 
 
 def test_another_folder_is_refused(tmp_path: Path):

@@ -8,6 +8,7 @@ import pytest
 
 from callmood.schemas.common import Emotion
 from callmood.training import manifest
+from callmood.training.results import predict
 from callmood.worker.errors import ConfigurationError
 
 
@@ -65,6 +66,35 @@ def test_a_line_that_is_no_item_is_refused_by_its_number(tmp_path: Path, change:
         file.write(json.dumps({**dataclasses.asdict(ITEMS[0]), **change}) + "\n")
     with pytest.raises(ConfigurationError, match="line 4"):
         manifest.read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"speaker": 7}, "speaker is 7: use a text"),
+        ({"session": None}, "session is None: use a text"),
+        ({"path": None}, "path is None"),
+        ({"seconds": "1"}, "seconds is '1': use seconds"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"start": -1}, "start is -1"),
+        ({"start": True}, "start is True"),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_its_name(tmp_path: Path, change: dict[str, object], message: str):
+    """A manifest that a script has changed is refused by line and field, and not in the middle of a command."""
+    path = tmp_path / "manifest.jsonl"
+    path.write_text(json.dumps({**dataclasses.asdict(ITEMS[0]), **change}))
+    with pytest.raises(ConfigurationError, match=f"line 1: {message}"):
+        manifest.read_any(path)
+
+
+def test_a_manifest_that_an_editor_saved_with_a_mark_is_read(tmp_path: Path):
+    """A byte-order mark is no part of the first line."""
+    path = tmp_path / "manifest.jsonl"
+    manifest.write(path, ITEMS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert manifest.read(path) == ITEMS
+    assert predict.is_manifest(path)
 
 
 def test_manifests_are_joined_with_their_own_folders(tmp_path: Path):

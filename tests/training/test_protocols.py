@@ -228,3 +228,12 @@ def test_folds_of_speakers_are_as_many_as_speakers_allow():
     assert [people(fold, "test") for fold in backwards] == [people(fold, "test") for fold in folds]
     with pytest.raises(ConfigurationError, match="no items for train"):
         protocols.folds("speaker_folds", items[:16], seed=0)
+
+
+@pytest.mark.parametrize("name", ["loso_speaker", "loso_session", "loso_session_strict"])
+def test_a_model_for_each_of_many_speakers_is_refused(name: str):
+    """Nobody trains thousands of models: the error names the protocol for many speakers, before a fold is made."""
+    names = [str(speaker) for speaker in range(300)]
+    items = [manifest.Item(one, "", "own", one, "", EMOTIONS[0], "", 1.0, session=one) for one in names]
+    with pytest.raises(ConfigurationError, match="trains 300 models, one for each part left out: use speaker_folds"):
+        protocols.folds(name, items, 1)

@@ -260,11 +260,11 @@ def test_a_clip_that_is_too_short_is_refused_by_every_command(
     """`train`, `evaluate` and `export` name the file of a clip without a frame, instead of answering with NaN."""
     fold = shutil.copytree(finished / "loso_session_strict" / "test-session-01", tmp_path / "fold")
     run = json.loads((fold / runs.RUN).read_text())
-    short = tmp_path / "short.wav"
-    sound = Path(run["items"][0]["path"]).read_bytes()
-    short.write_bytes(sound[: 44 + 2 * round(seconds * 16_000)])
     for split in ("train", "test"):
-        next(item for item in run["items"] if item["split"] == split)["path"] = str(short)
+        item = next(item for item in run["items"] if item["split"] == split)
+        short = tmp_path / f"{split}-short.wav"
+        short.write_bytes(Path(item["path"]).read_bytes()[: 44 + 2 * round(seconds * 16_000)])
+        item["path"] = str(short)
     (fold / runs.RUN).write_text(json.dumps(run))
     manifest = tmp_path / "manifest.jsonl"
     manifest.write_text("".join(json.dumps(item) + "\n" for item in run["items"]))

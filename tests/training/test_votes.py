@@ -95,3 +95,27 @@ def test_an_annotators_list_is_not_overwritten(tmp_path: Path, capsys: pytest.Ca
     assert "votes." not in lists[1].read_text()
     for _ in range(2):
         assert main(["votes", *map(str, lists), str(tmp_path / "out.csv")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (",test\n", ",\n", "split of 1 is '', and 'test' in"),
+        ("s-1", "s-2", "speaker of 1 is 's-2', and 's-1' in"),
+        ("1,audio", "1,audio/1.wav,sad,s-1,test\n1,audio", "row 2: 1 is in an earlier row, too"),
+        ("id,path", "number,path", "row 1: no id"),
+    ],
+)
+def test_marks_that_differ_between_annotators_are_refused(tmp_path: Path, capsys, old: str, new: str, message: str):
+    """A split, a speaker or a row that one annotator changed is not overwritten by the other's in silence."""
+    first, second = (write(tmp_path / f"{name}.csv", {"1": "anger"}) for name in "ab")
+    second.write_text(second.read_text().replace(old, new, 1))
+    assert main(["votes", str(first), str(second), str(tmp_path / "out.csv")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_tie_is_not_judged_whatever_its_split_is_called(tmp_path: Path):
+    """`Test` and `dev` are the splits `test` and `valid` in the joined list, too."""
+    lists = [write(tmp_path / f"{label}.csv", {"1": label, "2": "sadness"}, "Dev") for label in ("anger", "neutral")]
+    assert votes.join(lists, tmp_path / "out.csv")["left_out"] == 1
+    assert "2,audio/2.wav,sadness,s-2,valid" in (tmp_path / "out.csv").read_text()

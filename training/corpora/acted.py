@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, column, files, table, votes_of
+from callmood.training.corpora.found import STRAY, Corpus, Found, column, files, table, votes_of
 from callmood.worker.errors import ConfigurationError
 
 _SEXES: Final = {"male": "M", "female": "F"}
@@ -14,7 +14,7 @@ _SEXES: Final = {"male": "M", "female": "F"}
 
 def _stray(path: Path) -> Found:
     """A file among the clips that is not a clip, such as a second download `... (1).wav`."""
-    return Found(path.stem, path, "", "", unusable="name is not of this corpus")
+    return Found(path.stem, path, "", "", unusable=STRAY)
 
 
 # CREMA-D (Cao et al. 2014): AudioWAV/1001_IEO_ANG_HI.wav = actor, sentence, intended emotion, level. One clip of the
@@ -27,7 +27,7 @@ _VOTES: Final = {"A": "ANG", "D": "DIS", "F": "FEA", "H": "HAP", "N": "NEU", "S"
 def _find_crema_d(root: Path) -> Iterator[Found]:
     genders = _crema_d_column(root / "VideoDemographics.csv", "ActorID", "Sex")
     votes = _crema_d_votes(root / "processedResults" / "tabulatedVotes.csv")
-    for path in files(root, "AudioWAV/*.wav"):
+    for path in files(root, "AudioWAV/*.wav", name=_CREMA_D):
         match = _CREMA_D.match(path.stem)
         if match is None:
             yield _stray(path)
@@ -84,7 +84,7 @@ _ACTORS_PER_FOLD: Final = 4  # EmoBox' six folds
 
 
 def _find_ravdess(root: Path) -> Iterator[Found]:
-    for path in files(root, "Actor_*/03-01-*.wav", "*/Actor_*/03-01-*.wav"):
+    for path in files(root, "Actor_*/03-01-*.wav", "*/Actor_*/03-01-*.wav", name=_RAVDESS):
         match = _RAVDESS.match(path.stem)
         if match is None:
             yield _stray(path)
@@ -102,7 +102,7 @@ _EMODB_MEN: Final = {"03", "10", "11", "12", "15"}
 
 
 def _find_emodb(root: Path) -> Iterator[Found]:
-    for path in files(root, "wav/*.wav", "*.wav"):
+    for path in files(root, "wav/*.wav", "*.wav", name=_EMODB):
         match = _EMODB.match(path.stem)
         if match is None:
             yield _stray(path)
@@ -116,7 +116,7 @@ _SAVEE: Final = re.compile(r"^((?P<speaker>[A-Z]{2})_)?(?P<clip>(?P<label>sa|su|
 
 
 def _find_savee(root: Path) -> Iterator[Found]:
-    for path in files(root, "[A-Z][A-Z]_*.wav", "[A-Z][A-Z]/*.wav", "AudioData/[A-Z][A-Z]/*.wav"):
+    for path in files(root, "[A-Z][A-Z]_*.wav", "[A-Z][A-Z]/*.wav", "AudioData/[A-Z][A-Z]/*.wav", name=_SAVEE):
         match = _SAVEE.match(path.stem)
         if match is None:
             yield _stray(path)
@@ -130,7 +130,7 @@ _TESS: Final = re.compile(r"^(?P<speaker>[OY]AF?)_(?P<word>\w+?)_(?P<label>[a-z]
 
 
 def _find_tess(root: Path) -> Iterator[Found]:
-    for path in files(root, "[OY]A*_*.wav", "*/[OY]A*_*.wav"):
+    for path in files(root, "[OY]A*_*.wav", "*/[OY]A*_*.wav", name=_TESS):
         match = _TESS.match(path.stem)
         if match is None:
             yield _stray(path)

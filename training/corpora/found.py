@@ -1,16 +1,17 @@
 """The utterances that a corpus reader yields: with the corpus' own labels, and before the audio is read."""
 
-import codecs
 import contextlib
 import csv
 import dataclasses
 import io
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from callmood.schemas.common import Emotion
+from callmood.training import texts
 from callmood.training.manifest import DIMENSIONS
 from callmood.worker.errors import ConfigurationError
 
@@ -25,6 +26,7 @@ class Cut(NamedTuple):
 
 WHOLE: Final = Cut()
 _SEPARATORS: Final = ",;\t"
+_EXCEL: Final = re.compile(r"sep=(.)[ \t]*\r?\n", re.IGNORECASE)  # a first line that names the separator
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,64 +74,74 @@ class Corpus:
     find: Callable[[Path], Iterator[Found]]
 
 
-def files(root: Path, *patterns: str) -> list[Path]:
+STRAY: Final = "name is not of this corpus"
+
+
+def files(root: Path, *patterns: str, name: re.Pattern[str] | None = None) -> list[Path]:
     """Files below `root` by the first pattern that finds any, sorted, without hidden ones (`._*`, in some copies).
 
     `.wav` at the end of a pattern stands for `.WAV` too.
 
+    Args:
+        root: the corpus' folder.
+        patterns: of the layouts in which it is distributed.
+        name: of a file of the corpus, without its ending. A pattern counts only if it finds one; what it finds else is
+            returned beside the corpus' own files.
+
     Raises:
         ConfigurationError: nothing matches, so this is not the corpus' folder.
     """
+    strays: list[Path] = []
     for pattern in patterns:
         found = sorted(
             path
             for path in root.glob(pattern.replace(".wav", ".[wW][aA][vV]"))
             if path.is_file() and not path.name.startswith(".")
         )
-        if found:
-            return found
+        if found and (name is None or any(name.match(path.stem) for path in found)):
+            return [*strays, *found]
+        strays += found
+    if strays:
+        return strays
     raise ConfigurationError(f"{root}: found none of {', '.join(patterns)}; give the folder as distributed")
-
-
-def text(path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 if its first bytes say so, as those of some spreadsheets do.
-
-    Raises:
-        ConfigurationError: the file cannot be read; of bytes that are no UTF-8, the message has the line.
-    """
-    try:
-        content = path.read_bytes()
-        is_utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return content.decode("utf-16" if is_utf_16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise ConfigurationError(f"{path}, line {line}: not UTF-8; save the file as UTF-8") from error
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def table(path: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, str]]]:
     """Rows of a CSV file with their numbers, from 1; fields are separated by commas, semicolons or tabs.
 
+    Rows of empty fields are skipped; a field without a column counts only if it is not empty.
+
     Raises:
         ConfigurationError: the file cannot be read; or `strict`, and two columns have one name, or a row has more
             fields than columns.
     """
-    content = text(path)
+    content = texts.read(path).lstrip("\r\n")
     separator = max(_SEPARATORS, key=content.partition("\n")[0].count)
+    if excel := _EXCEL.match(content):
+        separator, content = excel[1], content[excel.end() :]
     rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=True)
     try:
-        rows.fieldnames = names = [name.strip() for name in rows.fieldnames or ()]
-        if strict and (twice := {name for name in names if names.count(name) > 1}):
-            raise ConfigurationError(f"{path}: two columns are called {min(twice)!r}")
+        rows.fieldnames = _names(path, rows.fieldnames or (), strict=strict)
         for number, row in enumerate(rows, start=1):
-            if strict and None in row:
+            beyond: Any = row.pop(None, ())
+            if strict and any(beyond):
                 raise ConfigurationError(
                     f"{path}, row {number}: more fields than columns; put quotes around a field with a separator in it"
                 )
-            yield number, row
+            if any(row.values()):
+                yield number, row
     except csv.Error as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def _names(path: Path, header: Sequence[str], *, strict: bool) -> list[str]:
+    """Names of the columns; where several have none, they get their numbers."""
+    names = [name.strip() for name in header]
+    if names.count("") > 1:
+        names = [name or f"column {number} without a name" for number, name in enumerate(names, start=1)]
+    if strict and (twice := {name for name in names if names.count(name) > 1}):
+        raise ConfigurationError(f"{path}: two columns are called {min(twice)!r}")
+    return names
 
 
 def votes_of(value: Any) -> float:

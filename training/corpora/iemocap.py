@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
-from callmood.training.corpora.found import Corpus, Found, dimensions_of, files
+from callmood.training.corpora.found import STRAY, Corpus, Found, dimensions_of, files
 from callmood.worker.errors import ConfigurationError
 
 _LINE: Final = re.compile(r"^\[[\d.]+ - [\d.]+\]\t(\S+)\t(\w+)\t\[([^\]\n]*)", re.MULTILINE)
@@ -39,7 +39,8 @@ def find(root: Path) -> Iterator[Found]:
         for name, label, levels in _LINE.findall(path.read_text(encoding="utf-8", errors="replace")):
             match = _NAME.match(name)
             if match is None:
-                raise ConfigurationError(f"{path}: {name!r} is not the name of an utterance")
+                yield Found(name, path, label, "", unusable=STRAY)
+                continue
             folder = path.parents[2] / "sentences" / "wav" / path.stem
             yield Found(
                 id=name,

@@ -34,19 +34,27 @@ def find(root: Path) -> Iterator[Found]:
         folder = next((root / folder for folder in folders if (root / folder).is_dir()), None)
         if folder is None:
             raise ConfigurationError(f"{root}: no folder {' or '.join(folders)}; unpack {name}.tar.gz of the release")
+        for row in _rows(path):
+            utterance = f"dia{column(row, path, 'Dialogue_ID')}_utt{column(row, path, 'Utterance_ID')}"
+            speaker = column(row, path, "Speaker")
+            yield Found(
+                id=f"{name}_{utterance}",
+                path=folder / f"{utterance}.mp4",
+                label=column(row, path, "Emotion"),
+                speaker=speaker,
+                gender=_MAIN.get(speaker, ""),
+                style="scripted",
+                split=split,
+            )
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
+    """Rows of a table; some of its quotation marks are not in UTF-8."""
+    try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                utterance = f"dia{column(row, path, 'Dialogue_ID')}_utt{column(row, path, 'Utterance_ID')}"
-                speaker = column(row, path, "Speaker")
-                yield Found(
-                    id=f"{name}_{utterance}",
-                    path=folder / f"{utterance}.mp4",
-                    label=column(row, path, "Emotion"),
-                    speaker=speaker,
-                    gender=_MAIN.get(speaker, ""),
-                    style="scripted",
-                    split=split,
-                )
+            yield from csv.DictReader(file)
+    except csv.Error as error:
+        raise ConfigurationError(f"{path}: {error}") from error
 
 
 CORPUS: Final = Corpus("meld", "en", _LABELS, find)

@@ -19,8 +19,9 @@ from pathlib import Path, PurePath
 from typing import Any, Final
 
 from callmood.schemas.common import Emotion
+from callmood.training import texts
 from callmood.training.corpora import sound
-from callmood.training.corpora.found import Corpus, Cut, Found, table, text, votes_of
+from callmood.training.corpora.found import Corpus, Cut, Found, table, votes_of
 from callmood.training.manifest import DIMENSIONS
 from callmood.worker.errors import ConfigurationError
 
@@ -48,7 +49,8 @@ _SPLITS: Final = {
     "test": "test",
 }
 _WINDOWS: Final = "path of Windows: use / between folders"
-_TABLES: Final = (".csv", ".tsv")
+_TABLES: Final = (".csv", ".tsv", ".txt")
+_SHEETS: Final = (".xlsx", ".xls", ".ods", ".numbers", ".parquet")
 _TYPO: Final = 0.8  # a ratio above which one word is taken for a misspelling of another
 
 
@@ -64,47 +66,63 @@ def find(path: Path) -> Iterator[Found]:
 
 def read(path: Path, needed: AbstractSet[str]) -> Iterator[Found]:
     """As `find`, of a list whose rows have at least the columns `needed`; other texts are empty."""
-    heard: dict[tuple[Path, int | None], list[Found]] = defaultdict(list)
+    listed = []
     for number, row in rows(path):
         try:
-            found = _found(path, number, row, needed)
-            same = heard[found.path, found.cut.channel]
-            _refuse_shared_audio(found, same)
+            listed.append((number, _found(path, number, row, needed)))
         except ConfigurationError as error:
             raise ConfigurationError(f"{path}, row {number}: {error}") from error
-        same.append(found)
-        yield found
+    _refuse_shared_audio(path, listed)
+    yield from (found for _, found in listed)
 
 
-def _refuse_shared_audio(found: Found, earlier: Sequence[Found]) -> None:
-    """Refuse audio that an earlier row gives to another speaker; at their edges, utterances may overlap."""
-    for other in earlier:
-        if other.speaker == found.speaker:
-            continue
-        common_s = min(found.cut.end_s, other.cut.end_s) - max(found.cut.start_s, other.cut.start_s)
-        shorter_s = min(found.cut.end_s - found.cut.start_s, other.cut.end_s - other.cut.start_s)
-        if common_s == math.inf or common_s > shorter_s / 2:
-            raise ConfigurationError(f"{found.path.name} is of speaker {other.speaker} in an earlier row")
+def _refuse_shared_audio(path: Path, listed: Sequence[tuple[int, Found]]) -> None:
+    """Refuse audio that two rows give to two speakers; at their edges, utterances may overlap."""
+    by_file: dict[Any, list[tuple[int, Found]]] = defaultdict(list)
+    for row in listed:
+        by_file[sound.identity(row[1].path)].append(row)
+    for rows_of_file in by_file.values():
+        if len({found.speaker for _, found in rows_of_file}) > 1:
+            for first, second in _overlapping(rows_of_file):
+                if _is_shared(first[1], second[1]):
+                    (earlier, one), (later, other) = sorted((first, second), key=lambda row: row[0])
+                    raise ConfigurationError(
+                        f"{path}, row {later}: {other.path.name} is of speaker {one.speaker} in row {earlier}"
+                    )
+
+
+def _overlapping(listed: Sequence[tuple[int, Found]]) -> Iterator[tuple[tuple[int, Found], tuple[int, Found]]]:
+    """Pairs of rows of one file that overlap in time, in steps that do not grow with its other rows."""
+    begun: list[tuple[int, Found]] = []
+    for row in sorted(listed, key=lambda row: row[1].cut.start_s):
+        begun = [other for other in begun if other[1].cut.end_s > row[1].cut.start_s]
+        yield from ((other, row) for other in begun)
+        begun.append(row)
+
+
+def _is_shared(one: Found, other: Found) -> bool:
+    """Whether two speakers have more than half of the shorter utterance in common."""
+    if one.speaker == other.speaker or None is not one.cut.channel != other.cut.channel is not None:
+        return False
+    common_s = min(one.cut.end_s, other.cut.end_s) - max(one.cut.start_s, other.cut.start_s)
+    shorter_s = min(one.cut.end_s - one.cut.start_s, other.cut.end_s - other.cut.start_s)
+    return common_s == math.inf or common_s > shorter_s / 2
 
 
 def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[str]) -> Found:
-    votes = {
-        label_of(key.removeprefix(_VOTES)): votes_of(value) for key, value in row.items() if key.startswith(_VOTES)
-    }
+    votes = _votes(row)
     texts = {key: _text(key, value) for key, value in row.items() if not key.startswith(_VOTES)}
     texts = {key: text for key, text in texts.items() if text}
     if missing := needed - texts.keys():
-        raise ConfigurationError(f"no {', '.join(sorted(missing))}")
+        others = "" if missing <= row.keys() else f"; the row has {', '.join(row) or 'nothing'}"
+        raise ConfigurationError(f"no {', '.join(sorted(missing))}{others}")
     if unknown := texts.keys() - _KNOWN:
         raise ConfigurationError(f"unknown {', '.join(sorted(name or 'column without a name' for name in unknown))}")
     label, speaker = spelt(texts.pop("label", "")), texts.pop("speaker", "")
     cut = _cut(texts)
     dimensions = {name: _level(name, texts.pop(name)) for name in DIMENSIONS if name in texts}
     if "split" in texts:
-        split = texts["split"].lower()
-        if split not in _SPLITS:
-            raise ConfigurationError(f"unknown split {texts['split']!r}: use train, valid or test, or leave it empty")
-        texts["split"] = _SPLITS[split]
+        texts["split"] = split_of(texts["split"])
     name = texts.pop("path")
     place = _place(path.parent, name)
     unusable = _WINDOWS if "\\" in name and not sound.is_file(place) else ""
@@ -112,6 +130,17 @@ def _found(path: Path, number: int, row: Mapping[str, Any], needed: AbstractSet[
     return Found(
         utterance_id, place, label, speaker, votes=votes, dimensions=dimensions, cut=cut, unusable=unusable, **texts
     )
+
+
+def _votes(row: Mapping[str, Any]) -> dict[str, float]:
+    votes: dict[str, float] = {}
+    for name, value in row.items():
+        if name.startswith(_VOTES):
+            label = label_of(name.removeprefix(_VOTES))
+            if label in votes:
+                raise ConfigurationError(f"two columns have votes for {label}")
+            votes[label] = votes_of(value)
+    return votes
 
 
 def _place(folder: Path, name: str) -> Path:
@@ -170,6 +199,18 @@ def spelt(label: str) -> str:
     return _nfc(label).strip().lower()
 
 
+def split_of(name: str) -> str:
+    """The split of one of its usual names; empty of an empty one.
+
+    Raises:
+        ConfigurationError: it is another name.
+    """
+    known = {"": "", **_SPLITS}
+    if (split := name.strip().lower()) not in known:
+        raise ConfigurationError(f"unknown split {name!r}: use train, valid or test, or leave it empty")
+    return known[split]
+
+
 def _nfc(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
@@ -187,26 +228,45 @@ def label_of(name: str) -> str:
 
 
 def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """Rows with their numbers, from 1; empty lines are skipped."""
+    """Rows with their numbers, from 1; empty lines are skipped.
+
+    Raises:
+        ConfigurationError: the file is no list; of a row, the message has its number.
+    """
+    if path.suffix.lower() in _SHEETS:
+        raise ConfigurationError(f"{path}: save the list as CSV or as JSON lines")
     if path.suffix.lower() in _TABLES:
         yield from table(path, strict=True)
         return
-    for number, line in enumerate(text(path).split("\n"), start=1):
+    for number, line in enumerate(texts.read(path).split("\n"), start=1):
         if line.strip():
             yield number, _object(path, number, line)
 
 
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose names all differ: the later of two values would replace the earlier one."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is there twice")
+    return found
+
+
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
-        row = json.loads(line)
+        row = json.loads(line, object_pairs_hook=_unique)
     except ValueError as error:
-        raise ConfigurationError(f"{path}, row {number}: {error}") from error
+        hint = "; JSON lines have one object a line" if line.startswith("[") else ""
+        raise ConfigurationError(f"{path}, row {number}: {error}{hint}") from error
     if not isinstance(row, dict):
-        raise ConfigurationError(f"{path}, row {number}: not a JSON object")
+        raise ConfigurationError(f"{path}, row {number}: not a JSON object: JSON lines have one a line")
     votes = row.pop("votes", None) or {}
     if not isinstance(votes, dict):
         raise ConfigurationError(f"{path}, row {number}: votes are an object of label and number, not {votes!r}")
-    return {**row, **{f"{_VOTES}{label}": count for label, count in votes.items()}}
+    try:
+        return _unique([*row.items(), *((f"{_VOTES}{label}", count) for label, count in votes.items())])
+    except ValueError as error:
+        raise ConfigurationError(f"{path}, row {number}: {error}") from error
 
 
 CORPUS: Final = Corpus("own", "", _LABELS, find)

@@ -19,7 +19,6 @@ MANIFEST: Final = "manifest.jsonl"
 REPORT: Final = "prepared.json"
 _SHORTEST_S: Final = 0.1
 _EXAMPLES: Final = 3  # of what was dropped, per reason
-_Inode = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,9 +52,9 @@ class _Out:
     def __init__(self, folder: Path, listed: Sequence[Found]) -> None:
         self.folder = folder
         self._audio = folder / "audio"
-        self._sources: set[_Inode] = set()
+        self._sources: set[Any] = set()
         if self._audio.exists():
-            self._sources = {inode for found in listed if (inode := _inode(found.path))}
+            self._sources = {sound.identity(found.path) for found in listed}
 
     def audio(self, utterance_id: str) -> Path:
         """The file for the converted audio of an utterance.
@@ -64,19 +63,11 @@ class _Out:
             ConfigurationError: it is the recording of an utterance.
         """
         path = self._audio / f"{manifest.file_name(utterance_id)}.wav"
-        if self._sources and _inode(path) in self._sources:
+        if self._sources and sound.identity(path) in self._sources:
             raise ConfigurationError(
                 f"{path} is a recording, and would be overwritten by a part of one: choose another output folder"
             )
         return path
-
-
-def _inode(path: Path) -> _Inode | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def prepare(corpus: Corpus, root: Path, out: Path, options: Options) -> Path:

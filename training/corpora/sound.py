@@ -1,5 +1,6 @@
 """Audio of an utterance: used in place, or cut from a recording, converted and resampled."""
 
+import io
 import math
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ from callmood.worker.model.audio import RATE_HZ
 Pcm = NDArray[np.int16]
 _LOUDEST: Final = 8.0  # beyond full scale; floats that clip a little are usual, floats scaled as integers are not
 _FILMS: Final = (".mp4", ".m4a", ".webm", ".mkv")
+ENDINGS: Final = (*_FILMS, ".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64")
+"""Of files that may be recordings."""
 _LOWEST_HZ: Final = 4000  # half a telephone's: below, a header is wrong, and resampling could fill the memory
 _MISSING_S: Final = 0.1  # by which an utterance may be longer than its recording
 _Samples = NDArray[np.float64]
@@ -34,6 +37,15 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # too long
         return False
+
+
+def identity(path: Path) -> tuple[int, int] | Path:
+    """What all paths of one file have in common, also links; of no file, the path itself."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return path
+    return found.st_dev, found.st_ino
 
 
 def seconds_in_place(path: Path) -> float | None:
@@ -65,10 +77,10 @@ def pcm(path: Path, cut: Cut = WHOLE, *, mix: bool = False) -> tuple[Pcm, int]:
     if not is_file(path):
         raise DroppedError("audio missing")
     if path.suffix.lower() in _FILMS:
-        mono, rate_hz = _by_ffmpeg(path, cut)
+        samples, rate_hz = _by_ffmpeg(path, cut, mix=mix)
     else:
         samples, rate_hz = _by_libsndfile(path, cut)
-        mono = _one_channel(samples, cut.channel, mix=mix)
+    mono = _one_channel(samples, cut.channel, mix=mix)
     if cut.end_s < math.inf and mono.size / rate_hz < cut.end_s - cut.start_s - _MISSING_S:
         raise DroppedError("recording ends before the utterance")
     if not np.isfinite(mono).all():
@@ -117,16 +129,23 @@ def _by_libsndfile(path: Path, cut: Cut) -> tuple[_Samples, int]:
         raise DroppedError("audio cannot be read") from error
 
 
-def _by_ffmpeg(path: Path, cut: Cut) -> tuple[_Samples, int]:
-    """Samples at 16 kHz: the channel of `cut`, or else all of them mixed."""
+def _by_ffmpeg(path: Path, cut: Cut, *, mix: bool) -> tuple[_Samples, int]:
+    """Samples [frames, channels] at 16 kHz; of one channel if they may be mixed."""
+    import soundfile  # noqa: PLC0415 - training images may lack it
+
     if shutil.which("ffmpeg") is None:
         raise ConfigurationError(f"{path}: needs ffmpeg, which is not installed")
     command = ["ffmpeg", "-v", "error", "-i", str(path), "-ss", f"{cut.start_s:.6f}"]
     if cut.end_s < math.inf:
         command += ["-to", f"{cut.end_s:.6f}"]
-    mono = ["-ac", "1"] if cut.channel is None else ["-af", f"pan=mono|c0=c{cut.channel}"]
-    command += [*mono, "-ar", str(RATE_HZ), "-f", "s16le", "-"]
+    mono = ["-ac", "1"] if mix and cut.channel is None else []
+    command += [*mono, "-ar", str(RATE_HZ), "-c:a", "pcm_s16be", "-f", "au", "-"]  # a format for any number of channels
     done = subprocess.run(command, capture_output=True, check=False)  # noqa: S603 - a list, no shell
+    try:
+        samples: _Samples
+        samples, rate_hz = soundfile.read(io.BytesIO(done.stdout), always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise DroppedError("audio cannot be read") from error
     if done.returncode:
         raise DroppedError("audio cannot be read")
-    return np.frombuffer(done.stdout, "<i2") / 32768, RATE_HZ
+    return samples, int(rate_hz)

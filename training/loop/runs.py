@@ -101,8 +101,10 @@ def run(settings: Config, fold: Fold, clips: Clips, folder: Path, options: Optio
     """Train on a fold, or continue with it; the weights are those of the best round.
 
     Raises:
-        ConfigurationError: something does not fit; or the folder holds a run, and `resume` is false.
+        ConfigurationError: something does not fit; the folder holds a run, and `resume` is false; or two splits have
+            the same audio.
     """
+    refuse_shared_audio(fold.items, clips)
     device, share = device_and_share(options.device)
     settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, seed=fold.seed))
     place = Place(
@@ -216,25 +218,24 @@ def refuse_misfits(model: nn.Module, settings: Config, clips: Mapping[str, Seque
         raise ConfigurationError(f"the training split lacks {len(missing)} of the four emotions")
 
 
-def refuse_shared_audio(lists: Sequence[Sequence[Item]], clips: Clips) -> None:
-    """Refuse audio that one list trains on and another one validates or tests with, whatever its names there.
+def refuse_shared_audio(items: Sequence[Item], clips: Clips) -> None:
+    """Refuse audio that is both trained on and validated or tested with, whatever its names; silence does not count.
 
     Raises:
         ConfigurationError: says which utterances are the same.
     """
-    judged: dict[str, dict[int, Item]] = {}
-    for number, items in enumerate(lists):
-        for item in items:
-            if item.split != "train":
-                judged.setdefault(clips.digest(item), {})[number] = item
-    for number, items in enumerate(lists):
-        for item in items:
-            others = judged.get(clips.digest(item), {}) if item.split == "train" else {}
-            for other in (one for where, one in others.items() if where != number):
-                raise ConfigurationError(
-                    f"{item.id} of {item.corpus} is in train, and the same audio, {other.id} of {other.corpus}, in "
-                    f"{other.split}: leave it out of train"
-                )
+    judged = {clips.digest(item): item for item in items if item.split != "train"}
+    shared = [
+        (item, judged[clips.digest(item)])
+        for item in items
+        if item.split == "train" and clips.digest(item) in judged and any(clips.of([item])[0].audio)
+    ]
+    if shared:
+        item, other = shared[0]
+        raise ConfigurationError(
+            f"{item.id} of {item.corpus} is in train, and the same audio, {other.id} of {other.corpus}, in "
+            f"{other.split}; {len(shared)} utterances of train are so: leave them out of the manifest"
+        )
 
 
 def fingerprint(settings: Config, items: Sequence[Item], share: Share, clips: Clips) -> str:

@@ -44,6 +44,8 @@ def new(settings: ModelConfig, seed: int) -> nn.Module:
         model = EmotionModel(_spec(settings, dict(settings.encoder), normalize=normalize))
     except (ModelError, TypeError, ValueError, StrictDataclassError) as error:  # of transformers' own checks
         raise ConfigurationError(str(error).strip().replace("\n", " ")) from error
+    except (ArithmeticError, KeyError, RuntimeError) as error:  # of values that it does not check
+        raise ConfigurationError(f"model.encoder: no network of these values: {error!r}") from error
     if settings.filter_bank:
         front_end.start_as_filter_bank(model)
     return model
@@ -132,7 +134,7 @@ def _of_bundle(settings: ModelConfig, source: str) -> EmotionModel:
 
 def _config(settings: ModelConfig, source: str) -> Any:
     try:
-        config = transformers.AutoConfig.from_pretrained(source)
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _not_available(source, error) from error
     if config.model_type not in ENCODERS:
@@ -161,7 +163,7 @@ def _normalize(settings: ModelConfig, source: str) -> bool:
     try:
         if Path(source).is_dir():
             return bool(read_json(Path(source) / _PREPROCESSOR)["do_normalize"])
-        return bool(transformers.AutoFeatureExtractor.from_pretrained(source).do_normalize)
+        return bool(transformers.AutoFeatureExtractor.from_pretrained(source, trust_remote_code=False).do_normalize)
     except (OSError, ValueError, KeyError, AttributeError, ModelError) as error:
         raise ConfigurationError(
             f"{source}: its {_PREPROCESSOR} does not say do_normalize ({error}); set model.normalize"

@@ -44,7 +44,9 @@ class Recordings:
         if "{" not in where:
             if not Path(where).is_dir():
                 raise ConfigurationError(f"{where}: no such folder; a template has {{call_id}} in it")
-            self._by_stem = {path.stem: path for path in sorted(Path(where).iterdir(), reverse=True)}
+            beside = sorted((path for path in Path(where).iterdir() if path.is_file()), reverse=True)
+            beside.sort(key=lambda path: path.suffix.lower() in sound.ENDINGS)  # a recording wins over its notes
+            self._by_stem = {path.stem: path for path in beside}
             return
         try:
             without = where.format(call_id="", stream="", channel="")

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from callmood.training import texts
 from callmood.training.production import exported
 from callmood.worker.errors import ConfigurationError
 
@@ -58,8 +59,8 @@ def parquet_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 def _lines(source: str) -> Iterator[Mapping[str, Any]]:
     try:
-        text = sys.stdin.read() if source == "-" else Path(source).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = sys.stdin.read().removeprefix("\ufeff") if source == "-" else texts.read(Path(source))
+    except UnicodeDecodeError as error:
         raise ConfigurationError(f"{source}: {error}") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():

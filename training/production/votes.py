@@ -15,6 +15,8 @@ from callmood.worker.errors import ConfigurationError
 _VOTES: Final = "votes."
 _TWO: Final = 2
 _JUDGED: Final = ("valid", "test")  # splits on which figures are computed
+_MARKS: Final = ("split", "speaker", "session")
+_Rows = Mapping[str, Mapping[str, Any]]
 
 
 def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -28,16 +30,16 @@ def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
         for two annotators Cohen's kappa.
 
     Raises:
-        ConfigurationError: a list cannot be read, has no ids, or has other utterances than the first; or a label is a
-            misspelt emotion.
+        ConfigurationError: a list cannot be read, has no ids or one twice, or has other utterances, splits or speakers
+            than the first; a label is a misspelt emotion; or `out` is one of the lists.
     """
     _refuse_annotators_list(out)
-    by_list = [_labels(path) for path in lists]
-    base = {str(row["id"]): row for _, row in own.rows(lists[0])}
-    for path, labels in zip(lists, by_list, strict=True):
-        if unknown := labels.keys() - base.keys():
-            raise ConfigurationError(f"{path}: {min(unknown)} is not in {lists[0]}")
-    votes = {name: [labels[name] for labels in by_list if labels.get(name)] for name in base}
+    by_list = [_read(path) for path in lists]
+    base = by_list[0]
+    for path, others in zip(lists, by_list, strict=True):
+        _refuse_other_rows(path, others, lists[0], base)
+    labels = [{name: row["label"] for name, row in one.items()} for one in by_list]
+    votes = {name: [given[name] for given in labels if given.get(name)] for name in base}
     rows = [_row(base[name], given, lists[0].parent, out.parent) for name, given in votes.items() if given]
     kept = [row for row in rows if row["label"]]
     _write(kept, out)
@@ -61,20 +63,43 @@ def _refuse_annotators_list(out: Path) -> None:
         )
 
 
-def _labels(path: Path) -> dict[str, str]:
-    found = {}
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """Rows by id, with the label by its name among ours, and the split by one of its names."""
+    found: dict[str, dict[str, Any]] = {}
     for number, row in own.rows(path):
         try:
+            name = str(row["id"])
             label = own.label_of(str(row.get("label") or ""))
-            found[str(row["id"])] = str(own.CORPUS.labels.get(label, label))
+            split = own.split_of(str(row.get("split") or ""))
+            read = {
+                **row,
+                "path": row["path"],
+                "label": str(own.CORPUS.labels.get(label, label)),
+                "split": split,
+            }
         except (KeyError, ConfigurationError) as error:
-            raise ConfigurationError(f"{path}, row {number}: {error}") from error
+            why = f"no {error.args[0]}" if isinstance(error, KeyError) else error
+            raise ConfigurationError(f"{path}, row {number}: {why}") from error
+        if name in found:
+            raise ConfigurationError(f"{path}, row {number}: {name} is in an earlier row, too")
+        found[name] = read
     return found
+
+
+def _refuse_other_rows(path: Path, rows: _Rows, first: Path, base: _Rows) -> None:
+    """Refuse utterances that the first list lacks, and marks that differ from its own: which one is right?"""
+    for name, row in rows.items():
+        if name not in base:
+            raise ConfigurationError(f"{path}: {name} is not in {first}")
+        for mark in _MARKS:
+            given, known = str(row.get(mark) or ""), str(base[name].get(mark) or "")
+            if given != known:
+                raise ConfigurationError(f"{path}: {mark} of {name} is {given!r}, and {known!r} in {first}")
 
 
 def _row(row: Mapping[str, Any], given: Sequence[str], source: Path, target: Path) -> dict[str, Any]:
     """A row of the joined list; its label is empty if it is to be left out."""
-    is_left_out = _is_tie(given) and row.get("split") in _JUDGED
+    is_left_out = _is_tie(given) and row["split"] in _JUDGED
     return {
         **row,
         "path": os.path.relpath(source / row["path"], target),

@@ -42,9 +42,9 @@ def fit_threshold(
         0 if no abstention is needed; `ABSTAIN_ALWAYS` if the validation split cannot show the risk, for example because
         it is too small.
     """
-    top = np.floor(probabilities.max(axis=1) * _GRID) / _GRID
+    top = probabilities.max(axis=1)
     wrong = probabilities.argmax(axis=1) != labels
-    candidates = np.sort(top)[::-1]
+    candidates = np.sort(_floor(top))[::-1]
     threshold = ABSTAIN_ALWAYS
     for count in _counts(len(labels), wanted_risk, confidence):
         given = top >= candidates[count - 1]  # ties included
@@ -52,6 +52,14 @@ def fit_threshold(
             return threshold
         threshold = 0.0 if given.all() else float(candidates[count - 1])
     return threshold
+
+
+def _floor(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The highest threshold of four digits that each value reaches."""
+    found: NDArray[np.float64] = np.floor(values * _GRID)  # the product is rounded: it may be off by one
+    found -= found / _GRID > values
+    found += (found + 1) / _GRID <= values
+    return found / _GRID
 
 
 def _counts(utterances: int, wanted_risk: float, confidence: float) -> list[int]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from callmood.schemas.common import EMOTIONS
-from callmood.training import checkpoint, manifest
+from callmood.training import checkpoint, manifest, texts
 from callmood.training.corpora import own, sound
 from callmood.training.evaluate import refuse_not_finite, softmax
 from callmood.training.loop.data import Clip, read_clip, refuse_short
@@ -126,11 +126,12 @@ def writer_of(path: Path) -> Any:
         ConfigurationError: the ending is unknown, or pyarrow is missing.
     """
     writers = {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}
-    if path.suffix not in writers:
+    ending = path.suffix.lower()
+    if ending not in writers:
         raise ConfigurationError(f"{path}: unknown ending {path.suffix!r}: use {', '.join(writers)}")
-    if path.suffix == ".parquet":
+    if ending == ".parquet":
         _pyarrow()
-    return writers[path.suffix]
+    return writers[ending]
 
 
 def counted(table: Sequence[Row]) -> dict[str, Any]:
@@ -152,9 +153,8 @@ def is_manifest(source: Path) -> bool:
     if source.suffix.lower() != ".jsonl":
         return False
     try:
-        with source.open(encoding="utf-8") as file:
-            first = json.loads(next((line for line in file if line.strip()), "{}"))
-    except (OSError, ValueError):
+        first = json.loads(next((line for line in texts.read(source).split("\n") if line.strip()), "{}"))
+    except (ConfigurationError, ValueError):
         return False  # the reader of lists says what is wrong
     return isinstance(first, dict) and "corpus" in first
 
