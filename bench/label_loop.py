@@ -1,6 +1,6 @@
 """What labels from production are worth: model A, its answers to calls, a sample of them, model B; synthetic speech.
 
-Run `python -m callmood.bench.label_loop [FOLDER]`; about half an hour of CPU time, continued where it was stopped.
+Run `python -m callmood.bench.label_loop [FOLDER]`; a quarter of an hour of CPU time, continued where it was stopped.
 Model A learns from two voices. Voices that it never heard make calls, which `callmood analyze` cuts and answers with
 model A. `callmood-train collect` samples utterances at random or by uncertainty; each gets the label of the utterance
 that was spoken then. Model B continues with A's weights on A's utterances and these. To tell what the labels are worth

@@ -177,8 +177,8 @@ def _typed(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: one has another; the message has its name.
     """
-    for field in dataclasses.fields(Item):
-        value = fields.get(field.name, field.default)
+    for field in (one for one in dataclasses.fields(Item) if one.name in fields):
+        value = fields[field.name]
         if field.type is str and not isinstance(value, str):
             raise ValueError(f"{field.name} is {value!r}: use a text")
         if field.type is float and not (type(value) in (int, float) and 0 <= value < math.inf):
