@@ -107,3 +107,13 @@ def test_screen_readers_get_new_alerts_and_no_counters(worker, served, browse):
     live = page.evaluate("[...document.querySelectorAll('[role=status],[role=alert],[aria-live]')].map(one => one.id)")
     assert live == ["problem"]
     assert page.title() == "callmood: calls"
+
+
+def test_the_wall_fits_a_phone_and_a_long_id(worker, served, browse):
+    """Only the table scrolls sideways, and the link to listen is beside an id of 256 characters."""
+    angry(worker, "x" * 256, queue="billing")
+    address, _ = served("--listen", "https://phone.example.com/?call={call}")
+    page = browse(address, viewport={"width": 320, "height": 640})
+    expect(page.locator("table.wall tbody tr")).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    page.get_by_role("link", name="listen").click(trial=True)

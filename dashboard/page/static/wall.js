@@ -97,7 +97,7 @@ export function showWall(main, connect) {
       const cells = head.map((_, place) => element(place === 1 ? "th" : "td", place === 1 ? { scope: "row" } : {}));
       cells[5].className = "why";
       known = { row: element("tr", { "data-call": row.id }, ...cells), cells, texts: [] };
-      cells[1].append(element("a", { href: callPath(row.id) }, row.id));
+      cells[1].append(element("a", { href: callPath(row.id), title: row.id }, row.id));
       const listen = link(links.listen, { call: row.id });
       if (listen) cells[1].append(" ", element("a", { href: listen, class: "button", "aria-label": `listen to ${row.id}` }, "listen"));
       shown.set(row.id, known);
