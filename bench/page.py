@@ -41,7 +41,8 @@ _HEAR: Final = """{
   window.EventSource = class extends Plain {
     set onmessage(handle) {
       super.onmessage = (event) => {
-        window.news = [Number(/"at_ms":(\\d+)/.exec(event.data)[1]), Date.now()];
+        const made = /"at_ms":(\\d+)/.exec(event.data); // without news, only the time is told
+        if (made) window.news = [Number(made[1]), Date.now()];
         handle(event);
       };
     }
