@@ -137,7 +137,7 @@ def test_training_writes_to_mlflow_only_if_asked(client, encoder_folder, tmp_pat
     rows = ["path,label,speaker,split"]
     for number, split in enumerate(("train", "valid", "test")):
         for label in EMOTIONS:
-            write(tmp_path / f"{split}-{label}.wav", 8000, bytes(range(250)) * 32)
+            write(tmp_path / f"{split}-{label}.wav", 8000, f"{split}{label}".ljust(20).encode() * 400)
             rows.append(f"{split}-{label}.wav,{label},s{number},{split}")
     (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
     assert main(["prepare", "own", str(tmp_path / "list.csv"), str(tmp_path / "data")]) == 0
