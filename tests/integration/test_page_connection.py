@@ -101,9 +101,9 @@ def test_screen_readers_get_new_alerts_and_no_counters(worker, served, browse):
     worker.say("calm", Emotion.NEUTRAL)
     page = browse(served()[0])
     expect(page.locator("table.wall tbody tr")).to_have_count(1)
-    page.evaluate("window.log = document.querySelector('[role=log]')")
+    page.evaluate("document.querySelector('[role=log]').dataset.first = 'yes'")
     angry(worker, "upset", 6)
-    page.wait_for_function("window.log.isConnected && window.log.textContent.includes('upset')")
+    expect(page.locator("[role=log][data-first]")).to_contain_text("upset")
     live = page.evaluate("[...document.querySelectorAll('[role=status],[role=alert],[aria-live]')].map(one => one.id)")
     assert live == ["problem"]
     assert page.title() == "callmood: calls"
