@@ -15,7 +15,10 @@ HEADS = ("mean_linear", "hf_superb", "attentive_statistics", "attention_pooling_
 LOSSES = ("cross_entropy", "focal")
 WEIGHTS = ("none", "inverse_frequency")
 _SHARES = ("dropout", "layerdrop", "_prob")  # how transformers' names of probabilities end
-_COUNTS = ("num_", "hidden_size", "intermediate_size", "conv_dim", "conv_kernel", "conv_stride", "mask_")  # and begin
+_COUNTS = (  # and begin
+    *("num_", "hidden_size", "intermediate_size", "conv_dim", "conv_kernel", "conv_stride"),
+    *("mask_time_length", "mask_feature_length"),
+)
 _SPEEDS = (0.25, 4.0)
 
 
@@ -113,7 +116,7 @@ class ModelConfig:
                 is_number = isinstance(value, int | float) and not isinstance(value, bool)
                 if not is_number or not 0 <= value <= 1:
                     raise ConfigurationError(f"encoder.{name} is {value!r}: use a number from 0 to 1")
-            elif name.startswith(_COUNTS) and not name.endswith("_masks"):
+            elif name.startswith(_COUNTS):
                 _counts(name, value)
 
 

@@ -175,6 +175,8 @@ class _Page:
 
     async def login(self, request: Request) -> Response:
         if request.method == "GET":
+            if not self._options.viewers:  # the proxy's login leads back to where the page asked for one
+                return RedirectResponse(page_after_login(request), 303)
             told = _WRONG if "wrong" in request.query_params else ""
             return HTMLResponse((STATIC / "login.html").read_text(encoding="utf-8").replace("<!-- wrong -->", told))
         if is_foreign(request, is_form=True):
@@ -211,7 +213,7 @@ class _Page:
         if not viewer_of(request).may_see(answer["call"]["attributes"].get("queue")):
             self._audit(request, "call refused", call_id)
             return JSONResponse({"error": "the call belongs to a queue that you may not see"}, 403)
-        if self._is_opened(user_of(request, viewer_of(request)), call_id, is_first=after == "0"):
+        if self._is_opened(user_of(request, viewer_of(request)), call_id, is_first="after" not in request.query_params):
             self._audit(request, "call opened", call_id)
         return JSONResponse(answer)
 

@@ -135,11 +135,14 @@ class Floor:
         Raises:
             redis.RedisError: Redis does not answer, or does not let this user write claims.
         """
-        self._prune_claims()
         claim = json.dumps({"by": by, "at_ms": round(time.time() * 1000), "note": note})
         is_first = bool(self._redis.hsetnx(self._keys.claims, alert_id, claim))
         self._redis.expire(self._keys.claims, _CLAIM_LIFE_S)
         self._pulse_due_s = 0.0
+        try:
+            self._prune_claims()
+        except redis.RedisError as error:  # the claim stands
+            log.warning("old claims are not deleted", error=str(error))
         return is_first
 
     def _prune_claims(self) -> None:

@@ -137,10 +137,11 @@ def test_a_recording_that_is_a_link_keeps_its_name(unlabelled: Path, tmp_path: P
     assert one.path.name == "b.wav"
 
 
-def test_a_copy_in_the_same_list_is_refused_and_silence_is_not(unlabelled: Path):
-    """One list may hold a recording twice, under two speakers; equal digital silence is no leak."""
-    calls = unlabelled.parent / "calls"
-    for name, samples in (("copy", sound(7)), ("quiet", np.zeros(8000)), ("quiet-2", np.zeros(8000))):
+@pytest.mark.parametrize("silence", [0, 8])
+def test_a_copy_in_the_same_list_is_refused_and_silence_is_not(unlabelled: Path, silence: int):
+    """One list may hold a recording twice, under two speakers; equal digital silence (8 in A-law) is no leak."""
+    calls, quiet = unlabelled.parent / "calls", np.full(8000, silence)
+    for name, samples in (("copy", sound(7)), ("quiet", quiet), ("quiet-2", quiet)):
         wav.write(calls / f"{name}.wav", 8000, samples.astype("<i2").tobytes())
 
     def item(name: str, split: str) -> manifest.Item:

@@ -191,3 +191,16 @@ def test_a_pause_under_an_old_number_counts():
     store = analyse([*sent, *one.media(voice(3)), one.send("resume"), *one.media(SENTENCE), one.send("end")])
     assert store.dead == {15: "seq_backwards"}
     assert [start_ms for _, start_ms, *_ in spans(store)] == [460, 6_060]
+
+
+def test_a_leg_with_another_clock_that_begins_in_a_pause_pauses_where_the_call_does():
+    """Its gateway is an hour behind, and its first record comes while the other leg is paused."""
+    one, other = Leg(stream="one"), Leg(stream="other", layout="agent", start_ms=EPOCH_MS - 3_600_000)
+    sent = [*one.media(quiet(2) + voice(4) + quiet(4.4)), one.send("pause")]
+    other.skip(10_400)
+    sent += other.media(quiet(5))
+    one.skip(10_000)
+    sent += [one.send("resume"), *one.media(voice(2) + quiet(2)), one.send("end", scope="call")]
+    (span,) = analyse(sent).calls["call-1"]["spans"]
+    assert (span["kind"], span["end_ms"]) == ("pause", 20_400)
+    assert span["start_ms"] == pytest.approx(10_400, abs=200)

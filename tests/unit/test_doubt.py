@@ -85,6 +85,23 @@ def test_one_absurd_number_costs_its_record(ahead, has_media_ms):
     assert store.calls["call-1"]["status"] == "completed"
 
 
+def test_two_absurd_numbers_do_not_confirm_each_other():
+    """Each costs its record, and what follows is no copy."""
+    store = analyse(_numbered(_numbered(_call(), 30, 5_000), 31, 9_000))
+    assert store.dead == {30: "bad_header", 31: "bad_header"}
+    assert len(store.of()) == len(analyse(_call()).of())
+
+
+@pytest.mark.parametrize("chunk_ms", [200, 1_000])
+def test_media_time_in_ticks_costs_one_record(chunk_ms):
+    """It leaps 48 times as far as the audio is long; the second record confirms the first."""
+    sent = [*Leg().media(_CALL, chunk_ms=chunk_ms)]
+    ticks = [
+        one._replace(headers={**one.headers, "media_ms": f"{48 * float(one.headers['media_ms']):.3f}"}) for one in sent
+    ]
+    assert len(analyse(ticks).dead) <= 1
+
+
 def test_the_record_whose_number_was_taken_in_vain_is_heard():
     """A number that was refused once comes again in its turn."""
     whole, store = analyse(_call()), analyse(_numbered(_call(), 30, 60))

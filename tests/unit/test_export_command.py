@@ -98,6 +98,15 @@ def test_an_utterance_that_is_delivered_twice_is_exported_once(exported):
     assert [one["number"] for name, one in found if name == "utterances"] == [1, 2, 3, 4]
 
 
+def test_the_utterances_of_an_earlier_call_with_the_same_id_are_left_out(exported, monkeypatch):
+    """Those of the later call count from 1 again, and all of them are exported."""
+    monkeypatch.setattr(export, "_BEFORE_MS", 100)
+    earlier = [said("over", number, spoken_at_ms=1_300) for number in (1, 2, 3)]
+    found, _ = exported([call("over")], [*earlier, *(said("over", number, spoken_at_ms=1_500) for number in (1, 2))])
+    spoken = [(one["number"], one["spoken_at_ms"]) for name, one in found if name == "utterances"]
+    assert spoken == [(1, 1_500), (2, 1_500)]
+
+
 def test_utterances_are_read_as_far_as_the_last_call_of_the_day_reaches(exported):
     """A call that workers analysed two days later, after a backlog, has its utterances."""
     late_ms = DAY.to_ms + 48 * HOUR_MS

@@ -146,6 +146,18 @@ def test_the_openapi_file_names_every_route_of_the_api():
     assert named == served
 
 
+def test_where_nobody_has_a_token_the_login_leads_on():
+    """A proxy has logged the viewer in, and sends back to the address that the page had gone to."""
+    page, answers = create_app(SimpleNamespace(problem=""), None, None, PageOptions(queue_header="x-queues")), []
+
+    async def send(message):
+        answers.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/login", "query_string": b"next=%2Falerts", "headers": []}
+    asyncio.run(page(scope, None, send))
+    assert (answers[0]["status"], dict(answers[0]["headers"])[b"location"]) == (303, b"/alerts")
+
+
 @pytest.mark.parametrize(
     ("host", "options", "status"),
     [
@@ -258,6 +270,7 @@ def test_a_call_is_shown_to_viewers_of_its_queue_only():
     status, told = page.get("/api/calls/call-1", lea)
     assert (status, told) == (403, {"error": "the call belongs to a queue that you may not see"})
     assert page.get("/api/calls/call-1", kim, after="3")[0] == 200
+    assert page.get("/api/calls/call-1", kim, after="0")[0] == 200
     assert page.get("/api/calls/call-1", kim)[1]["call"]["call_id"] == CALL.call_id
     opened = [("call opened", "kim"), ("call opened", "ada"), ("call refused", "lea"), ("call opened", "kim")]
     assert page.audited == opened

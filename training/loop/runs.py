@@ -218,6 +218,12 @@ def refuse_misfits(model: nn.Module, settings: Config, clips: Mapping[str, Seque
         raise ConfigurationError(f"the training split lacks {len(missing)} of the four emotions")
 
 
+def _is_sound(clip: Clip) -> bool:
+    """Whether its samples differ: silence of one length is the same everywhere, and in A-law it is not 0."""
+    samples = np.frombuffer(clip.audio, "<i2")
+    return bool(samples.size) and samples.min() != samples.max()
+
+
 def refuse_shared_audio(items: Sequence[Item], clips: Clips) -> None:
     """Refuse audio that is both trained on and validated or tested with, whatever its names; silence does not count.
 
@@ -228,7 +234,7 @@ def refuse_shared_audio(items: Sequence[Item], clips: Clips) -> None:
     shared = [
         (item, judged[clips.digest(item)])
         for item in items
-        if item.split == "train" and clips.digest(item) in judged and any(clips.of([item])[0].audio)
+        if item.split == "train" and clips.digest(item) in judged and _is_sound(clips.of([item])[0])
     ]
     if shared:
         item, other = shared[0]

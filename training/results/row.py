@@ -79,6 +79,8 @@ def run_row(
     clips, evaluated = Clips(), []
     _, share = device_and_share(options.device)
     made = protocols.folds(protocol, items, settings.train.seed)
+    for fold in made:
+        runs.refuse_shared_audio(fold.items, clips)
     for number, fold in enumerate(made, start=1):
         place = folder / protocol / manifest.file_name(fold.name)
         outcome = None

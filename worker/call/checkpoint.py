@@ -10,7 +10,7 @@ from callmood.worker.call.ending import Ending
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.speech.stream_state import StreamState
 
-STATE_VERSION = 4
+STATE_VERSION = 5
 
 
 class Checkpoint(NamedTuple):

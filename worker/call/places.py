@@ -75,7 +75,9 @@ def _move(stream: Stream, taken: Taken, before_ms: int) -> None:
     for index, unheard in enumerate(taken.unheard):
         start_ms = unheard.start_ms + (0 if unheard.is_pause else by_ms)  # a pause that another stream has begun
         taken.unheard[index] = replace(unheard, start_ms=start_ms, end_ms=max(start_ms, unheard.end_ms + by_ms))
-    if stream.paused.at_ms is not None and stream.paused.at_ms > before_ms:  # it begins with this record
+    if (
+        stream.paused.at_ms is not None and stream.paused.at_ms >= before_ms
+    ):  # it begins with this record, or began earlier on another clock
         stream.paused.at_ms += by_ms
 
 

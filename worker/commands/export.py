@@ -37,6 +37,8 @@ _POLL_MS: Final = 500
 _IDLE_POLLS: Final = 20
 _SKEW_MS: Final = 12 * 3_600_000
 """How far the clocks of gateways, workers and Kafka may differ."""
+_BEFORE_MS: Final = 60_000
+"""What was spoken so long before a call is of an earlier call with the same id."""
 
 
 class Day(NamedTuple):
@@ -112,33 +114,35 @@ def _from_kafka(configured: Settings, day: Day) -> Iterator[tuple[str, Mapping[s
     """As `_from_redis`. Holds the calls of the day in memory, about 3 kB each."""
     topics = configured.kafka
     with kafka_errors(topics), refusals_raised():
-        calls: dict[bytes, tuple[int, bytes]] = {}
+        calls: dict[bytes, tuple[int, bytes, int]] = {}
         for record in _records(topics, topics.call_topic, day.from_ms - _SKEW_MS, None):
             calls.pop(record.key, None)
             try:
-                if record.value is not None and _is_of(day, record.value):
-                    calls[record.key] = record.timestamp, record.value
+                if record.value is not None and (call := _call_of(day, record.value)):
+                    calls[record.key] = record.timestamp, record.value, call.started_at_ms
             except _NOT_OURS:
                 yield _FOREIGN, {}
-        for _, value in calls.values():
+        for _, value, _ in calls.values():
             yield "calls", json.loads(value)
-        until_ms = max((at_ms for at_ms, _ in calls.values()), default=day.from_ms) + _SKEW_MS
+        until_ms = max((at_ms for at_ms, _, _ in calls.values()), default=day.from_ms) + _SKEW_MS
         numbers = dict.fromkeys(calls, 0)
         for record in _records(topics, topics.utterance_topic, day.from_ms - _SKEW_MS, until_ms):
             if record.key not in calls:
                 continue
             try:
-                number = Utterance.read(record.value or b"").number
+                utterance = Utterance.read(record.value or b"")
             except _NOT_OURS:
                 yield _FOREIGN, {}
                 continue
-            if number > numbers[record.key]:  # they are in order; copies of a topic can have them twice
-                numbers[record.key] = number
+            begun_ms = calls[record.key][2] - _BEFORE_MS
+            is_earlier_call = utterance.spoken_at_ms is not None and utterance.spoken_at_ms < begun_ms  # of the same id
+            if utterance.number > numbers[record.key] and not is_earlier_call:  # copies of a topic can have them twice
+                numbers[record.key] = utterance.number
                 yield "utterances", json.loads(record.value)
 
 
-def _is_of(day: Day, value: bytes) -> bool:
-    """Whether a record is a call of this day. Only such a call is checked as a whole: most records are of live calls.
+def _call_of(day: Day, value: bytes) -> Call | None:
+    """The call of a record, if it is of this day. Only such a call is checked as a whole: most are of live calls.
 
     Raises:
         ValueError, KeyError, TypeError: it is no call/1.
@@ -146,7 +150,7 @@ def _is_of(day: Day, value: bytes) -> bool:
     found = json.loads(value)
     if found["schema"] != CALL_SCHEMA:
         raise ValueError("another schema")
-    return day.has(found) and bool(Call.read(value))
+    return Call.read(value) if day.has(found) else None
 
 
 def _records(wanted: KafkaSettings, topic: str, from_ms: int, to_ms: int | None) -> Iterator[Any]:

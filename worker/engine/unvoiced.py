@@ -1,6 +1,6 @@
 """Frames that no voice makes, whatever the network finds: sounds that do not move, and the keys of a telephone. Pure.
 
-Mains hum, notes of an instrument and tones keep their spectrum for an eighth of a second; a voice, whose pitch glides,
+Mains hum, notes of an instrument and tones keep their spectrum for a quarter of a second; a voice, whose pitch glides,
 rarely does. Keys are two tones of Q.23, dialled as fast as syllables.
 """
 
@@ -19,8 +19,8 @@ _SIZE: Final = 2 * FRAME
 _HZ: Final = np.fft.rfftfreq(_SIZE, 1 / RATE_HZ)
 _WINDOW: Final = np.hanning(_SIZE).astype(np.float32)
 
-_APART: Final = 4
-"""Frames, 128 ms, between spectra that are compared."""
+_APART: Final = 8
+"""Frames, 256 ms, between spectra that are compared: at half of it, a long vowel of a high voice has not moved."""
 _STILL: Final = 0.85
 """Correlation of two spectra from which a sound has not moved; bench/RESULTS.md has the errors."""
 _PITCHES_HZ: Final = (200, 2_000)

@@ -9,7 +9,8 @@ from callmood.worker.records import Chunk
 from callmood.worker.speech.media_time import MediaTime
 
 _MAX_REFUSED = 64
-_CONFIRMS_MS = 10_000
+_CONFIRMS_MS = 60_000  # media time in ticks of 48 kHz leaps 48 s with each second
+_CONFIRMS_SEQS = 256
 
 
 class DoubtState(NamedTuple):
@@ -62,7 +63,8 @@ class Doubt:
         if chunk.seq <= self._newest_seq:
             return False  # as in `_is_new_doubt`
         is_absurd = chunk.event is not Event.END and time.has_absurd_number(chunk, missing_seqs)
-        is_refused = is_absurd and (self._doubted_seq is None or chunk.seq <= self._doubted_seq)
+        is_confirmed = self._doubted_seq is not None and 0 < chunk.seq - self._doubted_seq <= _CONFIRMS_SEQS
+        is_refused = is_absurd and not is_confirmed
         self._doubted_seq = chunk.seq if is_absurd else None
         if is_refused:
             self._misnumbered = [*self._misnumbered, chunk.position.offset][-_MAX_REFUSED:]

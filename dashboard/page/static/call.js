@@ -47,9 +47,9 @@ export function showCall(main, id) {
   });
 
   async function read() {
-    const after = utterances.at(-1)?.number ?? 0;
+    const after = call ? `${address.includes("?") ? "&" : "?"}after=${utterances.at(-1)?.number ?? 0}` : "";
     try {
-      const answer = await fetch(`${address}${address.includes("?") ? "&" : "?"}after=${after}`);
+      const answer = await fetch(`${address}${after}`);
       if (answer.status === 401) return logIn();
       const told = await answer.json();
       if (!answer.ok) {

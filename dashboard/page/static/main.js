@@ -47,7 +47,7 @@ function connect(chosen) {
 async function reconnect() {
   tried = Date.now();
   try {
-    if ((await fetch("/api/pulse")).status === 401) return logIn();
+    if ((await fetch("/api/pulse", { signal: AbortSignal.timeout(RETRY_MS) })).status === 401) return logIn();
   } catch {
     return;
   }
