@@ -90,6 +90,7 @@ def test_calls_of_a_day_are_exported_from_kafka(topics, export):
         ("foreign", b"not ours", noon_ms),
     ])  # fmt: skip
     names = ("yesterday", "first", "noon", "erased", "live", "last", "tomorrow")
+    said |= {"spoken_at_ms": late_ms}  # not before its call
     topics("utterance", [(name, said | {"call_id": name, "number": n}, noon_ms) for name in names for n in (1, 2)])
     found, told = export("kafka")
     assert sorted(found["calls"]) == ["first", "last", "noon"]
