@@ -43,7 +43,7 @@ def write(path: Path, put: Callable[[BinaryIO], Any]) -> None:
 
 
 def refuse_overwriting(out: Path, *sources: Path) -> None:
-    """Check that a file or folder to write is none of those that the command reads.
+    """Check that a file or folder to write is not one that the command reads.
 
     Raises:
         ConfigurationError: it is one of them.

@@ -102,7 +102,7 @@ def test_media_time_in_ticks_costs_one_record(chunk_ms):
     assert len(analyse(ticks).dead) <= 1
 
 
-def test_the_record_whose_number_was_taken_in_vain_is_heard():
+def test_a_number_that_was_refused_is_heard_in_its_turn():
     """A number that was refused once comes again in its turn."""
     whole, store = analyse(_call()), analyse(_numbered(_call(), 30, 60))
     assert store.dead == {30: "bad_header"}
