@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, latency, live, memory, page, servers
+from callmood.bench import engine, field, idle, ingest, latency, live, memory, page, realtime, servers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("live", live, "a commit beside many live calls"),
         ("memory", memory, "the memory of a live call"),
         ("page", page, "the page for supervisors"),
+        ("realtime", realtime, "ingest processes with a real Kafka and Redis"),
         ("servers", servers, "what Kafka and Redis cost"),
     ):
         measure = what.add_arguments(kinds.add_parser(name, help=about, description=what.__doc__))

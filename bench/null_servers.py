@@ -1,14 +1,17 @@
 """Kafka, Redis and a model that answer at once and cost nothing, for measurements of what is between them."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from callmood.worker.adapters.consume import Changes
 from callmood.worker.commits import TopicPartition
+from callmood.worker.engine.plan import Plan
 from callmood.worker.records import ModelInfo, Prediction, Record, Utterance
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
+    from callmood.worker.engine.infer import Collect
+    from callmood.worker.engine.parts import Sound
     from callmood.worker.inference.wire import Beat
 
 SOURCE: Final = TopicPartition("audio", 0)
@@ -104,3 +107,18 @@ class Model:
     def healthy(self, _now_s: float) -> bool:
         """It never hangs."""
         return True
+
+
+class Engine:
+    """An engine that answers each batch at once, for a real inference process."""
+
+    info: Final = MODEL
+    plan: Final = Plan()
+    depth: Final = 2
+    batch_seconds: Final = 60.0
+    rechecked: Final = 0
+
+    def start(self, sounds: "Sequence[Sound]") -> "Collect":
+        """The same answer for each sound."""
+        answers = [ANSWER] * len(sounds)
+        return lambda: answers

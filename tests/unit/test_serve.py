@@ -51,7 +51,7 @@ class Scene:
         self.device = device
         self.client = client
         settings = ModelSettings(max_wait_ms=0, speech_check=speech_check)
-        self.server = serve._Server(router, settings, clock=lambda: self.now_s)
+        self.server = serve._Server(router, settings, clock=lambda: self.now_s, opened=lambda _: device)
 
     def ask(self, id_, audio=bytes(8_000), *, wants_emotion=True):
         """Send an utterance, by default of one second."""
@@ -83,15 +83,14 @@ class Scene:
 
 
 @pytest.fixture
-def scene(monkeypatch):
-    with opened(monkeypatch) as one:
+def scene():
+    with opened() as one:
         yield one
 
 
 @contextmanager
-def opened(monkeypatch, **settings):
+def opened(**settings):
     device = Device()
-    monkeypatch.setattr(serve, "_open", lambda _: device)
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as client:
         for end in (router, client):
             end.setsockopt(zmq.LINGER, 0)
@@ -256,7 +255,7 @@ class Check:
 def checked(monkeypatch):
     """A scene with the speech check."""
     monkeypatch.setattr(checks, "_open", Check)
-    with opened(monkeypatch, speech_check=True) as one:
+    with opened(speech_check=True) as one:
         yield one
 
 
@@ -269,7 +268,7 @@ def audio(kind):
 def test_the_model_never_hears_what_the_policy_withholds(monkeypatch, speech_check):
     """An utterance without a wish for emotion is answered with the check's verdict alone, and is in no batch."""
     monkeypatch.setattr(checks, "_open", Check)
-    with opened(monkeypatch, speech_check=speech_check) as scene:
+    with opened(speech_check=speech_check) as scene:
         for kind in (b"s", b"n", b"p", b"m", b"f"):
             scene.ask(kind.decode(), audio(kind), wants_emotion=False)
         scene.check()

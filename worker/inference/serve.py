@@ -40,7 +40,26 @@ _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
 
 
-def serve(settings: ModelSettings, address: str) -> None:
+def open_warm(settings: ModelSettings) -> "Engine":
+    """The engine of these settings, warmed up.
+
+    Raises:
+        ConfigurationError: there is no such device.
+        ModelError: the checkpoint cannot be used.
+    """
+    gc.disable()  # the imports and the model stay; looking for garbage among them takes a sixth of the start's CPU time
+    try:
+        from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
+
+        engine = open_engine(settings)
+        engine.warm_up()
+    finally:
+        gc.freeze()
+        gc.enable()
+    return engine
+
+
+def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSettings], Engine]" = open_warm) -> None:
     """Bind the socket, load and warm the model, and answer until SIGTERM or the death of the parent process.
 
     Runs in the process's main thread and takes its SIGTERM and SIGINT. On SIGTERM the batch that runs is finished.
@@ -48,6 +67,7 @@ def serve(settings: ModelSettings, address: str) -> None:
     Args:
         settings: the model and how it is run.
         address: `ipc://` path to bind.
+        opened: gives the engine; runs in the model's thread.
 
     Raises:
         ConfigurationError: there is no such device.
@@ -67,7 +87,7 @@ def serve(settings: ModelSettings, address: str) -> None:
         router.setsockopt(zmq.SNDHWM, 0)  # clients bound what they have in flight, and so what comes back
         router.setsockopt(zmq.RCVHWM, 0)
         router.bind(address)
-        with _Server(router, settings) as server:
+        with _Server(router, settings, opened=opened) as server:
             while not stopping.is_set():
                 server.turn()
                 if os.getppid() != parent_pid:
@@ -83,10 +103,15 @@ class _Server:
         router: the bound socket.
         settings: the model and how it is run.
         clock: seconds; never goes back.
+        opened: gives the engine.
     """
 
     def __init__(
-        self, router: "zmq.Socket[bytes]", settings: ModelSettings, clock: Callable[[], float] = time.monotonic
+        self,
+        router: "zmq.Socket[bytes]",
+        settings: ModelSettings,
+        clock: Callable[[], float] = time.monotonic,
+        opened: "Callable[[ModelSettings], Engine]" = open_warm,
     ) -> None:
         self._router = router
         self._clock = clock
@@ -106,7 +131,7 @@ class _Server:
         self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
         self._checks: Checks[_Key] = Checks(settings, lambda: self._wake.send(b"\0"), clock)
         self._engine: Engine | None = None
-        self._opening: Future[Engine] | None = self._thread.submit(_open, settings)
+        self._opening: Future[Engine] | None = self._thread.submit(opened, settings)
         self._running: deque[_Running] = deque()
         self._finished_s = 0.0
         self._padding = 0.0
@@ -288,16 +313,3 @@ class _Running:
 
 def _collect(started: "Future[Collect]") -> "list[Prediction]":
     return started.result()()
-
-
-def _open(settings: ModelSettings) -> "Engine":
-    gc.disable()  # the imports and the model stay; looking for garbage among them takes a sixth of the start's CPU time
-    try:
-        from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
-
-        engine = open_engine(settings)
-        engine.warm_up()
-    finally:
-        gc.freeze()
-        gc.enable()
-    return engine

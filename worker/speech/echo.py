@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from callmood.worker.g711 import Samples
+from callmood.worker.speech.percentiles import percentiles
 
 Levels = npt.NDArray[np.float64]
 
@@ -46,7 +47,7 @@ class Stretch(NamedTuple):
 
 def levels_of(frames: Samples, lost: Collection[int] = ()) -> bytes:
     """The level of each frame [frames, samples], dB above one bit; a `lost` frame has that of the one before."""
-    power = np.square(frames, dtype=np.float64).mean(axis=1)
+    power = np.add.reduce(np.square(frames, dtype=np.float64), axis=1) / frames.shape[1]
     levels = np.rint(10 * np.log10(power + 1)).astype(np.uint8)
     for frame in sorted(lost):
         levels[frame] = levels[max(0, frame - 1)]
@@ -91,12 +92,16 @@ def is_echo(own: Levels, other: Levels) -> bool:
     """
     if len(own) < MIN_FRAMES or not other.any():
         return False
-    noise_db = np.percentile(own, 10)
+    (noise_db,) = percentiles(own, 10)
     is_loud = own > noise_db + _LOUD_DB
-    if is_loud.sum() < _MIN_LOUD_FRAMES:
+    loud = np.count_nonzero(is_loud)
+    # The median of what is lost is at least 4 dB only if half of the loud frames have a source that is louder by 4 dB.
+    if loud < _MIN_LOUD_FRAMES or 2 * np.count_nonzero(other >= own[is_loud].min() + _MIN_LOSS_DB) < loud:
         return False
     lagged = np.lib.stride_tricks.sliding_window_view(other, len(own))
     lost_db = np.median((lagged - own)[:, is_loud], axis=1)
+    if lost_db.max() < _MIN_LOSS_DB:
+        return False
     copied = lagged - lost_db[:, None]  # a copy has the other line's noise as well
     in_noise = 10 * np.log10(10 ** (copied / 10) + 10 ** (noise_db / 10))
     return any(_follows(own, expected, lost_db) for expected in (in_noise, copied))

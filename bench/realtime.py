@@ -1,0 +1,314 @@
+"""Measure ingest processes with a real Kafka and a real Redis, calls in real time, and a model that answers at once.
+
+Kafka and Redis are those of the environment (`python -m deploy.local run -- callmood bench realtime`). The ingest
+processes are the worker's; the inference process is the worker's too, with an engine that costs nothing and without the
+speech check. Another process sends the calls of `callmood bench ingest`. The figures are CPU times of the ingest
+processes, all their threads, so that what the sender and the servers use of the same machine does not count; and the
+time from the last word of an utterance to its result in Redis, in which it does.
+"""
+
+import argparse
+import csv
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+from uuid import uuid4
+
+import numpy as np
+from kafka import KafkaAdminClient
+from rich.console import Console
+from rich.table import Table
+
+from callmood.bench import latency, null_servers
+from callmood.bench.ingest import LAYOUTS, Load, dialogue
+from callmood.bench.odd import removed_after
+from callmood.bench.sender import send
+from callmood.schemas.keys import Keys
+from callmood.worker import settings
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.errors import CallmoodError
+from callmood.worker.inference.serve import serve
+from callmood.worker.run import processes
+from callmood.worker.run.child import SpawnedChild, Task
+from callmood.worker.settings import Settings
+
+_PARTITIONS: Final = 4
+_WARM_S: Final = 10.0
+"""Calls start, memory is taken, and the broker compiles what it does often."""
+_START_S: Final = 60.0
+_NUMBER_OF_CPU_TIME: Final = 11
+"""Index of the user time in what /proc/PID/stat holds after the name, the system time follows; see proc_pid_stat(5)."""
+
+
+class Used(NamedTuple):
+    """What some processes have used until now: CPU time, and resident memory."""
+
+    cpu_s: float
+    resident_mb: float
+
+
+class Sample(NamedTuple):
+    """Some seconds of a run.
+
+    Attributes:
+        at_s: their end, since the measuring began.
+        share: CPU time of all ingest processes, in cores.
+        inference_share: of the inference process, in cores.
+        resident_mb: memory of all ingest processes at the end.
+        totals_ms: of each utterance that came into Redis, the time since its last word.
+    """
+
+    at_s: float
+    share: float
+    inference_share: float
+    resident_mb: float
+    totals_ms: list[float]
+
+    def total_ms(self, percentile: float) -> float:
+        """That percentile of the time from last word to Redis."""
+        return float(np.percentile(self.totals_ms, percentile)) if self.totals_ms else float("inf")
+
+
+class Run(NamedTuple):
+    """The samples of one load, and by how much the sender was late at most."""
+
+    samples: list[Sample]
+    sender_late_ms: float
+
+    def whole(self) -> Sample:
+        """All samples as one."""
+        totals_ms = [total for sample in self.samples for total in sample.totals_ms]
+        shares = np.mean([(sample.share, sample.inference_share) for sample in self.samples], axis=0)
+        return Sample(
+            self.samples[-1].at_s, float(shares[0]), float(shares[1]), self.samples[-1].resident_mb, totals_ms
+        )
+
+
+def used_by(pids: "list[int | None]") -> Used:
+    """What these processes have used."""
+    cpu_ticks, pages = 0, 0
+    for pid in pids:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        cpu_ticks += sum(map(int, fields[_NUMBER_OF_CPU_TIME : _NUMBER_OF_CPU_TIME + 2]))
+        pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return Used(cpu_ticks / os.sysconf("SC_CLK_TCK"), pages * resource.getpagesize() / 1e6)
+
+
+def inference(configured: Settings, address: str) -> None:
+    """The inference process, with an engine that costs nothing."""
+    serve(configured.model, address, lambda _: null_servers.Engine())  # type: ignore[arg-type, return-value]
+
+
+# -- processes
+
+
+class Processes(NamedTuple):
+    """The processes that are measured."""
+
+    ingest: list[SpawnedChild]
+    inference: SpawnedChild
+
+    def wait_until_reading(self) -> None:
+        """Wait until the ingest processes have all partitions.
+
+        Raises:
+            CallmoodError: a process has ended, or the time is up.
+        """
+        until_s, partitions = time.monotonic() + _START_S, dict[str, int]()
+        while sum(partitions.values()) < _PARTITIONS or len(partitions) < len(self.ingest):
+            for number, child in enumerate(self.ingest):
+                for report in child.reports():
+                    if report.facts.get("partitions") and not report.facts["restoring"]:
+                        partitions[str(number)] = report.facts["partitions"]
+            if time.monotonic() > until_s or any(child.exit_code is not None for child in self.ingest):
+                raise CallmoodError(f"the ingest processes do not read after {_START_S:.0f} s")
+            time.sleep(0.2)
+
+    def forget_reports(self) -> None:
+        """Read the reports: a full pipe would stop the process."""
+        for child in self.ingest:
+            child.reports()
+
+
+@contextmanager
+def started(configured: Settings, count: int) -> Iterator[Processes]:
+    """Start an inference process and so many ingest processes, with metrics as in a worker."""
+    with tempfile.TemporaryDirectory(prefix="callmood-") as folder:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        address = f"ipc://{folder}/inference"
+        answering = SpawnedChild(Task("inference", inference, (configured, address), has_reports=False))
+        names = [f"ingest-{number}" for number in range(count)]
+        ingest = [SpawnedChild(Task(name, processes.ingest, (configured, name, address))) for name in names]
+        try:
+            yield Processes(ingest, answering)
+        finally:
+            for child in (*ingest, answering):
+                child.terminate()
+            for child in (*ingest, answering):
+                child.wait(30.0)
+                child.kill()
+
+
+# -- measuring
+
+
+class _Results:
+    """The utterances in Redis that came since the last look."""
+
+    def __init__(self, client: Any, keys: Keys) -> None:
+        self._client, self._stream, self._last = client, keys.utterances, b"0"
+
+    def totals_ms(self) -> list[float]:
+        found = []
+        while entries := self._client.xrange(self._stream, b"(" + self._last, count=1_000):
+            for entry_id, fields in entries:
+                said = json.loads(fields[b"json"])
+                if said["quality"]["cut"] == "silence":
+                    found.append(latency.of_worker(said, float(entry_id.split(b"-")[0])).total_ms)
+            self._last = entries[-1][0]
+        return found
+
+
+def sampled(running: Processes, results: _Results, seconds: float, every_s: float) -> Iterator[Sample]:
+    """A sample each time, until the seconds are over."""
+    ingest, other = [child.pid for child in running.ingest], [running.inference.pid]
+    results.totals_ms()  # of the warm-up
+    began_s = time.monotonic()
+    before, before_other, before_s = used_by(ingest), used_by(other), began_s
+    for number in range(1, round(seconds / every_s) + 1):
+        while (left_s := began_s + number * every_s - time.monotonic()) > 0:
+            time.sleep(min(1.0, left_s))
+            running.forget_reports()
+        now, now_other, now_s = used_by(ingest), used_by(other), time.monotonic()
+        took_s = now_s - before_s
+        yield Sample(
+            now_s - began_s,
+            (now.cpu_s - before.cpu_s) / took_s,
+            (now_other.cpu_s - before_other.cpu_s) / took_s,
+            now.resident_mb,
+            results.totals_ms(),
+        )
+        before, before_other, before_s = now, now_other, now_s
+
+
+def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Run:
+    """Send the calls in real time to new topics, and measure from the end of the warm-up on."""
+    name = f"bench-realtime-{uuid4().hex[:8]}"
+    kafka = configured.kafka.model_copy(
+        update={"audio_topic": name, "group_id": name, "dead_letter_topic": f"{name}-dead"}
+    )
+    configured = configured.model_copy(
+        update={
+            "kafka": kafka,
+            "redis": configured.redis.model_copy(update={"prefix": name}),
+            "model": configured.model.model_copy(update={"speech_check": False}),
+            "log": configured.log.model_copy(update={"level": "warning"}),
+        }
+    )
+    topics = {name: _PARTITIONS, f"{name}-dead": 1}
+    with removed_after(configured.redis) as client, closing(KafkaAdminClient(**connection(kafka))) as admin:
+        admin.create_topics(
+            {topic: {"num_partitions": count} for topic, count in topics.items()}, wait_for_metadata=True
+        )
+        try:
+            with started(configured, options.processes) as running, _sender() as pool:
+                running.wait_until_reading()
+                sent = pool.submit(send, load, dialogue(60, 1), configured, name)
+                _wait(_WARM_S, running)
+                results = _Results(client, Keys(name))
+                samples = list(sampled(running, results, options.seconds, options.every_s))
+                return Run(samples, sent.result())
+        finally:
+            admin.delete_topics(list(topics))
+
+
+def _sender() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+
+
+def _wait(seconds: float, running: Processes) -> None:
+    until_s = time.monotonic() + seconds
+    while time.monotonic() < until_s:
+        time.sleep(0.5)
+        running.forget_reports()
+
+
+# -- the table
+
+
+def row(load: Load, processes_: int, run: Run) -> list[str]:
+    """One line of the table."""
+    whole, channels = run.whole(), load.calls * load.channels
+    return [
+        f"{load.chunk_ms} ms",
+        f"{load.channels}",
+        f"{processes_}",
+        f"{channels:,}",
+        f"{100 * whole.share:.0f} %",
+        f"{channels / whole.share:,.0f}",
+        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}",
+        f"{100 * whole.inference_share:.1f} %",
+        f"{whole.resident_mb / processes_:.0f}",
+        f"{len(whole.totals_ms):,}",
+        f"{whole.total_ms(50):.0f} / {whole.total_ms(99):.0f}",
+        f"{run.sender_late_ms:.0f}",
+    ]
+
+
+def write_samples(path: Path, samples: list[Sample]) -> None:
+    """A line of CSV for each sample."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("at_s", "share", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"))
+        for one in samples:
+            percentiles = (one.total_ms(50), one.total_ms(99))
+            writer.writerow(
+                (*(f"{value:.3f}" for value in one[:4]), len(one.totals_ms), *map("{:.0f}".format, percentiles))
+            )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options of the command."""
+    parser.add_argument("--calls", type=int, default=500, help="calls that go on at the same time")
+    parser.add_argument("--chunk-ms", type=int, default=200, help="length of the records, ms")
+    parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="one leg, or both interleaved")
+    parser.add_argument("--processes", type=int, default=1, help="ingest processes")
+    parser.add_argument("--seconds", type=int, default=30, help="time to measure, s")
+    parser.add_argument("--every-s", type=float, default=10.0, help="length of a sample, s")
+    parser.add_argument("--samples", type=Path, help="CSV file for the samples")
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Print the table; returns the exit code."""
+    load = Load(arguments.chunk_ms, arguments.layout, arguments.calls, round(_WARM_S) + arguments.seconds + 3)
+    measured = measure(load, arguments, settings.load())
+    columns = (
+        "records of",
+        "channels",
+        "processes",
+        "channels in all",
+        "of a core",
+        "channels per core",
+        "us a record",
+    )
+    more = ("inference process", "MB a process", "utterances", "last word to Redis, p50 / p99 ms", "sender late, ms")
+    table = Table(*columns, *more, title="Real Kafka and Redis, calls in real time")
+    table.add_row(*row(load, arguments.processes, measured))
+    Console(width=200).print(table)
+    if arguments.samples:
+        write_samples(arguments.samples, measured.samples)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(add_arguments(argparse.ArgumentParser(prog="python -m callmood.bench.realtime")).parse_args()))

@@ -1,0 +1,100 @@
+"""The benchmark of whole ingest processes: what it reads of processes and of Redis, and what it computes."""
+
+import csv
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from callmood.bench import realtime
+from callmood.bench.ingest import Load
+from callmood.bench.realtime import Processes, Run, Sample
+from callmood.schemas.keys import Keys
+from callmood.worker.errors import CallmoodError
+
+SAID = {
+    "call_id": "call-1-x",
+    "start_ms": 1_000,
+    "end_ms": 3_000,
+    "voiced_end_ms": 2_700,
+    "spoken_at_ms": 50_000,
+    "latency_ms": {"decide": 300.0, "queue": 10.0, "inference": 40.0, "publish": 60.0, "total": 430.0},
+    "quality": {"cut": "silence"},
+}
+RUN = Run([Sample(10.0, 0.2, 0.01, 90.0, [600.0]), Sample(20.0, 0.4, 0.03, 95.0, [700.0, 800.0])], 3.0)
+
+
+def test_processes_are_counted_together():
+    """CPU time and memory of two times the same process are twice its own."""
+    once, twice = realtime.used_by([os.getpid()]), realtime.used_by([os.getpid()] * 2)
+    assert once.cpu_s > 0
+    assert once.resident_mb > 10
+    assert twice.resident_mb == pytest.approx(2 * once.resident_mb, rel=0.1)
+    assert twice.cpu_s == pytest.approx(2 * once.cpu_s, abs=0.1)
+
+
+def test_a_run_is_the_mean_of_its_samples():
+    """Shares are averaged, utterances are put together, and memory is that of the end."""
+    assert RUN.whole() == Sample(20.0, pytest.approx(0.3), pytest.approx(0.02), 95.0, [600.0, 700.0, 800.0])
+
+
+def test_channels_per_core_are_computed_from_cpu_time():
+    """100 calls of two channels in 0.3 cores are 667 a core; their 1,000 records a second take 300 us each."""
+    cells = realtime.row(Load(100, "customer,agent", 100, 30), 2, RUN)
+    assert cells == ["100 ms", "2", "2", "200", "30 %", "667", "300.0", "2.0 %", "48", "3", "700 / 798", "3"]
+
+
+def test_a_sample_without_an_utterance_is_not_fast():
+    """Its percentiles are infinite."""
+    assert Sample(1.0, 0.1, 0.1, 1.0, []).total_ms(50) == float("inf")
+
+
+def test_each_utterance_is_read_once():
+    """Those that silence ended count; a second look begins after the last entry."""
+    entries = [(b"52435-0", SAID), (b"52440-0", SAID | {"quality": {"cut": "gap"}}), (b"52441-0", SAID)]
+    asked = []
+
+    def xrange(stream, after, count):
+        asked.append((stream, after, count))
+        return [] if after != b"(0" else [(id_, {b"json": json.dumps(said)}) for id_, said in entries]
+
+    results = realtime._Results(SimpleNamespace(xrange=xrange), Keys("bench"))
+    assert results.totals_ms() == [735.0, 741.0]
+    assert results.totals_ms() == []
+    assert [after for _, after, _ in asked] == [b"(0", b"(52441-0", b"(52441-0"]
+
+
+class Child:
+    """A process with the reports it is given, and its exit code."""
+
+    def __init__(self, reports, exit_code=None):
+        self._reports, self.exit_code = reports, exit_code
+
+    def reports(self):
+        """Those since the last call."""
+        found, self._reports = self._reports, []
+        return found
+
+
+def report(partitions, restoring=0):
+    return SimpleNamespace(facts={"partitions": partitions, "restoring": restoring})
+
+
+def test_measuring_begins_when_all_processes_read():
+    """Until then each has said how many partitions it has, and restores none."""
+    Processes([Child([report(4), report(2)]), Child([report(2, 1), report(2)])], None).wait_until_reading()
+
+
+def test_a_process_that_ends_ends_the_measuring():
+    """There is no figure of a process that does not read."""
+    with pytest.raises(CallmoodError, match="do not read"):
+        Processes([Child([], exit_code=2)], None).wait_until_reading()
+
+
+def test_samples_are_kept_as_csv(tmp_path):
+    """One line for each, with the percentiles of its utterances."""
+    realtime.write_samples(tmp_path / "samples.csv", RUN.samples)
+    lines = list(csv.reader((tmp_path / "samples.csv").read_text().splitlines()))
+    assert lines[0] == ["at_s", "share", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"]
+    assert lines[2] == ["20.000", "0.400", "0.030", "95.000", "2", "750", "799"]
