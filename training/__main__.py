@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+import torch
 from safetensors import SafetensorError
 
 from callmood.schemas.common import Role
@@ -25,6 +26,7 @@ _ENCODER: Final = "folder of the pre-trained encoder, instead of a download; or 
 _MANIFEST: Final = "manifest, written by `prepare` or `synthesize`"
 _MODEL: Final = "a bundle, a Hugging Face folder, hf://OWNER/NAME@COMMIT, or demo-tiny"
 _PARTIAL: Final = "accept an incomplete IEMOCAP"
+_SMALLER: Final = "Use a smaller batch (train.batch_size or --batch-size), or train.gradient_checkpointing=true"
 _ROBUSTNESS: Final = "also evaluate over telephone lines"
 
 
@@ -32,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit code: 2 if a configuration, a corpus or a program is wrong or missing, or the disk is full; 130 after
-        Ctrl-C, 143 after SIGTERM.
+        The exit code: 2 if a configuration, a corpus or a program is wrong or missing, or the disk or a GPU's memory is
+        full; 130 after Ctrl-C, 143 after SIGTERM.
     """
     options = command_line().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -46,6 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CONFIGURATION
     except (OSError, SafetensorError) as error:  # a full disk, no permission: nothing that a traceback explains
         sys.stderr.write(f"callmood-train: {error}{resumable}\n")
+        return EXIT_CONFIGURATION
+    except torch.OutOfMemoryError as error:
+        sys.stderr.write(f"callmood-train: {str(error).partition(chr(10))[0]} {_SMALLER}\n")
         return EXIT_CONFIGURATION
     except signals.Stopped as stopped:
         sys.stderr.write(f"callmood-train: {stopped}{resumable}\n")

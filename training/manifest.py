@@ -194,7 +194,8 @@ def _item(path: Path, number: int, line: str) -> Item:
         are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())
         are_levels = item.dimensions.keys() <= set(DIMENSIONS) and all(0 <= n <= 1 for n in item.dimensions.values())
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigurationError(f"{path}, line {number}: {error}") from error
+        hint = "" if '"corpus"' in line else "; `callmood-train prepare` makes a manifest of a list"
+        raise ConfigurationError(f"{path}, line {number}: {error}{hint}") from error
     if unknown:
         raise ConfigurationError(f"{path}, line {number}: unknown labels in votes: {', '.join(sorted(unknown))}")
     if not are_counts:

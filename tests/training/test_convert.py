@@ -147,6 +147,21 @@ def test_a_folder_that_is_not_as_it_should_be_is_refused(speechbrain, tmp_path, 
     assert not (tmp_path / "target").exists()
 
 
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_conversion_that_does_not_end_leaves_no_folder(hub_pickle, tmp_path, monkeypatch, error):
+    """After a full disk or Ctrl-C, the same command can be repeated: no half of a target refuses it."""
+
+    def fail(_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr("callmood.training.results.convert.load", fail)
+        with pytest.raises(type(error)):
+            convert(hub_pickle[0], tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+    assert convert(hub_pickle[0], tmp_path / "target").digest
+
+
 def test_another_encoder_than_said_is_refused(speechbrain, tmp_path):
     """Without its configuration a small encoder is taken for wav2vec 2.0 base, which it is not."""
     with pytest.raises(ModelError, match="size mismatch"):

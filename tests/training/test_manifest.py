@@ -88,6 +88,14 @@ def test_a_field_of_another_type_is_refused_by_its_name(tmp_path: Path, change: 
         manifest.read_any(path)
 
 
+@pytest.mark.parametrize("text", ["path,label,speaker\na.wav,sad,x\n", '{"path": "a.wav", "label": "sadness"}\n'])
+def test_an_own_list_is_no_manifest(tmp_path: Path, text: str):
+    """A list that was not prepared is refused with the name of the command that is missing."""
+    (tmp_path / "calls.csv").write_text(text)
+    with pytest.raises(ConfigurationError, match=r"calls\.csv, line 1: .*`callmood-train prepare`"):
+        manifest.read(tmp_path / "calls.csv")
+
+
 def test_a_manifest_that_an_editor_saved_with_a_mark_is_read(tmp_path: Path):
     """A byte-order mark is no part of the first line."""
     path = tmp_path / "manifest.jsonl"

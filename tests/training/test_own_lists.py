@@ -13,6 +13,7 @@ import soundfile
 from callmood.training import manifest
 from callmood.training.__main__ import main
 from callmood.training.corpora import own
+from callmood.training.results import predict
 from callmood.worker.errors import ConfigurationError
 
 LABELS = ("anger", "happiness", "neutral", "sadness")
@@ -54,6 +55,16 @@ def test_text_of_excel_is_a_table(tmp_path: Path):
     text = "path\tlabel\tspeaker\r\n" + "".join(row.replace(",", "\t") + "\r\n" for row in ROWS)
     (tmp_path / "list.txt").write_bytes(text.encode("utf-16"))
     assert len(list(own.find(tmp_path / "list.txt"))) == len(ROWS)
+
+
+@pytest.mark.parametrize("name", ["list.txt", "list.csv", "list.json", "list"])
+def test_json_lines_are_recognised_by_their_content(tmp_path: Path, name: str):
+    """Whatever the ending, a file that begins with an object has JSON lines: a list or a manifest."""
+    rows = [dict(zip(("path", "label", "speaker"), row.split(","), strict=True)) for row in ROWS]
+    assert len(listed(tmp_path, "\n" + "\n".join(map(json.dumps, rows)), name)) == len(ROWS)
+    assert not predict.is_manifest(tmp_path / name)
+    (tmp_path / name).write_text("\n".join(json.dumps({**row, "corpus": "own"}) for row in rows))
+    assert predict.is_manifest(tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import transformers
 from tiny import BASE, LARGE, SIZE
 
 from callmood.training.__main__ import main
+from callmood.training.results.publish import to_transformers
 from callmood.worker.model.checkpoints import HeadKind
 from callmood.worker.model.model import EmotionModel, Release, load, save_bundle
 
@@ -93,3 +94,19 @@ def test_a_hub_that_does_not_answer_is_one_line(tmp_path: Path, capsys, monkeypa
     error = capsys.readouterr().err
     assert "the hub refuses" in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_command_that_does_not_end_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error):
+    """After a full disk or Ctrl-C, the same command can be repeated: no half of a folder refuses it."""
+    source = bundle(tmp_path / "bundle", "hubert", "base")
+
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as failing:
+        failing.setattr("callmood.training.results.publish.save_file", fail)
+        with pytest.raises(type(error)):
+            to_transformers(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    to_transformers(source, tmp_path / "out")

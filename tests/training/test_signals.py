@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and a full disk: one line, and a run that can be continued."""
+"""Ctrl-C, SIGTERM, a full disk and a full GPU: one line, and a run that can be continued."""
 
 import contextlib
 import os
@@ -73,6 +73,23 @@ def test_a_stopped_command_ends_with_one_line(
     error = capsys.readouterr().err
     assert error == f"callmood-train: stopped by {number.name}; --resume continues from the last checkpoint\n"
     assert signal.getsignal(number) is before
+
+
+def test_a_gpu_without_memory_ends_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A batch that is too large for the GPU is an error with the options that make it smaller."""
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.\nSee documentation")
+
+    monkeypatch.setattr(config, "load", fail)
+    assert main(["train", "demo_tiny", "manifest.jsonl", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "callmood-train: CUDA out of memory. Tried to allocate 20.00 GiB. Use a smaller batch (train."
+    )
+    assert "--resume" not in line  # with another batch it is another run
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path: Path):

@@ -11,6 +11,7 @@ import soundfile
 from callmood.training import manifest
 from callmood.training.__main__ import main
 from callmood.training.production import votes
+from callmood.worker.errors import ConfigurationError
 
 
 def write(path: Path, labels: dict[str, str], splits: str = "test") -> Path:
@@ -112,6 +113,29 @@ def test_marks_that_differ_between_annotators_are_refused(tmp_path: Path, capsys
     second.write_text(second.read_text().replace(old, new, 1))
     assert main(["votes", str(first), str(second), str(tmp_path / "out.csv")]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("other", ["b.csv", "b.jsonl", "b.txt"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_marks_that_one_list_lacks_are_those_of_the_other(tmp_path: Path, other: str, order: int):
+    """An annotator may return id, path and label only: speaker, split and session are in the other list."""
+    first = write(tmp_path / "a.csv", {"1": "anger", "2": "sadness"})
+    rows = [{"id": name, "path": f"audio/{name}.wav", "label": "anger"} for name in "12"]
+    text = "\n".join(map(json.dumps, rows)) if "csv" not in other else "id,path,label\n1,x,anger\n2,x,anger\n"
+    (tmp_path / other).write_text(text)
+    counts = votes.join([first, tmp_path / other][::order], tmp_path / "out.csv")
+    assert (counts["unanimous"], counts["left_out"]) == (1, 1)
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["speaker"], row["split"], row["votes.anger"]) == ("s-1", "test", "2")
+
+
+def test_a_joined_list_is_no_annotators_list(tmp_path: Path):
+    """The votes in it would be replaced by one vote for its label."""
+    lists = [write(tmp_path / f"{name}.csv", {"1": "anger"}) for name in "abc"]
+    votes.join(lists[:2], tmp_path / "joined.csv")
+    with pytest.raises(ConfigurationError, match="row 1: has votes already"):
+        votes.join([tmp_path / "joined.csv", lists[2]], tmp_path / "out.csv")
 
 
 def test_a_tie_is_not_judged_whatever_its_split_is_called(tmp_path: Path):

@@ -50,6 +50,7 @@ _SPLITS: Final = {
 }
 _WINDOWS: Final = "path of Windows: use / between folders"
 _TABLES: Final = (".csv", ".tsv", ".txt")
+_JSON: Final = ("{", "[")  # how no name of a column begins
 _SHEETS: Final = (".xlsx", ".xls", ".ods", ".numbers", ".parquet")
 _TYPO: Final = 0.8  # a ratio above which one word is taken for a misspelling of another
 
@@ -235,10 +236,11 @@ def rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """
     if path.suffix.lower() in _SHEETS:
         raise ConfigurationError(f"{path}: save the list as CSV or as JSON lines")
-    if path.suffix.lower() in _TABLES:
+    content = texts.read(path)
+    if path.suffix.lower() in _TABLES and not content.lstrip().startswith(_JSON):
         yield from table(path, strict=True)
         return
-    for number, line in enumerate(texts.read(path).split("\n"), start=1):
+    for number, line in enumerate(content.split("\n"), start=1):
         if line.strip():
             yield number, _object(path, number, line)
 

@@ -16,7 +16,7 @@ _VOTES: Final = "votes."
 _TWO: Final = 2
 _JUDGED: Final = ("valid", "test")  # splits on which figures are computed
 _MARKS: Final = ("split", "speaker", "session")
-_Rows = Mapping[str, Mapping[str, Any]]
+_Rows = Mapping[str, dict[str, Any]]
 
 
 def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -30,14 +30,14 @@ def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
         for two annotators Cohen's kappa.
 
     Raises:
-        ConfigurationError: a list cannot be read, has no ids or one twice, or has other utterances, splits or speakers
-            than the first; a label is a misspelt emotion; or `out` is one of the lists.
+        ConfigurationError: a list cannot be read, has no ids or one twice, has votes already, or has other utterances,
+            splits or speakers than an earlier one; a label is a misspelt emotion; or `out` is one of the lists.
     """
     _refuse_annotators_list(out)
     by_list = [_read(path) for path in lists]
     base = by_list[0]
     for path, others in zip(lists, by_list, strict=True):
-        _refuse_other_rows(path, others, lists[0], base)
+        _join_marks(path, others, lists[0], base)
     labels = [{name: row["label"] for name, row in one.items()} for one in by_list]
     votes = {name: [given[name] for given in labels if given.get(name)] for name in base}
     rows = [_row(base[name], given, lists[0].parent, out.parent) for name, given in votes.items() if given]
@@ -69,14 +69,11 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     for number, row in own.rows(path):
         try:
             name = str(row["id"])
+            _refuse_votes(row)
             label = own.label_of(str(row.get("label") or ""))
-            split = own.split_of(str(row.get("split") or ""))
-            read = {
-                **row,
-                "path": row["path"],
-                "label": str(own.CORPUS.labels.get(label, label)),
-                "split": split,
-            }
+            read = {**row, "path": row["path"], "label": str(own.CORPUS.labels.get(label, label))}
+            if row.get("split") is not None:
+                read["split"] = own.split_of(str(row["split"]))
         except (KeyError, ConfigurationError) as error:
             why = f"no {error.args[0]}" if isinstance(error, KeyError) else error
             raise ConfigurationError(f"{path}, row {number}: {why}") from error
@@ -86,20 +83,27 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _refuse_other_rows(path: Path, rows: _Rows, first: Path, base: _Rows) -> None:
-    """Refuse utterances that the first list lacks, and marks that differ from its own: which one is right?"""
+def _refuse_votes(row: Mapping[str, Any]) -> None:
+    if any(key.startswith(_VOTES) and value not in (None, "") for key, value in row.items()):
+        raise ConfigurationError("has votes already: give the list of each annotator, not a joined one")
+
+
+def _join_marks(path: Path, rows: _Rows, first: Path, base: _Rows) -> None:
+    """Add marks that the first list lacks; refuse marks that differ from its own, and utterances that it lacks."""
     for name, row in rows.items():
         if name not in base:
             raise ConfigurationError(f"{path}: {name} is not in {first}")
-        for mark in _MARKS:
-            given, known = str(row.get(mark) or ""), str(base[name].get(mark) or "")
+        for mark in (mark for mark in _MARKS if row.get(mark) is not None):
+            if base[name].get(mark) is None:
+                base[name][mark] = row[mark]
+            given, known = str(row[mark]), str(base[name][mark])
             if given != known:
-                raise ConfigurationError(f"{path}: {mark} of {name} is {given!r}, and {known!r} in {first}")
+                raise ConfigurationError(f"{path}: {mark} of {name} is {given!r}, and {known!r} in an earlier list")
 
 
 def _row(row: Mapping[str, Any], given: Sequence[str], source: Path, target: Path) -> dict[str, Any]:
     """A row of the joined list; its label is empty if it is to be left out."""
-    is_left_out = _is_tie(given) and row["split"] in _JUDGED
+    is_left_out = _is_tie(given) and row.get("split") in _JUDGED
     return {
         **row,
         "path": os.path.relpath(source / row["path"], target),

@@ -51,8 +51,8 @@ def convert(source: Path, target: Path, encoder: Mapping[str, Any] | None = None
         else:
             _hugging_face(source, target)
         return load(target).info
-    except ModelError:
-        shutil.rmtree(target, ignore_errors=True)  # half a conversion
+    except BaseException:  # also a full disk and Ctrl-C: half a conversion would refuse the next one
+        shutil.rmtree(target, ignore_errors=True)
         raise
 
 

@@ -150,8 +150,6 @@ def counted(table: Sequence[Row]) -> dict[str, Any]:
 
 def is_manifest(source: Path) -> bool:
     """A manifest's first line is an object with the name of its corpus."""
-    if source.suffix.lower() != ".jsonl":
-        return False
     try:
         first = json.loads(next((line for line in texts.read(source).split("\n") if line.strip()), "{}"))
     except (ConfigurationError, ValueError):

@@ -59,6 +59,15 @@ def to_transformers(bundle: Path, folder: Path) -> None:
     model = load(bundle)
     if model.spec.head is not HeadKind.HF_SUPERB:
         raise ConfigurationError(f"{bundle}: transformers has no class for the head {model.spec.head}")
+    try:
+        _write(model, folder)
+        _refuse_other_answers(model, folder)
+    except BaseException:  # also a full disk and Ctrl-C: half a folder would refuse the next command
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _write(model: EmotionModel, folder: Path) -> None:
     kind = model.encoder.config.model_type
     tensors = {
         f"{kind}.{name.removeprefix('encoder.')}" if name.startswith("encoder.") else name.removeprefix("head."): tensor
@@ -83,11 +92,10 @@ def to_transformers(bundle: Path, folder: Path) -> None:
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     (folder / "preprocessor_config.json").write_text(json.dumps(preprocessor, indent=2) + "\n", encoding="utf-8")
-    _refuse_other_answers(model, folder)
 
 
 def _refuse_other_answers(model: EmotionModel, folder: Path) -> None:
-    """Compare the logits for one second of noise; a folder that computes other logits is deleted."""
+    """Compare the logits for one second of noise."""
     theirs = transformers.AutoModelForAudioClassification.from_pretrained(folder).eval()
     prepare = transformers.AutoFeatureExtractor.from_pretrained(folder)
     waveform = torch.randn(1, RATE_HZ, generator=torch.Generator().manual_seed(0)) / 10
@@ -96,7 +104,6 @@ def _refuse_other_answers(model: EmotionModel, folder: Path) -> None:
         inputs = prepare(waveform[0].numpy(), sampling_rate=RATE_HZ, return_tensors="pt")
         difference = float((theirs(inputs["input_values"]).logits - ours).abs().max())
     if not difference <= _TOLERANCE:
-        shutil.rmtree(folder)
         raise ConfigurationError(
             f"transformers {transformers.__version__} computes other logits: one differs by {difference:.2g}. "
             "It weighs the layers of a large-type encoder differently, so nothing was written"
