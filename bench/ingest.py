@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from itertools import product
+from itertools import count, product
 from types import SimpleNamespace
 from typing import Final, NamedTuple
 
@@ -66,6 +66,8 @@ class Load(NamedTuple):
     layout: str
     calls: int
     seconds: int
+    call_s: int = 0
+    """Then a call ends, and the next begins, at another moment on each line; 0: no call ends."""
 
     @property
     def channels(self) -> int:
@@ -126,28 +128,41 @@ def dialogue(seconds: int, seed: int) -> bytes:
 def records_of(load: Load, speech: bytes) -> Iterator[Record]:
     """The records of all calls in the order of their times; every value is a new object, as the client gives it."""
     frame, size = 2 * _RATE_HZ // 1000, load.chunk_ms * _RATE_HZ // 1000 * 2
+    of_a_call, offsets = load.call_s * 1000 // load.chunk_ms, count()
     for number in range(load.records):
-        seq, call = divmod(number, load.calls)
-        at_ms = seq * load.chunk_ms
-        first = (call * 777 + at_ms) % (len(speech) // frame - load.chunk_ms) * frame
+        seq, line = divmod(number, load.calls)
+        at_ms, call = seq * load.chunk_ms, f"call-{line}"
+        first = (line * 777 + at_ms) % (len(speech) // frame - load.chunk_ms) * frame
         audio = speech[first : first + size]
-        headers = {
-            "schema": "callmood.audio/1",
-            "event": Event.MEDIA.value,
-            "stream": f"leg-{call}",
-            "seq": str(seq),
-            "media_ms": str(at_ms),
-            "encoding": "pcmu",
-            "rate": str(_RATE_HZ),
-            "layout": load.layout,
-        }
+        timestamp_ms = _EPOCH_MS + at_ms + line * load.chunk_ms // load.calls
+        if of_a_call:
+            ordinal, seq = divmod(seq + line * of_a_call // load.calls, of_a_call)
+            if seq == 0 and ordinal:
+                ended = _headers(Event.END, load, line, of_a_call)
+                yield Record(
+                    Position(*SOURCE, next(offsets)), f"{call}-{ordinal - 1}".encode(), b"", ended, timestamp_ms
+                )
+            call = f"{call}-{ordinal}"
         yield Record(
-            Position(*SOURCE, number),
-            f"call-{call}".encode(),
+            Position(*SOURCE, next(offsets)),
+            call.encode(),
             audio if load.channels == 2 else audio[::2],  # noqa: PLR2004 - both legs
-            tuple((name, text.encode()) for name, text in headers.items()),
-            _EPOCH_MS + at_ms + call * load.chunk_ms // load.calls,
+            _headers(Event.MEDIA, load, line, seq),
+            timestamp_ms,
         )
+
+
+def _headers(event: Event, load: Load, line: int, seq: int) -> tuple[tuple[str, bytes], ...]:
+    headers = {
+        "schema": "callmood.audio/1",
+        "event": event.value,
+        "stream": f"leg-{line}",
+        "seq": str(seq),
+        "media_ms": str(seq * load.chunk_ms),
+    }
+    if event is Event.MEDIA:
+        headers |= {"encoding": "pcmu", "rate": str(_RATE_HZ), "layout": load.layout}
+    return tuple((name, text.encode()) for name, text in headers.items())
 
 
 # -- stages: each yields after every turn

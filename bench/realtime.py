@@ -276,21 +276,47 @@ def write_samples(path: Path, samples: list[Sample]) -> None:
             )
 
 
+def draw(path: Path, samples: list[Sample]) -> None:
+    """A picture of the samples: CPU time, memory, and time from last word to Redis."""
+    from matplotlib.figure import Figure  # noqa: PLC0415 - for this option alone, and large
+
+    minutes = [sample.at_s / 60 for sample in samples]
+    lines = (
+        ("ingest process, % of a core", [("", [100 * sample.share for sample in samples])]),
+        ("resident memory, MB", [("", [sample.resident_mb for sample in samples])]),
+        ("last word to Redis, ms", [(f"p{p}", [sample.total_ms(p) for sample in samples]) for p in (50, 99)]),
+    )
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    for axes, (title, drawn) in zip(figure.subplots(len(lines), sharex=True), lines, strict=True):
+        for name, values in drawn:
+            axes.plot(minutes, values, label=name or None)
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel(title)
+        if len(drawn) > 1:
+            axes.legend(loc="lower right")
+    axes.set_xlabel("minutes")
+    figure.savefig(path, dpi=80)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
     parser.add_argument("--calls", type=int, default=500, help="calls that go on at the same time")
     parser.add_argument("--chunk-ms", type=int, default=200, help="length of the records, ms")
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="one leg, or both interleaved")
+    parser.add_argument("--call-s", type=int, default=0, help="length of a call, s; 0: as long as the run")
     parser.add_argument("--processes", type=int, default=1, help="ingest processes")
     parser.add_argument("--seconds", type=int, default=30, help="time to measure, s")
     parser.add_argument("--every-s", type=float, default=10.0, help="length of a sample, s")
     parser.add_argument("--samples", type=Path, help="CSV file for the samples")
+    parser.add_argument("--picture", type=Path, help="PNG file for a picture of the samples; needs matplotlib")
     return parser
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
-    load = Load(arguments.chunk_ms, arguments.layout, arguments.calls, round(_WARM_S) + arguments.seconds + 3)
+    load = Load(
+        arguments.chunk_ms, arguments.layout, arguments.calls, round(_WARM_S) + arguments.seconds + 3, arguments.call_s
+    )
     measured = measure(load, arguments, settings.load())
     columns = (
         "records of",
@@ -307,6 +333,8 @@ def run(arguments: argparse.Namespace) -> int:
     Console(width=200).print(table)
     if arguments.samples:
         write_samples(arguments.samples, measured.samples)
+    if arguments.picture:
+        draw(arguments.picture, measured.samples)
     return 0
 
 

@@ -24,9 +24,8 @@ callmood plan --calls 2000 --chunk-ms 20 --gpu h100 --seconds-per-second 20000 -
 one Redis or one worker cannot carry ends with exit code 2 and says how much they carry.
 
 **No GPU has been measured.** Without `--seconds-per-second`, a plan with `--gpu` has no number of GPUs (20,000 is an
-example). Measure yours with `callmood bench engine`. The figures below are of machines that other programs used,
-so they are low; give your own as `--channels-per-core` (`callmood bench ingest`) and `--redis-us` (`callmood bench
-servers`).
+example). Measure yours with `callmood bench engine`. The figures below are of one machine each;
+give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-us` (`callmood bench servers`).
 
 - **Records.** Records of 20 ms cost several times the CPU time of records of 200 ms for the same audio. With longer
   records, results come later by their length.
@@ -90,7 +89,7 @@ def _formulas() -> Iterator[str]:
     yield "| value | unit | formula |\n| --- | --- | --- |"
     yield from (f"| `{one.name}` | {one.unit} | `{one.text}` |" for one in on_cpu if one not in on_gpu)
     yield (
-        "\n`loop_us` is the CPU time of a record of this length: interpolated between the measured lengths, in "
+        "\n`record_us` is the CPU time of a record of this length: interpolated between the measured lengths, in "
         "proportion\nabove them, and that of the shortest below them. `streams` is 2 with `--separate`, otherwise 1.\n"
     )
 

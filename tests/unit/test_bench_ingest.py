@@ -47,3 +47,26 @@ def test_all_stages_are_measured(speech):
     """Each stage costs time, and the loop more than what is in it costs least."""
     cost = ingest.costs(Load(200, "customer", 2, 10), speech, Settings(), 1)
     assert min(cost) > 0
+
+
+def test_calls_of_a_length_end_and_the_next_begin():
+    """Two lines with calls of 1 s: each call ends with an `end`, half a second apart, and the next begins at 0."""
+    load = ingest.Load(500, "customer", 2, 3, call_s=1)
+    seen = [
+        (record.key, headers["event"], headers["seq"], record.timestamp_ms - ingest._EPOCH_MS)
+        for record in ingest.records_of(load, ingest.dialogue(60, 1))
+        for headers in [dict(record.headers)]
+    ]
+    first = [one for one in seen if one[0].startswith(b"call-1-")]
+    assert first[:5] == [
+        (b"call-1-0", b"media", b"1", 250),
+        (b"call-1-0", b"end", b"2", 750),
+        (b"call-1-1", b"media", b"0", 750),
+        (b"call-1-1", b"media", b"1", 1_250),
+        (b"call-1-1", b"end", b"2", 1_750),
+    ]
+    assert [one[:3] for one in seen if one[0] == b"call-0-0"] == [
+        (b"call-0-0", b"media", b"0"),
+        (b"call-0-0", b"media", b"1"),
+        (b"call-0-0", b"end", b"2"),
+    ]

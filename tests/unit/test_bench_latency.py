@@ -3,6 +3,7 @@
 import argparse
 import json
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,8 +95,8 @@ def test_the_speech_check_is_switched_off_at_the_same_loads(monkeypatch):
 
 
 def test_records_are_sent_in_real_time_when_they_are_complete(monkeypatch):
-    """Each record of 200 ms is sent 200 ms after the time of its first sample."""
-    now_s, sent = [0.0], []
+    """Each record of 200 ms is sent 200 ms after its first sample; the first is acknowledged 1.1 s after that."""
+    now_s, sent, acknowledged = [0.0], [], []
 
     class Producer:
         def __init__(self, **_):
@@ -103,14 +104,21 @@ def test_records_are_sent_in_real_time_when_they_are_complete(monkeypatch):
 
         def send(self, _topic, value, key, headers, timestamp_ms):
             sent.append((now_s[0], key, len(value), dict(headers)["seq"], timestamp_ms))
+            return SimpleNamespace(add_callback=acknowledged.append)
 
-        flush = close = lambda _: None
+        def flush(self):
+            now_s[0] += 0.3
+            for told in acknowledged:
+                told(None)
+
+        def close(self):
+            pass
 
     monkeypatch.setattr(sender, "KafkaProducer", Producer)
     monkeypatch.setattr(sender.time, "monotonic", lambda: now_s[0])
     monkeypatch.setattr(sender.time, "time", lambda: 1_000.0)
     monkeypatch.setattr(sender.time, "sleep", lambda s: now_s.__setitem__(0, now_s[0] + s))
-    assert sender.send(Load(200, "customer", 1, 1), bytes(20_000 * 2), Settings(), "x") == 0.0
+    assert sender.send(Load(200, "customer", 1, 1), bytes(20_000 * 2), Settings(), "x") == pytest.approx(1_100)
     assert [key for _, key, *_ in sent] == [b"call-0-x"] * 5
     assert [round(at_s, 3) for at_s, *_ in sent] == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert [timestamp_ms for *_, timestamp_ms in sent] == [1_000_000 + 200 * n for n in range(5)]

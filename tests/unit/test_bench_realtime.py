@@ -98,3 +98,9 @@ def test_samples_are_kept_as_csv(tmp_path):
     lines = list(csv.reader((tmp_path / "samples.csv").read_text().splitlines()))
     assert lines[0] == ["at_s", "share", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"]
     assert lines[2] == ["20.000", "0.400", "0.030", "95.000", "2", "750", "799"]
+
+
+def test_samples_are_drawn(tmp_path):
+    """The picture is a PNG."""
+    realtime.draw(tmp_path / "samples.png", RUN.samples)
+    assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")

@@ -40,7 +40,7 @@ class Load(NamedTuple):
     spare: int = 1
     """Workers that may fail without a delay."""
     channels_per_core: float | None = None
-    """From `callmood bench ingest`; None: from the figures."""
+    """From `callmood bench realtime`; None: from the figures."""
     seconds_per_second: float | None = None
     """Audio that one GPU, or one core, computes in a second; None: from the figures, if they have it."""
     redis_us: float | None = None
@@ -54,7 +54,7 @@ class _Measured(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Ingest(_Measured, frozen=True):
-    """CPU time of the loop for a record, us, by its length in ms."""
+    """CPU time of an ingest process for a record, us, by the record's length in ms."""
 
     one_channel_us: dict[int, float]
     two_channels_us: dict[int, float]
@@ -68,9 +68,8 @@ class Calls(_Measured, frozen=True):
 
 
 class Kafka(_Measured, frozen=True):
-    """CPU time of the client, and size on the broker, of a record."""
+    """Size of a record on the broker beside its audio."""
 
-    client_us: float
     overhead_bytes: float
 
 
@@ -135,7 +134,6 @@ ASSUMED: Final[Mapping[str, float]] = {
 
 _INGEST: Final = (
     Formula("records_per_s", "records/s", "calls * streams * 1000 / chunk_ms"),
-    Formula("record_us", "us", "loop_us + client_us"),
     Formula("ingest_cores", "cores", "records_per_s * record_us / 1000000"),
     Formula("ingest_processes", "processes", "ceil(ingest_cores / use)"),
     Formula("audio_per_s", "s/s", "calls * speech_share"),
@@ -181,7 +179,7 @@ def figures() -> Figures:
     return msgspec.convert(tomllib.loads(text), Figures, strict=False)
 
 
-def loop_us(measured: Mapping[int, float], chunk_ms: int) -> float:
+def record_us(measured: Mapping[int, float], chunk_ms: int) -> float:
     """CPU time of a record of this length: between the measured lengths by interpolation, above them in proportion.
 
     A shorter record than the shortest that was measured costs as much as that one.
@@ -245,14 +243,14 @@ def _given(load: Load, measured: Figures) -> dict[str, float]:
     streams = load.legs if load.is_separate else 1
     channels = load.legs // streams
     by_length = measured.ingest.one_channel_us if channels == 1 else measured.ingest.two_channels_us
-    loop = loop_us(by_length, load.chunk_ms)
+    record = record_us(by_length, load.chunk_ms)
     if load.channels_per_core is not None:
-        loop = channels * load.chunk_ms * 1000 / load.channels_per_core
+        record = channels * load.chunk_ms * 1000 / load.channels_per_core
     numbers: dict[str, Any] = {
         **{name: value for name, value in load._asdict().items() if isinstance(value, int)},
         **{name: value for part in (measured.calls, measured.kafka, measured.redis) for name, value in _numbers(part)},
         "streams": streams,
-        "loop_us": loop,
+        "record_us": record,
         "seconds_per_second": load.seconds_per_second or getattr(measured.engine, load.model),
     }
     if load.redis_us is not None:

@@ -71,7 +71,7 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
         help="workers that may fail while the others carry all calls; default: 1",
     )
     for name, least, command, meaning in (
-        ("--channels-per-core", 0.001, "ingest", "channels per core, with records as planned"),
+        ("--channels-per-core", 0.001, "realtime", "channels per core, with records as planned"),
         ("--seconds-per-second", 0.1, "engine", "audio that one GPU (without --gpu, one core) computes per second, s"),
         ("--redis-us", 0.001, "servers", "CPU time of Redis for a call in a commit, us"),
     ):
@@ -173,8 +173,8 @@ def _of_the_model(plan: Plan) -> Iterator[str]:
 
 def _of_the_rest(plan: Plan) -> Iterator[str]:
     yield (
-        "Figures are of one machine that other programs slowed (--explain shows them). Measure yours with `callmood "
-        "bench ingest` and `callmood bench servers`."
+        "Figures are of one machine (--explain shows them). Measure yours with `callmood bench realtime` and `callmood "
+        "bench servers`."
     )
     yield "The plan is for results in Redis (output=redis), and G.711 in records with headers."
     if plan.load.chunk_ms < _SHORTEST_MS:
