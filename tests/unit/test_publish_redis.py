@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import redis
 from simulation import redis_side
 
 from callmood import schemas
@@ -109,6 +110,27 @@ class _Eraser(Client):
         """No entries."""
         self.read.append(stream)
         return []
+
+
+def test_an_answer_of_another_protocol_is_a_commit_to_repeat():
+    """A proxy before Redis answers with a page while it restarts: the worker repeats the commit, which counts once."""
+
+    class Proxy(Client):
+        is_up = True
+
+        def execute(self, *, raise_on_error):
+            answers = super().execute(raise_on_error=raise_on_error)
+            if not self.is_up:
+                raise redis.InvalidResponse('Protocol error, got "<" as reply type byte')
+            return answers
+
+    client = Proxy()
+    store = RedisStore(client, RedisSettings(), "test")
+    store.claim(SOURCE)
+    commit, client.is_up = Commit(SOURCE, 1, StreamTime()), False
+    assert store.commit([commit]).failure is not None
+    client.is_up = True
+    assert store.commit([commit]).durable == (commit,)
 
 
 def test_many_erased_calls_cost_one_pass_over_each_stream():

@@ -1,5 +1,7 @@
 """Which errors of Redis are temporary, and which need a person."""
 
+import ssl
+
 import pytest
 import redis
 from redis._parsers.base import BaseParser
@@ -69,6 +71,20 @@ def test_a_server_of_another_protocol_is_a_wrong_address():
     """A web server answers every command with the same page."""
     with pytest.raises(ConfigurationError, match=r"is no Redis.*Check host and port"), redis_errors():
         raise redis.InvalidResponse('Protocol error, got "<" as reply type byte')
+
+
+@pytest.mark.parametrize(
+    "error",
+    [redis.InvalidResponse('Protocol error, got "<" as reply type byte'), redis.ConnectionError("no handshake")],
+    ids=["another protocol", "TLS"],
+)
+def test_a_proxy_that_fails_is_waited_for(error):
+    """The server has answered as Redis before, so the address is right: what comes between them passes."""
+    error.__cause__ = ssl.SSLError("wrong version number")
+    with pytest.raises(ConfigurationError), redis_errors():
+        raise error
+    with pytest.raises(StoreUnavailable, match="CALLMOOD_REDIS__"), redis_errors(is_known=True):
+        raise error
 
 
 class _Info:

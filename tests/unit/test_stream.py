@@ -82,7 +82,7 @@ def test_a_successor_conceals_what_was_concealed():
         stream.forget_covered()
     state = stream.snapshot()
     assert state.seq == 4
-    again = Stream.restore(state, CONFIGURED.segment, InputSettings())
+    again = Stream.restore(state, CONFIGURED, -1)
     (span,), _ = push(stream, sent[40:])
     assert push(again, sent[4:]) == ([span], [])
     assert span[-1] == 40  # of the lost 100 ms, what is within the padding
@@ -266,12 +266,50 @@ def test_a_copy_after_numbers_that_started_again_is_known():
     push(stream, leg.media(voice(0.2)))
     stream.close(Cut.GAP)
     stream.let_go()
-    restored = Stream.restore(stream.snapshot(), CONFIGURED.segment, InputSettings())
+    restored = Stream.restore(stream.snapshot(), CONFIGURED, -1)
     late = sent[0]._replace(at_ms=sent[0].at_ms + 60_000)
     assert stream.push(*chunks([late]))[1]
     assert restored.push(*chunks([late]))[1]
     with pytest.raises(BadRecord, match="seq started again"):
         restored.push(*chunks([again.send("start", seq="1")]))
+
+
+@pytest.mark.parametrize("first_seq", [0, 500])
+def test_a_record_from_before_the_first_one_is_late_whatever_its_time(first_seq):
+    """The broker stamps it with a newer time; the stream was joined at the record after it, or has given it up."""
+    leg, stream = Leg(), new()
+    leg.seq = first_seq
+    late, *sent = leg.media(voice(5))
+    push(stream, sent)
+    assert stream.push(*chunks([late._replace(at_ms=sent[-1].at_ms + 20)]))[1]
+    assert stream.push(*chunks([sent[9]._replace(at_ms=sent[-1].at_ms + 40)]))[1]
+
+
+def test_records_read_again_do_not_change_what_is_known_of_the_numbers():
+    """Whether the numbers had started again is known from the stored state, not from what was before it."""
+    leg, stream = Leg(), new()
+    sent = leg.media(voice(2))
+    other, copy = (item._replace(at_ms=item.at_ms + 10_000) for item in (Leg().media(quiet(1))[3], sent[9]))
+    log = [READ(record) for record in log_of([*sent, other, leg.send("unhold"), copy, other])]
+    *taken, started_again, new_number, is_copy, again = log
+    for chunk in taken:
+        stream.push(chunk)
+    stream.close(Cut.GAP)
+    stream.let_go()
+    with pytest.raises(BadRecord, match="seq started again"):
+        stream.push(started_again)
+    stream.push(new_number)
+    stream.close(Cut.GAP)
+    restored = Stream.restore(stream.snapshot(), CONFIGURED, new_number.position.offset)
+    with pytest.raises(BadRecord, match="seq started again"):
+        restored.push(started_again)
+    assert restored.push(is_copy)[1]
+    with pytest.raises(BadRecord, match="seq started again"):
+        stream.push(again)
+    restored = Stream.restore(stream.snapshot(), CONFIGURED, again.position.offset)
+    restored.push(new_number)
+    with pytest.raises(BadRecord, match="seq started again"):
+        restored.push(READ(log_of([copy], again.position.offset + 1)[0]))
 
 
 def test_a_leap_of_the_numbers_can_be_stored():

@@ -57,7 +57,7 @@ class RedisStore:
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`."""
         claim, (*origin, partitions) = uuid.uuid4().hex, self._origin_of(source)
-        with redis_errors():
+        with redis_errors(is_known=True):
             answer = self._claim(
                 keys=[self._keys.position(*source), self._keys.states(*source), self._keys.position(source.topic, 0)],
                 args=[
@@ -93,7 +93,7 @@ class RedisStore:
         gone: dict[TopicPartition, Gone] = {}
         failure: StoreUnavailable | None = None
         try:
-            with redis_errors():
+            with redis_errors(is_known=True):
                 answers = self._send(commits)
         except StoreUnavailable as error:
             return Committed((), failure=error)
@@ -192,7 +192,7 @@ class RedisStore:
             StoreUnavailable: no answer for now; erase them again.
         """
         keys = self._keys
-        with redis_errors():
+        with redis_errors(is_known=True):
             for call_id, at_ms in erased_ms.items():
                 mark = keys.erased(call_id)
                 self._redis.hset(mark, "at", str(at_ms))

@@ -118,8 +118,11 @@ def connect_redis(settings: RedisSettings) -> Any:
 
 
 @contextmanager
-def redis_errors() -> Iterator[None]:
-    """Separate errors that pass (a failover, a full disk) from those that do not (a wrong password, a bug)."""
+def redis_errors(*, is_known: bool = False) -> Iterator[None]:
+    """Separate errors that pass (a failover, a full disk) from those that do not (a wrong password, a bug).
+
+    With `is_known`, the server has answered as Redis before: another protocol, or TLS that fails, passes then.
+    """
     try:
         yield
     except (AuthenticationError, NoPermissionError) as error:
@@ -140,12 +143,15 @@ def redis_errors() -> Iterator[None]:
             told = f"Redis does not answer: {error}. Check host, port and scheme of CALLMOOD_REDIS__URL (rediss: TLS)"
             raise StoreUnavailable(told) from error
         told = f"TLS with Redis failed: {trouble}. Check the CALLMOOD_REDIS__SSL_ settings and the certificates' dates"
-        if isinstance(trouble, _CUT):
+        if is_known or isinstance(trouble, _CUT):
             raise StoreUnavailable(told) from error
         raise ConfigurationError(told) from error
     except ResponseError as error:
         raise _answered(error) from error
     except InvalidResponse as error:
+        if is_known:
+            told = f"the server of CALLMOOD_REDIS__URL, or a proxy before it, does not answer as Redis does: {error}"
+            raise StoreUnavailable(told) from error
         told = f"the server of CALLMOOD_REDIS__URL is no Redis: {error}. Check host and port"
         raise ConfigurationError(told) from error
 

@@ -386,7 +386,7 @@ class Call:
         call.last_offset = stored.last_offset
         call._places = Places(checkpoint.origin_ms, is_settled=checkpoint.is_settled)
         call._told = Told(Notice(checkpoint.notice) if checkpoint.notice else None, checkpoint.reserved)
-        call._streams = streams.restored(checkpoint.streams, settings)
+        call._streams = streams.restored(checkpoint.streams, settings, checkpoint.taken_offset)
         call._paused_at_ms = checkpoint.paused_at_ms
         call.has_end = checkpoint.has_end
         call.ending = checkpoint.ending

@@ -34,9 +34,9 @@ class Forgotten(NamedTuple):
         return Forgotten(end_ms, self.had_audio or stream.time.rate_hz is not None)
 
 
-def restored(states: Mapping[str, StreamState], settings: Settings) -> dict[str, Stream]:
-    """The streams as they were stored."""
-    return {name: Stream.restore(state, settings.segment, settings.input) for name, state in states.items()}
+def restored(states: Mapping[str, StreamState], settings: Settings, taken_offset: int) -> dict[str, Stream]:
+    """The streams as they were stored, after the record at this offset."""
+    return {name: Stream.restore(state, settings, taken_offset) for name, state in states.items()}
 
 
 def next_end(taken: Mapping[str, Taken]) -> tuple[str, Chunk] | None:

@@ -3,7 +3,7 @@
 A producer that retries, or a gateway that sends its buffer again, sends the same record twice; the copy may have a
 newer timestamp (LogAppendTime). A gateway that counts from 0 again without a new stream sends other audio under old
 numbers. The checksums of the first records, and of those at powers of two, tell the two apart: numbers that start again
-reach them one after the other. At most 60 checksums are kept.
+reach them one after the other. At most 60 checksums are kept. A number below the first one may only be late.
 """
 
 import zlib
@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from callmood.worker.records import Chunk
 
 _FIRST_RECORDS = 8
+_LATE_RECORDS = 16
 
 
 class TakenNumbers:
@@ -19,27 +20,34 @@ class TakenNumbers:
 
     Args:
         checksums: by `seq`.
+        taken_offset: the newest record that this contains; one up to here is read again, and changes nothing.
         started_again: whether the newest numbers were old ones with other content.
     """
 
-    def __init__(self, checksums: Iterable[tuple[int, int]] = (), *, started_again: bool = False) -> None:
+    def __init__(
+        self, checksums: Iterable[tuple[int, int]] = (), taken_offset: int = -1, *, started_again: bool = False
+    ) -> None:
         self.started_again = started_again
         self._checksums = dict(checksums)
+        self._taken_offset = taken_offset
 
     def add(self, chunk: Chunk) -> None:
         """A record with a new number was taken."""
-        self.started_again = False
+        if chunk.position.offset > self._taken_offset:
+            self.started_again = False
         if chunk.seq < _FIRST_RECORDS or chunk.seq & (chunk.seq - 1) == 0 or not self._checksums:
             self._checksums.setdefault(chunk.seq, _checksum(chunk))
 
     def is_copy(self, chunk: Chunk) -> bool:
-        """Whether a record with an old number is a copy, as far as the checksums show."""
-        known = self._checksums.get(chunk.seq)
+        """Whether a record with an old number is a copy, as far as the checksums show, or is only late."""
+        known, started_again = self._checksums.get(chunk.seq), self.started_again
         if known is not None:
-            self.started_again = known != _checksum(chunk)
-        elif chunk.seq < min(self._checksums, default=0):
-            self.started_again = True
-        return not self.started_again
+            started_again = known != _checksum(chunk)
+        elif chunk.seq + _LATE_RECORDS < min(self._checksums, default=0):
+            started_again = True
+        if chunk.position.offset > self._taken_offset:
+            self.started_again = started_again
+        return not started_again
 
     def save(self) -> list[tuple[int, int]]:
         """The checksums to restore from."""

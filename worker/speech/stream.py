@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import AudioFormat, Chunk, Cut, Span, Unheard
-from callmood.worker.settings import InputSettings, SegmentSettings
+from callmood.worker.settings import InputSettings, SegmentSettings, Settings
 from callmood.worker.speech.beside import closed_span, may_echo
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.doubt import Doubt
@@ -376,11 +376,11 @@ class Stream:
         )
 
     @classmethod
-    def restore(cls, snapshot: StreamState, segment: SegmentSettings, input_settings: InputSettings) -> "Stream":
-        """The stream as it was; the records from `resume_seq` on follow."""
-        stream = cls(MediaTime.load(snapshot.time), segment, input_settings)
-        stream._order = StreamOrder.of(input_settings, snapshot.seq, snapshot.switch_seq)
-        stream._numbers = TakenNumbers(snapshot.checksums, started_again=snapshot.started_again)
+    def restore(cls, snapshot: StreamState, settings: Settings, taken_offset: int) -> "Stream":
+        """The stream as it was after the record at this offset; the records from `resume_seq` on follow."""
+        stream = cls(MediaTime.load(snapshot.time), settings.segment, settings.input)
+        stream._order = StreamOrder.of(settings.input, snapshot.seq, snapshot.switch_seq)
+        stream._numbers = TakenNumbers(snapshot.checksums, taken_offset, started_again=snapshot.started_again)
         stream._doubt = Doubt(snapshot.doubt)
         stream.is_tentative = snapshot.is_tentative
         stream.ended = snapshot.ended
@@ -392,7 +392,7 @@ class Stream:
             encoding, rate_hz, layout = snapshot.format
             stream._format = AudioFormat(Encoding(encoding), rate_hz, tuple(Role(role) for role in layout))
             stream._channels = [
-                Segmenter.restore(Encoding(encoding), rate_hz, segment, channel) for channel in snapshot.channels
+                Segmenter.restore(Encoding(encoding), rate_hz, settings.segment, one) for one in snapshot.channels
             ]
             may_echo(stream._channels)
             if stream.time.rate_hz and not stream._channels:
