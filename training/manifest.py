@@ -193,7 +193,7 @@ def _item(path: Path, number: int, line: str) -> Item:
         unknown = item.votes.keys() - set(EMOTIONS)
         are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())
         are_levels = item.dimensions.keys() <= set(DIMENSIONS) and all(0 <= n <= 1 for n in item.dimensions.values())
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         hint = "" if '"corpus"' in line else "; `callmood-train prepare` makes a manifest of a list"
         raise ConfigurationError(f"{path}, line {number}: {error}{hint}") from error
     if unknown:

@@ -80,6 +80,8 @@ def test_json_lines_are_recognised_by_their_content(tmp_path: Path, name: str):
         ),
         ("list.jsonl", '{"path": "0.wav", "votes": {"sad": 1}, "votes.sad": 2}', "'votes.sad' is there twice"),
         ("list.json", '[\n{"path": "0.wav"}]', "JSON lines have one object a line"),
+        ("list.jsonl", '{"path": ' + "[" * 100_000, "row 1: maximum recursion depth"),
+        ("list.csv", f"path,label,speaker,channel\n0.wav,sad,a,{'9' * 5000}\n", "row 1: channel is '999"),
         ("list.xlsx", "PK", "save the list as CSV or as JSON lines"),
     ],
 )

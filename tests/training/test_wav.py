@@ -34,6 +34,9 @@ def with_sizes(path: Path, header: bytes, size: int, claimed: int, content: byte
         (SIZE, 0, 9600, 4800),
         (SIZE + 9600, 4800, 9600, 2400),
         (SIZE, 0, 0, 0),
+        (0, 0, 9600, 4800),
+        (0, 9600, 9600, 4800),
+        (0xFFFFFFFF, 0, 9600, 4800),
     ],
 )
 def test_a_wav_is_as_long_as_its_bytes(tmp_path: Path, header: bytes, size: int, claimed: int, held: int, frames: int):

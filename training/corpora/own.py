@@ -52,6 +52,7 @@ _WINDOWS: Final = "path of Windows: use / between folders"
 _TABLES: Final = (".csv", ".tsv", ".txt")
 _JSON: Final = ("{", "[")  # how no name of a column begins
 _SHEETS: Final = (".xlsx", ".xls", ".ods", ".numbers", ".parquet")
+_CHANNEL_DIGITS: Final = 4
 _TYPO: Final = 0.8  # a ratio above which one word is taken for a misspelling of another
 
 
@@ -161,7 +162,7 @@ def _cut(texts: dict[str, str]) -> Cut:
     if start_s >= end_s:
         raise ConfigurationError(f"end is {end_s:g}, which is not after start, {start_s:g}")
     channel = texts.pop("channel", "").removesuffix(".0")  # pandas' integers beside empty cells
-    if channel and not (channel.isascii() and channel.isdigit()):
+    if channel and not (channel.isascii() and channel.isdigit() and len(channel) <= _CHANNEL_DIGITS):
         raise ConfigurationError(f"channel is {channel!r}: use a whole number; the first one is 0")
     return Cut(start_s, end_s, int(channel) if channel else None)
 
@@ -257,7 +258,7 @@ def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 def _object(path: Path, number: int, line: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line, object_pairs_hook=_unique)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         hint = "; JSON lines have one object a line" if line.startswith("[") else ""
         raise ConfigurationError(f"{path}, row {number}: {error}{hint}") from error
     if not isinstance(row, dict):

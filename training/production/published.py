@@ -67,7 +67,7 @@ def _lines(source: str) -> Iterator[Mapping[str, Any]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{source}, line {number}: {error}") from error
         yield _record(source, f"line {number}", record)
 
@@ -152,6 +152,6 @@ def _value(record: Any) -> Mapping[str, Any] | None:
     place = f"partition {record.partition}, offset {record.offset}"
     try:
         value = json.loads(record.value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"{record.topic}, {place}: {error}") from error
     return _record(record.topic, place, value)

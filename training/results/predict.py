@@ -152,7 +152,7 @@ def is_manifest(source: Path) -> bool:
     """A manifest's first line is an object with the name of its corpus."""
     try:
         first = json.loads(next((line for line in texts.read(source).split("\n") if line.strip()), "{}"))
-    except (ConfigurationError, ValueError):
+    except (ConfigurationError, ValueError, RecursionError):
         return False  # the reader of lists says what is wrong
     return isinstance(first, dict) and "corpus" in first
 
