@@ -72,6 +72,7 @@ class Size:
         "train.epochs=0",
         "train.evaluate_steps=200",
         "train.balance='classes'",
+        "augment.probability=0.0",
         "train.warmup_steps=50",
         "calibration.wanted_risk=0.5",
     )
@@ -95,7 +96,7 @@ def run(folder: Path, size: Size) -> dict[tuple[str, str], list[float]]:
     settings = [word for override in size.overrides for word in ("--set", override)]
     corpus = folder / "corpus"
     if not (corpus / "manifest.jsonl").exists():
-        train_command("synthesize", str(corpus), *settings)
+        train_command("synthesize", str(corpus), *settings, "--set", f"train.steps={size.first_steps}")
     items = manifest.absolute(manifest.read(corpus / "manifest.jsonl"), corpus / "manifest.jsonl")
     figures: dict[tuple[str, str], list[float]] = {}
     for seed in size.seeds:
