@@ -72,7 +72,6 @@ class Size:
         "train.epochs=0",
         "train.evaluate_steps=200",
         "train.balance='classes'",
-        "augment.probability=0.0",
         "train.warmup_steps=50",
         "calibration.wanted_risk=0.5",
     )

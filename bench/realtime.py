@@ -10,6 +10,7 @@ time from the last word of an utterance to its result in Redis, in which it does
 import argparse
 import csv
 import json
+import math
 import multiprocessing
 import os
 import resource
@@ -35,6 +36,7 @@ from callmood.bench.sender import send
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.commands.options import whole
 from callmood.worker.errors import CallmoodError
 from callmood.worker.inference.serve import serve
 from callmood.worker.run import processes
@@ -44,7 +46,12 @@ from callmood.worker.settings import Settings
 _PARTITIONS: Final = 4
 _WARM_S: Final = 10.0
 """Calls start, memory is taken, and the broker compiles what it does often."""
+_MORE_S: Final = 3
+"""Calls go on until the last sample is taken."""
 _START_S: Final = 60.0
+_FRESH_MS: Final = 2_000
+"""Median time from last word to Redis at the end of a run in which sender and worker keep up, without the record."""
+_BEHIND: Final = "behind"
 _NUMBER_OF_CPU_TIME: Final = 11
 """Index of the user time in what /proc/PID/stat holds after the name, the system time follows; see proc_pid_stat(5)."""
 
@@ -129,14 +136,22 @@ class Processes(NamedTuple):
                 for report in child.reports():
                     if report.facts.get("partitions") and not report.facts["restoring"]:
                         partitions[str(number)] = report.facts["partitions"]
-            if time.monotonic() > until_s or any(child.exit_code is not None for child in self.ingest):
+                if child.exit_code is not None:
+                    raise CallmoodError(f"an ingest process has ended with {child.exit_code}")
+            if time.monotonic() > until_s:
                 raise CallmoodError(f"the ingest processes do not read after {_START_S:.0f} s")
             time.sleep(0.2)
 
-    def forget_reports(self) -> None:
-        """Read the reports: a full pipe would stop the process."""
-        for child in self.ingest:
+    def check(self) -> None:
+        """Read the reports, because a full pipe would stop the process.
+
+        Raises:
+            CallmoodError: a process has ended.
+        """
+        for child in (*self.ingest, self.inference):
             child.reports()
+            if child.exit_code is not None:
+                raise CallmoodError(f"a process that is measured has ended with {child.exit_code}")
 
 
 @contextmanager
@@ -184,10 +199,10 @@ def sampled(running: Processes, results: _Results, seconds: float, every_s: floa
     results.totals_ms()  # of the warm-up
     began_s = time.monotonic()
     before, before_other, before_s = used_by(ingest), used_by(other), began_s
-    for number in range(1, round(seconds / every_s) + 1):
+    for number in range(1, samples_in(seconds, every_s) + 1):
         while (left_s := began_s + number * every_s - time.monotonic()) > 0:
             time.sleep(min(1.0, left_s))
-            running.forget_reports()
+            running.check()
         now, now_other, now_s = used_by(ingest), used_by(other), time.monotonic()
         took_s = now_s - before_s
         yield Sample(
@@ -198,6 +213,11 @@ def sampled(running: Processes, results: _Results, seconds: float, every_s: floa
             results.totals_ms(),
         )
         before, before_other, before_s = now, now_other, now_s
+
+
+def samples_in(seconds: float, every_s: float) -> int:
+    """Samples of a run: whole ones, at least as long as was asked for."""
+    return max(1, math.ceil(seconds / every_s))
 
 
 def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Run:
@@ -239,7 +259,7 @@ def _wait(seconds: float, running: Processes) -> None:
     until_s = time.monotonic() + seconds
     while time.monotonic() < until_s:
         time.sleep(0.5)
-        running.forget_reports()
+        running.check()
 
 
 # -- the table
@@ -248,14 +268,15 @@ def _wait(seconds: float, running: Processes) -> None:
 def row(load: Load, processes_: int, run: Run) -> list[str]:
     """One line of the table."""
     whole, channels = run.whole(), load.calls * load.channels
+    keeps_up = run.samples[-1].total_ms(50) < _FRESH_MS + load.chunk_ms
     return [
         f"{load.chunk_ms} ms",
         f"{load.channels}",
         f"{processes_}",
         f"{channels:,}",
         f"{100 * whole.share:.0f} %",
-        f"{channels / whole.share:,.0f}",
-        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}",
+        f"{channels / whole.share:,.0f}" if keeps_up else _BEHIND,
+        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}" if keeps_up else _BEHIND,
         f"{100 * whole.inference_share:.1f} %",
         f"{whole.resident_mb / processes_:.0f}",
         f"{len(whole.totals_ms):,}",
@@ -300,13 +321,13 @@ def draw(path: Path, samples: list[Sample]) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--calls", type=int, default=500, help="calls that go on at the same time")
-    parser.add_argument("--chunk-ms", type=int, default=200, help="length of the records, ms")
+    parser.add_argument("--calls", type=whole(1, 100_000), default=500, help="calls that go on at the same time")
+    parser.add_argument("--chunk-ms", type=whole(1, 1_000), default=200, help="length of the records, ms")
     parser.add_argument("--layout", choices=LAYOUTS, default=LAYOUTS[0], help="one leg, or both interleaved")
-    parser.add_argument("--call-s", type=int, default=0, help="length of a call, s; 0: as long as the run")
-    parser.add_argument("--processes", type=int, default=1, help="ingest processes")
-    parser.add_argument("--seconds", type=int, default=30, help="time to measure, s")
-    parser.add_argument("--every-s", type=float, default=10.0, help="length of a sample, s")
+    parser.add_argument("--call-s", type=whole(0, 86_400), default=0, help="length of a call, s; 0: as long as the run")
+    parser.add_argument("--processes", type=whole(1, _PARTITIONS), default=1, help="ingest processes")
+    parser.add_argument("--seconds", type=whole(1, 86_400), default=30, help="time to measure, s")
+    parser.add_argument("--every-s", type=whole(1, 3_600), default=10, help="length of a sample, s")
     parser.add_argument("--samples", type=Path, help="CSV file for the samples")
     parser.add_argument("--picture", type=Path, help="PNG file for a picture of the samples; needs matplotlib")
     return parser
@@ -314,9 +335,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
-    load = Load(
-        arguments.chunk_ms, arguments.layout, arguments.calls, round(_WARM_S) + arguments.seconds + 3, arguments.call_s
-    )
+    measured_s = samples_in(arguments.seconds, arguments.every_s) * arguments.every_s
+    sent_s = round(_WARM_S) + measured_s + _MORE_S
+    load = Load(arguments.chunk_ms, arguments.layout, arguments.calls, sent_s, arguments.call_s)
     measured = measure(load, arguments, settings.load())
     columns = (
         "records of",

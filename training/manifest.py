@@ -181,7 +181,7 @@ def _typed(fields: Mapping[str, Any]) -> Mapping[str, Any]:
         value = fields[field.name]
         if field.type is str and not isinstance(value, str):
             raise ValueError(f"{field.name} is {value!r}: use a text")
-        if field.type is float and not (type(value) in (int, float) and 0 <= value < math.inf):
+        if field.type is float and not (type(value) in (int, float) and 0 <= float(value) < math.inf):
             raise ValueError(f"{field.name} is {value!r}: use seconds of at least 0")
     return fields
 
@@ -193,7 +193,7 @@ def _item(path: Path, number: int, line: str) -> Item:
         unknown = item.votes.keys() - set(EMOTIONS)
         are_counts = all(math.isfinite(count) and count >= 0 for count in item.votes.values())
         are_levels = item.dimensions.keys() <= set(DIMENSIONS) and all(0 <= n <= 1 for n in item.dimensions.values())
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         hint = "" if '"corpus"' in line else "; `callmood-train prepare` makes a manifest of a list"
         raise ConfigurationError(f"{path}, line {number}: {error}{hint}") from error
     if unknown:

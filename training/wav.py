@@ -65,11 +65,11 @@ def _opened(path: Path) -> tuple[Sound, int]:
         file.seek(0)
         # Of a size of 0, `wave` would read no chunk.
         source = file if riff else io.BytesIO(begin[:4] + bytes([0xFF] * 4) + begin[_RIFF_BYTES:])
-        header = wave.open(source, "rb")
-        start = source.tell()  # `wave` stops at the data chunk
-        size = header.getnchannels() * header.getsampwidth()
-        held = (os.fstat(file.fileno()).st_size - start) // size
-        frames = min(header.getnframes(), held)
-        if frames == 0 and (riff in _UNKNOWN or riff + _RIFF_BYTES <= start):
-            frames = held
-        return Sound(header.getframerate(), header.getnchannels(), header.getsampwidth(), frames), start
+        with wave.open(source, "rb") as header:
+            start = source.tell()  # `wave` stops at the data chunk
+            size = header.getnchannels() * header.getsampwidth()
+            held = (os.fstat(file.fileno()).st_size - start) // size
+            frames = min(header.getnframes(), held)
+            if frames == 0 and (riff in _UNKNOWN or riff + _RIFF_BYTES <= start):
+                frames = held
+            return Sound(header.getframerate(), header.getnchannels(), header.getsampwidth(), frames), start

@@ -28,7 +28,6 @@ TINY = (
     "train.epochs=1",
     "train.batch_size=4",
     "train.crop_s=1.0",
-    "augment.probability=0.0",
 )
 
 

@@ -123,3 +123,14 @@ def test_manifests_are_joined_with_their_own_folders(tmp_path: Path):
         manifest.write(second, [dataclasses.replace(one, **{"id": "c", "speaker": "s3", "split": "test", **changes})])
         with pytest.raises(ConfigurationError, match=message):
             manifest.joined([first, second])
+
+
+@pytest.mark.parametrize("field", ['"votes": {"anger": %s}', '"seconds": %s'])
+def test_a_number_beyond_all_numbers_is_an_error_with_the_line(tmp_path: Path, field: str):
+    """JSON has integers of any length, which no float holds."""
+    item = manifest.Item("a", "a.wav", "own", "s", "", Emotion.ANGER, "train", 1.0)
+    manifest.write(tmp_path / "manifest.jsonl", [item])
+    line = json.loads((tmp_path / "manifest.jsonl").read_text()) | json.loads("{" + field % ("1" + "0" * 400) + "}")
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(ConfigurationError, match="line 1: int too large"):
+        manifest.read_any(tmp_path / "manifest.jsonl")

@@ -216,6 +216,11 @@ def test_what_cannot_be_used_is_dropped_by_reason(tmp_path: Path, file: str, rea
             "row 1: unknown split 'held-out': use train, valid or test",
         ),
         ("path,label,speaker,votes.angr\na.wav,sad,s,3\n", "row 1: unknown votes.angr: write votes.angry"),
+        (
+            "path,label,speaker,start,end\na.wav,sad,s,0,1e305\n",
+            "row 1: end is '1e305': use seconds from 0 to 10,000,000",
+        ),
+        ("path,label,speaker,start\na.wav,sad,s,1e305\n", "row 1: start is '1e305': use seconds from 0 to"),
         ("path,label,speaker,votes.anger\na.wav,sad,s,nan\n", "row 1: votes are numbers of at least 0, not nan"),
         ("path,label,speaker,label\na.wav,sad,s,anger\n", "two columns are called 'label'"),
         (",path,label,speaker\n0,a.wav,sad,s\n", "row 1: unknown column without a name"),

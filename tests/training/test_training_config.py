@@ -135,7 +135,7 @@ def test_an_override_replaces_one_value():
         ("loss.kind='hinge'", "cross_entropy, focal"),
         ("loss.label_smoothing=2", "from 0 to 1"),
         ("lora.rank=4", "train.train"),
-        ("augment.a_law=0.3", "add up to 1.3"),
+        ("augment.mu_law=0.9", "add up to 1.2"),
         ("augment.noise_snr_db=[30, 5]", "lowest, highest"),
         ("calibration.wanted_risk=-1", "from 0 to 1"),
     ],

@@ -130,6 +130,21 @@ def test_marks_that_one_list_lacks_are_those_of_the_other(tmp_path: Path, other:
     assert (row["speaker"], row["split"], row["votes.anger"]) == ("s-1", "test", "2")
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_part_of_a_recording_is_that_of_either_list(tmp_path: Path, order: int):
+    """Times and the channel survive a list without them; the same time may be written in two ways."""
+    (tmp_path / "a.csv").write_text("id,path,label\n1,x.wav,anger\n")
+    (tmp_path / "b.csv").write_text("id,path,label,start,end,channel\n1,x.wav,anger,0.50,2,1\n")
+    (tmp_path / "c.csv").write_text("id,path,label,start,end,channel\n1,x.wav,anger,0.5,2.0,1\n")
+    votes.join([tmp_path / f"{name}.csv" for name in "abc"][::order], tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (float(row["start"]), float(row["end"]), row["channel"]) == (0.5, 2.0, "1")
+    (tmp_path / "c.csv").write_text("id,path,label,start,end,channel\n1,x.wav,anger,0.6,2.0,1\n")
+    with pytest.raises(ConfigurationError, match=r"start of 1 is '0\.\d'"):
+        votes.join([tmp_path / "b.csv", tmp_path / "c.csv"], tmp_path / "out.csv")
+
+
 def test_a_joined_list_is_no_annotators_list(tmp_path: Path):
     """The votes in it would be replaced by one vote for its label."""
     lists = [write(tmp_path / f"{name}.csv", {"1": "anger"}) for name in "abc"]

@@ -88,8 +88,30 @@ def test_measuring_begins_when_all_processes_read():
 
 def test_a_process_that_ends_ends_the_measuring():
     """There is no figure of a process that does not read."""
-    with pytest.raises(CallmoodError, match="do not read"):
-        Processes([Child([], exit_code=2)], None).wait_until_reading()
+    with pytest.raises(CallmoodError, match="has ended with 2"):
+        Processes([Child([], exit_code=2)], Child([])).wait_until_reading()
+    with pytest.raises(CallmoodError, match="has ended with 75"):
+        Processes([Child([])], Child([], exit_code=75)).check()
+
+
+def test_without_partitions_nothing_is_measured(monkeypatch):
+    """The error says for how long it was waited."""
+    monkeypatch.setattr(realtime, "_START_S", 0.0)
+    with pytest.raises(CallmoodError, match="do not read after 0 s"):
+        Processes([Child([])], Child([])).wait_until_reading()
+
+
+def test_what_falls_behind_has_no_figure():
+    """Results that come seconds late mean that the processes have not read what was offered."""
+    late = Run([RUN.samples[0], RUN.samples[1]._replace(totals_ms=[2_100.0])], 3.0)
+    cells = realtime.row(Load(100, "customer,agent", 100, 30), 2, late)
+    assert cells[5:7] == ["behind", "behind"]
+
+
+@pytest.mark.parametrize(("seconds", "every_s", "expected"), [(30, 10, 3), (15, 10, 2), (4, 10, 1)])
+def test_a_run_has_whole_samples(seconds, every_s, expected):
+    """It is at least as long as was asked for."""
+    assert realtime.samples_in(seconds, every_s) == expected
 
 
 def test_samples_are_kept_as_csv(tmp_path):

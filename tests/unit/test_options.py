@@ -40,9 +40,9 @@ def test_every_option_reaches_the_shape():
     ("words", "said"),
     [
         (("--layout", "boss"), "not a list of roles: customer, agent, ivr, mixed, unknown"),
-        (("--chunk-ms", "0"), "from 1 to 1000"),
-        (("--chunk-ms", "1001"), "from 1 to 1000"),
-        (("--chunk-ms", "20.5"), "from 1 to 1000"),
+        (("--chunk-ms", "0"), "from 1 to 1,000"),
+        (("--chunk-ms", "1001"), "from 1 to 1,000"),
+        (("--chunk-ms", "20.5"), "from 1 to 1,000"),
         (("--attr", "queue"), "not NAME=VALUE"),
         (("--attr", "=sales"), "not NAME=VALUE"),
         (("--rate", "44100"), "invalid choice"),

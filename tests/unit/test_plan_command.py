@@ -58,7 +58,7 @@ def test_explain_shows_formulas_numbers_and_sources(capsys):
         "records_per_s = calls * streams * 1000 / chunk_ms\n      100,000, of calls 2,000, streams 1, chunk_ms 20"
         in text
     )
-    assert re.search(r"ingest: .*callmood bench realtime\n +20\d\d-\d\d-\d\d, ", text)
+    assert re.search(r"ingest: python -m deploy.local run -- callmood bench realtime [^;]*20\d\d-\d\d-\d\d, ", text)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from callmood import schemas
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore, _entry
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
+from callmood.worker.errors import ConfigurationError, StoreUnavailable
 from callmood.worker.settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
@@ -113,7 +114,7 @@ class _Eraser(Client):
 
 
 def test_an_answer_of_another_protocol_is_a_commit_to_repeat():
-    """A proxy before Redis answers with a page while it restarts: the worker repeats the commit, which counts once."""
+    """A proxy before Redis answers with a page while it restarts: the worker repeats the commit."""
 
     class Proxy(Client):
         is_up = True
@@ -131,6 +132,22 @@ def test_an_answer_of_another_protocol_is_a_commit_to_repeat():
     assert store.commit([commit]).failure is not None
     client.is_up = True
     assert store.commit([commit]).durable == (commit,)
+
+
+def test_a_server_that_has_never_answered_as_redis_is_a_wrong_address():
+    """A worker that starts while its Redis is down does not wait for ever for a server of another protocol."""
+
+    def hset(*_):
+        raise redis.InvalidResponse('Protocol error, got "<" as reply type byte')
+
+    client = _Eraser()
+    client.hset = hset
+    store = RedisStore(client, RedisSettings(), "test")
+    with pytest.raises(ConfigurationError, match="is no Redis"):
+        store.erase({"call-1": 1})
+    store.claim(SOURCE)
+    with pytest.raises(StoreUnavailable, match="a proxy before it"):
+        store.erase({"call-1": 1})
 
 
 def test_many_erased_calls_cost_one_pass_over_each_stream():

@@ -29,6 +29,8 @@ _NEEDED: Final = {"path", "label", "speaker"}
 _TIMES: Final = ("start", "end")
 _KNOWN: Final = _NEEDED | {"id", "gender", "session", "style", "language", "split", "channel", *_TIMES, *DIMENSIONS}
 _VOTES: Final = "votes."
+_LONGEST_S: Final = 10_000_000
+"""Four months: a later time is a mistake, and too large to count samples with."""
 _LABELS: Final = {
     **{str(emotion): emotion for emotion in Emotion},
     "ang": Emotion.ANGER,
@@ -158,7 +160,8 @@ def _place(folder: Path, name: str) -> Path:
 
 def _cut(texts: dict[str, str]) -> Cut:
     """Take the times and the channel out of a row."""
-    start_s, end_s = (_seconds(key, texts.pop(key, default)) for key, default in zip(_TIMES, ("0", "inf"), strict=True))
+    start_s = _seconds("start", texts.pop("start", "0"))
+    end_s = _seconds("end", texts.pop("end")) if "end" in texts else math.inf
     if start_s >= end_s:
         raise ConfigurationError(f"end is {end_s:g}, which is not after start, {start_s:g}")
     channel = texts.pop("channel", "").removesuffix(".0")  # pandas' integers beside empty cells
@@ -182,8 +185,8 @@ def _seconds(key: str, text: str) -> float:
         seconds = float(text)
     except ValueError as error:
         raise ConfigurationError(f"{key} is {text!r}: use seconds") from error
-    if not seconds >= 0:
-        raise ConfigurationError(f"{key} is {text!r}: use seconds from 0")
+    if not 0 <= seconds <= _LONGEST_S:
+        raise ConfigurationError(f"{key} is {text!r}: use seconds from 0 to {_LONGEST_S:,}")
     return seconds
 
 

@@ -1,5 +1,6 @@
 """Labels of several annotators as one list: the majority's label, and votes for soft labels."""
 
+import contextlib
 import csv
 import io
 import os
@@ -15,7 +16,8 @@ from callmood.worker.errors import ConfigurationError
 _VOTES: Final = "votes."
 _TWO: Final = 2
 _JUDGED: Final = ("valid", "test")  # splits on which figures are computed
-_MARKS: Final = ("split", "speaker", "session")
+_TIMES: Final = ("start", "end")
+_MARKS: Final = ("split", "speaker", "session", *_TIMES, "channel", "gender", "style", "language")
 _Rows = Mapping[str, dict[str, Any]]
 
 
@@ -31,7 +33,8 @@ def join(lists: Sequence[Path], out: Path) -> dict[str, Any]:
 
     Raises:
         ConfigurationError: a list cannot be read, has no ids or one twice, has votes already, or has other utterances,
-            splits or speakers than an earlier one; a label is a misspelt emotion; or `out` is one of the lists.
+            splits, speakers, times or channels than an earlier one; a label is a misspelt emotion; or `out` is one of
+            the lists.
     """
     _refuse_annotators_list(out)
     by_list = [_read(path) for path in lists]
@@ -96,9 +99,16 @@ def _join_marks(path: Path, rows: _Rows, first: Path, base: _Rows) -> None:
         for mark in (mark for mark in _MARKS if row.get(mark) is not None):
             if base[name].get(mark) is None:
                 base[name][mark] = row[mark]
-            given, known = str(row[mark]), str(base[name][mark])
+            given, known = (_comparable(mark, one[mark]) for one in (row, base[name]))
             if given != known:
                 raise ConfigurationError(f"{path}: {mark} of {name} is {given!r}, and {known!r} in an earlier list")
+
+
+def _comparable(mark: str, value: Any) -> str:
+    """A time as a number has one form; another value is its text."""
+    with contextlib.suppress(ValueError):
+        return str(float(value)) if mark in _TIMES else str(value)
+    return str(value)
 
 
 def _row(row: Mapping[str, Any], given: Sequence[str], source: Path, target: Path) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class RedisStore:
         self._owner = owner
         self._origin_of = origin_of
         self._tokens: dict[TopicPartition, tuple[str, int]] = {}
+        self._is_known = False  # whether the server has answered as Redis
         self._claim = client.register_script(files(__package__).joinpath("claim.lua").read_text())
         self._script = files(__package__).joinpath("publish.lua").read_text()
         self._script_sha = client.register_script(self._script).sha
@@ -57,7 +58,7 @@ class RedisStore:
     def claim(self, source: TopicPartition) -> Restored:
         """See `Store`."""
         claim, (*origin, partitions) = uuid.uuid4().hex, self._origin_of(source)
-        with redis_errors(is_known=True):
+        with redis_errors(is_known=self._is_known):
             answer = self._claim(
                 keys=[self._keys.position(*source), self._keys.states(*source), self._keys.position(source.topic, 0)],
                 args=[
@@ -69,6 +70,7 @@ class RedisStore:
                     *StreamTime._fields,
                 ],
             )
+        self._is_known = True
         if len(answer) == _REFUSED:
             field, found = answer
             raise not_ours(source, field.decode(), found.decode(), "another CALLMOOD_REDIS__PREFIX")
@@ -93,7 +95,7 @@ class RedisStore:
         gone: dict[TopicPartition, Gone] = {}
         failure: StoreUnavailable | None = None
         try:
-            with redis_errors(is_known=True):
+            with redis_errors(is_known=self._is_known):
                 answers = self._send(commits)
         except StoreUnavailable as error:
             return Committed((), failure=error)
@@ -192,7 +194,7 @@ class RedisStore:
             StoreUnavailable: no answer for now; erase them again.
         """
         keys = self._keys
-        with redis_errors(is_known=True):
+        with redis_errors(is_known=self._is_known):
             for call_id, at_ms in erased_ms.items():
                 mark = keys.erased(call_id)
                 self._redis.hset(mark, "at", str(at_ms))

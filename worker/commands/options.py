@@ -4,6 +4,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from callmood.schemas.common import RATES_HZ, Encoding, Notice, Role
@@ -46,7 +47,11 @@ def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> Non
         "--rate", type=int, choices=RATES_HZ, default=8000, help="sample rate of the records, Hz; default: 8000"
     )
     parser.add_argument(
-        "--chunk-ms", type=_chunk_ms, default=200, metavar="MS", help="audio per record, ms, 1 to 1000; default: 200"
+        "--chunk-ms",
+        type=whole(1, 1_000),
+        default=200,
+        metavar="MS",
+        help="audio per record, ms, 1 to 1000; default: 200",
     )
     parser.add_argument(
         "--notice", type=Notice, choices=list(Notice), help="whether the caller was told that emotion is inferred"
@@ -140,7 +145,12 @@ def _attribute(text: str) -> tuple[str, str]:
     return name, value
 
 
-def _chunk_ms(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 1000:  # noqa: PLR2004 - the contract's longest record
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1000")
-    return int(text)
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """Reads a whole number of an option."""
+
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least:,} to {most:,}")
+        return int(text)
+
+    return read

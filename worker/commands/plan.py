@@ -6,6 +6,7 @@ from textwrap import wrap
 from typing import Final
 
 from callmood.worker.commands.capacity import MODELS, Load, Plan, figures
+from callmood.worker.commands.options import whole
 from callmood.worker.errors import EXIT_OK
 
 _WIDTH: Final = 100
@@ -39,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_load(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--calls", type=_whole(1, 10_000_000), required=True, metavar="N", help="simultaneous calls")
+    parser.add_argument("--calls", type=whole(1, 10_000_000), required=True, metavar="N", help="simultaneous calls")
     parser.add_argument(
-        "--chunk-ms", type=_whole(1, 5_000), default=200, metavar="MS", help="audio per record, ms; default: 200"
+        "--chunk-ms", type=whole(1, 5_000), default=200, metavar="MS", help="audio per record, ms; default: 200"
     )
     parser.add_argument(
-        "--legs", type=_whole(1, 2), default=2, metavar="N", help="speakers with a channel of their own; default: 2"
+        "--legs", type=whole(1, 2), default=2, metavar="N", help="speakers with a channel of their own; default: 2"
     )
     parser.add_argument(
         "--separate",
@@ -53,7 +54,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
         help="each leg has records of its own, as Twilio sends them; otherwise, a record has both legs interleaved",
     )
     parser.add_argument(
-        "--call-s", type=_whole(1, 86_400), default=300, metavar="S", help="mean length of a call, s; default: 300"
+        "--call-s", type=whole(1, 86_400), default=300, metavar="S", help="mean length of a call, s; default: 300"
     )
 
 
@@ -61,11 +62,11 @@ def _add_machines(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu", type=_gpu, metavar="NAME", help="kind of GPU, one for each worker; default: none")
     parser.add_argument("--model", choices=MODELS, default="large", help="size of HuBERT; default: large")
     parser.add_argument(
-        "--cores", type=_whole(2, 1_024), default=16, metavar="N", help="most cores of a worker; default: 16"
+        "--cores", type=whole(2, 1_024), default=16, metavar="N", help="most cores of a worker; default: 16"
     )
     parser.add_argument(
         "--spare",
-        type=_whole(0, 1_000),
+        type=whole(0, 1_000),
         default=1,
         metavar="N",
         help="workers that may fail while the others carry all calls; default: 1",
@@ -173,8 +174,8 @@ def _of_the_model(plan: Plan) -> Iterator[str]:
 
 def _of_the_rest(plan: Plan) -> Iterator[str]:
     yield (
-        "Figures are of one machine (--explain shows them). Measure yours with `callmood bench realtime` and `callmood "
-        "bench servers`."
+        "Figures are each of one machine (--explain shows them). Measure yours with `callmood bench realtime` and "
+        "`callmood bench servers`."
     )
     yield "The plan is for results in Redis (output=redis), and G.711 in records with headers."
     if plan.load.chunk_ms < _SHORTEST_MS:
@@ -191,15 +192,6 @@ def _of_the_rest(plan: Plan) -> Iterator[str]:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if value == round(value) or value >= 100 else f"{value:,.3g}"  # noqa: PLR2004 - digits
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least:,} to {most:,}")
-        return int(text)
-
-    return read
 
 
 def _rate(least: float) -> Callable[[str], float]:
