@@ -153,3 +153,30 @@ def test_a_short_utterance_is_not_judged(frames):
     """Below half a second, two people can be too alike."""
     source = np.random.default_rng(1).integers(40, 80, frames + MAX_LAG_FRAMES).astype(float)
     assert echo.is_echo(source[:frames] - 20, source) is (frames >= echo.MIN_FRAMES)
+
+
+def computed_in_full(own, other):
+    """`is_echo` without its early exits."""
+    noise_db = np.percentile(own, 10)
+    is_loud = own > noise_db + echo._LOUD_DB
+    if len(own) < echo.MIN_FRAMES or is_loud.sum() < echo._MIN_LOUD_FRAMES:
+        return False
+    lagged = np.lib.stride_tricks.sliding_window_view(other, len(own))
+    lost_db = np.median((lagged - own)[:, is_loud], axis=1)
+    copied = lagged - lost_db[:, None]
+    in_noise = 10 * np.log10(10 ** (copied / 10) + 10 ** (noise_db / 10))
+    return any(echo._follows(own, expected, lost_db) for expected in (in_noise, copied))
+
+
+def test_what_is_ruled_out_early_is_no_echo():
+    """Random utterances, copies with a loss of 0 to 20 dB, with noise, after a lag, and with half of them missing."""
+    random, found = np.random.default_rng(7), []
+    for _ in range(400):
+        length, lag = int(random.integers(25, 120)), int(random.integers(0, echo.MAX_LAG_FRAMES))
+        other = np.rint(random.uniform(20, 70, length + echo.MAX_LAG_FRAMES))
+        own = other[echo.MAX_LAG_FRAMES - lag :][:length] - random.uniform(0, 20) + random.normal(0, 1, length)
+        own = np.rint(np.maximum(own, random.choice([0, 25])))
+        other[: int(random.choice([0, length // 2, length]))] = 0
+        found.append(echo.is_echo(own, other))
+        assert found[-1] == computed_in_full(own, other)
+    assert 20 < sum(found) < 380
