@@ -47,11 +47,7 @@ def add_recording_options(parser: argparse.ArgumentParser, *, files: str) -> Non
         "--rate", type=int, choices=RATES_HZ, default=8000, help="sample rate of the records, Hz; default: 8000"
     )
     parser.add_argument(
-        "--chunk-ms",
-        type=whole(1, 1_000),
-        default=200,
-        metavar="MS",
-        help="audio per record, ms, 1 to 1000; default: 200",
+        "--chunk-ms", type=whole(1, 1_000), default=200, metavar="MS", help="audio per record, ms; default: 200"
     )
     parser.add_argument(
         "--notice", type=Notice, choices=list(Notice), help="whether the caller was told that emotion is inferred"
