@@ -7,21 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from callmood.bench import realtime
+from callmood.bench import latency, realtime
 from callmood.bench.ingest import Load
 from callmood.bench.realtime import Processes, Run, Sample
 from callmood.schemas.keys import Keys
 from callmood.worker.errors import CallmoodError
 
-SAID = {
-    "call_id": "call-1-x",
-    "start_ms": 1_000,
-    "end_ms": 3_000,
-    "voiced_end_ms": 2_700,
-    "spoken_at_ms": 50_000,
-    "latency_ms": {"decide": 300.0, "queue": 10.0, "inference": 40.0, "publish": 60.0, "total": 430.0},
-    "quality": {"cut": "silence"},
-}
 RUN = Run([Sample(10.0, 0.2, 0.01, 90.0, [600.0]), Sample(20.0, 0.4, 0.03, 95.0, [700.0, 800.0])], 3.0)
 
 
@@ -50,19 +41,21 @@ def test_a_sample_without_an_utterance_is_not_fast():
     assert Sample(1.0, 0.1, 0.1, 1.0, []).total_ms(50) == float("inf")
 
 
-def test_each_utterance_is_read_once():
+def test_each_utterance_is_read_once(monkeypatch):
     """Those that silence ended count; a second look begins after the last entry."""
-    entries = [(b"52435-0", SAID), (b"52440-0", SAID | {"quality": {"cut": "gap"}}), (b"52441-0", SAID)]
+    monkeypatch.setattr(latency, "of_worker", lambda said, written_ms: latency.Result(said["call_id"], written_ms))
+    entries = [(b"735-0", "silence"), (b"740-0", "gap"), (b"741-0", "silence")]
     asked = []
 
     def xrange(stream, after, count):
         asked.append((stream, after, count))
-        return [] if after != b"(0" else [(id_, {b"json": json.dumps(said)}) for id_, said in entries]
+        found = entries if after == b"(0" else []
+        return [(id_, {b"json": json.dumps({"call_id": "call-1", "quality": {"cut": cut}})}) for id_, cut in found]
 
     results = realtime._Results(SimpleNamespace(xrange=xrange), Keys("bench"))
     assert results.totals_ms() == [735.0, 741.0]
     assert results.totals_ms() == []
-    assert [after for _, after, _ in asked] == [b"(0", b"(52441-0", b"(52441-0"]
+    assert [after for _, after, _ in asked] == [b"(0", b"(741-0", b"(741-0"]
 
 
 class Child:
