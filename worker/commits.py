@@ -87,12 +87,13 @@ class Commit:
 class Restored:
     """What the store holds of a partition; `watermark` is None if no worker has committed there yet.
 
+    `time` is the clock before the record at the watermark; None if it is not stored, or was lost.
     `has_lost_states`: the store has lost states of live calls. `first_partitions` is the number of partitions that the
     topic had when the first position was stored, None if unknown: a partition with a higher number was added later.
     """
 
     watermark: int | None
-    time: StreamTime
+    time: StreamTime | None
     states: Mapping[str, bytes]
     has_lost_states: bool = False
     first_partitions: int | None = None

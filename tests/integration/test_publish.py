@@ -53,7 +53,7 @@ def talk(sentences=2):
 def work(restored, records):
     """What a worker that goes on from `restored` commits after these records."""
     worker = Worker()
-    worker.store.watermark, worker.store.time = restored.watermark or 0, restored.time
+    worker.store.watermark, worker.store.time = restored.watermark or 0, restored.time or StreamTime()
     worker.store.states = dict(restored.states)
     worker = Worker(worker.store)
     worker.read(record for record in records if record.position.offset >= worker.store.watermark)
@@ -81,7 +81,7 @@ def roll_back(client, keys, dumped):
 
 def test_a_new_partition_is_empty(open_store):
     """A first claim finds neither a position nor states."""
-    assert open_store().claim(SOURCE) == Restored(None, StreamTime(), {})
+    assert open_store().claim(SOURCE) == Restored(None, None, {})
 
 
 def test_a_claim_gives_what_the_last_commit_left(open_store):

@@ -80,7 +80,7 @@ class _Store:
 
     def claim(self, _source):
         self.claimed_at_poll.append(self.consumer.polls)
-        return Restored(None, StreamTime(), {})
+        return Restored(None, None, {})
 
     def commit(self, commits):
         answered = [commit for commit in commits if not self.is_down and commit.source not in self.silent]

@@ -17,7 +17,6 @@ from callmood.worker.records import ModelInfo
 from callmood.worker.run.ingest import Ingest
 from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
-from callmood.worker.stream_time import StreamTime
 
 SOURCES = [TopicPartition("audio", 0), TopicPartition("audio", 1)]
 SPEECH = (quiet(1) + voice(1) + quiet(1)) * 40
@@ -90,7 +89,7 @@ class _Store:
         if self.unsettled:
             self.unsettled -= 1
             raise Unsettled("not decided")
-        return Restored(None, StreamTime(), {})
+        return Restored(None, None, {})
 
     def commit(self, commits):
         self.tries["commit"] += 1

@@ -14,7 +14,6 @@ from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.records import Position, Record
 from callmood.worker.run.projector import Projector
 from callmood.worker.settings import KafkaSettings
-from callmood.worker.stream_time import StreamTime
 
 TOPICS = KafkaSettings()
 CALLS = TopicPartition(TOPICS.call_topic, 0)
@@ -74,7 +73,7 @@ class _Store:
         self.acts = []
 
     def claim(self, _source):
-        return Restored(None, StreamTime(), {})
+        return Restored(None, None, {})
 
     def erase(self, erased_ms):
         self.acts += [("erase", *erased) for erased in erased_ms.items()]

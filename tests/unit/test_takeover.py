@@ -125,7 +125,7 @@ def test_the_clock_is_never_behind_the_calls():
     )
     log, store = log_of(sent), Worker().read(log_of(sent)).commit()
     at = log[-1].position.offset
-    store.time = take(_Store(time=StreamTime(), states=store.states), shown=at).restored.time
+    store.time = take(_Store(time=None, states=store.states), shown=at).restored.time
     again = Worker(store).read(log[store.watermark :])
     clock = Leg("clock", start_ms=log[-1].timestamp_ms)
     again.read(log_of(clock.media(quiet(620), chunk_ms=1_000), first_offset=at + 1))
@@ -135,5 +135,12 @@ def test_the_clock_is_never_behind_the_calls():
 def test_a_clock_that_is_lost_alone_is_found_again():
     """A foreign record has replaced it on the states topic: it goes on at the newest time of any call."""
     ended = Ended(last_offset=1, ended_at_ms=77_000, is_paused=False).pack()
-    taken = take(_Store(watermark=20, time=StreamTime(), states={"call": ended}))
+    taken = take(_Store(watermark=20, time=None, states={"call": ended}))
     assert (taken.start, taken.restored.time) == (20, StreamTime(77_000))
+
+
+def test_a_clock_that_has_not_begun_is_no_lost_clock():
+    """The first record of the partition is still open: calls whose states are newer read it again at its own time."""
+    ended = Ended(last_offset=9, ended_at_ms=77_000, is_paused=False).pack()
+    taken = take(_Store(watermark=0, time=StreamTime(), states={"call": ended}), oldest=0)
+    assert (taken.start, taken.restored.time) == (0, StreamTime())

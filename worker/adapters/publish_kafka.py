@@ -205,7 +205,7 @@ class KafkaStore:
         if stored is None:
             if packed is not None:
                 log.error("position on the states topic cannot be read", partition=source.partition, offset=watermark)
-            return Restored(watermark, StreamTime(), states)
+            return Restored(watermark, None, states)
         ours = self._consumer.origin(source)._asdict()
         for field, found in stored.origin.items():
             if found and ours.get(field) and found != ours[field]:

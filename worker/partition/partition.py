@@ -40,6 +40,7 @@ class Partition:
     ) -> None:
         self.source = source
         assert restored.watermark is not None
+        assert restored.time is not None
         self._settings = settings
         self._rules = rules
         self._decode = decode
@@ -264,8 +265,7 @@ class Partition:
     def _give_up(self, call: Call, error: Exception) -> None:
         """Work on a call no more: what is published of it stays, its later records are dropped and counted.
 
-        One dead-letter record at its newest record says so. No value of a later record may get there: its pauses are
-        not followed any more.
+        One dead-letter record, at its newest record, says so. No later value may get there: pauses are not followed.
         """
         self._remove(call)
         self._given_up[call.id] = call

@@ -129,7 +129,7 @@ class Projector:
             restored = self._store.claim(source)
             watermark = self._consumer.oldest(source) if restored.watermark is None else restored.watermark
             self._consumer.start(source, watermark)
-            self._done(Commit(source, watermark, restored.time))
+            self._done(Commit(source, watermark, restored.time or StreamTime()))
             self._claiming.discard(source)
 
     def _done(self, commit: Commit) -> None:

@@ -1,7 +1,7 @@
 """Takes over a partition: fences the earlier owner, loads the stored states, and finds the offset to read from."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from kafka.errors import KafkaError
 
@@ -12,9 +12,6 @@ from callmood.worker.errors import Fenced, Unsettled
 from callmood.worker.partition.stored import newest_time_ms
 from callmood.worker.run import losses
 from callmood.worker.stream_time import StreamTime
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _ASK_MS = 10_000
 
@@ -42,26 +39,25 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
         ConfigurationError: the position is somebody else's.
     """
     restored = store.claim(source)
-    if restored.states and restored.time == StreamTime():  # behind the calls, they would not end for as long as it is
-        restored = replace(restored, time=StreamTime(newest_time_ms(restored.states.values())))
-    if restored.watermark is None and restored.states:
-        restored = _found_again(consumer, source, restored)
-    elif restored.watermark is None:
+    watermark, time = restored.watermark, restored.time
+    if time is None:  # a clock behind the calls would not end them for as long as it is behind
+        time = StreamTime(newest_time_ms(restored.states.values()))
+    if watermark is None and restored.states:
+        watermark = _found_again(consumer, source)
+    elif watermark is None:
         was_added_later = restored.first_partitions is not None and source.partition >= restored.first_partitions
-        find: Callable[[TopicPartition], int] = consumer.oldest if was_added_later else consumer.start_of
-        restored = replace(restored, watermark=find(source))
+        watermark = consumer.oldest(source) if was_added_later else consumer.start_of(source)
         if starts_latest:
-            _store_start(store, source, restored)
-    assert restored.watermark is not None
+            _store_start(store, Commit(source, watermark, time))
     oldest = consumer.oldest(source)
-    if oldest > restored.watermark:
-        losses.report_deleted(source, oldest - restored.watermark)
+    if oldest > watermark:
+        losses.report_deleted(source, oldest - watermark)
     if restored.has_lost_states:
         losses.report_lost_states(source)
-    return TakenOver(restored, max(oldest, restored.watermark))
+    return TakenOver(replace(restored, watermark=watermark, time=time), max(oldest, watermark))
 
 
-def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Restored) -> Restored:
+def _found_again(consumer: AudioConsumer, source: TopicPartition) -> int:
     """The store has lost the position, but not the states: go on at the newest watermark that the group was shown.
 
     Without one, at the oldest record: calls that are over are then computed again.
@@ -72,13 +68,12 @@ def _found_again(consumer: AudioConsumer, source: TopicPartition, restored: Rest
         raise Unsettled(f"kafka: {error}") from error
     watermark = consumer.oldest(source) if shown is None else shown
     losses.report_lost_position(source, watermark, has_group_offset=shown is not None)
-    return replace(restored, watermark=watermark)
+    return watermark
 
 
-def _store_start(store: Store, source: TopicPartition, restored: Restored) -> None:
-    assert restored.watermark is not None
-    committed = store.commit([Commit(source, restored.watermark, restored.time)])
+def _store_start(store: Store, start: Commit) -> None:
+    committed = store.commit([start])
     if committed.fenced:
-        raise Fenced(f"{source.topic}/{source.partition} is another owner's")
+        raise Fenced(f"{start.source.topic}/{start.source.partition} is another owner's")
     if committed.failure is not None:
         raise committed.failure
