@@ -187,7 +187,8 @@ def a_partition_that_came_back_is_not_claimed() -> Iterator[None]:
 
     def follow(original, self):
         original(self)
-        self._claiming -= getattr(self, "_before", set())
+        for source in getattr(self, "_before", set()):
+            self._claiming.pop(source, None)
         self._before = getattr(self, "_before", set()) | set(self._sources)
 
     with around(Projector, "_follow_changes", follow):

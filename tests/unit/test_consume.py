@@ -5,13 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 from kafka import TopicPartition as KafkaPartition
+from kafka.errors import KafkaTimeoutError
 from structlog.testing import capture_logs
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.consume import AudioConsumer, _assignor
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import TopicPartition
-from callmood.worker.errors import ConfigurationError, Fenced
+from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.records import Position
 from callmood.worker.settings import KafkaSettings
 
@@ -33,18 +34,17 @@ class _Subscription:
 class _Client:
     """The client's consumer, as far as it is asked."""
 
+    beginning_offsets = end_offsets = staticmethod(lambda partitions, **_: dict.fromkeys(partitions, 1))
+
     def __init__(self):
         self._subscription = _Subscription()
-        self._cluster = SimpleNamespace(cluster_id="c", topic_id=lambda _: self.id)
-        self.id, self.at = uuid.UUID(int=1), None
+        self._cluster = SimpleNamespace(
+            cluster_id="c", topic_id=lambda _: self.id, leader_for_partition=lambda _: self.leader
+        )
+        self.id, self.leader = uuid.UUID(int=1), 1
 
     def assignment(self):
         return set(self._subscription.assignment)
-
-    def position(self, partition, timeout_ms=None):
-        assert partition == PARTITION
-        assert timeout_ms
-        return self.at
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_reset_without_records_counts_up_to_the_new_position(client, consumer)
     client._subscription.request_offset_reset(PARTITION)
     consumer._note_deleted({})
     assert consumer.take_skipped() == []
-    client.at = 150
+    client._subscription.assignment[PARTITION].position = SimpleNamespace(offset=150)
     consumer._note_deleted({})
     assert [one.next_offset for one in consumer.take_skipped()] == [150]
 
@@ -102,6 +102,42 @@ def test_a_partition_that_is_gone_is_not_asked_about(client, consumer):
     del client._subscription.assignment[PARTITION]
     consumer._note_deleted({})
     assert consumer._resets == {}
+
+
+ASKED = pytest.mark.parametrize("ask", [lambda one: one.oldest(SOURCE), lambda one: one.start(SOURCE, 0)])
+
+
+@ASKED
+def test_a_partition_without_a_leader_is_taken_over_later(client, consumer, ask):
+    """No broker is asked, so that many of them hold nothing up."""
+    client.leader = -1
+    with pytest.raises(Unsettled, match=r"audio/0 has no leader") as caught:
+        ask(consumer)
+    assert caught.value.retry_s == 5
+    assert consumer.stable_ends([SOURCE]) == {}
+
+
+@ASKED
+def test_a_partition_whose_leader_does_not_answer_is_taken_over_later(client, consumer, ask):
+    """Its broker has just died: the others do not wait for long."""
+
+    def silent(_partitions, timeout_ms):
+        raise KafkaTimeoutError(f"no answer in {timeout_ms} ms")
+
+    client.beginning_offsets = client.end_offsets = silent
+    with pytest.raises(Unsettled, match=r"no broker answers for audio/0") as caught:
+        ask(consumer)
+    assert "in 2000 ms" in str(caught.value.__cause__)
+    assert caught.value.retry_s == 5
+
+
+def test_a_position_that_is_reset_stays_until_it_is_known(client, consumer):
+    """And nobody waits for it."""
+    assert consumer.position(SOURCE) == 110
+    client._subscription.request_offset_reset(PARTITION)
+    assert consumer.position(SOURCE) == 110
+    client._subscription.assignment[PARTITION].position = SimpleNamespace(offset=150)
+    assert consumer.position(SOURCE) == 150
 
 
 def test_another_id_under_the_same_name_is_another_topic(client, consumer):

@@ -12,7 +12,7 @@ from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
 from callmood.worker.commits import Restored, TopicPartition
-from callmood.worker.errors import ConfigurationError, Fenced, StoreUnavailable, TooManyBadRecords
+from callmood.worker.errors import ConfigurationError, Fenced, StoreUnavailable, TooManyBadRecords, Unsettled
 from callmood.worker.records import Position, Record
 from callmood.worker.run import traces
 from callmood.worker.run.ingest import Ingest
@@ -127,6 +127,28 @@ def test_a_turn_waits_until_the_next_commit():
     ingest._waiting = {"asked": SimpleNamespace(audio_bytes=0)}  # its answer is committed without delay
     ingest.turn()
     assert 10 <= consumer.waits_ms[-1] <= 250
+
+
+@pytest.mark.parametrize("asked", ["oldest", "start"])
+def test_a_partition_without_a_leader_does_not_stop_the_others(loop, asked):
+    """The others are taken over and committed; that one is tried again until it answers."""
+    consumer, leaderless = loop.store.consumer, loop.store.consumer.sources[0]
+    answer = getattr(consumer, asked)
+
+    def silent(source, *more):
+        if source == leaderless:
+            raise Unsettled("no leader", retry_s=5.0)
+        return answer(source, *more)
+
+    setattr(consumer, asked, silent)
+    for _ in range(50):
+        loop.ingest.turn()
+    assert consumer.started == consumer.sources[1:]
+    assert {commit.source for commit in loop.store.committed} == set(consumer.sources[1:])
+    setattr(consumer, asked, answer)
+    for _ in range(50):
+        loop.ingest.turn()
+    assert {commit.source for commit in loop.store.committed} == set(consumer.sources)
 
 
 def test_idle_partitions_confirm_together(loop):

@@ -11,6 +11,7 @@ from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.errors import Unsettled
 from callmood.worker.records import Position, Record
 from callmood.worker.run.projector import Projector
 from callmood.worker.settings import KafkaSettings
@@ -127,6 +128,27 @@ def test_records_of_a_newer_release_are_projected_whole(said, topic):
     assert newer.items() <= projected.items()
     assert newer.items() <= projected["policy"].items()
     assert commit.dead_letters == ()
+
+
+def test_a_partition_without_a_leader_does_not_stop_the_others(said):
+    """The others are projected; that one is tried again after a while."""
+    leaderless, now_s = TopicPartition(TOPICS.alert_topic, 0), [0.0]
+    consumer, store = _Consumer(CALLS, [said.calls["call-1"]]), _Store()
+    consumer.assigned |= {leaderless}
+
+    def oldest(source):
+        if source == leaderless and not now_s[0]:
+            raise Unsettled("no leader", retry_s=5.0)
+        return 0
+
+    consumer.oldest = oldest
+    loop = Projector(consumer, store, SimpleNamespace(send=list), TOPICS, monotonic=lambda: now_s[0])
+    restoring = []
+    for now_s[0] in (0.0, 0.0, 4.9, 5.1):
+        loop.turn()
+        restoring.append(loop.status().restoring)
+    assert restoring == [1, 1, 1, 0]
+    assert CALLS in {commit.source for act, commit in store.acts if act == "commit"}
 
 
 def test_records_that_the_client_skipped_are_reported():

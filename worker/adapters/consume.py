@@ -5,7 +5,7 @@ loop acts on it. A new partition stays paused until its state is restored and `s
 """
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,13 +15,13 @@ from kafka import TopicPartition as KafkaPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.commits import Origin, TopicPartition
-from callmood.worker.errors import ConfigurationError, Fenced
+from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.records import Record
 from callmood.worker.settings import KafkaSettings
 
@@ -39,6 +39,9 @@ _QUIET_WAIT_MS = 900
 _METADATA_MS = 5_000
 """Age of metadata at which it is asked for again: new partitions, and a topic that was created again, show there."""
 _END_MS = 1_000
+_TAKEOVER_MS = 2_000
+_LEADERLESS_S = 5.0
+"""Until the next try to take over a partition that does not say where it begins or ends."""
 
 
 @dataclass(slots=True)
@@ -177,7 +180,7 @@ class AudioConsumer:
                 continue
             offsets = [record.position.offset for record in polled.get(partition, ())]
             later = [offset for offset in offsets if offset >= first]
-            now_at = later[0] if later else self._consumer.position(partition, timeout_ms=_END_MS)
+            now_at = later[0] if later else kafka_workarounds.position(self._consumer, partition)
             if now_at is None:
                 continue
             del self._resets[source]
@@ -195,16 +198,32 @@ class AudioConsumer:
         return self._listener.take()
 
     def start_of(self, source: TopicPartition) -> int:
-        """The offset at which to start a partition without a stored position (`kafka.start`)."""
-        if self._settings.start == "earliest":
-            return self.oldest(source)
-        partition = KafkaPartition(*source)
-        return int(self._consumer.end_offsets([partition])[partition])
+        """The offset at which to start a partition without a stored position (`kafka.start`).
+
+        Raises:
+            Unsettled: as `oldest`.
+        """
+        return self.oldest(source) if self._settings.start == "earliest" else self._end(source)
 
     def oldest(self, source: TopicPartition) -> int:
-        """Offset of the oldest record that retention has not deleted."""
-        partition = KafkaPartition(*source)
-        return int(self._consumer.beginning_offsets([partition])[partition])
+        """Offset of the oldest record that retention has not deleted.
+
+        Raises:
+            Unsettled: the partition has no leader now; the others go on.
+        """
+        return self._asked(self._consumer.beginning_offsets, source)
+
+    def _end(self, source: TopicPartition) -> int:
+        return self._asked(self._consumer.end_offsets, source)
+
+    def _asked(self, offsets: Callable[..., Any], source: TopicPartition) -> int:
+        partition, name = KafkaPartition(*source), f"{source.topic}/{source.partition}"
+        if not kafka_workarounds.has_leader(self._consumer, partition):
+            raise Unsettled(f"{name} has no leader", retry_s=_LEADERLESS_S)
+        try:
+            return int(offsets([partition], timeout_ms=_TAKEOVER_MS)[partition])
+        except KafkaTimeoutError as error:
+            raise Unsettled(f"no broker answers for {name}", retry_s=_LEADERLESS_S) from error
 
     def origin(self, source: TopicPartition) -> Origin:
         """Whose position of which log a stored position of this partition is."""
@@ -223,17 +242,21 @@ class AudioConsumer:
         return None if found is None else int(found.offset)
 
     def position(self, source: TopicPartition) -> int:
-        """The next offset to read; control records are behind it too."""
-        return int(self._consumer.position(KafkaPartition(*source)))
+        """The next offset to read of a started partition; control records are behind it too.
+
+        After retention has deleted it, the offset that was next, until there is a record.
+        """
+        known = kafka_workarounds.position(self._consumer, KafkaPartition(*source))
+        return self._resets[source] if known is None else known
 
     def start(self, source: TopicPartition, offset: int) -> None:
         """Start to read a restored partition at this offset.
 
         Raises:
             ConfigurationError: the topic ends before it.
+            Unsettled: as `oldest`.
         """
-        partition = KafkaPartition(*source)
-        end = int(self._consumer.end_offsets([partition])[partition])
+        partition, end = KafkaPartition(*source), self._end(source)
         if offset > end:  # the client would begin at the start again, under states that belong to other records
             raise ConfigurationError(
                 f"partition {source.topic}/{source.partition} ends at {end}, and the stored position is {offset}: the "
@@ -261,16 +284,19 @@ class AudioConsumer:
 
     def lag(self, source: TopicPartition) -> int | None:
         """Records that have not been read yet; None before the first fetch."""
-        partition = KafkaPartition(*source)
-        highwater = self._consumer.highwater(partition)
-        return None if highwater is None else max(0, int(highwater) - int(self._consumer.position(partition)))
+        highwater = self._consumer.highwater(KafkaPartition(*source))
+        return None if highwater is None else max(0, int(highwater) - self.position(source))
 
     def stable_ends(self, sources: Iterable[TopicPartition]) -> Mapping[TopicPartition, int]:
         """The offsets after the last committed records, asked from the broker now; empty without an answer.
 
-        From there on, records wait for an open transaction of their producer, or there are none.
+        From there on, records wait for an open transaction of their producer, or there are none. A partition without
+        a leader is left out.
         """
         partitions = {KafkaPartition(*source): source for source in sources}
+        partitions = {
+            one: source for one, source in partitions.items() if kafka_workarounds.has_leader(self._consumer, one)
+        }
         try:
             ends = self._consumer.end_offsets(list(partitions), timeout_ms=_END_MS)
         except KafkaError:

@@ -295,7 +295,26 @@ def note_resets(consumer: KafkaConsumer) -> dict[TopicPartition, int]:
     return noted
 
 
-# -- 9. The ids of the cluster and of topics are not public
+# -- 9. One partition without a leader stops the questions about all others
+#
+# kafka-python: `KafkaConsumer.position` first waits until every assigned partition has a position that a leader has
+# confirmed, for as long as one has none. Whether a partition has a leader is in the metadata, without a public method.
+# We: both are read where the consumer keeps them.
+# Upstream: no upstream issue found.
+
+
+def position(consumer: KafkaConsumer, partition: KafkaPartition) -> int | None:
+    """The next offset to read of an assigned partition; None until a seek or a reset of the position is done."""
+    known = consumer._subscription.assignment[partition].position  # noqa: SLF001 - there is no public way
+    return None if known is None else int(known.offset)
+
+
+def has_leader(consumer: KafkaConsumer, partition: KafkaPartition) -> bool:
+    """Whether the newest metadata does not say that the partition has no leader."""
+    return bool(consumer._cluster.leader_for_partition(partition) != -1)  # noqa: SLF001 - there is no public way
+
+
+# -- 10. The ids of the cluster and of topics are not public
 #
 # kafka-python: the consumer keeps them in its metadata (KIP-78, KIP-516), without a method that returns them.
 # We: they are read from there. They are empty before the first answer, and for topics of brokers before Kafka 2.8.
@@ -313,7 +332,7 @@ def topic_id(consumer: KafkaConsumer, topic: str) -> str:
     return found.hex if found is not None and found.int else ""
 
 
-# -- 10. What a fetch waits for cannot be changed
+# -- 11. What a fetch waits for cannot be changed
 #
 # kafka-python: `_create_fetch_requests` in kafka/consumer/fetcher.py reads it from a configuration without a setter.
 # We: change that configuration; from the next fetch on it counts.

@@ -212,13 +212,14 @@ class Ingest:
         due = [source for source, due_s in self._restoring.items() if due_s <= self._monotonic()]
         if not due:
             return
-        source = min(due)
+        source = min(due, key=lambda one: (self._restoring[one], one))  # those that were not ready do not delay others
         starts_latest = self._settings.kafka.start == "latest"
         try:
             restored, start = take_over(self._store, self._consumer, source, starts_latest=starts_latest)
+            self._consumer.start(source, start)
         except Unsettled as error:
             log.info("partition not ready for takeover", partition=source.partition, reason=str(error))
-            self._restoring[source] = self._monotonic() + error.retry_s
+            self._restoring[source] = self._monotonic() + error.retry_s if error.retry_s else 0.0
             return
         except StoreUnavailable as error:
             self._store_failed(error)
@@ -229,7 +230,6 @@ class Ingest:
         self._partitions[source].skip_to(start)
         self._confirm_s[source] = self._monotonic() + _CONFIRM_S
         report_restored(self._partitions[source])
-        self._consumer.start(source, start)
         del self._restoring[source]
         log.info("partition restored", partition=source.partition, watermark=start, calls=len(restored.states))
 

@@ -23,7 +23,7 @@ from callmood.worker.adapters.dead_letters import DeadLetterTopic
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.call import signs
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, TopicPartition
-from callmood.worker.errors import Fenced, Reason, StoreUnavailable
+from callmood.worker.errors import Fenced, Reason, StoreUnavailable, Unsettled
 from callmood.worker.records import Record
 from callmood.worker.run import traces
 from callmood.worker.run.account import account_dead_letters
@@ -71,7 +71,8 @@ class Projector:
         self._sources: dict[TopicPartition, Commit] = {}
         """The partitions that are projected, each with its position as last committed."""
         self._confirm_s: dict[TopicPartition, float] = {}
-        self._claiming: set[TopicPartition] = set()
+        self._claiming: dict[TopicPartition, float] = {}
+        """Partitions to claim, and when to try."""
         self._pending: list[Commit] = []
         self._is_paused = False
         self._next_measure_s = 0.0
@@ -118,19 +119,25 @@ class Projector:
     def _follow_changes(self) -> None:
         changes = self._consumer.take_changes()
         dropped = changes.revoked | changes.assigned  # what is assigned again is claimed again
-        self._claiming = (self._claiming | changes.assigned) - (changes.revoked - changes.assigned)
+        kept = {source: due_s for source, due_s in self._claiming.items() if source not in changes.revoked}
+        self._claiming = kept | dict.fromkeys(changes.assigned, 0.0)
         self._pending = [commit for commit in self._pending if commit.source not in dropped]
         for source in dropped:
             self._sources.pop(source, None)
             self._confirm_s.pop(source, None)
 
     def _claim(self) -> None:
-        for source in sorted(self._claiming):
-            restored = self._store.claim(source)
-            watermark = self._consumer.oldest(source) if restored.watermark is None else restored.watermark
-            self._consumer.start(source, watermark)
+        for source in sorted(source for source, due_s in self._claiming.items() if due_s <= self._monotonic()):
+            try:
+                restored = self._store.claim(source)
+                watermark = self._consumer.oldest(source) if restored.watermark is None else restored.watermark
+                self._consumer.start(source, watermark)
+            except Unsettled as error:
+                log.info("partition not ready for takeover", partition=source.partition, reason=str(error))
+                self._claiming[source] = self._monotonic() + error.retry_s
+                continue
             self._done(Commit(source, watermark, restored.time or StreamTime()))
-            self._claiming.discard(source)
+            del self._claiming[source]
 
     def _done(self, commit: Commit) -> None:
         """Note the position of a commit that Redis has."""

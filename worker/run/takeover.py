@@ -34,7 +34,7 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
             a successor that looked it up again would skip what came in between.
 
     Raises:
-        StoreUnavailable: no answer for now; try again.
+        StoreUnavailable: no answer for now; try again. `Unsettled`: none of this partition, and others may be ready.
         Fenced: another worker has claimed the partition in between.
         ConfigurationError: the position is somebody else's.
     """
