@@ -285,6 +285,24 @@ def test_a_record_from_before_the_first_one_is_late_whatever_its_time(first_seq)
     assert stream.push(*chunks([sent[9]._replace(at_ms=sent[-1].at_ms + 40)]))[1]
 
 
+@pytest.mark.parametrize(("reorder_records", "is_late"), [(0, False), (100, True)])
+def test_a_record_is_late_as_far_back_as_records_may_be_out_of_order(reorder_records, is_late):
+    """A stream joined in the middle of a long disorder: what was sent before its first record comes after it."""
+    leg, settings = Leg(), InputSettings(reorder_records=reorder_records)
+    leg.seq = 500
+    late, *more = leg.media(voice(3))
+    *_, first = leg.media(voice(5))
+    stream = Stream(MediaTime(0), CONFIGURED.segment, settings)
+    push(stream, [first])
+    assert len(more) > 10
+    copies = chunks([late._replace(at_ms=first.at_ms + 20)])
+    if is_late:
+        assert stream.push(*copies)[1]
+    else:
+        with pytest.raises(BadRecord, match="seq started again"):
+            stream.push(*copies)
+
+
 def test_records_read_again_do_not_change_what_is_known_of_the_numbers():
     """Whether the numbers had started again is known from the stored state, not from what was before it."""
     leg, stream = Leg(), new()

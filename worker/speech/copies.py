@@ -3,7 +3,7 @@
 A producer that retries, or a gateway that sends its buffer again, sends the same record twice; the copy may have a
 newer timestamp (LogAppendTime). A gateway that counts from 0 again without a new stream sends other audio under old
 numbers. The checksums of the first records, and of those at powers of two, tell the two apart: numbers that start again
-reach them one after the other. At most 60 checksums are kept. A number below the first one may only be late.
+reach them one after the other. At most 60 checksums are kept. A number a little below the first one is only late.
 """
 
 import zlib
@@ -19,14 +19,18 @@ class TakenNumbers:
     """What one stream remembers of the records that it has taken.
 
     Args:
-        checksums: by `seq`.
-        taken_offset: the newest record that this contains; one up to here is read again, and changes nothing.
-        started_again: whether the newest numbers were old ones with other content.
+        reorder_records: how far below the first number one may be late (at least 16).
     """
 
-    def __init__(
-        self, checksums: Iterable[tuple[int, int]] = (), taken_offset: int = -1, *, started_again: bool = False
-    ) -> None:
+    def __init__(self, reorder_records: int) -> None:
+        self.started_again = False
+        """Whether the newest numbers were old ones with other content."""
+        self._late_records = max(_LATE_RECORDS, reorder_records)
+        self._checksums: dict[int, int] = {}
+        self._taken_offset = -1
+
+    def restore(self, checksums: Iterable[tuple[int, int]], taken_offset: int, *, started_again: bool) -> None:
+        """Take what was saved, `checksums` by `seq`; records up to `taken_offset` are read again and change nothing."""
         self.started_again = started_again
         self._checksums = dict(checksums)
         self._taken_offset = taken_offset
@@ -43,7 +47,7 @@ class TakenNumbers:
         known, started_again = self._checksums.get(chunk.seq), self.started_again
         if known is not None:
             started_again = known != _checksum(chunk)
-        elif chunk.seq + _LATE_RECORDS < min(self._checksums, default=0):
+        elif chunk.seq + self._late_records < min(self._checksums, default=0):
             started_again = True
         if chunk.position.offset > self._taken_offset:
             self.started_again = started_again

@@ -39,7 +39,7 @@ class Stream:
         self._segment = segment
         self._input = input_settings
         self._order = StreamOrder.of(input_settings, None)
-        self._numbers = TakenNumbers()
+        self._numbers = TakenNumbers(input_settings.reorder_records)
         self._doubt = Doubt()
         self.is_copy = False
         """Whether another stream brings the same audio: this one only keeps its position."""
@@ -380,7 +380,7 @@ class Stream:
         """The stream as it was after the record at this offset; the records from `resume_seq` on follow."""
         stream = cls(MediaTime.load(snapshot.time), settings.segment, settings.input)
         stream._order = StreamOrder.of(settings.input, snapshot.seq, snapshot.switch_seq)
-        stream._numbers = TakenNumbers(snapshot.checksums, taken_offset, started_again=snapshot.started_again)
+        stream._numbers.restore(snapshot.checksums, taken_offset, started_again=snapshot.started_again)
         stream._doubt = Doubt(snapshot.doubt)
         stream.is_tentative = snapshot.is_tentative
         stream.ended = snapshot.ended
