@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from callmood.schemas.common import Encoding
 from callmood.worker import g711
 from callmood.worker.call.render import Stamps
 from callmood.worker.call.rule import DEFAULT_RULES
@@ -126,6 +127,18 @@ def line(length_s: float, turns: list[tuple[float, float]], seed: int = 1, noise
         loud[round(at_s * RATE_HZ) : round((at_s + turn_s) * RATE_HZ)] = 1
     noise = np.random.default_rng(seed).normal(0, 32768 * 10 ** (noise_dbfs / 20), t.size)
     return g711.encode_pcmu(np.round(tone * loud * 2500 + noise).astype(np.int16))
+
+
+def behind(length_s: float, turns: list[tuple[float, float]], quieter_db: float) -> bytes:
+    """Such a line, with another voice in the background that hardly stops; PCMU."""
+    others = [(at_s, 0.3) for at_s in np.arange(0.1, length_s, 0.45).tolist()]
+    own, other = (to_float(line(length_s, some, seed, -72)) for seed, some in ((1, turns), (2, others)))
+    return g711.encode_pcmu(np.rint(own + other * 10 ** (-quieter_db / 20)).astype(np.int16))
+
+
+def to_float(audio: bytes) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The samples of PCMU."""
+    return g711.to_s16(Encoding.PCMU, audio).astype(float)
 
 
 def is_true(figure_ms: float, true_ms: float, turns: int = 0) -> bool:

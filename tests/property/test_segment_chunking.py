@@ -114,18 +114,22 @@ class Scenario:
 
 
 @cache
-def _voice(rate_hz):
-    """40 s of bursts of a vowel-like sound over noise; some bursts are too short, some too long for one utterance."""
+def _voice(rate_hz, behind=0):
+    """40 s of bursts of a vowel-like sound over noise; some bursts are too short, some too long for one utterance.
+
+    `behind` is the amplitude of the same sound in the background, which hardly stops; bursts are then farther apart.
+    """
     random = np.random.default_rng(rate_hz)
     time = np.arange(40 * rate_hz) / rate_hz
     tone = sum(np.sin(2 * np.pi * hz * time) / k for k, hz in enumerate((140, 280, 420, 560, 700, 1400, 2100), 1))
     loudness, at = np.zeros(time.size), 0
     while at < time.size:
-        at += int(random.uniform(0.05, 1.2) * rate_hz)
+        at += int(random.uniform(0.05, 3.0 if behind else 1.2) * rate_hz)
         end = at + int(random.choice((0.05, 0.3, 1.0, 4.0)) * rate_hz)
         loudness[at:end] = random.uniform(0.2, 1.0)
         at = end
     syllables = 1 + 0.5 * np.sin(2 * np.pi * 4 * time)
+    loudness += behind / 3000 * (time % 0.45 < 0.3)
     return np.round(tone * loudness * syllables * 3000 + random.normal(0, 30, time.size)).astype(np.int16)
 
 
@@ -142,7 +146,8 @@ def scenarios(draw):
         pieces.append(Piece(kind, pieces[-1].end, draw(st.integers(0, longest))))
         first = pieces[-1].end
     offset = draw(st.integers(0, 3 * rate_hz))
-    audio = bytearray(_ENCODE[encoding](_voice(rate_hz)[offset : offset + first]))
+    behind = draw(st.sampled_from((0, 0, 150)))
+    audio = bytearray(_ENCODE[encoding](_voice(rate_hz, behind)[offset : offset + first]))
     width = encoding.bytes_per_sample
     for piece in pieces:
         if piece.kind != "audio":
@@ -197,3 +202,27 @@ def test_the_scenarios_speak(offset):
     audio = encode_pcmu(_voice(8000)[offset : offset + 160_000])
     cuts = {span.cut for span in Segmenter(Encoding.PCMU, 8000, _RULES[1]).feed(0, audio)}
     assert cuts == {Cut.SILENCE, Cut.FORCED}
+
+
+@settings(max_examples=examples(10))
+@given(st.integers(0, 3000))
+def test_the_scenarios_have_a_background(offset):
+    """One that never stops, and from which the voice in front is told."""
+    audio = encode_pcmu(_voice(8000, 150)[offset : offset + 160_000])
+    spans = Segmenter(Encoding.PCMU, 8000, _RULES[0]).feed(0, audio)
+    assert len([before for before, after in pairwise(spans) if before.end_sample == after.start_sample]) > 2
+    assert {span.cut for span in spans} == {Cut.SILENCE}
+
+
+@settings(max_examples=examples(30))
+@given(scenarios(), st.lists(st.integers(1, 60), min_size=1, max_size=8))
+def test_what_fits_into_the_room_closes_nothing(scenario, sizes_ms):
+    """Records are taken together on this promise."""
+    channel, rooms = scenario.new(), []
+    for piece in scenario.chunked(sizes_ms):
+        room = channel.room
+        closed = scenario.apply(channel, piece)
+        if piece.kind == "audio":
+            assert piece.samples > room or not closed
+            rooms.append(room)
+    assert max(rooms) >= 0

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from telephony import Leg, Worker, both, facts, line, log_of, unsent
+from telephony import Leg, Worker, behind, both, facts, line, log_of, unsent
 
 from callmood.schemas.common import Encoding, Role
 from callmood.worker.call.background import QUIETER_DB, WINDOW_MS, judge
@@ -55,6 +55,16 @@ def test_a_quiet_voice_behind_the_speaker_does_not_count(quieter_db):
     assert customer["utterances"] == customer["emotion"]["utterances"] == customer["other_sounds"] == 2
     assert customer["talk_ms"] == pytest.approx(6_000, abs=300)
     assert customer["other_sound_ms"] == pytest.approx(6_000, abs=600)
+
+
+@pytest.mark.parametrize("quieter_db", [QUIETER_DB + 2, QUIETER_DB + 8])
+@pytest.mark.parametrize(("chunk_ms", "kill_after"), [(200, None), (20, None), (200, 37), (200, 71)])
+def test_a_television_behind_the_speaker_ends_no_sentence_and_none_of_it_counts(quieter_db, chunk_ms, kill_after):
+    """It leaves no silence; talk is what the speaker says, however it is sent, and whichever worker hears it."""
+    store = analyse(behind(20, [(0.2, 3.0), (8.0, 4.0)], quieter_db), chunk_ms, kill_after)
+    said = [(one["voiced_start_ms"], one["voiced_end_ms"]) for one in store.of() if one["kind"] == "speech"]
+    assert [pytest.approx(one, abs=250) for one in said] == [(200, 3_200), (8_000, 12_000)]
+    assert any(one["background"] for one in store.of())
 
 
 @pytest.mark.parametrize("quieter_db", [0, 6, 12, QUIETER_DB - 3])

@@ -67,8 +67,16 @@ def test_without_an_echo_nobody_is_one():
 
 
 def test_a_customer_who_speaks_in_the_echo_is_heard():
-    """An utterance that has more than the echo counts."""
+    """The words count, and no more than the words: a second of echo before them, or after them, is split off."""
     store = analyse(sent(call_with_echo(20, customer=[(2.0, 1.5), (12.0, 2.0), (22.0, 1.5)])))
+    said = [one for one in store.of() if one["role"] == "customer"]
+    assert [one["echo"] for one in said] == [True, False, True] * 3
+    assert [(one["start_ms"], one["end_ms"]) for one in said[1::3]] == [(2000, 3500), (12000, 14000), (22000, 23500)]
+
+
+def test_a_customer_who_speaks_all_through_the_echo_is_heard():
+    """An utterance that has more than the echo counts."""
+    store = analyse(sent(call_with_echo(20, customer=[(1.5, 2.5), (11.5, 3.0), (21.3, 2.5)])))
     assert not any(one["echo"] for one in store.of())
 
 

@@ -100,7 +100,7 @@ def test_an_endless_call_has_a_small_state():
     assert max(sizes[1:]) < 1.2 * sizes[1]
     call = worker.partition._calls["call-1"].call
     assert len(call._unsettled) <= LIMIT_MS / 1_000
-    assert sum(len(channel._audio) for channel in call._streams["0"]._channels) <= 2 * 8 * LIMIT_MS
+    assert sum(len(channel._recent._audio) for channel in call._streams["0"]._channels) <= 2 * 8 * LIMIT_MS
 
 
 def test_an_ended_call_leaves_nothing_but_its_end():

@@ -146,7 +146,7 @@ def test_an_hour_of_silence_or_music_keeps_memory_small():
             channel.feed(number * len(minute), minute)
         assert channel.next_sample - channel.keep_from <= limit_s * RATE_HZ
         assert channel.next_sample == 60 * len(minute)
-        assert len(channel._audio) <= limit_s * RATE_HZ
+        assert len(channel._recent.native(channel._recent.base, channel._recent.known)) <= limit_s * RATE_HZ
         assert channel._history.bit_length() <= 25 * 50
 
 

@@ -1,7 +1,7 @@
 """Records that a call takes together lead to the state that they lead to one by one."""
 
 import pytest
-from telephony import Leg, Worker, both, in_time, log_of, quiet, voice
+from telephony import Leg, Worker, behind, both, in_time, log_of, quiet, voice
 
 from callmood.worker.call.call import Call
 
@@ -35,6 +35,11 @@ def other_roles():
     return [*sent, *leg.media(both(SAID, quiet(2.2)), 20)]
 
 
+def television():
+    """A voice in front of another one that hardly stops: an utterance ends where only the other one is left."""
+    return Leg().media(behind(12, [(1.0, 2.0), (6.0, 3.0)], quieter_db=24), 20)
+
+
 def long_records():
     """Speech ends in the middle of what could be taken together."""
     return [item for ms in (20, 100, 400) for item in Leg(stream=str(ms)).media(SAID, ms)]
@@ -66,7 +71,7 @@ def other_events():
     return [*sent, *leg.media(SAID, 20), leg.send("end")]
 
 
-CASES = [plain, two_streams, news, other_roles, long_records, lossy, late, jittery, other_events]
+CASES = [plain, two_streams, news, other_roles, television, long_records, lossy, late, jittery, other_events]
 
 
 def stored(records, step):
@@ -114,3 +119,14 @@ def test_what_waits_is_limited():
         alone.read([record])
         lengths += [len(one.records) for one in alone.partition._calls["call-1"].waiting.values()]
     assert max(lengths) == 25
+
+
+def test_audio_after_an_end_that_waits_for_lost_records_makes_the_call_live_again():
+    """Its first record does, although it holds back nothing and closes nothing."""
+    leg = Leg()
+    said = leg.media(SAID, 20)
+    leg.lose(200, record_ms=20)
+    said.append(leg.send("end"))
+    assert Worker().read(log_of(said)).commit().calls["call-1"]["status"] == "completed"
+    said += leg.media(quiet(0.02), 20)
+    assert Worker().read(log_of(said)).commit().calls["call-1"]["status"] == "live"

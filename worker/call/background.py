@@ -12,7 +12,7 @@ from typing import Final
 from callmood.schemas.common import Role
 from callmood.worker.records import Result
 
-QUIETER_DB: Final = 20
+QUIETER_DB: Final = 18
 """Than the loudest speech; bench/RESULTS.md has the errors."""
 WINDOW_MS: Final = 60_000
 _MOST: Final = 64

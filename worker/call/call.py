@@ -112,8 +112,7 @@ class Call:
 
     def series(self, chunk: Chunk, elapsed_ms: int) -> Series | None:
         """A series that begins with this record; None if it has to be taken alone."""
-        is_ending = self.is_over or self._has_reopened or self.ending.is_said
-        is_ordinary = not is_ending and self._goes_on(chunk)
+        is_ordinary = not self.ending.is_said and self._goes_on(chunk)
         return Series.begin(self._streams[chunk.stream], chunk, elapsed_ms, self._told) if is_ordinary else None
 
     def take_series(self, series: Series) -> None:
@@ -127,7 +126,8 @@ class Call:
     def _goes_on(self, chunk: Chunk) -> bool:
         """Whether the record can bring nothing but the audio with which a known stream goes on."""
         is_new = chunk.position.offset > self._restored_offset and not self._told.is_news(chunk)
-        return is_new and self._paused_at_ms is None and streams.goes_on(chunk, self._streams)
+        is_live = not (self.is_over or self._has_reopened) and self._paused_at_ms is None
+        return is_new and is_live and streams.goes_on(chunk, self._streams)
 
     def _learn(self, chunk: Chunk, taken: dict[str, Taken]) -> None:
         """What a record brings of the call: its notice and attributes, a pause, a hold."""

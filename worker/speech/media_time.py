@@ -56,7 +56,8 @@ class MediaTime:
     """The position of one stream, and its place on the call's time line.
 
     Media time tells how far a record is ahead; without it, the capture time does. What of that was lost, the numbers
-    tell: a jump without a missing number is silence that was not sent (silence suppression, hold, comfort noise).
+    tell: a jump without a missing number is silence that was not sent (silence suppression, hold, comfort noise). Where
+    media time starts again, its source has: what was captured until then was lost, whatever the numbers tell.
 
     Media time that starts again, or that persistently runs ahead of the capture times, is continued where those say.
     The clock of the samples drifts against that of the capture times; the place on the call's time line follows the
@@ -107,9 +108,12 @@ class MediaTime:
         lost_ms = missing_seqs * record_ms
         self._anchor(chunk, lost_ms)
         if chunk.media_ms is not None and not self._rate.is_wrong:
+            starts_again = chunk.media_ms - (self._base_ms or 0.0) - self.position_ms < -_RAN_BACK_MS
             ahead_ms = self._ahead_ms(chunk.media_ms, chunk, lost_ms)
             if ahead_ms <= (_EXACT_MS if missing_seqs else _TOLERANCE_MS):
                 ahead_ms = 0.0
+            elif starts_again:
+                lost_ms = ahead_ms
         elif chunk.event is Event.GAP:  # its capture time may be that of either end
             ahead_ms = lost_ms
         else:

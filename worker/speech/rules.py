@@ -78,6 +78,12 @@ class Rules:
         before_split = (start + self.max_samples) // self.frame_samples - frame - 1
         return min(before_open + votes - self.close_votes - 1, before_split)
 
+    def split_range(self, start: int) -> tuple[int, int]:
+        """The frames among which an utterance that is too long is split."""
+        limit = start + self.max_samples
+        earliest = max(limit - self.search_samples, start + self.min_samples)
+        return -(-earliest // self.frame_samples), limit // self.frame_samples
+
 
 def _ones(bits: int) -> int:
     return (1 << bits) - 1

@@ -3,8 +3,8 @@
 20 ms frames are cut at absolute sample indices and classified by the voice detector. A short window of votes opens an
 utterance, a longer one closes it; it runs from padding before its first voiced frame to padding after its last, so
 the time that the decision to close took is no part of it. Speech longer than the limit is split at its quietest
-point and goes on as the next utterance. How the audio was chunked, when snapshots were taken and what the time was
-changes nothing.
+point and goes on as the next utterance; so does speech in the background, where the voice in front of it begins or
+ends. How the audio was chunked, when snapshots were taken and what the time was changes nothing.
 
 The detector follows the noise of the line. Frames that hold no sound of the line never reach it, or it would take them
 for a quieter room and the noise after them for speech: a frame with lost samples votes as the frame before it, and a
@@ -14,16 +14,17 @@ frame of one constant value (digital silence, which gateways fill in for lost pa
 from collections.abc import Sequence
 
 from callmood.schemas.common import Encoding
-from callmood.worker.g711 import Samples, to_s16
+from callmood.worker.g711 import to_s16
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech import conceal, echo
+from callmood.worker.speech.foreground import BLOCK_FRAMES, LEAST_FRAMES, Loudness
 from callmood.worker.speech.quietest import quietest
+from callmood.worker.speech.recent import RecentAudio
 from callmood.worker.speech.rules import Rules
 from callmood.worker.speech.segment_state import SegmenterState
 from callmood.worker.speech.vad import FRAME_MS, Vad, Vote
 
-_SILENCE = {Encoding.PCMU: b"\xff", Encoding.PCMA: b"\xd5", Encoding.S16LE: b"\0\0"}
 _VOICED = Vote.VOICED
 _BLOCK_FRAMES = 500  # bounds the copies when a whole file is fed at once
 
@@ -40,12 +41,9 @@ class Segmenter:
     def __init__(self, encoding: Encoding, rate_hz: int, settings: SegmentSettings) -> None:
         self._encoding = encoding
         self._rules = Rules.of(encoding, rate_hz, settings)
-        self._width = encoding.bytes_per_sample
-        self._silence = _SILENCE[encoding]
         self._vad = self._fresh_vad()
         self.restored_exactly = True
-        # Decided: frames below `_frame`, the votes of the latest of them (bit 0 is the newest) in two lengths, and
-        # the utterance that is open, if `_start` is not None.
+        # Decided: frames below `_frame`; the votes of the latest, bit 0 is the newest; what is open since `_start`.
         self._frame = 0
         self._window = 0
         self._history = 0
@@ -57,12 +55,9 @@ class Segmenter:
         self._stretches = echo.Stretches()
         self.keeps_levels = True
         self._floor = 0  # no later span may begin below: the last one's end, or a discontinuity
-        # Audio: native bytes from `_base` on, and the caller's position; behind `next_sample` while it refills.
-        self._base = 0
-        self._audio = bytearray()
-        self._cursor = 0
-        self._concealed: list[tuple[int, int]] = []
-        self._silent: list[tuple[int, int]] = []
+        self._recent = RecentAudio(encoding, self._rules.frame_samples)
+        self._loudness = Loudness(self._recent.frames)
+        self._cursor = 0  # the caller's position; behind `next_sample` while the audio refills
 
     # -- audio in
 
@@ -77,19 +72,19 @@ class Segmenter:
         Raises:
             ValueError: samples are missing before `first_sample`; declare them by `conceal`, or `close` and `skip_to`.
         """
-        known, length = self._known, self._rules.frame_samples
+        recent, length = self._recent, self._rules.frame_samples
+        known, samples = recent.known, recent.samples(audio)
         if first_sample > known:
             raise ValueError(f"samples {known} to {first_sample} are missing")
-        samples = len(audio) // self._width
-        self._audio += audio[(known - first_sample) * self._width :] if first_sample < known else audio
+        recent.add(first_sample, audio)
         self._cursor = first_sample + samples
         is_whole = first_sample == known == self._frame * length and not samples % length
-        if is_whole and samples <= _BLOCK_FRAMES * length and not self._concealed and not self._silent:
+        if is_whole and samples <= _BLOCK_FRAMES * length and not recent.concealed and not recent.silent:
             votes = self._vad.votes(to_s16(self._encoding, audio).tobytes())
             spans = [] if self._is_pause(votes) else self._count(votes)
         else:
             spans = self._decide()
-        self._forget()
+        recent.forget(min(self.keep_from, self._frame * length))
         return spans
 
     def conceal(self, samples: int, first_sample: int | None = None) -> list[Span]:
@@ -98,15 +93,15 @@ class Segmenter:
         `first_sample` (by default right after the last audio) must be given while refilling after a restore.
         """
         first = self._cursor if first_sample is None else first_sample
-        self._concealed.append((first, first + samples))
-        return self.feed(first, self._silence * samples)
+        self._recent.concealed.append((first, first + samples))
+        return self.feed(first, self._recent.silence(samples))
 
     def silence(self, samples: int, first_sample: int) -> list[Span]:
         """Nobody speaks, and nothing is sent; the detector is left alone. If it is long, `move_on` goes to its end."""
         undecided = max(0, self.next_sample - first_sample)  # after a restore, if the log has lost what was there
         heard = min(samples, undecided + self._rules.silent_samples)
-        self._silent.append((first_sample, first_sample + heard))
-        return self.feed(first_sample, self._silence * heard)
+        self._recent.silent.append((first_sample, first_sample + heard))
+        return self.feed(first_sample, self._recent.silence(heard))
 
     def move_on(self, sample: int) -> None:
         """After `silence`, which has closed what was open: continue at an absolute sample with the same detector."""
@@ -143,16 +138,16 @@ class Segmenter:
         if self._start is not None or sample < self.next_sample:
             raise ValueError("close first, and skip forward only")
         frame = sample // self._rules.frame_samples
-        self._history = self._history << min(frame - self._frame, self._rules.history_frames)
-        self._history &= self._rules.history_mask
+        moved = self._history << min(frame - self._frame, self._rules.history_frames)
+        self._history = moved & self._rules.history_mask
         self._frame, self._floor, self._cursor, self._window = frame, sample, sample, 0
         self._restart()
 
     def _bridge(self, sample: int) -> None:
         """Refill with silence where the log has lost the audio that a restore needs."""
-        missing = max(0, sample - self._known)
-        self._concealed.append((sample - missing, sample))
-        self._audio += self._silence * missing
+        missing = max(0, sample - self._recent.known)
+        self._recent.concealed.append((sample - missing, sample))
+        self._recent.add(sample - missing, self._recent.silence(missing))
         self._cursor = sample
 
     # -- facts
@@ -175,9 +170,10 @@ class Segmenter:
     @property
     def room(self) -> int:
         """Samples that can follow and, whatever they hold, close nothing."""
-        rules, is_open = self._rules, self._start is not None
-        frames = rules.frames_before_close(self._frame, self._window, self.keep_from, is_open=is_open)
-        return (self._frame + frames + 1) * rules.frame_samples - 1 - self._known
+        rules, start, is_open = self._rules, self.keep_from, self._start is not None
+        frames = rules.frames_before_close(self._frame, self._window, start, is_open=is_open)
+        fade = self._loudness.next_fade(self._frame) if is_open else start // rules.frame_samples + LEAST_FRAMES
+        return min(self._frame + frames + 1, fade) * rules.frame_samples - 1 - self._recent.known
 
     def voiced_ms(self, start_sample: int, end_sample: int) -> int:
         """Voiced time among the decided frames that begin within the samples; forgets after the longest utterance."""
@@ -245,16 +241,13 @@ class Segmenter:
             channel._vad = Vad.load(settings.vad_mode, rate_hz, snapshot.vad)
         else:  # these settings may reach further back than the audio that was kept
             channel._floor = max(channel._floor, snapshot.keep_from)
-        channel._cursor = channel._base = channel.keep_from
+        channel._cursor = channel._recent.base = channel.keep_from
+        channel._loudness.begin(-(-channel.keep_from // channel.frame_samples))
         if channel._floor > channel._frame * channel._rules.frame_samples:
             channel._restart()
         return channel
 
     # -- inside
-
-    @property
-    def _known(self) -> int:
-        return self._base + len(self._audio) // self._width
 
     @property
     def _refilling(self) -> bool:
@@ -265,14 +258,11 @@ class Segmenter:
 
     def _restart(self) -> None:
         """Forget the audio below `_floor`; the frame that the floor cuts begins with silence."""
-        self._base = self._frame * self._rules.frame_samples
-        self._audio = bytearray(self._silence * (self._floor - self._base))
-        self._concealed.clear()
-        self._silent.clear()
+        self._recent.restart(self._frame * self._rules.frame_samples, self._floor)
 
     def _decide(self) -> list[Span]:
         """Judge all whole frames that are there."""
-        length, known, spans = self._rules.frame_samples, self._known, []
+        length, known, spans = self._rules.frame_samples, self._recent.known, []
         for frame in range(self._frame, known // length, _BLOCK_FRAMES):
             end = min(frame + _BLOCK_FRAMES, known // length)
             spans += self._count(self._votes(frame, end))
@@ -280,10 +270,10 @@ class Segmenter:
 
     def _votes(self, first_frame: int, end_frame: int) -> Sequence[Vote | None]:
         """The vote of each frame; None for one that the detector must not hear."""
-        pcm = self._pcm(first_frame, end_frame).tobytes()
-        if not self._concealed and not self._silent:
+        pcm, unheard = self._recent.pcm(first_frame, end_frame).tobytes(), (self._recent.concealed, self._recent.silent)
+        if not any(unheard):
             return self._vad.votes(pcm)
-        known = [[one for one in some if one[1] > max(one[0], self._floor)] for some in (self._concealed, self._silent)]
+        known = [[one for one in some if one[1] > max(one[0], self._floor)] for some in unheard]
         length = self._rules.frame_samples
         size, lost = 2 * length, conceal.frames_without_sound(known, length, first_frame, end_frame)
         votes: list[Vote | None] = []
@@ -321,8 +311,8 @@ class Segmenter:
                     self._open()
             elif (window & rules.close_mask).bit_count() <= rules.close_votes:
                 spans += self._close(Cut.SILENCE, frame * rules.frame_samples)
-            elif (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
-                spans.append(self._split(self._start))
+            elif not frame % BLOCK_FRAMES or (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
+                spans += self._divide(self._start, frame)
         self._history = (self._history << len(votes) | bits) & rules.history_mask
         return spans
 
@@ -332,69 +322,79 @@ class Segmenter:
         self._first_voiced = self._frame - votes.bit_length()
         first = self._first_voiced * self._rules.frame_samples
         self._start = max(self._floor, first - self._rules.padding_samples)
+        self._loudness.begin(-(-self._start // self._rules.frame_samples))
         self._window = self._rules.window_mask  # the closing window starts full of speech
 
     def _close(self, cut: Cut, decided_sample: int) -> list[Span]:
         assert self._start is not None
-        rules, start = self._rules, self._start
-        self._keep_levels(start)
+        rules = self._rules
+        self._keep_levels(self._start)
+        start, spans = self._tell_background(self._start, self._frame, decided_sample)
         self._start = None
         self._window = 0
         voiced_frames = self._last_voiced + 1 - self._first_voiced
         if voiced_frames * FRAME_MS < rules.settings.min_utterance_ms:
-            return []
+            return spans
         end = (self._last_voiced + 1) * rules.frame_samples + rules.padding_samples
         self._floor = min(end, decided_sample)
         heard_end = (self._last_heard + 1) * rules.frame_samples
-        return [self._span((start, self._floor), heard_end, decided_sample, cut)]
+        return [*spans, self._span((start, self._floor), heard_end, decided_sample, cut)]
 
     def _stretch(self, start: int) -> echo.Stretch:
         first = -(-start // self._rules.frame_samples)
-        frames = self._pcm(first, self._frame).reshape(-1, self._rules.frame_samples)
-        lost = conceal.frames_without_sound([self._concealed, []], self._rules.frame_samples, first, self._frame)
-        return echo.Stretch(self._known_frame, first, echo.levels_of(frames, [frame - first for frame in lost]))
+        return echo.Stretch(self._known_frame, first, echo.levels_of(*self._recent.frames(first, self._frame)))
 
     def _keep_levels(self, start: int) -> None:
         if self.keeps_levels:
             self._stretches.add(self._stretch(start), oldest_frame=self._frame - self._rules.history_frames)
 
-    def _split(self, start: int) -> Span:
-        split = self._quietest(start)
+    def _divide(self, start: int, frame: int) -> list[Span]:
+        """Split the open utterance where only background has followed for a while, or if it is as long as it may be."""
+        rules, fade = self._rules, None if frame % BLOCK_FRAMES else self._loudness.fade(frame)
+        if fade is not None:
+            return self._split(start, fade * rules.frame_samples, Cut.SILENCE)
+        if (frame + 1) * rules.frame_samples - start <= rules.max_samples:
+            return []
+        _, spans = self._tell_background(start, frame, frame * rules.frame_samples)
+        return spans or self._split(start, self._quietest(start), Cut.FORCED)
+
+    def _split(self, start: int, split: int, cut: Cut) -> list[Span]:
+        """The open utterance goes on as the next one from a border of frames on."""
+        length, decided = self._rules.frame_samples, self._frame * self._rules.frame_samples
         self._keep_levels(start)
-        span = self._span((start, split), split, self._frame * self._rules.frame_samples, Cut.FORCED)
-        self._start = self._floor = split
-        self._first_voiced = split // self._rules.frame_samples
-        return span
+        start, spans = self._tell_background(start, split // length, decided)
+        if split - start >= self._rules.min_samples:
+            spans.append(self._span((start, split), split, decided, cut))
+        self._go_on(split)
+        return spans
+
+    def _tell_background(self, start: int, end_frame: int, decided_sample: int) -> tuple[int, list[Span]]:
+        """Split off the background before the voice in front, if there is some; returns where the rest begins, too."""
+        onset = self._loudness.onset(end_frame)
+        if onset is None:
+            return start, []
+        border = onset * self._rules.frame_samples
+        span = self._span((start, border), border, decided_sample, Cut.SILENCE)
+        self._go_on(border)
+        return border, [span]
+
+    def _go_on(self, sample: int) -> None:
+        self._start = self._floor = sample
+        self._first_voiced = sample // self._rules.frame_samples
+        self._loudness.begin(self._first_voiced)
 
     def _quietest(self, start: int) -> int:
         """Where to split: the frame border in the middle of the quietest 100 ms of the search range."""
-        rules, length = self._rules, self._rules.frame_samples
-        limit = start + rules.max_samples
-        low, high = -(-max(limit - rules.search_samples, start + rules.min_samples) // length), limit // length
-        return (low + quietest(self._pcm(low, high).reshape(-1, length))) * length
-
-    def _pcm(self, first_frame: int, end_frame: int) -> Samples:
-        length = self._rules.frame_samples
-        return to_s16(self._encoding, self._native(first_frame * length, end_frame * length))
-
-    def _native(self, start: int, end: int) -> bytes:
-        return bytes(self._audio[(start - self._base) * self._width : (end - self._base) * self._width])
+        low, high = self._rules.split_range(start)
+        return (low + quietest(self._recent.frames(low, high)[0])) * self._rules.frame_samples
 
     def _span(self, bounds: tuple[int, int], heard_end: int, decided_sample: int, cut: Cut) -> Span:
         start, end = bounds
         length = self._rules.frame_samples
         voiced_start = max(start, self._first_voiced * length)
         voiced_end = min(end, max(heard_end, voiced_start + length))
-        clipped = [(max(start, first) - start, min(end, last) - start) for first, last in self._concealed]
+        clipped = [(max(start, first) - start, min(end, last) - start) for first, last in self._recent.concealed]
         lost = [(first, last) for first, last in clipped if first < last]
-        audio = conceal.fill(self._encoding, self._rules.rate_hz, self._native(start, end), lost)
+        audio = conceal.fill(self._encoding, self._rules.rate_hz, self._recent.native(start, end), lost)
         missing = sum(last - first for first, last in lost)
         return Span(start, end, voiced_start, voiced_end, decided_sample, cut, missing, audio)
-
-    def _forget(self) -> None:
-        keep = min(self.keep_from, self._frame * self._rules.frame_samples)
-        if keep > self._base:
-            del self._audio[: (keep - self._base) * self._width]
-            self._base = keep
-            self._concealed = [(first, last) for first, last in self._concealed if last > keep]
-            self._silent = [(first, last) for first, last in self._silent if last > keep]

@@ -1,0 +1,91 @@
+"""Where the voice in front of a background begins and ends, from the power of each 100 ms."""
+
+import numpy as np
+import pytest
+
+from callmood.worker.speech.foreground import LEAST_FRAMES, Loudness
+
+FRAME = 160
+
+
+class Line:
+    """A channel: each item is the level of 100 ms in dB, or None where audio was lost."""
+
+    def __init__(self, *levels, first_frame=0):
+        self.levels, self.first_frame, self.read_from = levels, first_frame, []
+        self.loudness = Loudness(self.read)
+        self.loudness.begin(first_frame)
+
+    def read(self, first):
+        """All frames from one on, and which are lost."""
+        self.read_from.append(first)
+        levels = [level for level in self.levels for _ in range(5)][first - self.first_frame :]
+        frames = np.array([np.full(FRAME, 10 ** ((level or 0) / 20)) for level in levels]).round().astype(np.int16)
+        return frames, [number for number, level in enumerate(levels) if level is None]
+
+    @property
+    def end(self):
+        """The frame after the last."""
+        return self.first_frame + 5 * len(self.levels)
+
+
+@pytest.mark.parametrize(("quieter_db", "fade"), [(15, None), (17, 20)])
+def test_a_second_of_background_after_the_voice_is_a_fade(quieter_db, fade):
+    """From 16 dB on; the voice ends where that second begins."""
+    line = Line(*[60] * 4, *[60 - quieter_db] * 10)
+    assert line.loudness.fade(line.end) == fade
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[60] * 4 + [40] * 9, [60] + [40] * 9 + [60], [40] * 20, [60] + [40] * 5 + [None] + [40] * 5, [40] * 12 + [60]],
+)
+def test_less_than_a_second_is_no_fade(levels):
+    """A pause, a quiet word, a background alone or one in which audio was lost ends nothing."""
+    line = Line(*levels)
+    assert line.loudness.fade(line.end) is None
+
+
+@pytest.mark.parametrize(("quieter_db", "onset"), [(15, None), (17, 50)])
+def test_the_voice_begins_after_a_second_of_background(quieter_db, onset):
+    """From 16 dB on."""
+    line = Line(*[60 - quieter_db] * 10, *[60] * 3)
+    assert line.loudness.onset(line.end) == onset
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[40] * 9 + [60] * 3, [60] + [40] * 12 + [60], [40] * 12, [0] * 12, [40] * 5 + [None] + [40] * 5 + [60], []],
+)
+def test_less_than_a_second_is_no_onset(levels):
+    """Nor is a background alone, digital silence, or one in which audio was lost."""
+    line = Line(*levels)
+    assert line.loudness.onset(line.end) is None
+
+
+def test_blocks_lie_on_an_absolute_grid():
+    """What an utterance begins in the middle of a block does not count, so that every worker sees the same blocks."""
+    line = Line(*[60] * 4, *[40] * 12, first_frame=3)
+    assert line.loudness.fade(70) is None
+    assert line.loudness.fade(75) == 25
+    assert line.read_from == [5]
+
+
+def test_each_block_is_read_once():
+    """Also those that are there before they are decided."""
+    line = Line(*[60] * 20)
+    for frame in range(5, line.end + 1, 5):
+        assert line.loudness.fade(frame) is None
+    assert line.read_from == [0]
+
+
+def test_nothing_fades_sooner_than_it_says():
+    """After so many frames at the earliest, whatever they hold: an utterance that was restored promises least."""
+    levels = [60, 40, 40, 60, *[40] * 10]
+    for known in range(1, len(levels)):
+        line = Line(*levels[:known])
+        assert line.loudness.next_fade(line.end) == line.end + 5
+        line.loudness.fade(line.end)
+        due = line.loudness.next_fade(line.end)
+        quiet = next(n for n, level in enumerate(reversed(levels[:known])) if level == 60)
+        assert due == line.end + 5 * (10 - quiet) >= LEAST_FRAMES
