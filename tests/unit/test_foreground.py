@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from callmood.worker.speech.foreground import LEAST_FRAMES, Loudness
+from callmood.worker.speech.foreground import CHECK_FRAMES, LEAST_FRAMES, Loudness
 
 FRAME = 160
 
@@ -79,13 +79,18 @@ def test_each_block_is_read_once():
     assert line.read_from == [0]
 
 
-def test_nothing_fades_sooner_than_it_says():
-    """After so many frames at the earliest, whatever they hold: an utterance that was restored promises least."""
-    levels = [60, 40, 40, 60, *[40] * 10]
-    for known in range(1, len(levels)):
-        line = Line(*levels[:known])
-        assert line.loudness.next_fade(line.end) == line.end + 5
-        line.loudness.fade(line.end)
-        due = line.loudness.next_fade(line.end)
-        quiet = next(n for n, level in enumerate(reversed(levels[:known])) if level == 60)
-        assert due == line.end + 5 * (10 - quiet) >= LEAST_FRAMES
+@pytest.mark.parametrize("is_looked_at", [True, False])
+@pytest.mark.parametrize("first_frame", [0, 35])
+def test_nothing_fades_sooner_than_it_says(is_looked_at, first_frame):
+    """At no check before it, if only background follows; and with what was looked at, it says no less than it can."""
+    levels = [60, 40, 40, 60, *[40] * 9, 60, 60]
+    for known in range(1, len(levels) + 1):
+        line = Line(*levels[:known], *[40] * 20, first_frame=first_frame)
+        frame = first_frame + 5 * known
+        if is_looked_at:
+            line.loudness.fade(frame)
+        says = line.loudness.next_fade(frame)
+        checks = range(-(-(frame + 1) // CHECK_FRAMES) * CHECK_FRAMES, line.end + 1, CHECK_FRAMES)
+        fades = next(check for check in checks if line.loudness.fade(check) is not None)
+        assert says == fades if is_looked_at else frame < says <= fades
+        assert fades >= first_frame + LEAST_FRAMES

@@ -57,8 +57,11 @@ class RecentAudio:
         """Frames [frames, samples] (by default all whole ones), and the indices of those that hold lost samples."""
         length = self._frame_samples
         end = self.known // length if end_frame is None else end_frame
+        frames = self.pcm(first_frame, end).reshape(-1, length)
+        if not self.concealed:
+            return frames, []
         lost = conceal.frames_without_sound([self.concealed, []], length, first_frame, end)
-        return self.pcm(first_frame, end).reshape(-1, length), [frame - first_frame for frame in lost]
+        return frames, [frame - first_frame for frame in lost]
 
     def forget(self, keep: int) -> None:
         """Drop what is before a sample."""

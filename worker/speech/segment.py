@@ -18,7 +18,7 @@ from callmood.worker.g711 import to_s16
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech import conceal, echo
-from callmood.worker.speech.foreground import BLOCK_FRAMES, LEAST_FRAMES, Loudness
+from callmood.worker.speech.foreground import CHECK_FRAMES, LEAST_FRAMES, Loudness
 from callmood.worker.speech.quietest import quietest
 from callmood.worker.speech.recent import RecentAudio
 from callmood.worker.speech.rules import Rules
@@ -311,7 +311,7 @@ class Segmenter:
                     self._open()
             elif (window & rules.close_mask).bit_count() <= rules.close_votes:
                 spans += self._close(Cut.SILENCE, frame * rules.frame_samples)
-            elif not frame % BLOCK_FRAMES or (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
+            elif not frame % CHECK_FRAMES or (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
                 spans += self._divide(self._start, frame)
         self._history = (self._history << len(votes) | bits) & rules.history_mask
         return spans
@@ -350,7 +350,7 @@ class Segmenter:
 
     def _divide(self, start: int, frame: int) -> list[Span]:
         """Split the open utterance where only background has followed for a while, or if it is as long as it may be."""
-        rules, fade = self._rules, None if frame % BLOCK_FRAMES else self._loudness.fade(frame)
+        rules, fade = self._rules, None if frame % CHECK_FRAMES else self._loudness.fade(frame)
         if fade is not None:
             return self._split(start, fade * rules.frame_samples, Cut.SILENCE)
         if (frame + 1) * rules.frame_samples - start <= rules.max_samples:
