@@ -1,7 +1,8 @@
 """`python -m callmood.bench.background`: from which level on speech in the background is told from the speaker.
 
 Calls of one speaker, ten of Debian's prompts of one voice, each at a level of its own within 12 dB, and after each of
-them another voice, so much quieter than the speaker's mean. One channel, noise at -65 dBFS, G.711.
+them another voice, so much quieter than the speaker's mean; or, as a television, that voice without pauses through the
+whole call. One channel, noise at -65 dBFS, G.711.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,6 +30,10 @@ _SPREAD_DB: Final = 6
 _NOISE_DBFS: Final = -65
 _TURNS: Final = 10
 _CALLS: Final = 10
+_PAUSE_S: Final = 4
+"""Between the speaker's prompts, with a television."""
+_LOUD: Final = 10 ** (-34 / 20)
+"""Prompts peak far above; a television has no pauses, so what is quieter for 100 ms is cut out of it."""
 _NOWHERE: Final = Position("", 0, 0)
 
 
@@ -92,18 +97,54 @@ def _utterance(span: Span) -> Utterance:
     )
 
 
-def _count(channel: Samples, turns: Sequence[Turn], check: SpeechCheck) -> Counts:
+def _results(channel: Samples, check: SpeechCheck) -> Iterator[tuple[Span, Result]]:
     pcm = np.clip(np.rint(channel * 32768), -32768, 32767).astype(np.int16)
     levels: Levels = {}
-    found = Counts()
     for span in Segmenter(Encoding.PCMU, RATE_HZ, SegmentSettings()).feed(0, g711.encode_pcmu(pcm)):
         utterance = _utterance(span)
         speech = check.judge((utterance.encoding, RATE_HZ, utterance.audio))
         levels, result = judge(levels, Result(utterance, None, speech))
+        yield span, result
+
+
+def _count(channel: Samples, turns: Sequence[Turn], check: SpeechCheck) -> Counts:
+    found = Counts()
+    for span, result in _results(channel, check):
         is_background = max(turns, key=lambda turn: turn.shared(span)).is_background
         one = Counts(1, int(not result.is_speech)) if is_background else Counts(0, 0, 1, int(result.is_background))
         found = Counts(*(a + b for a, b in zip(found, one, strict=True)))
     return found
+
+
+def _television(
+    own: Sequence[Samples], other: Sequence[Samples], level_db: float, random: np.random.Generator
+) -> tuple[Samples, list[Turn]]:
+    parts, turns, at = [np.zeros(RATE_HZ)], list[Turn](), RATE_HZ
+    for samples in own:
+        gain = 10 ** ((_SPEAKER_DBFS + random.uniform(-_SPREAD_DB, _SPREAD_DB)) / 20) / np.sqrt(
+            np.square(samples).mean()
+        )
+        parts += [samples * gain, np.zeros(_PAUSE_S * RATE_HZ)]
+        turns.append(Turn(at, at + len(samples), is_background=False))
+        at += len(samples) + _PAUSE_S * RATE_HZ
+    channel, voice = np.concatenate(parts), np.concatenate(other)
+    pieces = voice[: voice.size // 800 * 800].reshape(-1, 800)
+    spoken = pieces[np.sqrt(np.square(pieces).mean(axis=1)) > _LOUD].ravel()
+    behind = (
+        np.resize(spoken, channel.size) * 10 ** ((_SPEAKER_DBFS + level_db) / 20) / np.sqrt(np.square(spoken).mean())
+    )
+    return channel + behind + random.normal(0, 10 ** (_NOISE_DBFS / 20), channel.size), turns
+
+
+def _talk_s(channel: Samples, turns: Sequence[Turn], check: SpeechCheck) -> tuple[float, float]:
+    """What counts as the speaker's talk: in the speaker's turns, and outside of them."""
+    own_s = all_s = 0.0
+    for _, result in _results(channel, check):
+        if result.is_speech:
+            start, end = (ms * RATE_HZ // 1000 for ms in result.voice_ms)
+            own_s += sum(max(0, min(end, turn.end) - max(start, turn.begin)) for turn in turns) / RATE_HZ
+            all_s += (end - start) / RATE_HZ
+    return own_s, all_s - own_s
 
 
 def _calls() -> Iterator[tuple[list[Samples], list[Samples]]]:
@@ -114,10 +155,8 @@ def _calls() -> Iterator[tuple[list[Samples], list[Samples]]]:
         yield speakers[first : first + _TURNS], others[first : first + _TURNS]
 
 
-def main() -> None:
-    """Print the table."""
-    table = Table("background dB", "utterances of it", "do not count", "speaker's lost", title="background")
-    calls, check = list(_calls()), SpeechCheck.open()
+def _taking_turns(calls: Sequence[tuple[list[Samples], list[Samples]]], check: SpeechCheck) -> Table:
+    table = Table("background dB", "utterances of it", "do not count", "speaker's lost", title="a voice in the pauses")
     for level_db in LEVELS_DB:
         random, total = np.random.default_rng(1), Counts()
         for own, other in calls:
@@ -125,7 +164,30 @@ def main() -> None:
             total = Counts(*(a + b for a, b in zip(total, one, strict=True)))
         share = f"{total.background_told} of {total.background}"
         table.add_row(str(level_db), str(total.background), share, f"{total.own_lost} of {total.own}")
-    Console(width=120).print(table)
+    return table
+
+
+def _never_stopping(calls: Sequence[tuple[list[Samples], list[Samples]]], check: SpeechCheck) -> Table:
+    table = Table(
+        "background dB", "speaker's turns, s", "counted, s", "outside of them, s", "counted, s", title="a television"
+    )
+    for level_db in LEVELS_DB:
+        random, own_s, other_s, true_s, all_s = np.random.default_rng(1), 0.0, 0.0, 0.0, 0.0
+        for own, other in calls:
+            channel, turns = _television(own, other, level_db, random)
+            one_s, more_s = _talk_s(channel, turns, check)
+            own_s, other_s = own_s + one_s, other_s + more_s
+            true_s += sum(turn.end - turn.begin for turn in turns) / RATE_HZ
+            all_s += channel.size / RATE_HZ
+        table.add_row(*(f"{figure:.0f}" for figure in (level_db, true_s, own_s, all_s - true_s, other_s)))
+    return table
+
+
+def main() -> None:
+    """Print both tables."""
+    calls, check = list(_calls()), SpeechCheck.open()
+    for table in (_taking_turns(calls, check), _never_stopping(calls, check)):
+        Console(width=120).print(table)
 
 
 if __name__ == "__main__":
