@@ -13,6 +13,7 @@ from torch import Tensor
 
 from callmood.schemas.common import AbstainReason, Encoding
 from callmood.worker.engine import bf16, int8
+from callmood.worker.engine.cores import usable_cores
 from callmood.worker.engine.packed import PackedModel, can_pack
 from callmood.worker.engine.plan import INT8, REFERENCE, Device, Machine, Model, Plan, choose_device, choose_plan
 from callmood.worker.errors import ModelError
@@ -73,8 +74,9 @@ def _prepare(device: Device, settings: "ModelSettings") -> None:
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    threads = settings.threads or min(torch.get_num_threads(), usable_cores())
+    if threads != torch.get_num_threads():
+        torch.set_num_threads(threads)
 
 
 def _facts(model: EmotionModel, settings: "ModelSettings", device: Device) -> Model:

@@ -1,12 +1,12 @@
 """The speech check in the inference process: utterances in, verdicts out, on threads of its own beside the model's."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
+from callmood.worker.engine.cores import usable_cores
 from callmood.worker.settings import ModelSettings
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class Checks(Generic[Key]):
     ) -> None:
         self._wake = wake
         self._clock = clock
-        threads = max(1, min(_MAX_THREADS, (os.cpu_count() or 1) // _CORES_PER_THREAD))
+        threads = max(1, min(_MAX_THREADS, usable_cores() // _CORES_PER_THREAD))
         self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="speech-check")
         self._check: Future[SpeechCheck] | None = None
         if settings.speech_check:
