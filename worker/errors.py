@@ -65,9 +65,10 @@ class StoreRefused(CallmoodError):  # noqa: N818 - as StoreUnavailable
 
 
 class Unsettled(StoreUnavailable):
-    """A partition cannot be taken over yet: its earlier owner's transaction is open, or an output topic lacks it.
+    """A partition cannot be taken over yet.
 
-    `retry_s` is the time until the next try.
+    Its earlier owner's transaction is open, an output topic lacks it, or it has no leader. `retry_s` is the time until
+    the next try.
     """
 
     def __init__(self, why: str, retry_s: float = 0.5) -> None:

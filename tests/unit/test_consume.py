@@ -72,6 +72,7 @@ def records(*offsets):
 def test_a_reset_counts_what_was_deleted_up_to_the_first_record_behind_it(client, consumer, polled):
     """Records that were fetched before it may come in the same poll."""
     client._subscription.request_offset_reset(PARTITION)
+    client._subscription.assignment[PARTITION].position = SimpleNamespace(offset=1_402)
     consumer._note_deleted(polled)
     consumer._note_deleted(records(1_402))
     assert consumer.take_skipped() == [Skipped(SOURCE, 110, 1_400, "deleted by retention", is_deleted=True)]
@@ -86,6 +87,21 @@ def test_a_reset_without_records_counts_up_to_the_new_position(client, consumer)
     client._subscription.assignment[PARTITION].position = SimpleNamespace(offset=150)
     consumer._note_deleted({})
     assert [one.next_offset for one in consumer.take_skipped()] == [150]
+
+
+def test_a_reset_behind_another_one_counts_from_the_last_record_between_them(client, consumer):
+    """Retention overtakes reading twice, and the records between are read."""
+    partition = client._subscription.assignment[PARTITION]
+    client._subscription.request_offset_reset(PARTITION)
+    partition.position = SimpleNamespace(offset=152)
+    client._subscription.request_offset_reset(PARTITION)
+    consumer._note_deleted(records(150, 151))
+    assert consumer.position(SOURCE) == 152
+    partition.position = SimpleNamespace(offset=160)
+    consumer._note_deleted({})
+    skipped = consumer.take_skipped()
+    assert [(one.first, one.next_offset) for one in skipped] == [(110, 150), (152, 160)]
+    assert consumer.position(SOURCE) == 160
 
 
 def test_a_reset_of_a_partition_that_has_no_position_is_a_start(client, consumer):

@@ -68,10 +68,24 @@ def test_without_an_echo_nobody_is_one():
 
 def test_a_customer_who_speaks_in_the_echo_is_heard():
     """The words count, and no more than the words: a second of echo before them, or after them, is split off."""
-    store = analyse(sent(call_with_echo(20, customer=[(2.0, 1.5), (12.0, 2.0), (22.0, 1.5)])))
+    store = analyse(sent(call_with_echo(20, customer=[(2.2, 1.3), (12.2, 1.8), (22.2, 1.3)])))
     said = [one for one in store.of() if one["role"] == "customer"]
     assert [one["echo"] for one in said] == [True, False, True] * 3
-    assert [(one["start_ms"], one["end_ms"]) for one in said[1::3]] == [(2000, 3500), (12000, 14000), (22000, 23500)]
+    assert [(one["start_ms"], one["end_ms"]) for one in said[1::3]] == [(2200, 3500), (12200, 14000), (22200, 23500)]
+
+
+@pytest.mark.parametrize("chunk_ms", [20, 200, 1_000, 4_990])
+def test_an_echo_is_one_where_its_source_becomes_louder_and_is_split(chunk_ms):
+    """The agent is far quieter for 14 s, then goes on; the echo of the end of that closes right before the split."""
+    first, then = (to_s16(Encoding.PCMU, line(26, [turn], seed=3)).astype(float) for turn in ((1.0, 13.9), (15.0, 6.0)))
+    agent, heard = first * 10 ** (-18 / 20) + then, np.zeros(26 * 8_000)
+    heard[round(11.66 * 8_000) : round(14.76 * 8_000)] = agent[round(11.6 * 8_000) : round(14.7 * 8_000)] * 10 ** (
+        -8 / 20
+    )
+    heard += to_s16(Encoding.PCMU, line(26, [], seed=5))
+    channels = [encode_pcmu(np.rint(one).astype(np.int16)) for one in (heard, agent)]
+    said = [one["echo"] for one in analyse(sent(both(*channels), chunk_ms)).of() if one["role"] == "customer"]
+    assert said == [True]
 
 
 def test_a_customer_who_speaks_all_through_the_echo_is_heard():

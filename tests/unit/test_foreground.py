@@ -9,10 +9,11 @@ FRAME = 160
 
 
 class Line:
-    """A channel: each item is the level of 100 ms in dB, or None where audio was lost."""
+    """A channel: each item is the level of 100 ms in dB, or None where audio was lost; `lost` are single frames."""
 
-    def __init__(self, *levels, first_frame=0):
+    def __init__(self, *levels, first_frame=0, offset=0, lost=()):
         self.levels, self.first_frame, self.read_from = levels, first_frame, []
+        self.offset, self.lost = offset, lost
         self.loudness = Loudness(self.read)
         self.loudness.begin(first_frame)
 
@@ -20,8 +21,11 @@ class Line:
         """All frames from one on, and which are lost."""
         self.read_from.append(first)
         levels = [level for level in self.levels for _ in range(5)][first - self.first_frame :]
-        frames = np.array([np.full(FRAME, 10 ** ((level or 0) / 20)) for level in levels]).round().astype(np.int16)
-        return frames, [number for number, level in enumerate(levels) if level is None]
+        wave = np.resize([1.0, -1.0], FRAME)
+        frames = np.array([self.offset + wave * 10 ** ((level or 0) / 20) for level in levels]).round().astype(np.int16)
+        lost = [number for number, level in enumerate(levels) if level is None or first + number in self.lost]
+        frames[lost] = 0
+        return frames, lost
 
     @property
     def end(self):
@@ -38,10 +42,10 @@ def test_a_second_of_background_after_the_voice_is_a_fade(quieter_db, fade):
 
 @pytest.mark.parametrize(
     "levels",
-    [[60] * 4 + [40] * 9, [60] + [40] * 9 + [60], [40] * 20, [60] + [40] * 5 + [None] + [40] * 5, [40] * 12 + [60]],
+    [[60] * 4 + [40] * 9, [60] + [40] * 9 + [60], [40] * 20, [60] + [40] * 5 + [None] + [40] * 4, [40] * 12 + [60]],
 )
 def test_less_than_a_second_is_no_fade(levels):
-    """A pause, a quiet word, a background alone or one in which audio was lost ends nothing."""
+    """A pause, a quiet word or a background alone ends nothing; 100 ms that were lost are not among the second."""
     line = Line(*levels)
     assert line.loudness.fade(line.end) is None
 
@@ -55,12 +59,26 @@ def test_the_voice_begins_after_a_second_of_background(quieter_db, onset):
 
 @pytest.mark.parametrize(
     "levels",
-    [[40] * 9 + [60] * 3, [60] + [40] * 12 + [60], [40] * 12, [0] * 12, [40] * 5 + [None] + [40] * 5 + [60], []],
+    [[40] * 9 + [60] * 3, [60] + [40] * 12 + [60], [40] * 12, [0] * 12, [40] * 5 + [None] + [40] * 4 + [60], []],
 )
 def test_less_than_a_second_is_no_onset(levels):
-    """Nor is a background alone, digital silence, or one in which audio was lost."""
+    """Nor is a background alone, or digital silence; 100 ms that were lost are not among the second."""
     line = Line(*levels)
     assert line.loudness.onset(line.end) is None
+
+
+def test_lost_audio_ends_no_background():
+    """It is passed over; what was lost right before or behind the background is not part of it."""
+    line = Line(60, 60, None, *[40] * 5, None, *[40] * 5)
+    assert line.loudness.fade(line.end) == 15
+    line = Line(*[40] * 5, None, *[40] * 5, None, 60, 60)
+    assert line.loudness.onset(line.end) == 55
+
+
+def test_the_power_is_that_of_the_frames_that_came():
+    """At 2 % loss, most of 100 ms is there; an offset of the line is no power."""
+    line = Line(*[60] * 4, *[40] * 10, offset=500, lost=range(20, 70, 5))
+    assert line.loudness.fade(line.end) == 20
 
 
 def test_blocks_lie_on_an_absolute_grid():

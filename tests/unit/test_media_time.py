@@ -154,6 +154,12 @@ def test_media_time_that_starts_again_goes_on_where_it_was_captured(back_to_ms):
     assert moved == [Step(5_000, 0), Step(0, 0), Step(0, 0), Step(0, pytest.approx(2_000))]
 
 
+def test_an_event_whose_media_time_starts_again_shows_no_loss():
+    """An `end` or a `hold` after suppressed silence, from a gateway that stamps events 0: nothing was lost."""
+    for event in (Event.END, Event.HOLD):
+        assert begun(heard_ms=60_000).step_to(chunk(0.0, captured_ms=65_000, event=event), 0) == Step(0, 5_000)
+
+
 def test_one_record_with_media_time_0_changes_nothing():
     """A garbled timestamp behind the position is passed over, and the next record follows."""
     time = begun(heard_ms=60_000)

@@ -144,3 +144,17 @@ def test_a_clock_that_has_not_begun_is_no_lost_clock():
     ended = Ended(last_offset=9, ended_at_ms=77_000, is_paused=False).pack()
     taken = take(_Store(watermark=0, time=StreamTime(), states={"call": ended}), oldest=0)
     assert (taken.start, taken.restored.time) == (0, StreamTime())
+
+
+def test_a_partition_without_a_leader_is_neither_claimed_nor_reported():
+    """It is tried every few seconds, for as long as a broker is away."""
+    store = _Store(states={"odd": b"no state"})
+    store.claim = lambda _: pytest.fail("claimed")
+
+    def silent(_source):
+        raise Unsettled("no leader")
+
+    consumer = SimpleNamespace(oldest=silent)
+    with capture_logs() as lines, pytest.raises(Unsettled, match="no leader"):
+        take_over(store, consumer, SOURCE, starts_latest=False)
+    assert not lines

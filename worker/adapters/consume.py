@@ -180,10 +180,14 @@ class AudioConsumer:
                 continue
             offsets = [record.position.offset for record in polled.get(partition, ())]
             later = [offset for offset in offsets if offset >= first]
-            now_at = later[0] if later else kafka_workarounds.position(self._consumer, partition)
+            position = kafka_workarounds.position(self._consumer, partition)
+            now_at = later[0] if later else position
             if now_at is None:
                 continue
-            del self._resets[source]
+            if position is None:  # it has happened again, behind these records
+                self._resets[source] = later[-1] + 1
+            else:
+                del self._resets[source]
             if now_at > first:
                 self._skipped.append(Skipped(source, first, now_at, "deleted by retention", is_deleted=True))
 

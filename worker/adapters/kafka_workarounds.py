@@ -310,7 +310,7 @@ def position(consumer: KafkaConsumer, partition: KafkaPartition) -> int | None:
 
 
 def has_leader(consumer: KafkaConsumer, partition: KafkaPartition) -> bool:
-    """Whether the newest metadata does not say that the partition has no leader."""
+    """False if the newest metadata says that the partition has none; True if it has one, or if that is unknown."""
     return bool(consumer._cluster.leader_for_partition(partition) != -1)  # noqa: SLF001 - there is no public way
 
 

@@ -78,7 +78,7 @@ class RedisStore:
         self._tokens[source] = (claim, 0)
         return Restored(
             None if watermark is None else int(watermark),
-            None if watermark is None else StreamTime(*(int(value or 0) for value in clock)),
+            StreamTime(*(int(value or 0) for value in clock)) if any(clock) else None,
             {call_id.decode(errors="replace"): state for call_id, state in zip(states[::2], states[1::2], strict=True)},
             has_lost_states=gone == b"1",
             first_partitions=int(first_partitions) if first_partitions else None,

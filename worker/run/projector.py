@@ -135,7 +135,7 @@ class Projector:
             except Unsettled as error:
                 log.info("partition not ready for takeover", partition=source.partition, reason=str(error))
                 self._claiming[source] = self._monotonic() + error.retry_s
-                continue
+                return  # the group hears of this member before the next one is asked for
             self._done(Commit(source, watermark, restored.time or StreamTime()))
             del self._claiming[source]
 

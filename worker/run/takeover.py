@@ -38,18 +38,18 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
         Fenced: another worker has claimed the partition in between.
         ConfigurationError: the position is somebody else's.
     """
+    oldest = consumer.oldest(source)  # a partition without a leader is neither claimed nor reported
     restored = store.claim(source)
     watermark, time = restored.watermark, restored.time
     if time is None:  # a clock behind the calls would not end them for as long as it is behind
         time = StreamTime(newest_time_ms(restored.states.values()))
     if watermark is None and restored.states:
-        watermark = _found_again(consumer, source)
+        watermark = _found_again(consumer, source, oldest)
     elif watermark is None:
         was_added_later = restored.first_partitions is not None and source.partition >= restored.first_partitions
-        watermark = consumer.oldest(source) if was_added_later else consumer.start_of(source)
+        watermark = oldest if was_added_later else consumer.start_of(source)
         if starts_latest:
             _store_start(store, Commit(source, watermark, time))
-    oldest = consumer.oldest(source)
     if oldest > watermark:
         losses.report_deleted(source, oldest - watermark)
     if restored.has_lost_states:
@@ -57,7 +57,7 @@ def take_over(store: Store, consumer: AudioConsumer, source: TopicPartition, *, 
     return TakenOver(replace(restored, watermark=watermark, time=time), max(oldest, watermark))
 
 
-def _found_again(consumer: AudioConsumer, source: TopicPartition) -> int:
+def _found_again(consumer: AudioConsumer, source: TopicPartition, oldest: int) -> int:
     """The store has lost the position, but not the states: go on at the newest watermark that the group was shown.
 
     Without one, at the oldest record: calls that are over are then computed again.
@@ -66,7 +66,7 @@ def _found_again(consumer: AudioConsumer, source: TopicPartition) -> int:
         shown = consumer.committed(source, timeout_ms=_ASK_MS)
     except KafkaError as error:
         raise Unsettled(f"kafka: {error}") from error
-    watermark = consumer.oldest(source) if shown is None else shown
+    watermark = oldest if shown is None else shown
     losses.report_lost_position(source, watermark, has_group_offset=shown is not None)
     return watermark
 

@@ -21,7 +21,7 @@ LEAST_FRAMES: Final = _MIN_BLOCKS * _BLOCK_FRAMES
 """Of an utterance that fades."""
 _RATIO: Final = 10 ** (16 / 10)
 _UNKNOWN: Final = -1.0
-"""The power of a block in which audio was lost: it is neither loud nor quiet."""
+"""The power of a block that is lost: it is neither loud nor quiet."""
 
 
 class Loudness:
@@ -44,15 +44,15 @@ class Loudness:
     def onset(self, end_frame: int) -> int | None:
         """The frame with which the voice in front begins after background; None without a second of that."""
         powers = self._until(end_frame)
-        quiet = _quiet(powers, max(powers, default=0.0))
-        return (self._first + quiet) * _BLOCK_FRAMES if _MIN_BLOCKS <= quiet < len(powers) else None
+        quiet, blocks = _quiet(powers, max(powers, default=0.0))
+        return (self._first + blocks) * _BLOCK_FRAMES if quiet >= _MIN_BLOCKS and blocks < len(powers) else None
 
     def fade(self, end_frame: int) -> int | None:
         """The frame from which on there is only background, to the end of a block; None without a second of it."""
         powers = self._until(end_frame)
-        quiet = _quiet(reversed(powers), max(powers, default=0.0))
+        quiet, blocks = _quiet(reversed(powers), max(powers, default=0.0))
         self._least = end_frame + (_MIN_BLOCKS - quiet) * _BLOCK_FRAMES
-        return end_frame - quiet * _BLOCK_FRAMES if quiet >= _MIN_BLOCKS else None
+        return end_frame - blocks * _BLOCK_FRAMES if quiet >= _MIN_BLOCKS else None
 
     def next_fade(self, frame: int) -> int:
         """The first frame at which, whatever follows this one, a check can find a second of background."""
@@ -67,19 +67,25 @@ class Loudness:
 
 
 def _powers(frames: Samples, lost: Collection[int]) -> list[float]:
-    """The energy of each block of whole blocks. All have the same length; the sums are exact in any order."""
-    blocks = frames.reshape(-1, _BLOCK_FRAMES * frames.shape[1]).astype(np.float64)
-    powers: list[float] = np.einsum("ij,ij->i", blocks, blocks).tolist()
-    for block in {frame // _BLOCK_FRAMES for frame in lost}:
-        powers[block : block + 1] = [_UNKNOWN] * (block < len(powers))
+    """The power of each block of whole blocks, without an offset, over its frames that are not lost."""
+    wide = frames.astype(np.float64)  # in which the sums are exact, in any order
+    sums, squares = wide.sum(axis=1), np.einsum("ij,ij->i", wide, wide)
+    counts = np.full(len(frames), float(frames.shape[1]))
+    known = [frame for frame in lost if frame < len(frames)]
+    for of_frames in (sums, squares, counts):
+        of_frames[known] = 0.0
+    totals, energies, samples = (one.reshape(-1, _BLOCK_FRAMES).sum(axis=1) for one in (sums, squares, counts))
+    least = np.maximum(samples, 1.0)
+    powers: list[float] = np.where(samples > 0, energies / least - (totals / least) ** 2, _UNKNOWN).tolist()
     return powers
 
 
-def _quiet(powers: Iterable[float], loudest: float) -> int:
-    """How many of the powers, from the first on, are background."""
-    quiet = 0
-    for power in powers:
-        if not 0 <= power * _RATIO < loudest:
+def _quiet(powers: Iterable[float], loudest: float) -> tuple[int, int]:
+    """How many of the powers, from the first on, are background, and how many there are up to the last of these."""
+    quiet = blocks = 0
+    for number, power in enumerate(powers, 1):
+        if power * _RATIO >= loudest:
             break
-        quiet += 1
-    return quiet
+        if power >= 0:
+            quiet, blocks = quiet + 1, number
+    return quiet, blocks

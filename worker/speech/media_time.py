@@ -112,7 +112,7 @@ class MediaTime:
             ahead_ms = self._ahead_ms(chunk.media_ms, chunk, lost_ms)
             if ahead_ms <= (_EXACT_MS if missing_seqs else _TOLERANCE_MS):
                 ahead_ms = 0.0
-            elif starts_again:
+            elif starts_again and chunk.event is Event.MEDIA:
                 lost_ms = ahead_ms
         elif chunk.event is Event.GAP:  # its capture time may be that of either end
             ahead_ms = lost_ms

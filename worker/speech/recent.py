@@ -48,6 +48,13 @@ class RecentAudio:
         """The audio from one sample to another."""
         return bytes(self._audio[(start - self.base) * self._width : (end - self.base) * self._width])
 
+    def filled(self, start: int, end: int, rate_hz: int) -> tuple[bytes, int]:
+        """The same, with what is lost filled; and how many samples that is."""
+        clipped = [(max(start, first) - start, min(end, last) - start) for first, last in self.concealed]
+        lost = [(first, last) for first, last in clipped if first < last]
+        missing = sum(last - first for first, last in lost)
+        return conceal.fill(self._encoding, rate_hz, self.native(start, end), lost), missing
+
     def pcm(self, first_frame: int, end_frame: int) -> Samples:
         """Frames as samples of 16 bits."""
         length = self._frame_samples
@@ -62,6 +69,12 @@ class RecentAudio:
             return frames, []
         lost = conceal.frames_without_sound([self.concealed, []], length, first_frame, end)
         return frames, [frame - first_frame for frame in lost]
+
+    def bridge(self, sample: int) -> None:
+        """Take silence up to a sample, where the log has lost the audio that a restore needs."""
+        missing = max(0, sample - self.known)
+        self.concealed.append((sample - missing, sample))
+        self._audio += self.silence(missing)
 
     def forget(self, keep: int) -> None:
         """Drop what is before a sample."""

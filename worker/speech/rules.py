@@ -78,6 +78,10 @@ class Rules:
         before_split = (start + self.max_samples) // self.frame_samples - frame - 1
         return min(before_open + votes - self.close_votes - 1, before_split)
 
+    def is_long(self, first_frame: int, end_frame: int) -> bool:
+        """Whether these frames are enough for an utterance."""
+        return (end_frame - first_frame) * FRAME_MS >= self.settings.min_utterance_ms
+
     def split_range(self, start: int) -> tuple[int, int]:
         """The frames among which an utterance that is too long is split."""
         limit = start + self.max_samples

@@ -131,7 +131,8 @@ class Segmenter:
 
     def _move_to(self, sample: int) -> None:
         if self._refilling and sample <= self.next_sample:
-            self._bridge(sample)
+            self._recent.bridge(sample)
+            self._cursor = sample
             return
         if self._refilling:
             self._start = None  # the log has lost the audio of what was open
@@ -142,13 +143,6 @@ class Segmenter:
         self._history = moved & self._rules.history_mask
         self._frame, self._floor, self._cursor, self._window = frame, sample, sample, 0
         self._restart()
-
-    def _bridge(self, sample: int) -> None:
-        """Refill with silence where the log has lost the audio that a restore needs."""
-        missing = max(0, sample - self._recent.known)
-        self._recent.concealed.append((sample - missing, sample))
-        self._recent.add(sample - missing, self._recent.silence(missing))
-        self._cursor = sample
 
     # -- facts
 
@@ -193,7 +187,7 @@ class Segmenter:
 
     def levels(self, first_frame: int, end_frame: int, *, known_by: int) -> echo.Levels:
         """The levels [frames] of what was speech, as known at a frame; see `echo.Stretches`."""
-        open_now = [] if self._start is None else [self._stretch(self._start)]
+        open_now = [] if self._start is None else [self._stretch(self._start, self._frame)]
         return self._stretches.levels(first_frame, end_frame, known_by=known_by, more=open_now)
 
     # -- durability
@@ -242,7 +236,7 @@ class Segmenter:
         else:  # these settings may reach further back than the audio that was kept
             channel._floor = max(channel._floor, snapshot.keep_from)
         channel._cursor = channel._recent.base = channel.keep_from
-        channel._loudness.begin(-(-channel.keep_from // channel.frame_samples))
+        channel._loudness.begin(max(snapshot.first_voiced, -(-channel.keep_from // channel.frame_samples)))
         if channel._floor > channel._frame * channel._rules.frame_samples:
             channel._restart()
         return channel
@@ -292,7 +286,7 @@ class Segmenter:
 
     def _count(self, votes: Sequence[Vote | None]) -> list[Span]:
         """The hot loop: votes into windows, windows into transitions."""
-        rules, spans, bits, voiced = self._rules, list[Span](), 0, bool(self._history & 1)
+        rules, spans, bits, voiced, noted = self._rules, list[Span](), 0, bool(self._history & 1), self._frame
         for vote in votes:
             frame = self._frame
             if vote is not None:
@@ -310,11 +304,18 @@ class Segmenter:
                 if window and (window & rules.open_mask).bit_count() >= rules.open_votes:
                     self._open()
             elif (window & rules.close_mask).bit_count() <= rules.close_votes:
+                bits, noted = self._note(bits, frame - noted), frame
                 spans += self._close(Cut.SILENCE, frame * rules.frame_samples)
             elif not frame % CHECK_FRAMES or (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
+                bits, noted = self._note(bits, frame - noted), frame
                 spans += self._divide(self._start, frame)
-        self._history = (self._history << len(votes) | bits) & rules.history_mask
+        self._note(bits, self._frame - noted)
         return spans
+
+    def _note(self, votes: int, frames: int) -> int:
+        """Add the newest votes to the history; returns those that are left, none."""
+        self._history = (self._history << frames | votes) & self._rules.history_mask
+        return 0
 
     def _open(self) -> None:
         votes = self._window & self._rules.open_mask
@@ -322,79 +323,76 @@ class Segmenter:
         self._first_voiced = self._frame - votes.bit_length()
         first = self._first_voiced * self._rules.frame_samples
         self._start = max(self._floor, first - self._rules.padding_samples)
-        self._loudness.begin(-(-self._start // self._rules.frame_samples))
+        self._loudness.begin(max(self._first_voiced, -(-self._start // self._rules.frame_samples)))
         self._window = self._rules.window_mask  # the closing window starts full of speech
 
     def _close(self, cut: Cut, decided_sample: int) -> list[Span]:
-        assert self._start is not None
-        rules = self._rules
-        self._keep_levels(self._start)
-        start, spans = self._tell_background(self._start, self._frame, decided_sample)
+        rules, end_frame = self._rules, self._last_voiced + 1
+        spans = self._tell_background(end_frame, decided_sample)
+        start = self._keep_levels(self._frame)
         self._start = None
         self._window = 0
-        voiced_frames = self._last_voiced + 1 - self._first_voiced
-        if voiced_frames * FRAME_MS < rules.settings.min_utterance_ms:
+        if not rules.is_long(self._first_voiced, end_frame):
             return spans
-        end = (self._last_voiced + 1) * rules.frame_samples + rules.padding_samples
-        self._floor = min(end, decided_sample)
+        self._floor = min(end_frame * rules.frame_samples + rules.padding_samples, decided_sample)
         heard_end = (self._last_heard + 1) * rules.frame_samples
         return [*spans, self._span((start, self._floor), heard_end, decided_sample, cut)]
 
-    def _stretch(self, start: int) -> echo.Stretch:
-        first = -(-start // self._rules.frame_samples)
-        return echo.Stretch(self._known_frame, first, echo.levels_of(*self._recent.frames(first, self._frame)))
-
-    def _keep_levels(self, start: int) -> None:
-        if self.keeps_levels:
-            self._stretches.add(self._stretch(start), oldest_frame=self._frame - self._rules.history_frames)
-
     def _divide(self, start: int, frame: int) -> list[Span]:
         """Split the open utterance where only background has followed for a while, or if it is as long as it may be."""
-        rules, fade = self._rules, None if frame % CHECK_FRAMES else self._loudness.fade(frame)
-        if fade is not None:
-            return self._split(start, fade * rules.frame_samples, Cut.SILENCE)
-        if (frame + 1) * rules.frame_samples - start <= rules.max_samples:
+        length, fade = self._rules.frame_samples, None if frame % CHECK_FRAMES else self._loudness.fade(frame)
+        if fade is not None and self._rules.is_long(self._first_voiced, fade) and self._is_voiced(fade, frame):
+            return self._split(fade * length, Cut.SILENCE)
+        if (frame + 1) * length - start <= self._rules.max_samples:
             return []
-        _, spans = self._tell_background(start, frame, frame * rules.frame_samples)
-        return spans or self._split(start, self._quietest(start), Cut.FORCED)
-
-    def _split(self, start: int, split: int, cut: Cut) -> list[Span]:
-        """The open utterance goes on as the next one from a border of frames on."""
-        length, decided = self._rules.frame_samples, self._frame * self._rules.frame_samples
-        self._keep_levels(start)
-        start, spans = self._tell_background(start, split // length, decided)
-        if split - start >= self._rules.min_samples:
-            spans.append(self._span((start, split), split, decided, cut))
-        self._go_on(split)
-        return spans
-
-    def _tell_background(self, start: int, end_frame: int, decided_sample: int) -> tuple[int, list[Span]]:
-        """Split off the background before the voice in front, if there is some; returns where the rest begins, too."""
-        onset = self._loudness.onset(end_frame)
-        if onset is None:
-            return start, []
-        border = onset * self._rules.frame_samples
-        span = self._span((start, border), border, decided_sample, Cut.SILENCE)
-        self._go_on(border)
-        return border, [span]
-
-    def _go_on(self, sample: int) -> None:
-        self._start = self._floor = sample
-        self._first_voiced = sample // self._rules.frame_samples
-        self._loudness.begin(self._first_voiced)
-
-    def _quietest(self, start: int) -> int:
-        """Where to split: the frame border in the middle of the quietest 100 ms of the search range."""
         low, high = self._rules.split_range(start)
-        return (low + quietest(self._recent.frames(low, high)[0])) * self._rules.frame_samples
+        quiet = (low + quietest(self._recent.frames(low, high)[0])) * length
+        return self._tell_background(frame, frame * length) or self._split(quiet, Cut.FORCED)
+
+    def _split(self, split: int, cut: Cut) -> list[Span]:
+        """The open utterance goes on as the next one from a border of frames on."""
+        decided = self._frame * self._rules.frame_samples
+        spans = self._tell_background(split // self._rules.frame_samples, decided)
+        return [*spans, self._go_on(split, decided, cut)]
+
+    def _tell_background(self, end_frame: int, decided_sample: int) -> list[Span]:
+        """Split off the background before the voice in front, if both are long enough for an utterance."""
+        first, onset = self._first_voiced, self._loudness.onset(end_frame)
+        if onset is None or not (self._rules.is_long(first, onset) and self._rules.is_long(onset, end_frame)):
+            return []
+        border = onset * self._rules.frame_samples
+        return [self._go_on(border, decided_sample, Cut.SILENCE)] if self._is_voiced(first, onset) else []
+
+    def _go_on(self, sample: int, decided_sample: int, cut: Cut) -> Span:
+        """The open utterance begins here, at a border of frames; returns what was before it."""
+        frame = sample // self._rules.frame_samples
+        span = self._span((self._keep_levels(frame), sample), sample, decided_sample, cut)
+        self._start = self._floor = sample
+        self._first_voiced = frame
+        self._loudness.begin(frame)
+        return span
+
+    def _is_voiced(self, first_frame: int, end_frame: int) -> bool:
+        """Whether there is speech, and not the noise of a long pause."""
+        length = self._rules.frame_samples
+        return 2 * self.voiced_ms(first_frame * length, end_frame * length) >= (end_frame - first_frame) * FRAME_MS
+
+    def _stretch(self, start: int, end_frame: int) -> echo.Stretch:
+        first = -(-start // self._rules.frame_samples)
+        return echo.Stretch(self._known_frame, first, echo.levels_of(*self._recent.frames(first, end_frame)))
+
+    def _keep_levels(self, end_frame: int) -> int:
+        """Keep those of the open utterance up to a frame; returns where it begins."""
+        assert self._start is not None
+        if self.keeps_levels:
+            stretch = self._stretch(self._start, end_frame)
+            self._stretches.add(stretch, oldest_frame=self._frame - self._rules.history_frames)
+        return self._start
 
     def _span(self, bounds: tuple[int, int], heard_end: int, decided_sample: int, cut: Cut) -> Span:
         start, end = bounds
         length = self._rules.frame_samples
-        voiced_start = max(start, self._first_voiced * length)
+        voiced_start = max(start, min(self._first_voiced * length, end - length))
         voiced_end = min(end, max(heard_end, voiced_start + length))
-        clipped = [(max(start, first) - start, min(end, last) - start) for first, last in self._recent.concealed]
-        lost = [(first, last) for first, last in clipped if first < last]
-        audio = conceal.fill(self._encoding, self._rules.rate_hz, self._recent.native(start, end), lost)
-        missing = sum(last - first for first, last in lost)
+        audio, missing = self._recent.filled(start, end, self._rules.rate_hz)
         return Span(start, end, voiced_start, voiced_end, decided_sample, cut, missing, audio)
