@@ -282,8 +282,7 @@ class ModelSettings(_Group):
     )
     speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0,
-        description="CPU threads of the inference process; 0: as many as cores, or as the container's CPU limit",
+        0, description="CPU threads of the inference process; 0: as many as cores, or as the CPU limit"
     )
     batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, including padding, s")
     batch_ms: PositiveFloat = Field(
