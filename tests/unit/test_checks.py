@@ -37,7 +37,7 @@ class Check:
 def check(monkeypatch):
     one = Check()
     monkeypatch.setattr(checks, "_open", lambda: one)
-    monkeypatch.setattr(checks.os, "cpu_count", lambda: 16)
+    monkeypatch.setattr(checks, "usable_cores", lambda: 16)
     return one
 
 
