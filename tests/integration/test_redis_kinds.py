@@ -14,6 +14,7 @@ from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis, redis_address
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.settings import RedisSettings
+from callmood.worker.stream_time import StreamTime
 from deploy.local.nursery import Nursery, free_port
 from deploy.local.redis_server import find_server
 
@@ -76,7 +77,7 @@ class Owner:
         self._client = connect_redis(settings)
         self._store = RedisStore(self._client, settings, name)
         restored = patiently(lambda: self._store.claim(SOURCE))
-        self._worker = Worker(Store(restored.watermark or 0, restored.time, dict(restored.states)))
+        self._worker = Worker(Store(restored.watermark or 0, restored.time or StreamTime(), dict(restored.states)))
         self.watermark = self._worker.store.watermark
 
     def read(self, records):
