@@ -304,18 +304,19 @@ class Segmenter:
                 if window and (window & rules.open_mask).bit_count() >= rules.open_votes:
                     self._open()
             elif (window & rules.close_mask).bit_count() <= rules.close_votes:
-                bits, noted = self._note(bits, frame - noted), frame
+                self._note(bits, frame - noted)
+                bits, noted = 0, frame
                 spans += self._close(Cut.SILENCE, frame * rules.frame_samples)
             elif not frame % CHECK_FRAMES or (frame + 1) * rules.frame_samples - self._start > rules.max_samples:
-                bits, noted = self._note(bits, frame - noted), frame
+                self._note(bits, frame - noted)
+                bits, noted = 0, frame
                 spans += self._divide(self._start, frame)
         self._note(bits, self._frame - noted)
         return spans
 
-    def _note(self, votes: int, frames: int) -> int:
-        """Add the newest votes to the history; returns those that are left, none."""
+    def _note(self, votes: int, frames: int) -> None:
+        """Add the newest votes to the history."""
         self._history = (self._history << frames | votes) & self._rules.history_mask
-        return 0
 
     def _open(self) -> None:
         votes = self._window & self._rules.open_mask
