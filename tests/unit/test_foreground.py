@@ -90,9 +90,12 @@ def test_blocks_lie_on_an_absolute_grid():
 
 
 def test_each_block_is_read_once():
-    """Also those that are there before they are decided."""
+    """Also those that are there before they are decided; and none before an utterance is long enough to fade."""
     line = Line(*[60] * 20)
-    for frame in range(5, line.end + 1, 5):
+    for frame in range(5, LEAST_FRAMES, 5):
+        assert line.loudness.fade(frame) is None
+    assert line.read_from == []
+    for frame in range(LEAST_FRAMES, line.end + 1, 5):
         assert line.loudness.fade(frame) is None
     assert line.read_from == [0]
 
@@ -100,7 +103,7 @@ def test_each_block_is_read_once():
 @pytest.mark.parametrize("is_looked_at", [True, False])
 @pytest.mark.parametrize("first_frame", [0, 35])
 def test_nothing_fades_sooner_than_it_says(is_looked_at, first_frame):
-    """At no check before it, if only background follows; and with what was looked at, it says no less than it can."""
+    """At no check before it, if only background follows; once an utterance can fade, each look makes it exact."""
     levels = [60, 40, 40, 60, *[40] * 9, 60, 60]
     for known in range(1, len(levels) + 1):
         line = Line(*levels[:known], *[40] * 20, first_frame=first_frame)
@@ -110,5 +113,6 @@ def test_nothing_fades_sooner_than_it_says(is_looked_at, first_frame):
         says = line.loudness.next_fade(frame)
         checks = range(-(-(frame + 1) // CHECK_FRAMES) * CHECK_FRAMES, line.end + 1, CHECK_FRAMES)
         fades = next(check for check in checks if line.loudness.fade(check) is not None)
-        assert says == fades if is_looked_at else frame < says <= fades
+        is_exact = is_looked_at and frame >= first_frame + LEAST_FRAMES
+        assert says == fades if is_exact else frame < says <= fades
         assert fades >= first_frame + LEAST_FRAMES

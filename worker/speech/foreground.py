@@ -49,6 +49,8 @@ class Loudness:
 
     def fade(self, end_frame: int) -> int | None:
         """The frame from which on there is only background, to the end of a block; None without a second of it."""
+        if end_frame < self._least:
+            return None
         powers = self._until(end_frame)
         quiet, blocks = _quiet(reversed(powers), max(powers, default=0.0))
         self._least = end_frame + (_MIN_BLOCKS - quiet) * _BLOCK_FRAMES
@@ -68,16 +70,18 @@ class Loudness:
 
 def _powers(frames: Samples, lost: Collection[int]) -> list[float]:
     """The power of each block of whole blocks, without an offset, over its frames that are not lost."""
-    wide = frames.astype(np.float64)  # in which the sums are exact, in any order
-    sums, squares = wide.sum(axis=1), np.einsum("ij,ij->i", wide, wide)
-    counts = np.full(len(frames), float(frames.shape[1]))
-    known = [frame for frame in lost if frame < len(frames)]
-    for of_frames in (sums, squares, counts):
-        of_frames[known] = 0.0
-    totals, energies, samples = (one.reshape(-1, _BLOCK_FRAMES).sum(axis=1) for one in (sums, squares, counts))
-    least = np.maximum(samples, 1.0)
-    powers: list[float] = np.where(samples > 0, energies / least - (totals / least) ** 2, _UNKNOWN).tolist()
-    return powers
+    length, wide = frames.shape[1], frames.astype(np.float64)  # in which the sums are exact, in any order
+    samples = [_BLOCK_FRAMES * length] * (len(frames) // _BLOCK_FRAMES)
+    for frame in lost:
+        if frame < len(frames):
+            wide[frame] = 0.0
+            samples[frame // _BLOCK_FRAMES] -= length
+    blocks = wide.reshape(-1, _BLOCK_FRAMES * length)
+    sums, energies = blocks.sum(axis=1).tolist(), np.einsum("ij,ij->i", blocks, blocks).tolist()
+    return [
+        energy / known - (total / known) ** 2 if known else _UNKNOWN
+        for total, energy, known in zip(sums, energies, samples, strict=True)
+    ]
 
 
 def _quiet(powers: Iterable[float], loudest: float) -> tuple[int, int]:
