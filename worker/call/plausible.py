@@ -20,7 +20,7 @@ _MAX_ROUGH: Final = 1.0
 _MIN_VALUES: Final = 64
 """Different samples that are needed: a steady tone can have so few that any order of them is smooth."""
 
-_ENOUGH: Final = 8_000
+_ENOUGH: Final = 4_000
 """Samples that tell: more change little and cost time."""
 _PIECE: Final = 400
 
