@@ -52,3 +52,17 @@ def test_a_background_that_is_too_short_for_an_utterance_stays_with_the_voice():
     """The least length holds for both."""
     found = spans(behind(9, [(2.5, 4.0)], 24), min_utterance_ms=3_000)
     assert [(start, end) for start, end, *_ in found] == [(pytest.approx(0.1, abs=0.2), 6.5)]
+
+
+def test_a_voice_that_fades_is_known_within_a_second_and_a_half():
+    """A second of background is looked for each half second: its end is decided at the next of them."""
+    channel = Segmenter(Encoding.PCMU, 8000, SegmentSettings())
+    ended = next(span for span in channel.feed(0, behind(8, [(0.5, 3.0)], 24)) if span.end_sample == 28_000)
+    assert ended.decided_sample == 4.5 * 8000
+
+
+def test_a_voice_that_fades_just_after_a_look_is_known_by_the_one_after_the_next():
+    """100 ms later, so the second of background ends right behind the look at 4.5 s."""
+    channel = Segmenter(Encoding.PCMU, 8000, SegmentSettings())
+    ended = next(span for span in channel.feed(0, behind(8, [(0.6, 3.0)], 24)) if span.end_sample == 28_800)
+    assert ended.decided_sample == 5 * 8000
