@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, ingest, latency, live, memory, page, realtime, servers
+from callmood.bench import engine, field, idle, inference, ingest, latency, live, memory, page, realtime, servers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,6 +13,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("engine", engine, "the inference engine"),
         ("field", field, "the speech check"),
         ("idle", idle, "an idle ingest process"),
+        ("inference", inference, "the inference process, without the model"),
         ("ingest", ingest, "the ingest process, without the model"),
         ("latency", latency, "from the last word to Redis, and beside a plain loop"),
         ("live", live, "a commit beside many live calls"),

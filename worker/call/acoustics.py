@@ -24,7 +24,9 @@ _MAX_SNR_DB: Final = 60.0
 _QUIETEST: Final = 25  # percentile of the frames' spread: their mean is the offset
 _QUIET, _LOUD = 10, 75  # percentiles of frame power taken for the pauses and for the speech
 _SPECTRUM_MS: Final = 32
-_MAX_SPECTRA: Final = 32  # spread over the utterance; with 64, nine bandwidths of ten are the same, and the others 125 Hz apart
+_MAX_SPECTRA: Final = (
+    32  # spread over the utterance; with 64, nine bandwidths of ten are the same, and the others 125 Hz apart
+)
 _BAND_FLOOR_DB: Final = -40.0  # of the strongest band; in speech, mu-law's noise in an empty band lies below
 _BAND_HZ: Final = 125
 

@@ -40,6 +40,8 @@ _SILENCE: Final = (Encoding.S16LE, audio.RATE_HZ, bytes(2 * audio.RATE_HZ))
 _WARM_UP_S: Final = 15  # of each utterance in the warm-up batch of a GPU
 _MAX_ROUNDING_ERROR: Final = 0.2  # of a probability; beyond it the products are wrong, not merely imprecise
 _NOISES: Final = 4  # sounds at which the rounding error is measured
+_TORCHS_THREADS: Final = torch.get_num_threads()
+"""What torch would take, before `compute_alone` has changed that for threads that begin later."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -74,9 +76,12 @@ def _prepare(device: Device, settings: "ModelSettings") -> None:
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
-    threads = settings.threads or min(torch.get_num_threads(), usable_cores())
-    if threads != torch.get_num_threads():
-        torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads or min(_TORCHS_THREADS, usable_cores()))
+
+
+def compute_alone() -> None:
+    """Let what this thread computes take no other core. Other threads that have a number of their own keep it."""
+    torch.set_num_threads(1)
 
 
 def _facts(model: EmotionModel, settings: "ModelSettings", device: Device) -> Model:

@@ -40,7 +40,7 @@ class Checks(Generic[Key]):
         self._wake = wake
         self._clock = clock
         threads = max(1, min(_MAX_THREADS, usable_cores() // _CORES_PER_THREAD))
-        self._threads = ThreadPoolExecutor(max_workers=threads, thread_name_prefix="speech-check")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="speech-check", initializer=_begin_thread)
         self._check: Future[SpeechCheck] | None = None
         if settings.speech_check:
             self._check = self._threads.submit(_open)
@@ -88,6 +88,12 @@ class Checks(Generic[Key]):
     def close(self) -> None:
         """Finish what runs, drop what waits."""
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_thread() -> None:
+    from callmood.worker.engine.infer import compute_alone  # noqa: PLC0415 - torch is slow to import
+
+    compute_alone()  # an utterance has too little work for two cores: with two, it takes twice the CPU time
 
 
 def _open() -> "SpeechCheck":
