@@ -67,7 +67,7 @@ def measure(client: InferenceClient, pid: int | None, voices: list[Said], per_mi
     sent, took_ms, end_s = 0, list[float](), began_s + seconds + _LAST_S
     while len(took_ms) < count and time.monotonic() < end_s:
         while sent < count and due_s[sent] <= time.monotonic():
-            client.submit(str(sent), voices[sent % len(voices)])  # type: ignore[arg-type] - no more of it is read
+            client.submit(str(sent), voices[sent % len(voices)])  # type: ignore[arg-type]  # no more of it is read
             sent += 1
         now_s = time.monotonic()
         took_ms += [1000 * (now_s - due_s[int(key)]) for key, _ in client.collect()]

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from callmood.schemas.common import Encoding
-from callmood.worker.engine import infer
 from callmood.worker.errors import ModelError
 from callmood.worker.inference import checks
 from callmood.worker.records import Speech
@@ -127,8 +126,6 @@ def test_weights_that_cannot_be_used_end_the_start(monkeypatch):
 
 def test_the_check_takes_one_core_and_the_model_keeps_its_own(monkeypatch):
     """Whichever thread begins first: the number of a thread is its own."""
-    monkeypatch.setattr(infer, "_TORCHS_THREADS", 3)
-    monkeypatch.setattr(infer, "usable_cores", lambda: 3)
     numbers = {}
 
     def judging():
@@ -137,6 +134,6 @@ def test_the_check_takes_one_core_and_the_model_keeps_its_own(monkeypatch):
     monkeypatch.setattr(checks, "_open", judging)
     with ThreadPoolExecutor(1) as model, closing(checks.Checks(ModelSettings(), lambda: None)) as opened:
         assert opened._check.result(LIMIT_S) is None
-        model.submit(infer._prepare, "cpu", ModelSettings()).result(LIMIT_S)
+        model.submit(torch.set_num_threads, 3).result(LIMIT_S)
         opened._threads.submit(judging).result(LIMIT_S)
         assert (numbers["check"], model.submit(torch.get_num_threads).result(LIMIT_S)) == (1, 3)

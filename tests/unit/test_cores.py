@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import torch
 
 from callmood.worker.engine import infer
 from callmood.worker.engine.cores import usable_cores
@@ -38,12 +39,14 @@ def test_a_cpu_limit_counts(tmp_path, files, cores):
     assert usable_cores(tmp_path) == cores
 
 
-@pytest.mark.parametrize(("threads", "torchs", "limit", "expected"), [(0, 64, 4, 4), (0, 2, 4, 2), (3, 64, 4, 3)])
-def test_the_model_has_a_thread_for_each_core(monkeypatch, threads, torchs, limit, expected):
-    """Never more than torch would take, which OMP_NUM_THREADS lowers; a setting counts as it is."""
-    taken = []
+@pytest.mark.parametrize(
+    ("threads", "torchs", "limit", "weights", "expected"),
+    [(0, 64, 4, 90, 4), (0, 2, 4, 90, 2), (3, 64, 4, 90, 3), (0, 64, 4, 1, 1), (2, 64, 4, 1, 2)],
+)
+def test_the_model_has_a_thread_for_each_core(monkeypatch, threads, torchs, limit, weights, expected):
+    """Never more than torch would take, which OMP_NUM_THREADS lowers; one if it is small; a setting counts as it is."""
     monkeypatch.setattr(infer, "usable_cores", lambda: limit)
     monkeypatch.setattr(infer, "_TORCHS_THREADS", torchs)
-    monkeypatch.setattr(infer.torch, "set_num_threads", taken.append)
-    infer._prepare("cpu", ModelSettings(threads=threads))
-    assert taken == [expected]
+    monkeypatch.setattr(infer, "_SMALL", 50)
+    model = torch.nn.Linear(weights, 1, bias=False)
+    assert infer.threads_for(model, ModelSettings(threads=threads)) == expected

@@ -40,6 +40,8 @@ _SILENCE: Final = (Encoding.S16LE, audio.RATE_HZ, bytes(2 * audio.RATE_HZ))
 _WARM_UP_S: Final = 15  # of each utterance in the warm-up batch of a GPU
 _MAX_ROUNDING_ERROR: Final = 0.2  # of a probability; beyond it the products are wrong, not merely imprecise
 _NOISES: Final = 4  # sounds at which the rounding error is measured
+_SMALL: Final = 10_000_000
+"""Weights, below which two cores compute hardly more than one, and wait for each other while other processes run."""
 _TORCHS_THREADS: Final = torch.get_num_threads()
 """What torch would take, before `compute_alone` has changed that for threads that begin later."""
 _log: Final = logging.getLogger(__name__)
@@ -56,6 +58,7 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     device = choose_device(settings, machine)
     _prepare(device, settings)
     model = load(settings.path)
+    torch.set_num_threads(threads_for(model, settings))
     chosen = choose_plan(settings, machine, _facts(model, settings, device))
     engine = Engine(model, chosen, batch_seconds=settings.batch_seconds)
     error = engine.rounding_error()
@@ -76,7 +79,12 @@ def _prepare(device: Device, settings: "ModelSettings") -> None:
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
-    torch.set_num_threads(settings.threads or min(_TORCHS_THREADS, usable_cores()))
+
+
+def threads_for(model: EmotionModel, settings: "ModelSettings") -> int:
+    """As set; by default one for each core that this process may use, or one if the model is small."""
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return settings.threads or (1 if weights < _SMALL else min(_TORCHS_THREADS, usable_cores()))
 
 
 def compute_alone() -> None:
