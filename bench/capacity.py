@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callmood.bench import plain, programs, realtime, weights
-from callmood.bench.ingest import LAYOUTS, Load, dialogue
+from callmood.bench.ingest import CHUNKS_MS, LAYOUTS, Load, dialogue
 from callmood.bench.loads import Measured, Step, rated, search
 from callmood.bench.programs import Program
 from callmood.bench.sender import voices
@@ -111,7 +111,7 @@ def table_of_steps(name: str, steps: Sequence[Step]) -> Table:
 
 
 def table_of(found: Sequence[Found], title: str, most: int) -> Table:
-    """What each program carries, and how many times as much callmood does, if it was measured."""
+    """What each program carries, and how many times as much callmood does, if that is known."""
     table = Table(
         "program", "calls", "utterances", "p50, ms", "p99, ms", "cores", "sender late, ms", "callmood's calls"
     )
@@ -120,9 +120,14 @@ def table_of(found: Sequence[Found], title: str, most: int) -> Table:
     for one in found:
         step = one.best()
         cells = [str(len(step.results)), *_measured(step)] if step else [""] * 5
-        ratio = f"{ours / one.carried:.1f} x" if ours and one.carried and one.name != CALLMOOD else ""
-        table.add_row(one.name, f"{one.carried}{' or more' if one.carried == most else ''}", *cells, ratio)
+        is_compared = one.name != CALLMOOD and ours and 0 < one.carried < most
+        ratio = f"{ours / one.carried:.1f} x{_or_more(ours, most)}" if is_compared else ""
+        table.add_row(one.name, f"{one.carried}{_or_more(one.carried, most)}", *cells, ratio)
     return table
+
+
+def _or_more(calls: int, most: int) -> str:
+    return " or more" if calls == most else ""
 
 
 def _measured(step: Step) -> list[str]:
@@ -198,9 +203,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     parser.add_argument(
         "--limit-ms", type=float, default=1_500, help="p99 from last word to Redis that a load may have, ms"
     )
-    parser.add_argument("--seconds", type=whole(1, 3_600), default=30, help="length of the calls of a load, s")
+    parser.add_argument("--seconds", type=whole(5, 3_600), default=30, help="length of the calls of a load, s")
     parser.add_argument("--most", type=whole(1, 10_000), default=512, help="most simultaneous calls that are tried")
-    parser.add_argument("--chunk-ms", type=whole(20, 1_000), default=200, help="length of the records, ms")
+    parser.add_argument("--chunk-ms", type=int, choices=CHUNKS_MS, default=200, help="length of the records, ms")
     parser.add_argument("--without-speech-check", action="store_true", help="the worker does not check for speech")
     parser.add_argument("--ingest", action="store_true", help="measure decoding and voice detection, without a model")
     parser.add_argument("--calls", type=whole(1, 10_000), default=100, help="with --ingest: simultaneous calls")
