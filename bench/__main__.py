@@ -3,19 +3,33 @@
 import argparse
 import sys
 
-from callmood.bench import engine, field, idle, inference, ingest, latency, live, memory, page, realtime, servers
+from callmood.bench import (
+    capacity,
+    engine,
+    field,
+    idle,
+    inference,
+    ingest,
+    latency,
+    live,
+    memory,
+    page,
+    realtime,
+    servers,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     kinds = parser.add_subparsers(required=True, metavar="WHAT")
     for name, what, about in (
+        ("capacity", capacity, "calls within a limit of latency, beside other programs"),
         ("engine", engine, "the inference engine"),
         ("field", field, "the speech check"),
         ("idle", idle, "an idle ingest process"),
         ("inference", inference, "the inference process, without the model"),
         ("ingest", ingest, "the ingest process, without the model"),
-        ("latency", latency, "from the last word to Redis, and beside a plain loop"),
+        ("latency", latency, "from the last word to Redis, by stage"),
         ("live", live, "a commit beside many live calls"),
         ("memory", memory, "the memory of a live call"),
         ("page", page, "the page for supervisors"),

@@ -138,7 +138,7 @@ def records_of(load: Load, speech: bytes) -> Iterator[Record]:
         if of_a_call:
             ordinal, seq = divmod(seq + line * of_a_call // load.calls, of_a_call)
             if seq == 0 and ordinal:
-                ended = _headers(Event.END, load, line, of_a_call)
+                ended = headers_of(Event.END, load, line, of_a_call)
                 yield Record(
                     Position(*SOURCE, next(offsets)), f"{call}-{ordinal - 1}".encode(), b"", ended, timestamp_ms
                 )
@@ -147,12 +147,13 @@ def records_of(load: Load, speech: bytes) -> Iterator[Record]:
             Position(*SOURCE, next(offsets)),
             call.encode(),
             audio if load.channels == 2 else audio[::2],  # noqa: PLR2004 - both legs
-            _headers(Event.MEDIA, load, line, seq),
+            headers_of(Event.MEDIA, load, line, seq),
             timestamp_ms,
         )
 
 
-def _headers(event: Event, load: Load, line: int, seq: int) -> tuple[tuple[str, bytes], ...]:
+def headers_of(event: Event, load: Load, line: int, seq: int) -> tuple[tuple[str, bytes], ...]:
+    """The headers of record number `seq` of the call on this line."""
     headers = {
         "schema": "callmood.audio/1",
         "event": event.value,

@@ -29,9 +29,10 @@ from kafka import KafkaAdminClient
 from rich.console import Console
 from rich.table import Table
 
-from callmood.bench import latency, null_servers
+from callmood.bench import null_servers
 from callmood.bench.ingest import LAYOUTS, Load, dialogue
 from callmood.bench.odd import removed_after
+from callmood.bench.programs import of_worker
 from callmood.bench.sender import send
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
@@ -48,6 +49,8 @@ _WARM_S: Final = 10.0
 """Calls start, memory is taken, and the broker compiles what it does often."""
 _MORE_S: Final = 3
 """Calls go on until the last sample is taken."""
+AROUND_S: Final = round(_WARM_S) + _MORE_S
+"""How much longer calls are sent than they are measured."""
 _START_S: Final = 60.0
 _FRESH_MS: Final = 2_000
 """Median time from last word to Redis at the end of a run in which sender and worker keep up, without the record."""
@@ -188,7 +191,7 @@ class _Results:
             for entry_id, fields in entries:
                 said = json.loads(fields[b"json"])
                 if said["quality"]["cut"] == "silence":
-                    found.append(latency.of_worker(said, float(entry_id.split(b"-")[0])).total_ms)
+                    found.append(of_worker(said, float(entry_id.split(b"-")[0])).total_ms)
             self._last = entries[-1][0]
         return found
 
@@ -265,18 +268,23 @@ def _wait(seconds: float, running: Processes) -> None:
 # -- the table
 
 
+def keeps_up(load: Load, run: Run) -> bool:
+    """Whether results were fresh at the end."""
+    return run.samples[-1].total_ms(50) < _FRESH_MS + load.chunk_ms
+
+
 def row(load: Load, processes_: int, run: Run) -> list[str]:
     """One line of the table."""
     whole, channels = run.whole(), load.calls * load.channels
-    keeps_up = run.samples[-1].total_ms(50) < _FRESH_MS + load.chunk_ms
+    in_time = keeps_up(load, run)
     return [
         f"{load.chunk_ms} ms",
         f"{load.channels}",
         f"{processes_}",
         f"{channels:,}",
         f"{100 * whole.share:.0f} %",
-        f"{channels / whole.share:,.0f}" if keeps_up else _BEHIND,
-        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}" if keeps_up else _BEHIND,
+        f"{channels / whole.share:,.0f}" if in_time else _BEHIND,
+        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}" if in_time else _BEHIND,
         f"{100 * whole.inference_share:.1f} %",
         f"{whole.resident_mb / processes_:.0f}",
         f"{len(whole.totals_ms):,}",
@@ -336,8 +344,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 def run(arguments: argparse.Namespace) -> int:
     """Print the table; returns the exit code."""
     measured_s = samples_in(arguments.seconds, arguments.every_s) * arguments.every_s
-    sent_s = round(_WARM_S) + measured_s + _MORE_S
-    load = Load(arguments.chunk_ms, arguments.layout, arguments.calls, sent_s, arguments.call_s)
+    load = Load(arguments.chunk_ms, arguments.layout, arguments.calls, measured_s + AROUND_S, arguments.call_s)
     measured = measure(load, arguments, settings.load())
     columns = (
         "records of",

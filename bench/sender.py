@@ -1,6 +1,7 @@
 """Sends the voices of the example calls to Kafka in real time."""
 
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -8,7 +9,8 @@ import numpy as np
 import soundfile
 from kafka import KafkaProducer
 
-from callmood.bench.ingest import Load, records_of
+from callmood.bench.ingest import Load, headers_of, records_of
+from callmood.schemas.common import Event
 from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.g711 import encode_pcmu
@@ -55,3 +57,12 @@ def send(load: Load, speech: bytes, configured: Settings, name: str) -> float:
     producer.flush()
     producer.close()
     return max(late_s) * 1000
+
+
+def end(load: Load, configured: Settings, name: str) -> None:
+    """End the calls that were sent under this name."""
+    with closing(KafkaProducer(**connection(configured.kafka), **_BATCHES)) as producer:
+        for line in range(load.calls):
+            headers = headers_of(Event.END, load, line, load.records // load.calls)
+            producer.send(configured.kafka.audio_topic, b"", f"call-{line}-{name}".encode(), list(headers))
+        producer.flush()

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from callmood.bench import latency, realtime
+from callmood.bench import realtime
 from callmood.bench.ingest import Load
+from callmood.bench.programs import Result
 from callmood.bench.realtime import Processes, Run, Sample
 from callmood.schemas.keys import Keys
 from callmood.worker.errors import CallmoodError
@@ -43,7 +44,7 @@ def test_a_sample_without_an_utterance_is_not_fast():
 
 def test_each_utterance_is_read_once(monkeypatch):
     """Those that silence ended count; a second look begins after the last entry."""
-    monkeypatch.setattr(latency, "of_worker", lambda said, written_ms: latency.Result(said["call_id"], written_ms))
+    monkeypatch.setattr(realtime, "of_worker", lambda said, written_ms: Result(said["call_id"], written_ms))
     entries = [(b"735-0", "silence"), (b"740-0", "gap"), (b"741-0", "silence")]
     asked = []
 

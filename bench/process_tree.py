@@ -1,0 +1,28 @@
+"""What a process and all processes below it use."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_PARENT: Final = 1
+_CPU: Final = slice(11, 13)
+"""Indexes in what /proc/PID/stat holds after the name: user time and system time; see proc_pid_stat(5)."""
+
+
+def cpu_s(root: int, proc: Path = Path("/proc")) -> float:
+    """CPU time of this process and those below it that still run, s."""
+    parents, ticks = dict[int, int](), dict[int, int]()
+    for path in proc.glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+            continue
+        pid = int(path.parent.name)
+        parents[pid], ticks[pid] = int(fields[_PARENT]), sum(map(int, fields[_CPU]))
+    return sum(ticks[pid] for pid in ticks if _is_below(pid, root, parents)) / os.sysconf("SC_CLK_TCK")
+
+
+def _is_below(pid: int, root: int, parents: dict[int, int]) -> bool:
+    while pid != root and pid in parents:
+        pid = parents[pid]
+    return pid == root
