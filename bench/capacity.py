@@ -5,8 +5,8 @@ plain loop (`bench/plain.py`) and a Quix Streams application (`bench/quix.py`, i
 the same model on the CPU, and get the same calls in real time, with the customer's voice of the example calls: more and
 more of them, until the 99th percentile of the time from last word to Redis exceeds the limit. `base` and `large` are
 HuBERT with random weights in the shape of the published checkpoints. Each program is one process that reads one
-partition, with as many threads as torch decides; the worker adds the processes that it always has, and runs the speech
-check, which the others lack. Their last word is up to 140 ms later than callmood's, because they count the frames by
+partition, with as many threads as torch decides (the worker with one for `demo`, which is small); the worker adds the
+processes that it always has, and runs the speech check, which the others lack. Their last word is up to 140 ms later than callmood's, because they count the frames by
 which the detector prolongs speech. Servers and sender share the machine.
 
 With `--ingest`, no program has a model, and nothing is searched: a number of calls is sent, and the CPU time for
