@@ -1,8 +1,9 @@
-"""Compare the inference engine with transformers' pipeline: same weights, same utterances, same run.
+"""Compare the inference engine with transformers' pipeline and other engines: same weights, same utterances, same run.
 
 Needs torch, transformers and numpy only, so that `python -m callmood.bench.engine` runs in a CUDA image without other
-packages. Weights are random, in the exact shape of a published checkpoint; the head is fitted so that labels differ and
-logits are whole units apart. The pipeline gets samples at 16 kHz; the engine decodes and resamples telephone audio.
+packages. On a CPU, it also measures ONNX Runtime and OpenVINO if they are installed (extra: bench). Weights are random,
+in the exact shape of a published checkpoint; the head is fitted so that labels differ and logits are whole units apart.
+The engine decodes and resamples telephone audio; the others get samples at 16 kHz.
 """
 
 import argparse
@@ -11,7 +12,7 @@ import platform
 import sys
 import time
 import timeit
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -21,6 +22,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from callmood.bench import other_engines
 from callmood.bench.synthetic import LONGEST_S, duration_s, lengths_s, speak
 from callmood.schemas.common import EMOTIONS
 from callmood.worker.engine import bf16, int8
@@ -128,14 +130,18 @@ def pipeline_rates(reference: Any, sets: Sequence[Sequence[Sound]], device: str)
     """The pipeline of transformers at each batch size."""
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True)
     pipe = transformers.pipeline("audio-classification", reference, feature_extractor=extractor, device=device)
-    waveforms = {sound: audio.prepare([sound])[0][0].numpy() for sounds in sets for sound in sounds}
+    waveforms = _waveforms(sets)
 
     def classify(sounds: Sequence[Sound], size: int) -> None:
-        pipe([waveforms[sound] for sound in sounds], batch_size=size)
+        pipe([waveforms[sound][0] for sound in sounds], batch_size=size)
 
     for size in BATCH_SIZES:
         classify(sets[0][:2], size)
         yield Row(f"pipeline, batches of {size}", rate(functools.partial(classify, size=size), sets))
+
+
+def _waveforms(sets: Sequence[Sequence[Sound]]) -> dict[Sound, other_engines.Samples]:
+    return {sound: audio.prepare([sound])[0].numpy() for sounds in sets for sound in sounds}
 
 
 def batches(sounds: Sequence[Sound], batch_seconds: float) -> list[list[int]]:
@@ -229,8 +235,9 @@ def run(options: argparse.Namespace) -> int:
     seeds = count(1)
     sounds, _ = sets = [[speak(s, next(seeds)) for s in lengths_s(options.utterances, draw)] for draw in (1, 3)]
     others = [speak(min(s, options.agreement_longest_s), next(seeds)) for s in lengths_s(options.agreement, 2)]
+    fitted = [speak(2.0, next(seeds)) for _ in range(100)]
     with torch.no_grad():
-        reference, model = build(options.shape, [speak(2.0, next(seeds)) for _ in range(100)])
+        reference, model = build(options.shape, fitted)
     share = waste(sounds, options.batch_seconds)
     _say(f"{len(sounds)} utterances, {sum(map(duration_s, sounds)):.0f} s; {share:.1%} of padded batches is padding")
     best = max(_printed(pipeline_rates(reference.to(device), sets, device)), key=lambda row: row.rate).rate
@@ -245,6 +252,9 @@ def run(options: argparse.Namespace) -> int:
         _say(f"{name_of(plan):36} {fast:8.2f} s/s {fast / best:6.2f} x  {of_peak:4.0%} of {peak / 1e12:.2f} TFLOP/s")
         if plan.packed or device == "cuda":
             expected = _compare(engine, others, expected, options.batch_seconds)
+    if device == "cpu":
+        for other in other_engines.open_all(reference, fitted, _say):
+            _measure_other(other, sets, best, dict(zip(others, expected, strict=True)))
     plan, fast = max(found.items(), key=lambda item: item[1])
     engine = _engine(model, plan, sounds)
     for load in _LOADS:
@@ -293,6 +303,27 @@ def _compare(engine: Engine, sounds: Sequence[Sound], expected: list[int], batch
     again = (engine.rechecked - rechecked) / len(found)
     _say(f"{len(found)} labels, {np.mean(np.equal(found, expected)):.2%} as in fp32; {again:.1%} computed again")
     return expected
+
+
+def _measure_other(
+    other: other_engines.Other, sets: Sequence[Sequence[Sound]], best: float, expected: Mapping[Sound, int]
+) -> None:
+    """Print another engine's rate, also as a multiple of `best`, and its share of the labels in `expected`.
+
+    It gets samples at 16 kHz, like the pipeline.
+    """
+    waveforms = _waveforms(sets)
+
+    def classify(sounds: Sequence[Sound]) -> None:
+        for sound in sounds:
+            other.logits(waveforms[sound])
+
+    classify(sets[0][:2])
+    fast = rate(classify, sets)
+    _say(f"{other.name:36} {fast:8.2f} s/s {fast / best:6.2f} x")
+    if expected:
+        found = [int(other.logits(audio.prepare([sound])[0].numpy()).argmax()) for sound in expected]
+        _say(f"{len(found)} labels, {np.mean(np.equal(found, list(expected.values()))):.2%} as in fp32")
 
 
 def _printed(rows: Iterator[Row]) -> Iterator[Row]:

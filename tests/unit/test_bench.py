@@ -8,7 +8,7 @@ from cpu import needs_bf16, needs_int8
 from tiny import SIZE
 
 from callmood.__main__ import main
-from callmood.bench import engine
+from callmood.bench import engine, other_engines
 from callmood.bench.engine import batches, build, labels, latencies_ms, plans, waste
 from callmood.bench.synthetic import duration_s, lengths_s, speak
 from callmood.worker.engine import bf16, int8
@@ -23,6 +23,7 @@ def _small_shape(monkeypatch):
     monkeypatch.setattr(engine, "BATCH_SIZES", (1, 2))
     monkeypatch.setitem(engine.PEAK_SIZES, "cpu", 256)
     engine.matrix_peak.cache_clear()
+    monkeypatch.setattr(other_engines, "open_all", lambda *_: iter(()))
 
 
 def test_lengths_are_those_of_calls():
