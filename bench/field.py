@@ -36,7 +36,7 @@ from callmood.worker.call.refold import refold
 from callmood.worker.commands.analyze import analyze
 from callmood.worker.commands.recordings import Recording, Shape
 from callmood.worker.engine.check import Listener, SpeechCheck, verdict
-from callmood.worker.engine.infer import Engine
+from callmood.worker.engine.infer import Engine, compute_with
 from callmood.worker.engine.plan import Plan
 from callmood.worker.records import Cut, Span
 from callmood.worker.settings import ModelSettings, SegmentSettings, Settings
@@ -295,7 +295,8 @@ def _print_alerts(console: Console, every: int) -> None:
 
 
 def _print_cost(console: Console) -> None:
-    """Both on this CPU, in one run: seconds for a second of audio, and the check's time for one utterance."""
+    """Both on this CPU with one thread, in one run: audio per second, and the check's time for one utterance."""
+    compute_with(1)
     utterances = [synthetic.speak(length, seed) for seed, length in enumerate(synthetic.lengths_s(32, 1))]
     seconds = sum(map(synthetic.duration_s, utterances))
     _, model = engine.build("base", utterances[:8])

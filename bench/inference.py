@@ -40,7 +40,7 @@ class Result(NamedTuple):
     """What was measured.
 
     Attributes:
-        per_minute: utterances that were sent a minute.
+        per_minute: utterances that were sent a minute, until the last of them.
         unanswered: those that had no answer ten seconds after the last was sent.
         share: CPU time of the inference process, in cores.
         took_ms: of each answer, the time since its utterance was due.
@@ -64,16 +64,16 @@ def measure(client: InferenceClient, pid: int | None, voices: list[Said], per_mi
     count, before = per_minute * seconds // 60, used_by([pid])
     began_s = time.monotonic()
     due_s = [began_s + number * 60 / per_minute for number in range(count)]
-    sent, took_ms, end_s = 0, list[float](), began_s + seconds + _LAST_S
+    sent, sent_s, took_ms, end_s = 0, began_s, list[float](), began_s + seconds + _LAST_S
     while len(took_ms) < count and time.monotonic() < end_s:
         while sent < count and due_s[sent] <= time.monotonic():
             client.submit(str(sent), voices[sent % len(voices)])  # type: ignore[arg-type]  # no more of it is read
-            sent += 1
+            sent, sent_s = sent + 1, time.monotonic()
         now_s = time.monotonic()
         took_ms += [1000 * (now_s - due_s[int(key)]) for key, _ in client.collect()]
         time.sleep(_WAIT_S)
     share = (used_by([pid]).cpu_s - before.cpu_s) / (time.monotonic() - began_s)
-    return Result(60 * sent / seconds, sent - len(took_ms), share, took_ms)
+    return Result(60 * sent / max(seconds, sent_s - began_s), sent - len(took_ms), share, took_ms)
 
 
 def wait_until_ready(client: InferenceClient, child: SpawnedChild) -> None:

@@ -21,11 +21,14 @@ from callmood.bench.loads import Measured, Step, rated, search
 from callmood.bench.programs import STAGES
 from callmood.bench.sender import voices
 from callmood.worker import settings
+from callmood.worker.commands.options import whole
+from callmood.worker.model.checkpoints import DEMO_FOLDER
 from callmood.worker.settings import Settings
 
 _CHUNK_MS: Final = 200
 _SHARES: Final = (0.1, 0.5, 0.7, 0.9)
 _PERCENTILES: Final = (50, 95, 99)
+_DEMO: Final = {"CALLMOOD_MODEL__PATH": str(DEMO_FOLDER)}
 
 
 def tables_of(options: argparse.Namespace, configured: Settings) -> Iterator[tuple[str, list[Step]]]:
@@ -35,13 +38,13 @@ def tables_of(options: argparse.Namespace, configured: Settings) -> Iterator[tup
     def load(calls: int) -> Load:
         return Load(_CHUNK_MS, LAYOUTS[0], calls, options.seconds)
 
-    with Measured(programs.worker(), speech, configured) as worker:
+    with Measured(programs.worker(_DEMO), speech, configured) as worker:
         found = search(lambda calls: worker.step(load(calls)), options.most, options.limit_ms)
         yield "more and more calls", found
         loads = [load(max(1, round(share * rated(found, options.limit_ms)))) for share in _SHARES]
         yield "at shares of the rated load", [worker.step(load) for load in loads]
     if options.speech_check:
-        with Measured(programs.worker(programs.UNCHECKED), speech, configured) as worker:
+        with Measured(programs.worker(_DEMO | programs.UNCHECKED), speech, configured) as worker:
             yield "without the speech check: at the same loads", [worker.step(load) for load in loads]
 
 
@@ -63,11 +66,11 @@ def table_of(title: str, steps: Sequence[Step]) -> Table:
 
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
-    parser.add_argument("--seconds", type=int, default=12, help="length of the calls of a step, s")
+    parser.add_argument("--seconds", type=whole(5, 3_600), default=12, help="length of the calls of a step, s")
     parser.add_argument(
         "--limit-ms", type=float, default=1_500, help="p99 from last word to Redis that a load may have"
     )
-    parser.add_argument("--most", type=int, default=256, help="most simultaneous calls that are tried")
+    parser.add_argument("--most", type=whole(1, 10_000), default=256, help="most simultaneous calls that are tried")
     parser.add_argument("--speech-check", action="store_true", help="measure what the speech check adds")
     return parser
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Self
 from uuid import uuid4
 
 import numpy as np
@@ -141,11 +141,23 @@ class _Results:
 
 
 class _Running(NamedTuple):
-    """A program, the settings that it was started with, and its results."""
+    """A program, what it writes to stderr, the settings that it was started with, and its results."""
 
     process: "subprocess.Popen[bytes]"
+    errors: BinaryIO
     configured: Settings
     results: _Results
+
+    def check(self, name: str) -> None:
+        """Refuse to go on without it.
+
+        Raises:
+            ConfigurationError: it has ended; with its last line on stderr.
+        """
+        if self.process.poll() is not None:
+            self.errors.seek(0)
+            last = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
+            raise ConfigurationError(f"{name} has ended with {self.process.returncode}: {last}")
 
     def wait_for(self, name: str, count: int, seconds: float) -> list[Result]:
         """The results of these calls, as soon as there are so many or the time is up."""
@@ -179,17 +191,14 @@ def _running(program: Program, configured: Settings) -> Iterator[_Running]:
         admin = opened.enter_context(closing(KafkaAdminClient(**connection(kafka))))
         admin.create_topics({topic: {"num_partitions": 1} for topic in topics.values()}, wait_for_metadata=True)
         opened.callback(admin.delete_topics, list(topics.values()))
-        process = opened.enter_context(_process(program, configured))
-        yield _Running(process, configured, _Results(client, Keys(name).named(program.stream), program))
+        errors = opened.enter_context(tempfile.TemporaryFile())
+        process = opened.enter_context(_process(program, configured, errors))
+        yield _Running(process, errors, configured, _Results(client, Keys(name).named(program.stream), program))
 
 
 @contextmanager
-def _process(program: Program, configured: Settings) -> Iterator["subprocess.Popen[bytes]"]:
-    """The program itself.
-
-    Raises:
-        ConfigurationError: its start has failed; with its last line on stderr.
-    """
+def _process(program: Program, configured: Settings, errors: BinaryIO) -> Iterator["subprocess.Popen[bytes]"]:
+    """The program itself."""
     environment = {
         **os.environ,
         **program.environment,
@@ -199,25 +208,16 @@ def _process(program: Program, configured: Settings) -> Iterator["subprocess.Pop
         "CALLMOOD_REDIS__PREFIX": configured.redis.prefix,
         "CALLMOOD_WORKER__HEALTH_PORT": "0",
     }
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(program.command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+    process = subprocess.Popen(program.command, env=environment, stdout=subprocess.DEVNULL, stderr=errors)
+    try:
+        yield process
+    finally:
+        process.terminate()
         try:
-            yield process
-        except _StartError as error:
-            errors.seek(0)
-            last = errors.read().decode(errors="replace").strip().rpartition("\n")[2]
-            raise ConfigurationError(f"{program.name} {error}: {last}") from error
-        finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-class _StartError(Exception):
-    """The program ended, or gives no result."""
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 class Measured:
@@ -245,10 +245,11 @@ class Measured:
         """Send a load to the idle program, and wait for the results.
 
         Raises:
-            ConfigurationError: the program does not start.
+            ConfigurationError: the program does not start, or has ended.
         """
         running = self._running or self._started(load.chunk_ms)
         step = self._given(running, load, _LATE_S)
+        running.check(self._program.name)
         if step.missing or not running.becomes_idle():
             self._end()
         return step
@@ -260,10 +261,9 @@ class Measured:
             running = stack.enter_context(opened)
             until_s = time.monotonic() + _START_S
             while not self._given(running, Load(chunk_ms, LAYOUTS[0], 2, 8), _ANSWER_S).results:
-                if running.process.poll() is not None:
-                    raise _StartError(f"has ended with {running.process.returncode}")
+                running.check(self._program.name)
                 if time.monotonic() > until_s:
-                    raise _StartError(f"gives no result within {_START_S:.0f} s")
+                    raise ConfigurationError(f"{self._program.name} gives no result within {_START_S:.0f} s")
             running.becomes_idle()
             self._opened, self._running = stack.pop_all(), running
         return running

@@ -86,7 +86,7 @@ def open_all(reference: Any, sounds: Sequence[Sound], say: Callable[[str], None]
 def _installed(engine: str, libraries: Sequence[str], say: Callable[[str], None]) -> bool:
     missing = [library for library in libraries if importlib.util.find_spec(library) is None]
     if missing:
-        say(f"left out, because {' and '.join(missing)} is not installed (extra: bench): {engine}")
+        say(f"{engine} is left out; it needs {' and '.join(missing)}: pip install 'callmood[bench]'")
     return not missing
 
 

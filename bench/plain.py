@@ -35,6 +35,8 @@ _FRAME_MS: Final = 20
 _FRAME_BYTES: Final = 8 * _FRAME_MS * 2
 _SILENT_FRAMES: Final = 25
 _MIN_FRAMES: Final = 12
+_PADDING_FRAMES: Final = 5
+"""Of the silence, that the model gets as well."""
 
 
 class Ended(NamedTuple):
@@ -67,7 +69,8 @@ class Channel:
                 self._frames.append(frame)
             if self._silent >= _SILENT_FRAMES:
                 if len(self._frames) - self._silent >= _MIN_FRAMES:
-                    ended = Ended(b"".join(self._frames), self._last_word_ms)
+                    heard = self._frames[: len(self._frames) - self._silent + _PADDING_FRAMES]
+                    ended = Ended(b"".join(heard), self._last_word_ms)
                 self._frames, self._silent = [], 0
         return ended
 

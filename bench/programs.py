@@ -95,12 +95,13 @@ class Program(NamedTuple):
 
 
 def worker(environment: Mapping[str, str] | None = None) -> Program:
-    """The worker, with settings of its own."""
+    """The worker on the CPU, with settings of its own."""
     command = (sys.executable, "-m", "callmood", "worker")
-    return Program("callmood", command, "utterances", of_worker, cut_by_worker, environment or {})
+    settings_ = {"CALLMOOD_MODEL__DEVICE": "cpu", **(environment or {})}
+    return Program("callmood", command, "utterances", of_worker, cut_by_worker, settings_)
 
 
-def other(name: str, module: str, model: str) -> Program:
+def other(name: str, module: str, model: str, environment: Mapping[str, str] | None = None) -> Program:
     """A program of `bench/` that writes as the plain loop does, with the model in this folder, or without (`none`)."""
     command = (sys.executable, "-m", f"callmood.bench.{module}", model)
-    return Program(name, command, plain.STREAM, of_loop, cut_by_loop)
+    return Program(name, command, plain.STREAM, of_loop, cut_by_loop, environment or {})

@@ -29,7 +29,7 @@ from kafka import KafkaAdminClient
 from rich.console import Console
 from rich.table import Table
 
-from callmood.bench import null_servers
+from callmood.bench import null_servers, process_tree
 from callmood.bench.ingest import LAYOUTS, Load, dialogue
 from callmood.bench.odd import removed_after
 from callmood.bench.programs import of_worker
@@ -52,11 +52,9 @@ _MORE_S: Final = 3
 AROUND_S: Final = round(_WARM_S) + _MORE_S
 """How much longer calls are sent than they are measured."""
 _START_S: Final = 60.0
-_FRESH_MS: Final = 2_000
+FRESH_MS: Final = 2_000
 """Median time from last word to Redis at the end of a run in which sender and worker keep up, without the record."""
 _BEHIND: Final = "behind"
-_NUMBER_OF_CPU_TIME: Final = 11
-"""Index of the user time in what /proc/PID/stat holds after the name, the system time follows; see proc_pid_stat(5)."""
 
 
 class Used(NamedTuple):
@@ -105,12 +103,8 @@ class Run(NamedTuple):
 
 def used_by(pids: "list[int | None]") -> Used:
     """What these processes have used."""
-    cpu_ticks, pages = 0, 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        cpu_ticks += sum(map(int, fields[_NUMBER_OF_CPU_TIME : _NUMBER_OF_CPU_TIME + 2]))
-        pages += int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return Used(cpu_ticks / os.sysconf("SC_CLK_TCK"), pages * resource.getpagesize() / 1e6)
+    pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+    return Used(sum(map(process_tree.own_cpu_s, pids)), pages * resource.getpagesize() / 1e6)
 
 
 def inference(configured: Settings, address: str) -> None:
@@ -270,7 +264,7 @@ def _wait(seconds: float, running: Processes) -> None:
 
 def keeps_up(load: Load, run: Run) -> bool:
     """Whether results were fresh at the end."""
-    return run.samples[-1].total_ms(50) < _FRESH_MS + load.chunk_ms
+    return run.samples[-1].total_ms(50) < FRESH_MS + load.chunk_ms
 
 
 def row(load: Load, processes_: int, run: Run) -> list[str]:

@@ -2,7 +2,7 @@
 
 import gc
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 import transformers
@@ -41,16 +41,21 @@ def demo() -> Any:
     return theirs
 
 
-def write(shape: str, folder: Path) -> str:
+class Written(NamedTuple):
+    """What the programs load: the worker, and the others; a small model is computed with one thread."""
+
+    worker: str
+    others: str
+    is_small: bool
+
+
+def write(shape: str, folder: Path) -> Written:
     """Write a model for transformers' pipeline into this folder.
 
     Args:
         shape: `demo` is the demo model; `base` and `large` have random weights and a head that is fitted to synthetic
             utterances, so that their labels differ.
-        folder: an empty one.
-
-    Returns:
-        What the worker loads: the same folder, or the bundled demo model itself.
+        folder: an empty one. The worker loads the same folder, or the bundled demo model itself.
     """
     if shape == DEMO:
         model, normalize, path = demo(), load(DEMO_FOLDER).spec.normalize, str(DEMO_FOLDER)
@@ -63,4 +68,4 @@ def write(shape: str, folder: Path) -> str:
     extractor.save_pretrained(folder)
     del model
     gc.collect()  # the weights of a large model must not stay beside those of the program that is measured
-    return path
+    return Written(path, str(folder), is_small=shape == DEMO)

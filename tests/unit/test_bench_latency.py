@@ -5,6 +5,7 @@ import argparse
 from callmood.bench import latency
 from callmood.bench.loads import Step
 from callmood.bench.programs import Result
+from callmood.worker.model.checkpoints import DEMO_FOLDER
 from callmood.worker.settings import Settings
 
 
@@ -41,5 +42,9 @@ def test_the_speech_check_is_switched_off_at_the_same_loads(monkeypatch):
     options = argparse.Namespace(most=256, limit_ms=40.0, speech_check=True, seconds=12)
     titles = [title for title, _ in latency.tables_of(options, Settings())]
     assert [calls for calls, _ in measured[-8:]] == [2, 10, 14, 18] * 2
-    assert [own for _, own in measured[-8:]] == [{}] * 4 + [{"CALLMOOD_MODEL__SPEECH_CHECK": "false"}] * 4
+    checked = [own.get("CALLMOOD_MODEL__SPEECH_CHECK") for _, own in measured[-8:]]
+    assert checked == [None] * 4 + ["false"] * 4
+    assert {(own["CALLMOOD_MODEL__PATH"], own["CALLMOOD_MODEL__DEVICE"]) for _, own in measured} == {
+        (str(DEMO_FOLDER), "cpu")
+    }
     assert len(titles) == 3

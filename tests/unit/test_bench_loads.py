@@ -1,8 +1,10 @@
 """The search for the calls that a program carries, and a program that gets loads."""
 
+import io
 import json
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -74,11 +76,11 @@ def test_one_bad_moment_does_not_end_the_search():
 
 
 def test_missing_results_are_over_every_limit():
-    """One in a hundred is not in the 99th percentile, two are; a step without results has only infinite ones."""
-    results = [Result("call", 5.0)] * 98
-    assert Step(2, results, 0.0, 98).total_ms(99) == 5.0
-    assert Step(2, [*results, results[0]], 0.0, 100).total_ms(50) == 5.0
-    assert Step(2, results, 0.0, 100).total_ms(99) == float("inf")
+    """One of a hundred is the 99th percentile, one of 101 is not; a step without results has only infinite ones."""
+    results = [Result("call", 5.0)] * 100
+    assert Step(2, results[1:], 0.0, 100).total_ms(99) == float("inf")
+    assert Step(2, results, 0.0, 101).total_ms(99) == 5.0
+    assert Step(2, results[:50], 0.0, 99).total_ms(50) == 5.0
     assert Step(2, [], 0.0).total_ms(99) == float("inf")
     assert Step(2, results, 0.0, 97).missing == 0
 
@@ -127,7 +129,7 @@ def test_results_are_waited_for_until_all_are_there(monkeypatch):
     with running:
         for count in (3, 4):
             results = loads._Results(_Stream(*said), "stream", SimpleNamespace(read=of_loop))
-            found = loads._Running(running, Settings(), results).wait_for("x", count, 0.05)
+            found = loads._Running(running, io.BytesIO(), Settings(), results).wait_for("x", count, 0.05)
             assert [one.total_ms for one in found] == [100.0, 101.0, 102.0]
         running.communicate(b"\n")
 
@@ -145,6 +147,7 @@ def started(monkeypatch):
             configured=Settings(),
             wait_for=lambda _name, count, _s: [Result("call", 5.0)] * (count - lost[0]),
             becomes_idle=lambda: idle[0],
+            check=lambda _: None,
         )
         starts.append("ended")
 
@@ -178,23 +181,29 @@ def test_a_program_that_is_behind_is_started_again(started, lost, idle):
     assert started.starts == ["started", "ended"] * 2
 
 
-def _nine(records):
-    return dict.fromkeys((record.key.decode() for record in records), 9)
-
-
 def test_a_program_that_does_not_start_is_an_error_with_its_last_words():
     """The error has its exit code and the last line on stderr."""
     program = other("loop", "plain", "none")._replace(
         command=(sys.executable, "-c", "import sys; sys.exit('first\\nno such model')")
     )
-    with pytest.raises(ConfigurationError, match="loop has ended with 1: no such model"):
-        _fail_to_start(program)
-
-
-def _fail_to_start(program):
-    with loads._process(program, Settings()) as process:
+    with tempfile.TemporaryFile() as errors, loads._process(program, Settings(), errors) as process:
         process.wait()
-        raise loads._StartError(f"has ended with {process.returncode}")
+        running = loads._Running(process, errors, Settings(), None)
+        with pytest.raises(ConfigurationError, match="loop has ended with 1: no such model"):
+            running.check("loop")
+
+
+def test_a_program_that_ends_during_a_load_is_an_error(started):
+    """Its figures would be those of a dead process."""
+
+    def check(_):
+        raise ConfigurationError("loop has ended with 1: out of memory")
+
+    with Measured(started.program, bytes(200_000), Settings()) as measured:
+        measured.step(LOAD)
+        measured._running.check = check
+        with pytest.raises(ConfigurationError, match="out of memory"):
+            measured.step(LOAD)
 
 
 def test_a_program_that_never_answers_is_an_error(started, monkeypatch):
@@ -202,7 +211,7 @@ def test_a_program_that_never_answers_is_an_error(started, monkeypatch):
     monkeypatch.setattr(loads, "_START_S", 0.0)
     started.lost[0] = 100
     measured = Measured(started.program, bytes(200_000), Settings())
-    with pytest.raises(loads._StartError, match="gives no result within 0 s"):
+    with pytest.raises(ConfigurationError, match="loop gives no result within 0 s"):
         measured.step(LOAD)
 
 
@@ -216,7 +225,7 @@ def test_a_program_is_idle_when_it_uses_little(monkeypatch):
         used_s[0] += add
         return used_s[0]
 
-    running = loads._Running(SimpleNamespace(pid=1), Settings(), None)
+    running = loads._Running(SimpleNamespace(pid=1), io.BytesIO(), Settings(), None)
     monkeypatch.setattr(loads.process_tree, "cpu_s", cpu_s)
     assert not running.becomes_idle()
     monkeypatch.setattr(loads.process_tree, "cpu_s", lambda _: used_s[0])

@@ -96,8 +96,8 @@ def test_engines_that_are_not_installed_are_left_out_with_a_line(sounds, only):
     lines = []
     assert list(open_all(reference, sounds, lines.append)) == []
     assert lines == [
-        "left out, because onnx and onnxruntime is not installed (extra: bench): ONNX Runtime",
-        "left out, because openvino is not installed (extra: bench): OpenVINO",
+        "ONNX Runtime is left out; it needs onnx and onnxruntime: pip install 'callmood[bench]'",
+        "OpenVINO is left out; it needs openvino: pip install 'callmood[bench]'",
     ]
 
 
@@ -109,7 +109,7 @@ def test_openvino_without_nncf_has_no_row_in_int8(sounds, only):
     names = [other.name for other in open_all(reference, sounds, lines.append)]
     assert names[0] == "OpenVINO, fp32"
     assert not any("int8" in name for name in names)
-    assert lines[-1] == "left out, because nncf is not installed (extra: bench): OpenVINO in int8"
+    assert lines[-1] == "OpenVINO in int8 is left out; it needs nncf: pip install 'callmood[bench]'"
 
 
 def test_an_engine_with_other_logits_is_not_measured(sounds):

@@ -14,18 +14,13 @@ from callmood.worker.settings import Settings
 def test_the_plain_loop_cuts_after_half_a_second_of_silence():
     """The example calls give utterances that end where their last voiced frame does."""
     channel, ended = plain.Channel(), []
-    pcm = latency_pcm()
+    pcm = plain.to_s16(plain.Encoding.PCMU, sender.voices()[: 2 * 8_000 * 40 : 2]).tobytes()
     for number in range(len(pcm) // 3_200):
         found = channel.feed(pcm[number * 3_200 : (number + 1) * 3_200], number * 200.0)
         if found is not None:
             ended.append((number * 200.0 + 200, *found))
     assert len(ended) > 3
     assert all(480 <= now_ms - last_word_ms <= 720 and len(audio) > 3_840 for now_ms, audio, last_word_ms in ended)
-
-
-def latency_pcm():
-    """The customer of the example calls as PCM."""
-    return plain.to_s16(plain.Encoding.PCMU, sender.voices()[: 2 * 8_000 * 40 : 2]).tobytes()
 
 
 def test_each_call_has_its_own_speech():

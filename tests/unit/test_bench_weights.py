@@ -26,14 +26,14 @@ def same_logits(folder, path):
 
 def test_the_demo_model_is_the_same_in_transformers(tmp_path):
     """The worker loads the bundled one, and the folder has the same weights."""
-    path = weights.write(weights.DEMO, tmp_path)
-    assert path == str(DEMO_FOLDER)
-    same_logits(tmp_path, path)
+    written = weights.write(weights.DEMO, tmp_path)
+    assert written == (str(DEMO_FOLDER), str(tmp_path), True)
+    same_logits(tmp_path, written.worker)
 
 
 def test_random_weights_are_loaded_by_both(tmp_path, monkeypatch):
     """The worker loads the folder that is written for transformers' pipeline."""
     shape = {**SIZE, **BASE, "num_labels": 4, "use_weighted_layer_sum": True}
     monkeypatch.setitem(engine.SHAPES, "base", shape)
-    assert weights.write("base", tmp_path) == str(tmp_path)
+    assert weights.write("base", tmp_path) == (str(tmp_path), str(tmp_path), False)
     same_logits(tmp_path, tmp_path)

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-import torch
 
 from callmood.worker.engine import infer
 from callmood.worker.engine.cores import usable_cores
@@ -40,13 +39,16 @@ def test_a_cpu_limit_counts(tmp_path, files, cores):
 
 
 @pytest.mark.parametrize(
-    ("threads", "torchs", "limit", "weights", "expected"),
-    [(0, 64, 4, 90, 4), (0, 2, 4, 90, 2), (3, 64, 4, 90, 3), (0, 64, 4, 1, 1), (2, 64, 4, 1, 2)],
+    ("threads", "torchs", "limit", "small", "expected"),
+    [(0, 64, 4, 0, 4), (0, 2, 4, 0, 2), (3, 64, 4, 0, 3), (0, 64, 4, 10**7, 1), (2, 64, 4, 10**7, 2)],
 )
-def test_the_model_has_a_thread_for_each_core(monkeypatch, threads, torchs, limit, weights, expected):
+def test_the_model_has_a_thread_for_each_core(monkeypatch, threads, torchs, limit, small, expected):
     """Never more than torch would take, which OMP_NUM_THREADS lowers; one if it is small; a setting counts as it is."""
+    taken = []
     monkeypatch.setattr(infer, "usable_cores", lambda: limit)
     monkeypatch.setattr(infer, "_TORCHS_THREADS", torchs)
-    monkeypatch.setattr(infer, "_SMALL", 50)
-    model = torch.nn.Linear(weights, 1, bias=False)
-    assert infer.threads_for(model, ModelSettings(threads=threads)) == expected
+    monkeypatch.setattr(infer, "_SMALL", small)
+    monkeypatch.setattr(infer, "compute_with", taken.append)
+    infer.open_engine(ModelSettings(threads=threads, dtype="fp32"))
+    assert taken[-1] == expected
+    assert taken[0] == threads or min(torchs, limit)  # also while it loads

@@ -1,14 +1,11 @@
 """How a child process is set up before its loop begins."""
 
 import gc
-import os
-import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
-from callmood.worker.inference import serve
 from callmood.worker.run import processes, wiring
 from callmood.worker.settings import Settings
 
@@ -16,11 +13,10 @@ from callmood.worker.settings import Settings
 @pytest.fixture
 def _as_before():
     """What a process sets for itself is set back."""
-    threshold, interval_s = gc.get_threshold(), sys.getswitchinterval()
+    threshold = gc.get_threshold()
     yield
     gc.unfreeze()
     gc.set_threshold(*threshold)
-    sys.setswitchinterval(interval_s)
 
 
 @pytest.mark.usefixtures("_as_before")
@@ -40,15 +36,3 @@ def test_the_ingest_loop_runs_with_a_rare_garbage_collector(monkeypatch):
     ((threshold, frozen),) = seen
     assert threshold == 50_000
     assert frozen > 0
-
-
-@pytest.mark.usefixtures("_as_before")
-def test_the_threads_of_the_inference_process_take_turns_often(monkeypatch):
-    """The speech check holds Python's lock for long, and the model's thread must not wait 5 ms for it each time."""
-    seen, exits = [], []
-    monkeypatch.setattr(serve, "serve", lambda *_: seen.append(sys.getswitchinterval()))
-    monkeypatch.setattr(processes.logs, "configure", lambda *_, **__: None)
-    monkeypatch.setattr(os, "_exit", exits.append)
-    processes.inference(Settings(), "ipc://none")
-    assert seen == [pytest.approx(0.0005)]
-    assert exits == [0]

@@ -1,5 +1,6 @@
 """The inference process's loop: batches overlap and keep their order, on a device and a clock that the test moves."""
 
+import sys
 import threading
 from concurrent.futures import wait
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import zmq
 
 from callmood.schemas.common import Encoding
 from callmood.worker.engine.plan import Plan
+from callmood.worker.errors import ModelError
 from callmood.worker.inference import checks, serve, wire
 from callmood.worker.records import ModelInfo, Prediction, Speech
 from callmood.worker.settings import ModelSettings
@@ -321,3 +323,20 @@ def test_a_check_that_hangs_is_seen_in_the_beats(checked, monkeypatch):
     assert checked.received(wire.Beat)[-1].busy_s == 9.0
     held.set()
     checked.check()
+
+
+def test_the_threads_of_the_process_take_turns_often(tmp_path, monkeypatch):
+    """Those of the speech check compute in Python, and the model's thread must not wait 5 ms for them each time."""
+    before_s, seen = sys.getswitchinterval(), []
+    monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+
+    def opened(_):
+        seen.append(sys.getswitchinterval())
+        raise ModelError("seen enough")
+
+    try:
+        with pytest.raises(ModelError, match="seen enough"):
+            serve.serve(ModelSettings(speech_check=False), f"ipc://{tmp_path}/socket", opened)
+    finally:
+        sys.setswitchinterval(before_s)
+    assert seen == [pytest.approx(0.0005)]

@@ -24,9 +24,7 @@ _MAX_SNR_DB: Final = 60.0
 _QUIETEST: Final = 25  # percentile of the frames' spread: their mean is the offset
 _QUIET, _LOUD = 10, 75  # percentiles of frame power taken for the pauses and for the speech
 _SPECTRUM_MS: Final = 32
-_MAX_SPECTRA: Final = (
-    32  # spread over the utterance; with 64, nine bandwidths of ten are the same, and the others 125 Hz apart
-)
+_SPECTRA: Final = 32  # at least, and at most twice as many, spread over the utterance; more change little
 _BAND_FLOOR_DB: Final = -40.0  # of the strongest band; in speech, mu-law's noise in an empty band lies below
 _BAND_HZ: Final = 125
 
@@ -117,7 +115,7 @@ def _bandwidth_hz(samples: npt.NDArray[np.float32], rate_hz: int) -> int:
     if samples.size < size:
         samples = np.pad(samples, (0, size - samples.size))
     frames = samples[: samples.size // size * size].reshape(-1, size)
-    frames = frames[:: -(-len(frames) // _MAX_SPECTRA)]
+    frames = frames[:: max(1, len(frames) // _SPECTRA)]
     spectrum = np.fft.rfft(frames * _window(size), axis=1)
     power = np.add.reduce(spectrum.real**2 + spectrum.imag**2, axis=0)
     bins = _BAND_HZ * _SPECTRUM_MS // 1000

@@ -43,7 +43,7 @@ _NOISES: Final = 4  # sounds at which the rounding error is measured
 _SMALL: Final = 10_000_000
 """Weights, below which two cores compute hardly more than one, and wait for each other while other processes run."""
 _TORCHS_THREADS: Final = torch.get_num_threads()
-"""What torch would take, before `compute_alone` has changed that for threads that begin later."""
+"""What torch would take, before `compute_with` has changed that for threads that begin later."""
 _log: Final = logging.getLogger(__name__)
 
 
@@ -58,7 +58,8 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     device = choose_device(settings, machine)
     _prepare(device, settings)
     model = load(settings.path)
-    torch.set_num_threads(threads_for(model, settings))
+    if not settings.threads and sum(weights.numel() for weights in model.parameters()) < _SMALL:
+        compute_with(1)
     chosen = choose_plan(settings, machine, _facts(model, settings, device))
     engine = Engine(model, chosen, batch_seconds=settings.batch_seconds)
     error = engine.rounding_error()
@@ -79,17 +80,13 @@ def _prepare(device: Device, settings: "ModelSettings") -> None:
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
+    compute_with(settings.threads or min(_TORCHS_THREADS, usable_cores()))
 
 
-def threads_for(model: EmotionModel, settings: "ModelSettings") -> int:
-    """As set; by default one for each core that this process may use, or one if the model is small."""
-    weights = sum(parameter.numel() for parameter in model.parameters())
-    return settings.threads or (1 if weights < _SMALL else min(_TORCHS_THREADS, usable_cores()))
-
-
-def compute_alone() -> None:
-    """Let what this thread computes take no other core. Other threads that have a number of their own keep it."""
-    torch.set_num_threads(1)
+def compute_with(threads: int) -> None:
+    """Let what this thread computes take so many cores; threads that have called this before keep their number."""
+    torch.get_num_threads()  # the first call in a thread takes the number that another thread has set last
+    torch.set_num_threads(threads)
 
 
 def _facts(model: EmotionModel, settings: "ModelSettings", device: Device) -> Model:

@@ -91,9 +91,9 @@ class Checks(Generic[Key]):
 
 
 def _begin_thread() -> None:
-    from callmood.worker.engine.infer import compute_alone  # noqa: PLC0415 - torch is slow to import
+    from callmood.worker.engine.infer import compute_with  # noqa: PLC0415 - torch is slow to import
 
-    compute_alone()  # an utterance has too little work for two cores: with two, it takes twice the CPU time
+    compute_with(1)  # an utterance has too little work for two cores: with two, it takes twice the CPU time
 
 
 def _open() -> "SpeechCheck":

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BEAT_S: Final = 0.25
+_SWITCH_S: Final = 0.0005
+"""By default, a thread waits up to 5 ms for another that computes in Python, as those of the speech check do."""
 _NEWEST_WEIGHT: Final = 0.05  # of the newest batch in the shares of padding and of what is computed again
 _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
@@ -74,6 +77,7 @@ def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSetting
         ModelError: the checkpoint cannot be used.
         Exception: the model fails whatever it is given; the process must not go on.
     """
+    sys.setswitchinterval(_SWITCH_S)
     if not settings.path.startswith("hf://"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # all comes from a local folder
     parent = multiprocessing.parent_process()

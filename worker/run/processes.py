@@ -119,7 +119,6 @@ def inference(settings: Settings, address: str) -> None:
     """The inference process: loads the model, warms up, answers until SIGTERM or the end of its parent."""
     from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
-    sys.setswitchinterval(0.0005)  # s; by default, each thread waits up to 5 ms for the one of the speech check
     logs.configure(settings.log, process="inference")
     code = _ended_by(lambda: serve(settings.model, address))
     sys.stdout.flush()

@@ -16,7 +16,7 @@ _BLOCK_FRAMES: Final = 5
 """100 ms, on an absolute grid."""
 _MIN_BLOCKS: Final = 10
 CHECK_FRAMES: Final = 25
-"""How often an utterance is looked at: each time costs as much as the detector takes for a frame."""
+"""How often an utterance is looked at, once it can hold a second of background."""
 LEAST_FRAMES: Final = _MIN_BLOCKS * _BLOCK_FRAMES
 """Of an utterance that fades."""
 _RATIO: Final = 10 ** (16 / 10)
@@ -57,7 +57,7 @@ class Loudness:
         return end_frame - blocks * _BLOCK_FRAMES if quiet >= _MIN_BLOCKS else None
 
     def next_fade(self, frame: int) -> int:
-        """The first frame at which, whatever follows this one, a check can find a second of background."""
+        """No check before this frame finds a second of background, whatever follows the given one."""
         return -(-max(self._least, frame + 1) // CHECK_FRAMES) * CHECK_FRAMES
 
     def _until(self, end_frame: int) -> list[float]:
@@ -79,7 +79,7 @@ def _powers(frames: Samples, lost: Collection[int]) -> list[float]:
     blocks = wide.reshape(-1, _BLOCK_FRAMES * length)
     sums, energies = blocks.sum(axis=1).tolist(), np.einsum("ij,ij->i", blocks, blocks).tolist()
     return [
-        energy / known - (total / known) ** 2 if known else _UNKNOWN
+        energy / known - (total / known) * (total / known) if known else _UNKNOWN
         for total, energy, known in zip(sums, energies, samples, strict=True)
     ]
 
