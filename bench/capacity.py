@@ -3,8 +3,8 @@
 Kafka and Redis are those of the environment (`python -m deploy.local run -- callmood bench capacity`). A worker, a
 plain loop (`bench/plain.py`) and a Quix Streams application (`bench/quix.py`, if `callmood[bench]` is installed) have
 the same model on the CPU, and get the same calls in real time, with the customer's voice of the example calls: more and
-more of them, until the 99th percentile of the time from last word to Redis exceeds the limit. `base` and `large` are
-HuBERT with random weights in the shape of the published checkpoints.
+more of them, until the 99th percentile of the time from last word to Redis exceeds the limit. The programs take turns,
+load by load. `base` and `large` are HuBERT with random weights in the shape of the published checkpoints.
 
 The worker computes as it does by default: in bfloat16 on a CPU that is fast in it (set `CALLMOOD_MODEL__DTYPE` for
 another type), while transformers computes in float32. Each program is one process that reads one partition; the model
@@ -22,6 +22,7 @@ import importlib.util
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,7 +31,7 @@ from rich.table import Table
 
 from callmood.bench import plain, programs, realtime, weights
 from callmood.bench.ingest import CHUNKS_MS, LAYOUTS, Load, dialogue
-from callmood.bench.loads import Measured, Step, rated, search
+from callmood.bench.loads import Measured, Search, Step, rated
 from callmood.bench.programs import Program
 from callmood.bench.sender import voices
 from callmood.worker import settings
@@ -90,34 +91,44 @@ def program(name: str, model: weights.Written, *, is_checked: bool = True) -> Pr
 # -- calls within the limit
 
 
-def searched(options: argparse.Namespace, configured: Settings, console: Console) -> Iterator[Found]:
-    """What each program carries; prints its steps."""
-    speech = voices()
-    with tempfile.TemporaryDirectory(prefix="callmood-") as folder:
-        model = weights.write(options.shape, Path(folder))
-        for name in installed(options.programs):
-            one = program(name, model, is_checked=not options.without_speech_check)
-            try:
-                steps = steps_of(one, speech, options, configured)
-            except ConfigurationError as error:  # what the others carried is not lost
-                console.print(str(error))
-                continue
-            console.print(table_of_steps(one.name, steps))
-            yield Found(one.name, rated(steps, options.limit_ms), steps)
+class _Searched(NamedTuple):
+    """A program that runs, and its search."""
+
+    name: str
+    measured: Measured
+    search: Search
 
 
-def steps_of(one: Program, speech: bytes, options: argparse.Namespace, configured: Settings) -> list[Step]:
-    """The steps of a program's search.
+def searched(options: argparse.Namespace, configured: Settings, console: Console) -> list[Found]:
+    """What each program carries; prints each load as it is measured.
 
-    Raises:
-        ConfigurationError: it does not start, or has ended.
+    The programs take turns, load by load, because the speed of a machine that others use changes within minutes.
     """
-    with Measured(one, speech, configured) as measured:
+    with tempfile.TemporaryDirectory(prefix="callmood-") as folder, ExitStack() as opened:
+        model, speech, all_ = weights.write(options.shape, Path(folder)), voices(), list[_Searched]()
+        for name in installed(options.programs):
+            made = program(name, model, is_checked=not options.without_speech_check)
+            measured = opened.enter_context(Measured(made, speech, configured))
+            all_.append(_Searched(made.name, measured, Search(options.most, options.limit_ms)))
+        failed = set[str]()
+        while waiting := [one for one in all_ if one.search.calls is not None and one.name not in failed]:
+            for one in waiting:
+                try:
+                    _measure_next(one, options, console)
+                except ConfigurationError as error:  # what the others carry is not lost
+                    console.print(str(error))
+                    failed.add(one.name)
+    found = [one for one in all_ if one.name not in failed]
+    for one in found:
+        console.print(table_of_steps(one.name, one.search.steps))
+    return [Found(one.name, rated(one.search.steps, options.limit_ms), one.search.steps) for one in found]
 
-        def measure(calls: int) -> Step:
-            return measured.step(Load(options.chunk_ms, LAYOUTS[0], calls, options.seconds))
 
-        return search(measure, options.most, options.limit_ms)
+def _measure_next(one: _Searched, options: argparse.Namespace, console: Console) -> None:
+    assert one.search.calls is not None
+    step = one.measured.step(Load(options.chunk_ms, LAYOUTS[0], one.search.calls, options.seconds))
+    console.print(f"{one.name}, {step.calls} calls: p99 {step.total_ms(99):.0f} ms")
+    one.search.add(step)
 
 
 def table_of_steps(name: str, steps: Sequence[Step]) -> Table:
@@ -260,7 +271,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ingest:
         console.print(table_of_costs(list(costs(arguments, configured))))
         return 0
-    found = list(searched(arguments, configured, console))
+    found = searched(arguments, configured, console)
     check = ", without speech check" if arguments.without_speech_check else ""
     title = f"{arguments.shape}{check}, records of {arguments.chunk_ms} ms: p99 within {arguments.limit_ms:.0f} ms"
     console.print(table_of(found, title, arguments.most))

@@ -10,7 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import Any, BinaryIO, Final, NamedTuple, Self
 from uuid import uuid4
@@ -70,30 +70,57 @@ class Step(NamedTuple):
         return float(np.percentile(totals_ms, percentile, method="higher")) if totals_ms else float("inf")
 
 
-def search(measure: Callable[[int], Step], most: int, limit_ms: float) -> list[Step]:
-    """Find how many calls are carried within the limit, to about a tenth; all steps.
+def tries(most: int, limit_ms: float) -> Generator[int, Step, None]:
+    """The loads that find how many calls are carried within the limit, to about a tenth; gets the step of each.
 
     The calls are doubled until the 99th percentile exceeds the limit, then the interval is halved. A load that exceeds
     it is measured a second time, because the machine may have had something else to do.
     """
-    steps: list[Step] = []
 
-    def carries(calls: int) -> bool:
+    def carries(calls: int) -> Generator[int, Step, bool]:
         for _ in range(_TRIES):
-            steps.append(measure(calls))
-            if steps[-1].total_ms(99) <= limit_ms:
+            if (yield calls).total_ms(99) <= limit_ms:
                 return True
         return False
 
     carried, calls = 0, min(_FIRST, most)
-    while carries(calls):
+    while (yield from carries(calls)):
         if calls == most:
-            return steps
+            return
         carried, calls = calls, min(2 * calls, most)
     while calls - carried > max(1.0, _NEAR * carried):
         middle = (carried + calls) // 2
-        carried, calls = (middle, calls) if carries(middle) else (carried, middle)
-    return steps
+        carried, calls = (middle, calls) if (yield from carries(middle)) else (carried, middle)
+
+
+class Search:
+    """The search for what one program carries, load by load; see `tries`.
+
+    Attributes:
+        steps: those that were measured.
+        calls: of the next load; None at the end.
+    """
+
+    def __init__(self, most: int, limit_ms: float) -> None:
+        self._tries = tries(most, limit_ms)
+        self.steps: list[Step] = []
+        self.calls: int | None = next(self._tries)
+
+    def add(self, step: Step) -> None:
+        """Take the step with these calls."""
+        self.steps.append(step)
+        try:
+            self.calls = self._tries.send(step)
+        except StopIteration:
+            self.calls = None
+
+
+def search(measure: Callable[[int], Step], most: int, limit_ms: float) -> list[Step]:
+    """All steps of a search."""
+    found = Search(most, limit_ms)
+    while found.calls is not None:
+        found.add(measure(found.calls))
+    return found.steps
 
 
 def rated(steps: Sequence[Step], limit_ms: float) -> int:

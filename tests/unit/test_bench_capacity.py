@@ -64,7 +64,7 @@ def measured(monkeypatch):
 def test_all_programs_get_the_same_model_and_the_same_calls(measured):
     """The worker has the model in a setting, the others in their command line; lengths are those of the options."""
     given = options("--seconds", "7", "--chunk-ms", "20")
-    found = list(capacity.searched(given, Settings(), Console(quiet=True)))
+    found = capacity.searched(given, Settings(), Console(quiet=True))
     assert [(one.name, one.carried) for one in found] == [("callmood", 40), ("plain loop", 8), ("Quix Streams", 4)]
     worker, loop, quix = (one.program for one in measured)
     assert worker.environment == {"CALLMOOD_MODEL__PATH": "base of the worker", "CALLMOOD_MODEL__DEVICE": "cpu"}
@@ -80,9 +80,24 @@ def test_the_speech_check_can_be_left_out(measured):
     assert [one.program.environment["CALLMOOD_MODEL__SPEECH_CHECK"] for one in measured] == ["false"]
 
 
+def test_the_programs_take_turns(measured, monkeypatch):
+    """Each load of one is followed by one of the next, until only one still searches."""
+    order, carried = [], capacity.Measured.step
+
+    def step_of(self, load):
+        order.append((self.program.name, load.calls))
+        return carried(self, load)
+
+    monkeypatch.setattr(capacity.Measured, "step", step_of)
+    capacity.searched(options(), Settings(), Console(quiet=True))
+    assert len(measured) == 3
+    assert order[:6] == [(name, calls) for calls in (4, 8) for name in ("callmood", "plain loop", "Quix Streams")]
+    assert order[-1][0] == "callmood"
+
+
 def test_a_small_model_has_one_thread_everywhere(measured):
     """The worker sees to that by itself."""
-    list(capacity.searched(options("--shape", "demo", "--most", "4"), Settings(), Console(quiet=True)))
+    capacity.searched(options("--shape", "demo", "--most", "4"), Settings(), Console(quiet=True))
     assert [one.program.environment.get("OMP_NUM_THREADS") for one in measured] == [None, "1", "1"]
 
 
