@@ -257,3 +257,20 @@ def test_only_a_stable_membership_counts(changes, is_joining, is_stable):
         SimpleNamespace(group_metadata=lambda: member, _coordinator=coordinator)
     )
     assert found == (member if is_stable else None)
+
+
+# -- 12. partitions that wait for every other fetch
+
+
+@pytest.mark.parametrize(
+    ("is_partial", "left", "expected"),
+    [(False, [], False), (False, ["rest"], True), (True, [], True), (True, ["rest"], True)],
+)
+def test_what_is_left_of_the_last_partition_is_not_drained(is_partial, left, expected):
+    """The next fetch waits for it, so that it asks for that partition as well; the records are as they were."""
+    fetcher = SimpleNamespace(
+        fetched_records=lambda max_records, *, update_offsets: ((max_records, update_offsets), is_partial),
+        _next_partition_records=left,
+    )
+    kafka_workarounds.fetch_in_turn(SimpleNamespace(_fetcher=fetcher))
+    assert fetcher.fetched_records(5, update_offsets=True) == ((5, True), expected)

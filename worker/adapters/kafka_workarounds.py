@@ -1,4 +1,4 @@
-"""Workarounds for ten faults and gaps of kafka-python 3.0.12. Only this module and its helpers use private names of it.
+"""Workarounds for twelve faults and gaps of kafka-python 3.0.12. Only this module and its helpers use private names of it.
 
 Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
 its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
@@ -342,3 +342,25 @@ def topic_id(consumer: KafkaConsumer, topic: str) -> str:
 def wait_for(consumer: KafkaConsumer, *, min_bytes: int, wait_ms: int) -> None:
     """A fetch ends with so many bytes, or after this time."""
     consumer._fetcher.config.update(fetch_min_bytes=min_bytes, fetch_max_wait_ms=wait_ms)  # noqa: SLF001 - as above
+
+
+# -- 12. A consumer that is behind serves some partitions half as often
+#
+# kafka-python: `fetched_records` in kafka/consumer/fetcher.py says that all is drained while records of the last
+# partition are left. The next fetch is then sent without that partition, which waits for the one after. If each fetch
+# is full, the same partitions are left out every other time, and fall behind for ever while others stay fresh.
+# We: what is left counts. So each fetch asks for all partitions.
+# Upstream: no upstream issue found.
+
+
+def fetch_in_turn(consumer: KafkaConsumer) -> None:
+    """Send a fetch only when nothing of the one before is left."""
+    fetcher = consumer._fetcher  # noqa: SLF001 - there is no public way
+    fetched = fetcher.fetched_records
+
+    @wraps(fetched)
+    def fetched_records(*args: Any, **options: Any) -> tuple[Any, bool]:
+        records, is_partial = fetched(*args, **options)
+        return records, is_partial or bool(fetcher._next_partition_records)  # noqa: SLF001 - as above
+
+    fetcher.fetched_records = fetched_records
