@@ -282,9 +282,7 @@ class ModelSettings(_Group):
     )
     speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0,
-        description="CPU threads of the model; 0: as many as cores, or as the CPU limit; "
-        "one for a model with fewer than 10 million weights",
+        0, description="CPU threads of the model; 0: one per core or CPU limit, and one below 10 million weights"
     )
     batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, including padding, s")
     batch_ms: PositiveFloat = Field(
