@@ -64,7 +64,7 @@ def fence_is_ignored() -> Iterator[None]:
         yield
 
 
-@planted(646)
+@planted(121)
 def claim_does_not_fence() -> Iterator[None]:
     """A claim joins the earlier owner's token instead of replacing it."""
 

@@ -38,7 +38,7 @@ def live_membership() -> Iterator[None]:
         yield
 
 
-@planted(5, "kafka")
+@planted(12, "kafka")
 def commit_while_joining() -> Iterator[None]:
     """Offsets carry the membership of before, which the broker may refuse: each end of a process makes all join."""
 
@@ -79,7 +79,7 @@ def results_before_states() -> Iterator[None]:
         yield
 
 
-@planted(12, "kafka")
+@planted(24, "kafka")
 def the_name_is_not_taken_over() -> Iterator[None]:
     """A producer goes on under a name that its predecessor still uses: the older one is not fenced."""
 
@@ -146,7 +146,7 @@ def partition_is_kept_on_revoke() -> Iterator[None]:
 # -- the projection
 
 
-@planted(14, "both")
+@planted(23, "both")
 def projection_starts_at_the_groups_offset() -> Iterator[None]:
     """The projector goes on where its group stands, not where Redis does."""
 
@@ -181,7 +181,7 @@ def idle_projections_are_not_confirmed() -> Iterator[None]:
         yield
 
 
-@planted(13, "both")
+@planted(14, "both")
 def a_partition_that_came_back_is_not_claimed() -> Iterator[None]:
     """A partition that was taken and given back between two looks is forgotten."""
 

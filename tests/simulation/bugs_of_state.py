@@ -189,7 +189,7 @@ def resume_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(121)
+@planted(243)
 def held_records_are_forgotten() -> Iterator[None]:
     """A record that waits for an earlier one counts as heard."""
 
