@@ -51,4 +51,4 @@ def test_the_model_has_a_thread_for_each_core(monkeypatch, threads, torchs, limi
     monkeypatch.setattr(infer, "compute_with", taken.append)
     infer.open_engine(ModelSettings(threads=threads, dtype="fp32"))
     assert taken[-1] == expected
-    assert taken[0] == threads or min(torchs, limit)  # also while it loads
+    assert taken[0] == (threads or min(torchs, limit))  # also while it loads
