@@ -1,13 +1,19 @@
 """Each fault of kafka-python that the worker works around: the test fails without our part."""
 
+import gc
 import logging
 import socket
 import ssl
-from types import SimpleNamespace
+import weakref
+from contextlib import suppress
+from types import MethodType, SimpleNamespace
 
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.future import Future
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.structs import ConsumerGroupMetadata, MemberState
@@ -274,3 +280,51 @@ def test_what_is_left_of_the_last_partition_is_not_drained(is_partial, left, exp
     )
     kafka_workarounds.fetch_in_turn(SimpleNamespace(_fetcher=fetcher))
     assert fetcher.fetched_records(5, update_offsets=True) == ((5, True), expected)
+
+
+# -- 13. an error of each poll that times out, in a circle with its callers
+
+
+@pytest.fixture
+def waiting_fetcher():
+    """A fetcher's parts that wait: the client's own network with its thread, and its own wait with a time limit."""
+    net = NetworkSelector()
+    net.start()
+    manager = SimpleNamespace(_net=net)
+    manager.wait_for = MethodType(KafkaConnectionManager.wait_for, manager)
+    yield SimpleNamespace(_net=net, _manager=manager)
+    net.stop()
+    net.close()
+
+
+def test_a_poll_that_times_out_keeps_nothing_of_its_callers(waiting_fetcher):
+    """What a caller holds is freed with the caller's frame, without the garbage collector."""
+
+    class Audio:
+        pass
+
+    def turn():
+        held = Audio()
+        with suppress(KafkaTimeoutError):
+            waiting_fetcher._net.run(waiting_fetcher._manager.wait_for, Future(), 1)
+        return weakref.ref(held)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert turn()() is not None, "the fault is gone: section 13 can be deleted"
+        kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=waiting_fetcher))
+        assert turn()() is None
+    finally:
+        gc.enable()
+
+
+def test_other_waits_of_the_fetcher_still_time_out(waiting_fetcher):
+    """A question for offsets that is not answered in time stays an error."""
+
+    async def offsets():
+        raise KafkaTimeoutError("of another wait")
+
+    kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=waiting_fetcher))
+    with pytest.raises(KafkaTimeoutError, match="of another wait"):
+        waiting_fetcher._net.run(offsets)

@@ -126,6 +126,7 @@ class AudioConsumer:
         self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
         kafka_workarounds.fetch_in_turn(self._consumer)
+        kafka_workarounds.end_polls_without_error(self._consumer)
         self._skipped = kafka_workarounds.skip_unreadable_batches(self._consumer)
         self._resets = kafka_workarounds.note_resets(self._consumer)
         self._topic_ids = {topic: kafka_workarounds.topic_id(self._consumer, topic) for topic in topics}
