@@ -312,7 +312,7 @@ class WorkerSettings(_Group):
     output: Literal["redis", "kafka", "both"] = Field(
         "redis", description="where the worker stores results; both: in Kafka, with a copy in Redis"
     )
-    commit_interval_ms: Positive = Field(250, description="time between two commits of a partition, ms")
+    commit_interval_ms: Positive = Field(250, description="longest time between two commits, ms")
     state_interval_ms: Positive = Field(
         4_000,
         description="longest time between two stored states of a call without new results, by record timestamps, ms",

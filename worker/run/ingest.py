@@ -36,6 +36,7 @@ from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Record, Utterance
 from callmood.worker.run import traces
 from callmood.worker.run.account import account
+from callmood.worker.run.cadence import Cadence
 from callmood.worker.run.losses import report_gone, report_restored, report_skipped
 from callmood.worker.run.outside import Outside
 from callmood.worker.run.progress import Progress, Stage, Status
@@ -46,7 +47,7 @@ from callmood.worker.settings import Settings
 
 log = structlog.get_logger()
 
-_BUSY_POLL_MS, _IDLE_POLL_MS = 10, 1_000
+_DRAIN_POLL_S = 0.01
 _RETRY_S = 0.5
 _CONFIRM_S = 5.0
 _MEASURE_S = 1.0
@@ -104,7 +105,7 @@ class Ingest:
         self._is_paused, self._is_repairing = False, False
         self._is_quiet = False  # whether nothing has come since a commit that found nothing to do
         self._is_store_healthy = True
-        self._next_commit_s = 0.0
+        self._cadence = Cadence(settings.worker.commit_interval_ms / 1000)
         self._next_measure_s = 0.0
         self._reading = Reading(self._consumer, min(_ASK_AFTER_S, settings.worker.stall_s / 4))
         self._progress = Progress()
@@ -123,11 +124,13 @@ class Ingest:
             TooManyBadRecords: more bad records in a row than the limit.
             ConfigurationError: the topic was created again, or a stored position belongs to another deployment.
         """
+        began_s = self._monotonic()
         try:
-            polled = self._consumer.poll(self._wait_ms())
+            polled = self._consumer.poll(self._wait_ms(began_s))
         except ConfigurationError:  # the topic was created again: what was read of the old one is not lost
             self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)
             raise
+        self._cadence.waited(self._monotonic() - began_s)
         self._follow_changes()
         for source, records in polled.items():
             self._take(source, records)
@@ -135,7 +138,7 @@ class Ingest:
         self._collect_answers()
         self._throttle()
         if self._store.can_commit:
-            if self._monotonic() >= self._next_commit_s:
+            if self._cadence.is_due(self._monotonic()):
                 self._commit()
             self._restore_one()  # one a turn: the group removes a member that does not poll for long
         if self._monotonic() >= self._next_measure_s:
@@ -143,14 +146,9 @@ class Ingest:
         if not self._inference.healthy(self._monotonic()):
             raise InferenceLost("the inference process does not respond")
 
-    def _wait_ms(self) -> int:
-        """How long this turn may wait for records: until the next commit, for which it collects answers."""
-        if self._restoring or self._is_paused:
-            return _BUSY_POLL_MS
-        if self._is_quiet and not self._waiting:
-            return _IDLE_POLL_MS
-        until_ms = round(1000 * (self._next_commit_s - self._monotonic()))
-        return min(max(until_ms, _BUSY_POLL_MS), _IDLE_POLL_MS)
+    def _wait_ms(self, now_s: float) -> int:
+        is_busy = bool(self._restoring) or self._is_paused
+        return self._cadence.wait_ms(now_s, is_busy=is_busy, is_quiet=self._is_quiet, is_asking=bool(self._waiting))
 
     def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         partition = self._partitions.get(source)
@@ -183,7 +181,7 @@ class Ingest:
                 self._commit()
             if can_commit and not self._waiting and not self._pending and not self._is_repairing:
                 return True
-            self._sleep(_BUSY_POLL_MS / 1000)
+            self._sleep(_DRAIN_POLL_S)
         return False
 
     # -- assignment
@@ -262,6 +260,8 @@ class Ingest:
             asked = self._waiting.pop(key, None)
             if asked is not None:
                 self._partitions[asked.source].answer(asked.call_id, asked.utterance_id, prediction, now_ms)
+        if answers:
+            self._cadence.answered()
         has_work = bool(self._waiting)
         self._progress.note(Stage.INFERENCE, self._monotonic(), has_work=has_work, has_moved=bool(answers))
 
@@ -284,7 +284,7 @@ class Ingest:
     def _commit(self) -> None:
         """Commit what is due; a commit without an answer is repeated as it is before anything newer is collected."""
         began_s = self._monotonic()
-        self._next_commit_s = began_s + self._settings.worker.commit_interval_ms / 1000
+        self._cadence.began(began_s)
         if not self._pending:
             now_s = self._clock()
             self._rendered_s = now_s
@@ -315,11 +315,13 @@ class Ingest:
             self._commit_failed(committed.failure)
             return
         self._store_answered()
-        metrics.COMMIT_SECONDS.observe(self._monotonic() - began_s)
+        took_s = self._monotonic() - began_s
+        self._cadence.took(took_s)
+        metrics.COMMIT_SECONDS.observe(took_s)
 
     def _commit_failed(self, error: StoreUnavailable) -> None:
         self._store_failed(error)
-        self._next_commit_s = self._monotonic() + _RETRY_S
+        self._cadence.failed(self._monotonic() + _RETRY_S)
 
     def _account(self, durable: Sequence[Commit]) -> None:
         """Confirm, count and log commits that are in the store."""
