@@ -42,6 +42,7 @@ from callmood.worker.errors import CallmoodError
 from callmood.worker.inference.serve import serve
 from callmood.worker.run import processes
 from callmood.worker.run.child import SpawnedChild, Task
+from callmood.worker.run.pinning import keep_to_own_cores
 from callmood.worker.settings import Settings
 
 _PARTITIONS: Final = 4
@@ -109,6 +110,7 @@ def used_by(pids: "list[int | None]") -> Used:
 
 def inference(configured: Settings, address: str) -> None:
     """The inference process, with an engine that costs nothing."""
+    keep_to_own_cores(configured.worker)
     serve(configured.model, address, lambda _: null_servers.Engine())  # type: ignore[arg-type, return-value]
 
 
@@ -229,6 +231,7 @@ def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Ru
             "redis": configured.redis.model_copy(update={"prefix": name}),
             "model": configured.model.model_copy(update={"speech_check": False}),
             "log": configured.log.model_copy(update={"level": "warning"}),
+            "worker": configured.worker.model_copy(update={"ingest_processes": options.processes}),
         }
     )
     topics = {name: _PARTITIONS, f"{name}-dead": 1}

@@ -36,6 +36,11 @@ give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-
   one worker.
 - **On a CPU** with a large model, try `CALLMOOD_MODEL__DTYPE=int8`, and `int8+bf16` if the CPU is faster in bfloat16
   than in float32. **On a GPU**, try larger batches (`--batch-seconds 240`, `CALLMOOD_MODEL__BATCH_SECONDS`).
+- **Own cores.** `CALLMOOD_WORKER__PIN=true` gives each ingest process a core and the model the others. On two cores of
+  an Intel Xeon, beside another busy program, an ingest process then carried 1.08 and 1.10 times as many channels per
+  core (`callmood bench realtime --calls 600`, two pairs of runs); without that program, nothing was gained (0.90 to
+  1.01, three pairs). In Kubernetes, it needs the CPU manager policy `static` and whole CPUs as request and limit; a
+  worker that shares its cores refuses the setting.
 - **Redis** computes on one core. `maxmemory` is twice the data, for the copies that `appendonly yes` makes when it
   rewrites its file.
 - **Spare workers** carry the calls of a worker that fails. With `--spare 0`, results are late until it is back.

@@ -305,10 +305,10 @@ class WorkerSettings(_Group):
         description="name of this worker, unique among the workers; with static membership, the same "
         "after a restart; default: the host name",
     )
-
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="number of ingest processes, each with one Kafka consumer; use at most one per CPU core"
     )
+    pin: bool = Field(False, description="a core for each ingest process, the others for the model (docs/capacity.md)")
     output: Literal["redis", "kafka", "both"] = Field(
         "redis", description="where the worker stores results; both: in Kafka, with a copy in Redis"
     )

@@ -15,6 +15,7 @@ from callmood.worker import logs
 from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_OK, CallmoodError, exit_code
 from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.run import traces
+from callmood.worker.run.pinning import keep_to_own_cores
 from callmood.worker.settings import Settings
 
 _REPORT_S = 1.0
@@ -77,6 +78,7 @@ def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _
     from callmood.worker.run.wiring import open_ingest  # noqa: PLC0415 - imports metrics, which the supervisor must not
 
     stop, reporter = control
+    keep_to_own_cores(settings.worker, int(name.rpartition("-")[2]))
     client = InferenceClient(address, stall_s=settings.worker.stall_s)
     while client.model is None:
         client.collect()
@@ -117,13 +119,18 @@ def _projector(settings: Settings, name: str, stop: _Stop, reporter: _Reporter) 
 
 def inference(settings: Settings, address: str) -> None:
     """The inference process: loads the model, warms up, answers until SIGTERM or the end of its parent."""
-    from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
-
     logs.configure(settings.log, process="inference")
-    code = _ended_by(lambda: serve(settings.model, address))
+    code = _ended_by(lambda: _inference(settings, address))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # the interpreter would unload torch's libraries first: a second, and several on a busy machine
+
+
+def _inference(settings: Settings, address: str) -> None:
+    keep_to_own_cores(settings.worker)  # before torch, which counts the cores once
+    from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
+
+    serve(settings.model, address)
 
 
 def _ended_by(work: Callable[[], None]) -> int:
