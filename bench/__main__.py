@@ -1,6 +1,7 @@
 """`callmood bench WHAT`: measure a part of callmood on this machine."""
 
 import argparse
+import signal
 import sys
 
 from callmood.bench import (
@@ -41,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; returns the exit code."""
+    """Print the tables; returns the exit code. SIGTERM ends it as Ctrl-C does, so topics and keys are removed."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     code: int = arguments.measure(arguments)
     return code
 

@@ -5,25 +5,22 @@ records and without servers: an utterance that does not come in time counts as o
 load, the calls end, and the program has to become idle; one that does not is started again.
 """
 
-import json
 import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from typing import Any, BinaryIO, Final, NamedTuple, Self
+from contextlib import ExitStack, contextmanager
+from typing import BinaryIO, Final, NamedTuple, Self
 from uuid import uuid4
 
 import numpy as np
-from kafka import KafkaAdminClient
 
 from callmood.bench import process_tree, sender
 from callmood.bench.ingest import LAYOUTS, Load, records_of
-from callmood.bench.odd import removed_after
-from callmood.bench.programs import Program, Result
+from callmood.bench.programs import Program, Result, Results
+from callmood.bench.temporary import place
 from callmood.schemas.keys import Keys
-from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.settings import Settings
 
@@ -149,31 +146,13 @@ class Expected:
 # -- a program that runs
 
 
-class _Results:
-    """Reads each utterance in Redis once."""
-
-    def __init__(self, client: Any, stream: str, program: Program) -> None:
-        self._client, self._stream, self._read, self._last = client, stream, program.read, b"0"
-
-    def more(self, name: str) -> list[Result]:
-        """Those since the last look that are of these calls and ended with silence."""
-        found = []
-        while entries := self._client.xrange(self._stream, b"(" + self._last, count=1_000):
-            for entry_id, fields in entries:
-                said = json.loads(fields[b"json"])
-                if said["call_id"].endswith(f"-{name}") and said.get("quality", {}).get("cut", "silence") == "silence":
-                    found.append(self._read(said, float(entry_id.split(b"-")[0])))
-            self._last = entries[-1][0]
-        return found
-
-
 class _Running(NamedTuple):
     """A program, what it writes to stderr, the settings that it was started with, and its results."""
 
     process: "subprocess.Popen[bytes]"
     errors: BinaryIO
     configured: Settings
-    results: _Results
+    results: Results
 
     def check(self, name: str) -> None:
         """Refuse to go on without it.
@@ -188,10 +167,10 @@ class _Running(NamedTuple):
 
     def wait_for(self, name: str, count: int, seconds: float) -> list[Result]:
         """The results of these calls, as soon as there are so many or the time is up."""
-        until_s, found = time.monotonic() + seconds, self.results.more(name)
+        until_s, found = time.monotonic() + seconds, self.results.more(f"-{name}")
         while len(found) < count and time.monotonic() < until_s and self.process.poll() is None:
             time.sleep(_POLL_S)
-            found += self.results.more(name)
+            found += self.results.more(f"-{name}")
         return found
 
     def becomes_idle(self) -> bool:
@@ -208,19 +187,10 @@ class _Running(NamedTuple):
 @contextmanager
 def _running(program: Program, configured: Settings) -> Iterator[_Running]:
     """Start the program with a topic and keys of its own; end it and remove them after."""
-    name = f"bench-{uuid4().hex[:8]}"
-    topics = {"audio_topic": name, "dead_letter_topic": f"{name}-dead"}
-    kafka = configured.kafka.model_copy(update={"group_id": name, **topics})
-    redis = configured.redis.model_copy(update={"prefix": name})
-    configured = configured.model_copy(update={"kafka": kafka, "redis": redis})
-    with ExitStack() as opened:
-        client = opened.enter_context(removed_after(redis))
-        admin = opened.enter_context(closing(KafkaAdminClient(**connection(kafka))))
-        admin.create_topics({topic: {"num_partitions": 1} for topic in topics.values()}, wait_for_metadata=True)
-        opened.callback(admin.delete_topics, list(topics.values()))
-        errors = opened.enter_context(tempfile.TemporaryFile())
-        process = opened.enter_context(_process(program, configured, errors))
-        yield _Running(process, errors, configured, _Results(client, Keys(name).named(program.stream), program))
+    with place("load", configured, 1) as (placed, client):
+        results = Results(client, Keys(placed.redis.prefix).named(program.stream), program.read)
+        with tempfile.TemporaryFile() as errors, _process(program, placed, errors) as process:
+            yield _Running(process, errors, placed, results)
 
 
 @contextmanager

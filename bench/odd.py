@@ -16,16 +16,14 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
-from uuid import uuid4
 
 import structlog
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaPartition
 from rich.console import Console
 from rich.table import Table
@@ -33,13 +31,12 @@ from rich.table import Table
 from callmood.bench import null_servers, odd_records
 from callmood.bench.ingest import dialogue
 from callmood.bench.progress import Progress
+from callmood.bench.temporary import place
 from callmood.dashboard.reader import Dashboard
 from callmood.schemas.call import Call
-from callmood.schemas.keys import Keys
 from callmood.schemas.utterance import Utterance
 from callmood.worker import metrics
 from callmood.worker.adapters.kafka_client import connection
-from callmood.worker.adapters.redis_client import connect_redis
 from callmood.worker.call import policy
 from callmood.worker.call.render import Stamps
 from callmood.worker.call.rule import DEFAULT_RULES
@@ -48,7 +45,7 @@ from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position, Record
 from callmood.worker.run.wiring import open_ingest
-from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
+from callmood.worker.settings import KafkaSettings, Settings
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
@@ -238,43 +235,14 @@ def skipped() -> int:
 
 def run_once(load: Load, step: str, *, is_odd: bool) -> Ran:
     """Write the records to a new topic, read them, and compare what is in Redis then."""
-    name = f"bench-odd-{uuid4().hex[:8]}"
-    kafka = {
-        "audio_topic": name,
-        "dead_letter_topic": f"{name}-dead",
-        "group_id": name,
-        "max_poll_interval_ms": 600_000,
-    }
-    settings = Settings(kafka=kafka, redis={"prefix": name})
-    with KafkaAdminClient(**connection(settings.kafka)) as admin:
-        topics = {
-            topic: {"num_partitions": _PARTITIONS, "replication_factor": -1, "configs": _TOPIC}
-            for topic in (name, f"{name}-dead")
-        }
-        admin.create_topics(topics, wait_for_metadata=True)
-        try:
-            with removed_after(settings.redis):
-                total = round(load.records * (1 if is_odd else 1 - load.odd))
-                written = Progress(f"{step}: written", total)
-                good, odd = write(name, settings.kafka, mixed(load, is_odd=is_odd), written)
-                before = skipped()
-                cpu_s, wall_s = read(settings, good + odd, Progress(f"{step}: read", good + odd))
-                accounted = skipped() - before + _length(f"{name}-dead", settings.kafka)
-                wrong = differences(settings, load)
-        finally:
-            admin.delete_topics(list(topics))
-    return Ran(good, odd, cpu_s, wall_s, accounted, wrong)
-
-
-@contextmanager
-def removed_after(wanted: RedisSettings) -> Iterator[Any]:
-    """A connection; then all keys of the prefix are removed, also after an error."""
-    with closing(connect_redis(wanted)) as client:
-        try:
-            yield client
-        finally:
-            for key in list(client.scan_iter(Keys(wanted.prefix).named("*"), count=1_000)):
-                client.unlink(key)
+    with place("odd", Settings(kafka={"max_poll_interval_ms": 600_000}), _PARTITIONS, _TOPIC) as (settings, _):
+        total = round(load.records * (1 if is_odd else 1 - load.odd))
+        written = Progress(f"{step}: written", total)
+        good, odd = write(settings.kafka.audio_topic, settings.kafka, mixed(load, is_odd=is_odd), written)
+        before = skipped()
+        cpu_s, wall_s = read(settings, good + odd, Progress(f"{step}: read", good + odd))
+        accounted = skipped() - before + _length(settings.kafka.dead_letter_topic, settings.kafka)
+        return Ran(good, odd, cpu_s, wall_s, accounted, differences(settings, load))
 
 
 def _length(topic: str, kafka: KafkaSettings) -> int:

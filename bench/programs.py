@@ -1,5 +1,6 @@
 """Programs that read calls from Kafka and write utterances to Redis: the worker, and what people write instead."""
 
+import json
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -47,6 +48,30 @@ def of_worker(said: dict[str, Any], written_ms: float) -> Result:
 def of_loop(said: dict[str, Any], written_ms: float) -> Result:
     """From what the plain loop and the Quix Streams application write."""
     return Result(said["call_id"], written_ms - said["last_word_ms"])
+
+
+class Results:
+    """The utterances in a stream in Redis, each read once.
+
+    Args:
+        client: the connection.
+        stream: its key.
+        read: reads one from its JSON and the time of its entry.
+    """
+
+    def __init__(self, client: Any, stream: str, read: Callable[[dict[str, Any], float], Result]) -> None:
+        self._client, self._stream, self._read, self._last = client, stream, read, b"0"
+
+    def more(self, of_calls: str = "") -> list[Result]:
+        """Those since the last look that ended with silence; only of calls whose id ends like this."""
+        found = []
+        while entries := self._client.xrange(self._stream, b"(" + self._last, count=1_000):
+            for entry_id, fields in entries:
+                said = json.loads(fields[b"json"])
+                if said["call_id"].endswith(of_calls) and said.get("quality", {}).get("cut", "silence") == "silence":
+                    found.append(self._read(said, float(entry_id.split(b"-")[0])))
+            self._last = entries[-1][0]
+        return found
 
 
 # -- what must come

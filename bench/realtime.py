@@ -9,7 +9,6 @@ time from the last word of an utterance to its result in Redis, in which it does
 
 import argparse
 import csv
-import json
 import math
 import multiprocessing
 import os
@@ -19,24 +18,21 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from uuid import uuid4
+from typing import Final, NamedTuple
 
 import numpy as np
-from kafka import KafkaAdminClient
 from rich.console import Console
 from rich.table import Table
 
 from callmood.bench import null_servers, process_tree
 from callmood.bench.ingest import LAYOUTS, Load, dialogue
-from callmood.bench.odd import removed_after
-from callmood.bench.programs import of_worker
+from callmood.bench.programs import Results, of_worker
 from callmood.bench.sender import send
+from callmood.bench.temporary import place
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
-from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.commands.options import whole
 from callmood.worker.errors import CallmoodError
 from callmood.worker.inference.serve import serve
@@ -175,27 +171,10 @@ def started(configured: Settings, count: int) -> Iterator[Processes]:
 # -- measuring
 
 
-class _Results:
-    """The utterances in Redis that came since the last look."""
-
-    def __init__(self, client: Any, keys: Keys) -> None:
-        self._client, self._stream, self._last = client, keys.utterances, b"0"
-
-    def totals_ms(self) -> list[float]:
-        found = []
-        while entries := self._client.xrange(self._stream, b"(" + self._last, count=1_000):
-            for entry_id, fields in entries:
-                said = json.loads(fields[b"json"])
-                if said["quality"]["cut"] == "silence":
-                    found.append(of_worker(said, float(entry_id.split(b"-")[0])).total_ms)
-            self._last = entries[-1][0]
-        return found
-
-
-def sampled(running: Processes, results: _Results, seconds: float, every_s: float) -> Iterator[Sample]:
+def sampled(running: Processes, results: Results, seconds: float, every_s: float) -> Iterator[Sample]:
     """A sample each time, until the seconds are over."""
     ingest, other = [child.pid for child in running.ingest], [running.inference.pid]
-    results.totals_ms()  # of the warm-up
+    results.more()  # of the warm-up
     began_s = time.monotonic()
     before, before_other, before_s = used_by(ingest), used_by(other), began_s
     for number in range(1, samples_in(seconds, every_s) + 1):
@@ -209,7 +188,7 @@ def sampled(running: Processes, results: _Results, seconds: float, every_s: floa
             (now.cpu_s - before.cpu_s) / took_s,
             (now_other.cpu_s - before_other.cpu_s) / took_s,
             now.resident_mb,
-            results.totals_ms(),
+            [result.total_ms for result in results.more()],
         )
         before, before_other, before_s = now, now_other, now_s
 
@@ -221,34 +200,20 @@ def samples_in(seconds: float, every_s: float) -> int:
 
 def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Run:
     """Send the calls in real time to new topics, and measure from the end of the warm-up on."""
-    name = f"bench-realtime-{uuid4().hex[:8]}"
-    kafka = configured.kafka.model_copy(
-        update={"audio_topic": name, "group_id": name, "dead_letter_topic": f"{name}-dead"}
-    )
-    configured = configured.model_copy(
-        update={
-            "kafka": kafka,
-            "redis": configured.redis.model_copy(update={"prefix": name}),
-            "model": configured.model.model_copy(update={"speech_check": False}),
-            "log": configured.log.model_copy(update={"level": "warning"}),
-            "worker": configured.worker.model_copy(update={"ingest_processes": options.processes}),
-        }
-    )
-    topics = {name: _PARTITIONS, f"{name}-dead": 1}
-    with removed_after(configured.redis) as client, closing(KafkaAdminClient(**connection(kafka))) as admin:
-        admin.create_topics(
-            {topic: {"num_partitions": count} for topic, count in topics.items()}, wait_for_metadata=True
-        )
-        try:
-            with started(configured, options.processes) as running, _sender() as pool:
-                running.wait_until_reading()
-                sent = pool.submit(send, load, dialogue(60, 1), configured, name)
-                _wait(_WARM_S, running)
-                results = _Results(client, Keys(name))
-                samples = list(sampled(running, results, options.seconds, options.every_s))
-                return Run(samples, sent.result())
-        finally:
-            admin.delete_topics(list(topics))
+    quiet = {
+        "model": configured.model.model_copy(update={"speech_check": False}),
+        "log": configured.log.model_copy(update={"level": "warning"}),
+        "worker": configured.worker.model_copy(update={"ingest_processes": options.processes}),
+    }
+    with place("realtime", configured.model_copy(update=quiet), _PARTITIONS) as (placed, client):
+        name = placed.redis.prefix
+        with started(placed, options.processes) as running, _sender() as pool:
+            running.wait_until_reading()
+            sent = pool.submit(send, load, dialogue(60, 1), placed, name)
+            _wait(_WARM_S, running)
+            results = Results(client, Keys(name).utterances, of_worker)
+            samples = list(sampled(running, results, options.seconds, options.every_s))
+            return Run(samples, sent.result())
 
 
 def _sender() -> ProcessPoolExecutor:

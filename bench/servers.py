@@ -20,8 +20,9 @@ from rich.table import Table
 
 from callmood.bench.ingest import LAYOUTS, STAMPS, Load, dialogue, polls_of, records_of
 from callmood.bench.null_servers import ANSWER, SOURCE
-from callmood.bench.odd import Sent, removed_after, write
+from callmood.bench.odd import Sent, write
 from callmood.bench.progress import Progress
+from callmood.bench.temporary import removed_after
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.consume import AudioConsumer

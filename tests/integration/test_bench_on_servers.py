@@ -1,8 +1,14 @@
 """The benchmark of whole ingest processes, for some seconds and few calls."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
+from contextlib import closing, suppress
 
 import pytest
+from kafka import KafkaAdminClient
 
 from callmood.__main__ import main
 from callmood.bench import realtime
@@ -23,3 +29,25 @@ def test_two_processes_are_measured_on_real_servers(stack, monkeypatch, tmp_path
     assert int(sample["utterances"]) > 0
     assert 500 < float(sample["p50_ms"]) < float("inf")
     assert 0 < float(sample["share"]) < 1
+
+
+def test_a_benchmark_that_is_asked_to_stop_leaves_nothing(stack, redis_client, wait_until):
+    """SIGTERM, as from a scheduler with a time limit: its topics and keys are removed, and its processes end."""
+    addresses = {"CALLMOOD_KAFKA__BOOTSTRAP_SERVERS": stack.bootstrap_servers, "CALLMOOD_REDIS__URL": stack.redis_url}
+    command = (sys.executable, "-m", "callmood", "bench", "realtime", "--calls", "20", "--seconds", "600")
+    with closing(KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)) as admin:
+
+        def made():
+            """Topics and keys of the benchmark."""
+            topics = [name for name in admin.list_topics() if name.startswith("bench-realtime-")]
+            return topics, list(redis_client.scan_iter("{bench-realtime-*"))
+
+        benchmark = subprocess.Popen(command, env=os.environ | addresses, process_group=0)
+        try:
+            assert wait_until(lambda: all(made()), 90)
+            benchmark.send_signal(signal.SIGTERM)
+            assert benchmark.wait(60) == 128 + signal.SIGTERM
+            assert wait_until(lambda: not any(made()), 10), made()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(benchmark.pid, signal.SIGKILL)

@@ -13,7 +13,7 @@ import pytest
 from callmood.bench import loads
 from callmood.bench.ingest import Load
 from callmood.bench.loads import Expected, Measured, Step
-from callmood.bench.programs import Result, of_loop, of_worker, other
+from callmood.bench.programs import Result, Results, of_loop, other
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.settings import Settings
 
@@ -110,17 +110,6 @@ class _Stream:
         return [entry for entry in self.entries if entry[0] > after[1:]][:count]
 
 
-def test_results_are_those_of_the_calls_that_ended_with_silence():
-    """Other calls, and utterances that the end of the call cut, do not count; each is read once."""
-    said = {"start_ms": 0, "end_ms": 900, "voiced_end_ms": 800, "spoken_at_ms": 1_000, "call_id": "call-1-x"}
-    said["latency_ms"] = dict.fromkeys(("decide", "queue", "inference", "publish", "total"), 10.0)
-    ended = [said | {"quality": {"cut": cut}} for cut in ("silence", "end")]
-    stream = _Stream(*ended, ended[0] | {"call_id": "call-1-y"})
-    results = loads._Results(stream, "stream", SimpleNamespace(read=of_worker))
-    assert [(one.call_id, one.total_ms) for one in results.more("x")] == [("call-1-x", 200.0)]
-    assert results.more("x") == []
-
-
 def test_results_are_waited_for_until_all_are_there(monkeypatch):
     """Or until the time is up: then those that came are returned."""
     monkeypatch.setattr(loads, "_POLL_S", 0.01)
@@ -128,7 +117,7 @@ def test_results_are_waited_for_until_all_are_there(monkeypatch):
     running = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     with running:
         for count in (3, 4):
-            results = loads._Results(_Stream(*said), "stream", SimpleNamespace(read=of_loop))
+            results = Results(_Stream(*said), "stream", of_loop)
             found = loads._Running(running, io.BytesIO(), Settings(), results).wait_for("x", count, 0.05)
             assert [one.total_ms for one in found] == [100.0, 101.0, 102.0]
         running.communicate(b"\n")

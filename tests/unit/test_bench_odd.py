@@ -11,7 +11,7 @@ from callmood.bench.progress import Progress
 from callmood.worker.errors import BadRecord
 from callmood.worker.intake.decode import decode
 from callmood.worker.records import Position, Record
-from callmood.worker.settings import KafkaSettings, RedisSettings, Settings
+from callmood.worker.settings import KafkaSettings, Settings
 
 LOAD = odd.Load(records=1_000, odd=0.3, chunk_ms=200)
 
@@ -63,17 +63,6 @@ def test_records_are_written_with_the_login_of_the_worker(monkeypatch):
         "kim",
         "secret",
     )
-
-
-def test_redis_is_left_empty_after_an_error(monkeypatch):
-    """All keys of the prefix are removed, and the connection is closed."""
-    client = Mock(scan_iter=Mock(return_value=[b"one", b"two"]))
-    monkeypatch.setattr(odd, "connect_redis", lambda _: client)
-    with pytest.raises(RuntimeError), odd.removed_after(RedisSettings(prefix="bench")):
-        raise RuntimeError
-    assert "bench" in client.scan_iter.call_args.args[0]
-    assert [call.args for call in client.unlink.call_args_list] == [(b"one",), (b"two",)]
-    client.close.assert_called_once()
 
 
 def ran(cpu_s, *, odd_records, accounted=None, wrong=0):

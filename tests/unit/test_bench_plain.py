@@ -21,6 +21,8 @@ def test_the_plain_loop_cuts_after_half_a_second_of_silence():
             ended.append((number * 200.0 + 200, *found))
     assert len(ended) > 3
     assert all(480 <= now_ms - last_word_ms <= 720 and len(audio) > 3_840 for now_ms, audio, last_word_ms in ended)
+    for _, audio, last_word_ms in ended:
+        assert pcm[: 16 * round(last_word_ms + 100)].endswith(audio), "the model gets 100 ms of the silence"
 
 
 def test_each_call_has_its_own_speech():

@@ -1,7 +1,6 @@
 """The benchmark of whole ingest processes: what it reads of processes and of Redis, and what it computes."""
 
 import csv
-import json
 import os
 from types import SimpleNamespace
 
@@ -9,9 +8,7 @@ import pytest
 
 from callmood.bench import realtime
 from callmood.bench.ingest import Load
-from callmood.bench.programs import Result
 from callmood.bench.realtime import Processes, Run, Sample
-from callmood.schemas.keys import Keys
 from callmood.worker.errors import CallmoodError
 
 RUN = Run([Sample(10.0, 0.2, 0.01, 90.0, [600.0]), Sample(20.0, 0.4, 0.03, 95.0, [700.0, 800.0])], 3.0)
@@ -40,23 +37,6 @@ def test_channels_per_core_are_computed_from_cpu_time():
 def test_a_sample_without_an_utterance_is_not_fast():
     """Its percentiles are infinite."""
     assert Sample(1.0, 0.1, 0.1, 1.0, []).total_ms(50) == float("inf")
-
-
-def test_each_utterance_is_read_once(monkeypatch):
-    """Those that silence ended count; a second look begins after the last entry."""
-    monkeypatch.setattr(realtime, "of_worker", lambda said, written_ms: Result(said["call_id"], written_ms))
-    entries = [(b"735-0", "silence"), (b"740-0", "gap"), (b"741-0", "silence")]
-    asked = []
-
-    def xrange(stream, after, count):
-        asked.append((stream, after, count))
-        found = entries if after == b"(0" else []
-        return [(id_, {b"json": json.dumps({"call_id": "call-1", "quality": {"cut": cut}})}) for id_, cut in found]
-
-    results = realtime._Results(SimpleNamespace(xrange=xrange), Keys("bench"))
-    assert results.totals_ms() == [735.0, 741.0]
-    assert results.totals_ms() == []
-    assert [after for _, after, _ in asked] == [b"(0", b"(741-0", b"(741-0"]
 
 
 class Child:

@@ -36,7 +36,9 @@ def test_no_process_is_pinned_unless_it_is_asked_for(machine):
 
 def test_too_few_cores_are_a_wrong_setting(machine):
     """The model needs one of its own."""
-    with pytest.raises(ConfigurationError, match="each of 4 ingest processes and one more for the model, but there are 4"):
+    with pytest.raises(
+        ConfigurationError, match="each of 4 ingest processes and one more for the model, but there are 4"
+    ):
         pinning.keep_to_own_cores(WorkerSettings(pin=True, ingest_processes=4), 0)
     assert machine == []
 

@@ -1,0 +1,54 @@
+"""Topics and keys that a benchmark makes, and removes at its end."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from kafka import KafkaAdminClient
+
+from callmood.schemas.keys import Keys
+from callmood.worker.adapters.kafka_client import connection
+from callmood.worker.adapters.redis_client import connect_redis
+from callmood.worker.settings import RedisSettings, Settings
+
+
+class Place(NamedTuple):
+    """Settings with a topic, a group and a prefix that nothing else uses, and a connection to Redis."""
+
+    configured: Settings
+    redis: Any
+
+
+@contextmanager
+def place(name: str, configured: Settings, partitions: int, topic: Mapping[str, str] | None = None) -> Iterator[Place]:
+    """Make the topics; at the end, remove them and all keys of the prefix, also after an error.
+
+    Args:
+        name: begins the names of topics, group and keys.
+        configured: what else the settings are.
+        partitions: of the audio topic and of the topic of dead-letter records.
+        topic: settings of both topics.
+    """
+    name = f"bench-{name}-{uuid4().hex[:8]}"
+    topics = (name, f"{name}-dead")
+    made = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(topic or {})}
+    kafka = configured.kafka.model_copy(update={"audio_topic": name, "group_id": name, "dead_letter_topic": topics[1]})
+    redis = configured.redis.model_copy(update={"prefix": name})
+    with removed_after(redis) as client, closing(KafkaAdminClient(**connection(kafka))) as admin:
+        admin.create_topics(dict.fromkeys(topics, made), wait_for_metadata=True)
+        try:
+            yield Place(configured.model_copy(update={"kafka": kafka, "redis": redis}), client)
+        finally:
+            admin.delete_topics(list(topics))
+
+
+@contextmanager
+def removed_after(wanted: RedisSettings) -> Iterator[Any]:
+    """A connection; then all keys of the prefix are removed, also after an error."""
+    with closing(connect_redis(wanted)) as client:
+        try:
+            yield client
+        finally:
+            for key in list(client.scan_iter(Keys(wanted.prefix).named("*"), count=1_000)):
+                client.unlink(key)
