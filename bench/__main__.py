@@ -1,7 +1,6 @@
 """`callmood bench WHAT`: measure a part of callmood on this machine."""
 
 import argparse
-import signal
 import sys
 
 from callmood.bench import (
@@ -18,6 +17,7 @@ from callmood.bench import (
     realtime,
     servers,
 )
+from callmood.bench.temporary import end_on_sigterm
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the tables; returns the exit code. SIGTERM ends it as Ctrl-C does, so topics and keys are removed."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    """Print the tables; returns the exit code."""
+    end_on_sigterm()
     code: int = arguments.measure(arguments)
     return code
 

@@ -1,6 +1,6 @@
 """Kafka, Redis and a model that answer at once and cost nothing, for measurements of what is between them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from callmood.worker.adapters.consume import Changes
@@ -57,10 +57,14 @@ class Consumer:
 
 
 class Redis:
-    """The client of a Redis that has no positions and agrees to every commit."""
+    """The client of a Redis that has no positions and agrees to every commit.
 
-    def __init__(self) -> None:
-        self._sent = 0
+    Args:
+        committed: called at the end of each round trip.
+    """
+
+    def __init__(self, committed: Callable[[], None] = lambda: None) -> None:
+        self._sent, self._committed = 0, committed
 
     def register_script(self, _script: str) -> Any:
         """The script that claims a partition without a position."""
@@ -77,6 +81,7 @@ class Redis:
     def execute(self, **_: object) -> list[bytes]:
         """Every commit is durable."""
         sent, self._sent = self._sent, 0
+        self._committed()
         return [b"ok"] * sent
 
 

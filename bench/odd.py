@@ -31,7 +31,7 @@ from rich.table import Table
 from callmood.bench import null_servers, odd_records
 from callmood.bench.ingest import dialogue
 from callmood.bench.progress import Progress
-from callmood.bench.temporary import place
+from callmood.bench.temporary import end_on_sigterm, place
 from callmood.dashboard.reader import Dashboard
 from callmood.schemas.call import Call
 from callmood.schemas.utterance import Utterance
@@ -365,4 +365,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(run(add_arguments(argparse.ArgumentParser(prog="python -m callmood.bench.odd")).parse_args()))

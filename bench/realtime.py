@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -38,9 +37,10 @@ from callmood.worker.errors import CallmoodError
 from callmood.worker.inference.serve import serve
 from callmood.worker.run import processes
 from callmood.worker.run.child import SpawnedChild, Task
-from callmood.worker.run.pinning import keep_to_own_cores
+from callmood.worker.run.pinning import keep_to_own_cpus
 from callmood.worker.settings import Settings
 
+_spawn: Final = multiprocessing.get_context("spawn")
 _PARTITIONS: Final = 4
 _WARM_S: Final = 10.0
 """Calls start, memory is taken, and the broker compiles what it does often."""
@@ -106,7 +106,7 @@ def used_by(pids: "list[int | None]") -> Used:
 
 def inference(configured: Settings, address: str) -> None:
     """The inference process, with an engine that costs nothing."""
-    keep_to_own_cores(configured.worker)
+    keep_to_own_cpus(configured.worker)
     serve(configured.model, address, lambda _: null_servers.Engine())  # type: ignore[arg-type, return-value]
 
 
@@ -207,17 +207,13 @@ def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Ru
     }
     with place("realtime", configured.model_copy(update=quiet), _PARTITIONS) as (placed, client):
         name = placed.redis.prefix
-        with started(placed, options.processes) as running, _sender() as pool:
+        with started(placed, options.processes) as running, _spawn.Pool(1) as pool:  # whose exit ends the sender
             running.wait_until_reading()
-            sent = pool.submit(send, load, dialogue(60, 1), placed, name)
+            sent = pool.apply_async(send, (load, dialogue(60, 1), placed, name))
             _wait(_WARM_S, running)
             results = Results(client, Keys(name).utterances, of_worker)
             samples = list(sampled(running, results, options.seconds, options.every_s))
-            return Run(samples, sent.result())
-
-
-def _sender() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"))
+            return Run(samples, sent.get())
 
 
 def _wait(seconds: float, running: Processes) -> None:

@@ -22,7 +22,7 @@ from callmood.bench.ingest import LAYOUTS, STAMPS, Load, dialogue, polls_of, rec
 from callmood.bench.null_servers import ANSWER, SOURCE
 from callmood.bench.odd import Sent, write
 from callmood.bench.progress import Progress
-from callmood.bench.temporary import removed_after
+from callmood.bench.temporary import place, removed_after
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.adapters.consume import AudioConsumer
@@ -66,17 +66,13 @@ class Kept(NamedTuple):
 
 def measure_kafka(load: Load, speech: bytes, configured: Settings) -> Read:
     """Write the records to a new topic, and read them with the worker's consumer."""
-    name = f"bench-servers-{uuid4().hex[:8]}"
-    kafka = configured.kafka.model_copy(update={"audio_topic": name, "group_id": name})
-    with KafkaAdminClient(**connection(kafka)) as admin:
-        admin.create_topics({name: {"num_partitions": 1, "configs": _TOPIC}}, wait_for_metadata=True)
-        try:
-            audio_bytes = load.records * load.chunk_ms * 8 * load.channels
-            write(name, kafka, _sent(load, speech), Progress("written", load.records))
-            kept = max(_log_bytes(admin.describe_log_dirs(), name))
-            return Read(_read_s(kafka, load.records) / load.records * 1e6, (kept - audio_bytes) / load.records)
-        finally:
-            admin.delete_topics([name])
+    with place("servers", configured, 1, _TOPIC) as (placed, _):
+        kafka = placed.kafka
+        audio_bytes = load.records * load.chunk_ms * 8 * load.channels
+        write(kafka.audio_topic, kafka, _sent(load, speech), Progress("written", load.records))
+        with KafkaAdminClient(**connection(kafka)) as admin:
+            kept = max(_log_bytes(admin.describe_log_dirs(), kafka.audio_topic))
+        return Read(_read_s(kafka, load.records) / load.records * 1e6, (kept - audio_bytes) / load.records)
 
 
 def _sent(load: Load, speech: bytes) -> Iterator[tuple[Sent, bool]]:

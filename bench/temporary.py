@@ -1,11 +1,14 @@
 """Topics and keys that a benchmark makes, and removes at its end."""
 
+import signal
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from kafka import KafkaAdminClient
+from kafka.errors import UnknownTopicOrPartitionError
 
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.kafka_client import connection
@@ -32,15 +35,27 @@ def place(name: str, configured: Settings, partitions: int, topic: Mapping[str, 
     """
     name = f"bench-{name}-{uuid4().hex[:8]}"
     topics = (name, f"{name}-dead")
-    made = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(topic or {})}
+    wanted = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(topic or {})}
     kafka = configured.kafka.model_copy(update={"audio_topic": name, "group_id": name, "dead_letter_topic": topics[1]})
     redis = configured.redis.model_copy(update={"prefix": name})
     with removed_after(redis) as client, closing(KafkaAdminClient(**connection(kafka))) as admin:
-        admin.create_topics(dict.fromkeys(topics, made), wait_for_metadata=True)
         try:
+            admin.create_topics(dict.fromkeys(topics, wanted), wait_for_metadata=True)
             yield Place(configured.model_copy(update={"kafka": kafka, "redis": redis}), client)
         finally:
-            admin.delete_topics(list(topics))
+            for made in topics:
+                with suppress(UnknownTopicOrPartitionError):  # it was not made
+                    admin.delete_topics([made])
+
+
+def end_on_sigterm() -> None:
+    """Let SIGTERM end this process as an error does, so that what it has made is removed; a second is ignored."""
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(128 + signal.SIGTERM)
 
 
 @contextmanager

@@ -37,17 +37,19 @@ def test_a_benchmark_that_is_asked_to_stop_leaves_nothing(stack, redis_client, w
     command = (sys.executable, "-m", "callmood", "bench", "realtime", "--calls", "20", "--seconds", "600")
     with closing(KafkaAdminClient(bootstrap_servers=stack.bootstrap_servers)) as admin:
 
-        def made():
+        def made(of_key="*"):
             """Topics and keys of the benchmark."""
             topics = [name for name in admin.list_topics() if name.startswith("bench-realtime-")]
-            return topics, list(redis_client.scan_iter("{bench-realtime-*"))
+            return topics, list(redis_client.scan_iter(f"{{bench-realtime-*:{of_key}"))
 
         benchmark = subprocess.Popen(command, env=os.environ | addresses, process_group=0)
         try:
-            assert wait_until(lambda: all(made()), 90)
+            assert wait_until(lambda: all(made("utterances")), 90), "calls are sent, and have results"
             benchmark.send_signal(signal.SIGTERM)
             assert benchmark.wait(60) == 128 + signal.SIGTERM
             assert wait_until(lambda: not any(made()), 10), made()
+            with pytest.raises(ProcessLookupError):
+                os.killpg(benchmark.pid, 0)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(benchmark.pid, signal.SIGKILL)

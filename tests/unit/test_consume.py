@@ -57,7 +57,7 @@ def client():
 def consumer(client):
     """Ours, around it."""
     consumer = AudioConsumer.__new__(AudioConsumer)
-    consumer._consumer, consumer._skipped, consumer._gone = client, [], frozenset()
+    consumer._consumer, consumer._skipped, consumer._gone, consumer._empty_ms = client, [], frozenset(), 0
     consumer._resets = kafka_workarounds.note_resets(client)
     consumer._topic_ids = {"audio": kafka_workarounds.topic_id(client, "audio")}
     return consumer
@@ -222,19 +222,22 @@ def test_a_member_that_is_out_of_its_group_has_no_membership(consumer, client, m
 
 
 def test_records_are_gathered_only_while_some_come(consumer, client, monkeypatch):
-    """A fetch waits for many records after one that brought some; after an empty one it ends with the first record."""
+    """A fetch waits for many records while polls bring some; if none has for its time, it ends with the first."""
     polled = {
         PARTITION: [SimpleNamespace(offset=3, topic="audio", partition=0, key=b"", value=b"", headers=[], timestamp=1)]
     }
-    answers = iter([polled, {}])
+    answers = iter([polled, {}, {}])
     monkeypatch.setattr(kafka_workarounds, "poll", lambda *_: next(answers))
     monkeypatch.setattr(kafka_workarounds, "stable_membership", lambda _: None)
     client._fetcher = SimpleNamespace(config={})
     consumer._listener, consumer.membership = SimpleNamespace(is_lost=False), None
     consumer._settings = KafkaSettings(fetch_wait_ms=70)
     assert list(consumer.poll(1)) == [SOURCE]
-    assert client._fetcher.config == {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 70}
-    assert not consumer.poll(1)
+    gathering = {"fetch_min_bytes": 1 << 20, "fetch_max_wait_ms": 70}
+    assert client._fetcher.config == gathering
+    assert not consumer.poll(20)
+    assert client._fetcher.config == gathering
+    assert not consumer.poll(60)
     assert client._fetcher.config == {"fetch_min_bytes": 1, "fetch_max_wait_ms": 900}
 
 

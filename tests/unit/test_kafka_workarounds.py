@@ -5,11 +5,11 @@ import logging
 import socket
 import ssl
 import weakref
-from contextlib import suppress
 from types import MethodType, SimpleNamespace
 
 import pytest
 from kafka import OffsetAndMetadata, TopicPartition
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaConnectionError, KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
 from kafka.future import Future
 from kafka.net.manager import KafkaConnectionManager
@@ -286,18 +286,21 @@ def test_what_is_left_of_the_last_partition_is_not_drained(is_partial, left, exp
 
 
 @pytest.fixture
-def waiting_fetcher():
-    """A fetcher's parts that wait: the client's own network with its thread, and its own wait with a time limit."""
+def fetcher():
+    """The client's fetcher with its own network and thread, and a fetch that is not answered."""
     net = NetworkSelector()
     net.start()
     manager = SimpleNamespace(_net=net)
     manager.wait_for = MethodType(KafkaConnectionManager.wait_for, manager)
-    yield SimpleNamespace(_net=net, _manager=manager)
+    made = Fetcher.__new__(Fetcher)
+    made._net, made._manager, made._reset_task, made._fetch_futures = net, manager, None, [Future()]
+    made.fetched_records, made.send_fetches = lambda *_, **__: ({}, False), list
+    yield made
     net.stop()
     net.close()
 
 
-def test_a_poll_that_times_out_keeps_nothing_of_its_callers(waiting_fetcher):
+def test_a_poll_that_times_out_keeps_nothing_of_its_callers(fetcher):
     """What a caller holds is freed with the caller's frame, without the garbage collector."""
 
     class Audio:
@@ -305,26 +308,25 @@ def test_a_poll_that_times_out_keeps_nothing_of_its_callers(waiting_fetcher):
 
     def turn():
         held = Audio()
-        with suppress(KafkaTimeoutError):
-            waiting_fetcher._net.run(waiting_fetcher._manager.wait_for, Future(), 1)
+        assert fetcher.fetch_records(timeout_ms=1) == ({}, False)
         return weakref.ref(held)
 
     gc.collect()
     gc.disable()
     try:
         assert turn()() is not None, "the fault is gone: section 13 can be deleted"
-        kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=waiting_fetcher))
+        kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=fetcher))
         assert turn()() is None
     finally:
         gc.enable()
 
 
-def test_other_waits_of_the_fetcher_still_time_out(waiting_fetcher):
+def test_other_waits_of_the_fetcher_still_time_out(fetcher):
     """A question for offsets that is not answered in time stays an error."""
 
     async def offsets():
         raise KafkaTimeoutError("of another wait")
 
-    kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=waiting_fetcher))
+    kafka_workarounds.end_polls_without_error(SimpleNamespace(_fetcher=fetcher))
     with pytest.raises(KafkaTimeoutError, match="of another wait"):
-        waiting_fetcher._net.run(offsets)
+        fetcher._net.run(offsets)

@@ -1,51 +1,103 @@
-"""Which cores each process of a worker runs on, if they are given out."""
+"""Which CPUs each process of a worker runs on, if they are given out."""
 
 import os
 
 import pytest
+from structlog.testing import capture_logs
 
-from callmood.worker.errors import ConfigurationError
-from callmood.worker.run import pinning
-from callmood.worker.settings import WorkerSettings
+from callmood.worker.errors import EXIT_CONFIGURATION, ConfigurationError
+from callmood.worker.run import pinning, supervise
+from callmood.worker.settings import Settings, WorkerSettings
 
-CORES = {2, 5, 6, 11}
+CPUS = (2, 3, 34, 35)
 
 
 @pytest.fixture
-def machine(monkeypatch):
-    """Four cores of a larger machine, and the calls that set those of this process."""
+def machine(monkeypatch, tmp_path):
+    """Four of 64 CPUs, as the static CPU manager gives them: 2 and 34 are one core, as 3 and 35 are."""
     kept = []
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(CORES))
-    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: kept.append((pid, list(cores))))
-    monkeypatch.setattr(pinning, "usable_cores", lambda: len(CORES))
-    return kept
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(CPUS))
+    monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cpus: kept.append((pid, cpus)))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(pinning, "usable_cores", lambda: len(CPUS))
+    for cpu in CPUS:
+        topology = tmp_path / f"cpu{cpu}" / "topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{cpu % 32},{cpu % 32 + 32}\n")
+    return tmp_path, kept
 
 
-@pytest.mark.parametrize(("ingest", "cores"), [(0, [2]), (1, [5]), (None, [6, 11])])
-def test_each_ingest_process_has_a_core_and_the_model_has_the_rest(machine, ingest, cores):
-    """In the order of the cores that this container was given, which need not begin with 0."""
-    pinning.keep_to_own_cores(WorkerSettings(pin=True, ingest_processes=2), ingest)
-    assert machine == [(0, cores)]
+@pytest.mark.parametrize(
+    ("processes", "assigned"), [(1, [[2], [34, 3, 35]]), (2, [[2], [34], [3, 35]]), (3, [[2], [34], [3], [35]])]
+)
+def test_ingest_processes_share_cores_with_each_other_before_they_do_with_the_model(machine, processes, assigned):
+    """As the kernel lists hardware threads in `topology/thread_siblings_list`."""
+    assert pinning.own_cpus(WorkerSettings(pin=True, ingest_processes=processes), machine[0]) == assigned
+
+
+@pytest.mark.parametrize(("ingest", "cpus"), [(0, [2]), (1, [3]), (None, [34, 35])])
+def test_a_process_keeps_to_its_own(machine, monkeypatch, ingest, cpus):
+    """Where the kernel does not list hardware threads, by number."""
+    folder, kept = machine
+    monkeypatch.setattr(pinning, "_core", lambda cpu, _: cpu)
+    pinning.keep_to_own_cpus(WorkerSettings(pin=True, ingest_processes=2), ingest)
+    assert kept == [(0, cpus)]
+    assert folder.exists()
+
+
+def test_a_cpu_without_a_list_is_a_core_of_its_own(tmp_path):
+    """As in some virtual machines."""
+    assert pinning._core(5, tmp_path) == 5
 
 
 def test_no_process_is_pinned_unless_it_is_asked_for(machine):
     """The kernel chooses by default."""
-    pinning.keep_to_own_cores(WorkerSettings(ingest_processes=2), 0)
-    assert machine == []
+    pinning.keep_to_own_cpus(WorkerSettings(ingest_processes=2), 0)
+    assert machine[1] == []
 
 
-def test_too_few_cores_are_a_wrong_setting(machine):
+@pytest.mark.usefixtures("machine")
+def test_too_few_cpus_are_a_wrong_setting():
     """The model needs one of its own."""
-    with pytest.raises(
-        ConfigurationError, match="each of 4 ingest processes and one more for the model, but there are 4"
-    ):
-        pinning.keep_to_own_cores(WorkerSettings(pin=True, ingest_processes=4), 0)
-    assert machine == []
+    with pytest.raises(ConfigurationError, match="each of 4 ingest processes and one more"):
+        pinning.own_cpus(WorkerSettings(pin=True, ingest_processes=4))
 
 
-def test_cores_that_others_use_too_are_a_wrong_setting(machine, monkeypatch):
-    """A CPU limit without the static CPU manager: all containers of the node would be pinned to its first cores."""
+@pytest.mark.usefixtures("machine")
+def test_a_limit_below_the_cpus_is_a_wrong_setting(monkeypatch):
+    """The CPUs are shared by time: all containers of the node would be pinned to its first ones."""
     monkeypatch.setattr(pinning, "usable_cores", lambda: 3)
-    with pytest.raises(ConfigurationError, match="shares 4 cores and may use 3 of them"):
-        pinning.keep_to_own_cores(WorkerSettings(pin=True), 0)
-    assert machine == []
+    with pytest.raises(ConfigurationError, match="a limit of 3 of 4 CPUs"):
+        pinning.own_cpus(WorkerSettings(pin=True))
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_pod_with_all_cpus_of_its_node_is_a_wrong_setting(monkeypatch):
+    """Without the static CPU manager and without a limit, as by default, every pod sees all of them."""
+    monkeypatch.setattr(os, "cpu_count", lambda: len(CPUS))
+    assert pinning.own_cpus(WorkerSettings(pin=True)), "a machine of its own may be used whole"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    with pytest.raises(ConfigurationError, match="this pod has all 4 of its node"):
+        pinning.own_cpus(WorkerSettings(pin=True))
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_system_that_refuses_is_a_wrong_setting(monkeypatch):
+    """As under a seccomp profile that forbids the call: a restart would not help."""
+
+    def refuse(*_):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    with pytest.raises(ConfigurationError, match="refuses to assign CPUs: Operation not permitted"):
+        pinning.keep_to_own_cpus(WorkerSettings(pin=True), 0)
+
+
+@pytest.mark.usefixtures("machine")
+def test_a_worker_that_cannot_be_pinned_does_not_start(monkeypatch):
+    """One line says why, before any process has begun."""
+    monkeypatch.setattr(supervise.logs, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(supervise, "Supervisor", lambda *_: pytest.fail("it has begun"))
+    with capture_logs() as lines:
+        assert supervise.run(Settings(worker={"pin": True, "ingest_processes": 4})) == EXIT_CONFIGURATION
+    assert ["CALLMOOD_WORKER__PIN needs a CPU for each" in line["error"] for line in lines] == [True]

@@ -1,11 +1,13 @@
 """How a child process is set up before its loop begins."""
 
 import gc
+import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 
+from callmood.worker.errors import ConfigurationError
 from callmood.worker.run import processes, wiring
 from callmood.worker.settings import Settings
 
@@ -36,3 +38,24 @@ def test_the_ingest_loop_runs_with_a_rare_garbage_collector(monkeypatch):
     ((threshold, frozen),) = seen
     assert threshold == 50_000
     assert frozen > 0
+
+
+@pytest.mark.usefixtures("_as_before")
+def test_each_process_keeps_to_its_cpus_before_libraries_start_threads(monkeypatch):
+    """An ingest process by its number, the inference process to the rest; only then are numpy and torch imported."""
+    kept = []
+
+    def keep(_, ingest=None):
+        kept.append(ingest)
+        raise ConfigurationError("no such CPU")
+
+    monkeypatch.setattr(processes, "keep_to_own_cpus", keep)
+    for module in ("callmood.worker.run.wiring", "callmood.worker.inference.serve"):
+        monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
+    for begin in (
+        lambda: processes._ingest(Settings(), "ingest-3", "ipc://none", (None, None)),
+        lambda: processes._inference(Settings(), "ipc://none"),
+    ):
+        with pytest.raises(ConfigurationError, match="no such CPU"):
+            begin()
+    assert kept == [3, None]

@@ -125,6 +125,8 @@ class AudioConsumer:
         self._listener = _Listener(self._consumer)
         self._consumer.subscribe(topics, listener=self._listener)
         self._paused = False
+        self._empty_ms = settings.fetch_wait_ms
+        """How long polls have brought nothing."""
         kafka_workarounds.fetch_in_turn(self._consumer)
         kafka_workarounds.end_polls_without_error(self._consumer)
         self._skipped = kafka_workarounds.skip_unreadable_batches(self._consumer)
@@ -142,7 +144,9 @@ class AudioConsumer:
             ConfigurationError: a topic was deleted and created again.
         """
         polled = kafka_workarounds.poll(self._consumer, timeout_ms)
-        min_bytes, wait_ms = (_MANY_BYTES, self._settings.fetch_wait_ms) if polled else (1, _QUIET_WAIT_MS)
+        self._empty_ms = 0 if polled else self._empty_ms + timeout_ms
+        is_quiet = self._empty_ms > self._settings.fetch_wait_ms  # a fetch takes so long even if records come
+        min_bytes, wait_ms = (1, _QUIET_WAIT_MS) if is_quiet else (_MANY_BYTES, self._settings.fetch_wait_ms)
         kafka_workarounds.wait_for(self._consumer, min_bytes=min_bytes, wait_ms=wait_ms)
         self.membership = None if self._listener.is_lost else kafka_workarounds.stable_membership(self._consumer)
         self._refuse_new_topics()

@@ -371,7 +371,7 @@ def fetch_in_turn(consumer: KafkaConsumer) -> None:
 #
 # kafka-python: `run` in kafka/net/selector.py raises the timeout of such a poll in the caller's thread. The error
 # refers to the frames of all callers, and one of these frames to the error. So what the callers hold, audio among it,
-# stays in memory until the garbage collector looks at it: 100 MB a minute with 400 calls.
+# stays in memory until the garbage collector looks at it: with 400 calls of 20 s, 97 MB in 70 s.
 # We: the fetcher ignores this error anyway, and gets none.
 # Upstream: no upstream issue found.
 

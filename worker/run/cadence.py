@@ -1,30 +1,34 @@
 """When the ingest loop commits."""
 
+import math
+
 _SHARE = 0.25
-"""Of the time in which the loop would wait for records: so much goes into commits that are made early."""
+"""Of the time in which the loop waits for records: so much goes into commits that are made early."""
+_EARLIEST = 0.25
+"""Share of the interval before which no commit is made early: each costs the servers something, too."""
 _BUSY_POLL_MS, _ANSWER_POLL_MS, _IDLE_POLL_MS = 10, 20, 1_000
 
 
 class Cadence:
-    """A commit is due after the interval, and earlier once there are answers of the model and time to spare.
+    """A commit is due after the interval, and up to four times as often while there are answers and time to spare.
 
     A supervisor sees a result after its commit. A loop that is busy commits once an interval, because a commit costs
-    the same however little it holds; one that waits for records uses a quarter of that time for earlier commits.
+    much the same however little it holds; one that waits for records uses a quarter of that time for earlier commits.
 
     Args:
-        interval_s: longest time between the beginnings of two commits.
+        interval_s: time between the beginnings of two commits.
     """
 
     def __init__(self, interval_s: float) -> None:
         self._interval_s = interval_s
-        self._due_s = 0.0
+        self._due_s = self._early_s = 0.0
         self._spare_s = 0.0
-        self._cost_s = interval_s
+        self._cost_s = math.inf
         self._has_answers = False
 
     def waited(self, seconds: float) -> None:
-        """The loop has waited for records."""
-        self._spare_s += seconds
+        """The loop has waited for records, without what it has computed meanwhile."""
+        self._spare_s += max(0.0, seconds)
 
     def answered(self) -> None:
         """The model has answered: the next commit has results."""
@@ -32,11 +36,13 @@ class Cadence:
 
     def is_due(self, now_s: float) -> bool:
         """Whether to commit now."""
-        return now_s >= self._due_s or (self._has_answers and _SHARE * self._spare_s >= self._cost_s)
+        is_early = self._has_answers and now_s >= self._early_s and self._missing_s <= 0
+        return is_early or now_s >= self._due_s
 
     def began(self, now_s: float) -> None:
         """A commit has begun."""
-        self._due_s, self._spare_s, self._has_answers = now_s + self._interval_s, 0.0, False
+        self._due_s, self._early_s = now_s + self._interval_s, now_s + _EARLIEST * self._interval_s
+        self._spare_s, self._has_answers = 0.0, False
 
     def took(self, seconds: float) -> None:
         """That commit is in the store."""
@@ -44,10 +50,10 @@ class Cadence:
 
     def failed(self, again_s: float) -> None:
         """That commit is repeated at this time, and not earlier."""
-        self._due_s, self._cost_s = again_s, self._interval_s
+        self._due_s, self._cost_s = again_s, math.inf
 
     def wait_ms(self, now_s: float, *, is_busy: bool, is_quiet: bool, is_asking: bool) -> int:
-        """How long to wait for records: until the next commit is due, or shortly if an answer may bring it forward.
+        """How long to wait for records: until a commit is due, or may be because of an answer.
 
         Args:
             now_s: the time.
@@ -57,7 +63,16 @@ class Cadence:
         """
         if is_busy:
             return _BUSY_POLL_MS
+        is_asking = is_asking or self._has_answers
         if is_quiet and not is_asking:
             return _IDLE_POLL_MS
-        until_ms = min(max(round(1000 * (self._due_s - now_s)), _BUSY_POLL_MS), _IDLE_POLL_MS)
-        return min(until_ms, _ANSWER_POLL_MS) if is_asking or self._has_answers else until_ms
+        until_s = self._due_s - now_s
+        if is_asking:
+            early_s = max(_ANSWER_POLL_MS / 1000, self._early_s - now_s, self._missing_s)
+            until_s = min(until_s, early_s)
+        return min(max(round(1000 * until_s), _BUSY_POLL_MS), _IDLE_POLL_MS)
+
+    @property
+    def _missing_s(self) -> float:
+        """How much longer the loop must have waited before an early commit."""
+        return self._cost_s / _SHARE - self._spare_s

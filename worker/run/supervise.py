@@ -12,12 +12,13 @@ from typing import Protocol, Self
 import structlog
 
 from callmood.worker import logs
-from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK
+from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_GIVE_UP, EXIT_OK, ConfigurationError
 from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.records import ModelInfo
 from callmood.worker.run import health, processes
 from callmood.worker.run.child import Child, SpawnedChild, Task
 from callmood.worker.run.health import Answer, Probes
+from callmood.worker.run.pinning import own_cpus
 from callmood.worker.run.processes import Report
 from callmood.worker.settings import Settings
 
@@ -305,6 +306,11 @@ def _missing(report: Report, silent_s: float) -> str | None:
 def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; returns its exit code."""
     logs.configure(settings.log, process="supervisor")
+    try:
+        own_cpus(settings.worker)
+    except ConfigurationError as error:
+        log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
+        return EXIT_CONFIGURATION
     try:
         metrics_dir = health.use_shared_metrics()
     except OSError as error:
