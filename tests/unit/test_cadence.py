@@ -1,6 +1,7 @@
 """When the ingest loop commits."""
 
 import pytest
+from loops import new_store, wired
 
 from callmood.worker.run.cadence import Cadence
 
@@ -104,3 +105,28 @@ def test_an_answer_that_is_not_committed_is_not_left_alone(cadence, is_quiet):
     cadence.answered()
     cadence.waited(0.03)
     assert cadence.wait_ms(100.1, **LOOK | {"is_quiet": is_quiet}) == 50
+
+
+@pytest.mark.parametrize(("waited_s", "commits"), [(0.1, range(24, 40)), (0.0, range(12, 17))])
+def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, commits):
+    """With an answer in each turn: more often than every 250 ms if the loop has time for a commit of 20 ms."""
+    store, now_s, began_s = new_store(), [0.0], []
+    store.consumer.unread = {}
+    commit, poll = store.commit, store.consumer.poll
+
+    def polled(timeout_ms):
+        now_s[0] += waited_s
+        return poll(timeout_ms)
+
+    def committed(commits):
+        began_s.append(now_s[0])
+        now_s[0] += 0.02
+        return commit(commits)
+
+    store.commit, store.consumer.poll = committed, polled
+    ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=[("of another partition", None)])
+    while now_s[0] < 4.0:
+        ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)  # each commit has something to store
+        ingest.turn()
+        now_s[0] += 0.01
+    assert len(began_s) in commits

@@ -6,98 +6,24 @@ from itertools import count
 from types import SimpleNamespace
 
 import pytest
+from loops import UNREADABLE, new_store, wired
 
 from callmood.worker import metrics
-from callmood.worker.adapters.consume import Changes
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
-from callmood.worker.commits import Restored, TopicPartition
+from callmood.worker.commits import Restored
 from callmood.worker.errors import ConfigurationError, Fenced, StoreUnavailable, TooManyBadRecords, Unsettled
-from callmood.worker.records import Position, Record
+from callmood.worker.records import Position
 from callmood.worker.run import traces
-from callmood.worker.run.ingest import Ingest
-from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
-
-UNREADABLE = Record(Position("audio", 0, 0), b"call", b"", (), 1)
-
-
-class _Consumer:
-    """Three partitions; the first holds one unreadable record."""
-
-    def __init__(self):
-        self.sources = [TopicPartition("audio", number) for number in range(3)]
-        self.assigned, self.started, self.polls = set(self.sources), [], 0
-        self.revoked, self.shown = set(), []
-        self.unread = {self.sources[0]: [UNREADABLE]}
-        self.skipped, self.waits_ms = [], []
-
-    def poll(self, timeout_ms):
-        self.polls += 1
-        self.waits_ms.append(timeout_ms)
-        polled, self.unread = (self.unread, {}) if self.sources[0] in self.started else ({}, self.unread)
-        return polled
-
-    def take_skipped(self):
-        skipped, self.skipped = self.skipped, []
-        return skipped
-
-    def take_changes(self):
-        changes, self.assigned, self.revoked = Changes(self.revoked, self.assigned), set(), set()
-        return changes
-
-    def start(self, source, _offset):
-        self.started.append(source)
-
-    def show_progress(self, watermarks):
-        self.shown.append(watermarks)
-
-    def start_of(self, _source):
-        return 0
-
-    oldest = lag = position = start_of
-
-    def stable_ends(self, _sources):
-        return {}
-
-    def pause(self, *_):
-        pass
-
-    resume = pause
-
-
-class _Store:
-    """Remembers when each partition was claimed; does not answer commits while it is down."""
-
-    moves_group_offsets = False
-    can_commit = True
-
-    def __init__(self, consumer):
-        self.consumer, self.is_down, self.claimed_at_poll, self.committed = consumer, False, [], []
-        self.silent = set()
-        """Partitions whose commits are not answered, where others are."""
-
-    def claim(self, _source):
-        self.claimed_at_poll.append(self.consumer.polls)
-        return Restored(None, None, {})
-
-    def commit(self, commits):
-        answered = [commit for commit in commits if not self.is_down and commit.source not in self.silent]
-        self.committed += answered
-        is_whole = len(answered) == len(commits)
-        return Committed(tuple(answered), failure=None if is_whole else StoreUnavailable("down"))
 
 
 @pytest.fixture
 def loop():
     """An ingest loop, its store, and the dead-letter records it has sent; a look at a clock takes half a second."""
-    consumer, sent = _Consumer(), []
-    store = _Store(consumer)
-    halves = count()
-    inference = SimpleNamespace(model=None, beat=None, collect=list, healthy=lambda _now_s: True)
-    outside = Outside(consumer, store, inference, SimpleNamespace(send=sent.extend))
-    ingest = Ingest(outside, Settings(), (), lambda: next(halves) / 2, lambda: next(halves) / 2, lambda _s: None)
+    store, sent, halves = new_store(), [], count()
+    ingest = wired(store, lambda: next(halves) / 2, lambda: next(halves) / 2, sent=sent)
     return SimpleNamespace(ingest=ingest, store=store, sent=sent)
 
 
@@ -116,10 +42,8 @@ def test_a_dead_letter_record_is_sent_once_however_often_its_commit_is_repeated(
 
 def test_a_turn_waits_until_the_next_commit():
     """It is short while partitions are taken over, ends when a commit is due, and is long once nothing is."""
-    consumer, now_s = _Consumer(), [0.0]
-    inference = SimpleNamespace(model=None, beat=None, collect=list, healthy=lambda _now_s: True)
-    outside = Outside(consumer, _Store(consumer), inference, SimpleNamespace(send=lambda _: None))
-    ingest = Ingest(outside, Settings(), (), lambda: 0.0, lambda: now_s[0])
+    store, now_s = new_store(), [0.0]
+    ingest, consumer = wired(store, lambda: 0.0, lambda: now_s[0]), store.consumer
     for at_s in (0.0, 0.0, 0.0, 0.25, 0.35, 0.495, 0.51, 0.52):
         now_s[0] = at_s
         ingest.turn()
@@ -127,35 +51,6 @@ def test_a_turn_waits_until_the_next_commit():
     ingest._waiting = {"asked": SimpleNamespace(audio_bytes=0)}  # its answer is committed without delay
     ingest.turn()
     assert 10 <= consumer.waits_ms[-1] <= 250
-
-
-@pytest.mark.parametrize(("waited_s", "commits"), [(0.1, range(24, 40)), (0.0, range(12, 17))])
-def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, commits):
-    """With an answer in each turn: more often than every 250 ms if the loop has time for a commit of 20 ms."""
-    consumer, now_s, began_s = _Consumer(), [0.0], []
-    consumer.unread = {}
-    store = _Store(consumer)
-    commit, poll = store.commit, consumer.poll
-
-    def polled(timeout_ms):
-        now_s[0] += waited_s
-        return poll(timeout_ms)
-
-    def committed(commits):
-        began_s.append(now_s[0])
-        now_s[0] += 0.02
-        return commit(commits)
-
-    store.commit, consumer.poll = committed, polled
-    answers = [("of another partition", None)]
-    inference = SimpleNamespace(model=None, beat=None, collect=lambda: answers, healthy=lambda _now_s: True)
-    outside = Outside(consumer, store, inference, SimpleNamespace(send=lambda _: None))
-    ingest = Ingest(outside, Settings(), (), lambda: 0.0, lambda: now_s[0])
-    while now_s[0] < 4.0:
-        ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)  # each commit has something to store
-        ingest.turn()
-        now_s[0] += 0.01
-    assert len(began_s) in commits
 
 
 @pytest.mark.parametrize("asked", ["oldest", "start"])
