@@ -34,6 +34,7 @@ from callmood.bench.ingest import CHUNKS_MS, LAYOUTS, Load, dialogue
 from callmood.bench.loads import Measured, Search, Step, rated
 from callmood.bench.programs import Program
 from callmood.bench.sender import voices
+from callmood.bench.temporary import end_on_sigterm
 from callmood.worker import settings
 from callmood.worker.commands.options import whole
 from callmood.worker.errors import ConfigurationError
@@ -279,4 +280,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(run(add_arguments(argparse.ArgumentParser(prog="python -m callmood.bench.capacity")).parse_args()))

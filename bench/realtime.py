@@ -10,14 +10,14 @@ time from the last word of an utterance to its result in Redis, in which it does
 import argparse
 import csv
 import math
-import multiprocessing
 import os
 import resource
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,7 +29,7 @@ from callmood.bench import null_servers, process_tree
 from callmood.bench.ingest import LAYOUTS, Load, dialogue
 from callmood.bench.programs import Results, of_worker
 from callmood.bench.sender import send
-from callmood.bench.temporary import place
+from callmood.bench.temporary import end_on_sigterm, place
 from callmood.schemas.keys import Keys
 from callmood.worker import settings
 from callmood.worker.commands.options import whole
@@ -37,10 +37,10 @@ from callmood.worker.errors import CallmoodError
 from callmood.worker.inference.serve import serve
 from callmood.worker.run import processes
 from callmood.worker.run.child import SpawnedChild, Task
-from callmood.worker.run.pinning import keep_to_own_cpus
+from callmood.worker.run.pinning import keep_to_own_cores
+from callmood.worker.run.processes import Report
 from callmood.worker.settings import Settings
 
-_spawn: Final = multiprocessing.get_context("spawn")
 _PARTITIONS: Final = 4
 _WARM_S: Final = 10.0
 """Calls start, memory is taken, and the broker compiles what it does often."""
@@ -49,6 +49,8 @@ _MORE_S: Final = 3
 AROUND_S: Final = round(_WARM_S) + _MORE_S
 """How much longer calls are sent than they are measured."""
 _START_S: Final = 60.0
+_SENT_S: Final = 60.0
+"""After the last sample: the sender's last records, and its flush."""
 FRESH_MS: Final = 2_000
 """Median time from last word to Redis at the end of a run in which sender and worker keep up, without the record."""
 _BEHIND: Final = "behind"
@@ -106,7 +108,7 @@ def used_by(pids: "list[int | None]") -> Used:
 
 def inference(configured: Settings, address: str) -> None:
     """The inference process, with an engine that costs nothing."""
-    keep_to_own_cpus(configured.worker)
+    keep_to_own_cores(configured.worker)
     serve(configured.model, address, lambda _: null_servers.Engine())  # type: ignore[arg-type, return-value]
 
 
@@ -118,6 +120,8 @@ class Processes(NamedTuple):
 
     ingest: list[SpawnedChild]
     inference: SpawnedChild
+    sender: SpawnedChild | None = None
+    """Not measured, but if it fails, nothing is."""
 
     def wait_until_reading(self) -> None:
         """Wait until the ingest processes have all partitions.
@@ -147,6 +151,8 @@ class Processes(NamedTuple):
             child.reports()
             if child.exit_code is not None:
                 raise CallmoodError(f"a process that is measured has ended with {child.exit_code}")
+        if self.sender is not None and self.sender.exit_code:
+            raise CallmoodError(f"the sender has ended with {self.sender.exit_code}")
 
 
 @contextmanager
@@ -154,18 +160,50 @@ def started(configured: Settings, count: int) -> Iterator[Processes]:
     """Start an inference process and so many ingest processes, with metrics as in a worker."""
     with tempfile.TemporaryDirectory(prefix="callmood-") as folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
-        address = f"ipc://{folder}/inference"
-        answering = SpawnedChild(Task("inference", inference, (configured, address), has_reports=False))
-        names = [f"ingest-{number}" for number in range(count)]
-        ingest = [SpawnedChild(Task(name, processes.ingest, (configured, name, address))) for name in names]
+        address, children = f"ipc://{folder}/inference", list[SpawnedChild]()
         try:
-            yield Processes(ingest, answering)
+            task = Task("inference", inference, (configured, address), has_reports=False)
+            children.append(SpawnedChild(task))
+            for number in range(count):
+                name = f"ingest-{number}"
+                children.append(SpawnedChild(Task(name, processes.ingest, (configured, name, address))))
+            yield Processes(children[1:], children[0])
         finally:
-            for child in (*ingest, answering):
+            for child in reversed(children):
                 child.terminate()
-            for child in (*ingest, answering):
+            for child in reversed(children):
                 child.wait(30.0)
                 child.kill()
+            del os.environ["PROMETHEUS_MULTIPROC_DIR"]
+
+
+@contextmanager
+def sending(load: Load, configured: Settings) -> Iterator[SpawnedChild]:
+    """Another process that sends the calls, from now on; it ends with the block."""
+    child = SpawnedChild(Task("sender", _send, (load, configured)))
+    try:
+        yield child
+    finally:
+        child.kill()
+        child.wait(30.0)
+
+
+def _send(load: Load, configured: Settings, reports: Connection) -> None:
+    late_ms = send(load, dialogue(60, 1), configured, configured.redis.prefix)
+    reports.send(Report("sent", {"late_ms": late_ms}))
+
+
+def late_ms(sender: SpawnedChild) -> float:
+    """By how much it was late at most, once it has sent all.
+
+    Raises:
+        CallmoodError: it has not.
+    """
+    sender.wait(_SENT_S)
+    reports = sender.reports()
+    if not reports:
+        raise CallmoodError(f"the sender has not sent all calls; its exit code is {sender.exit_code}")
+    return float(reports[-1].facts["late_ms"])
 
 
 # -- measuring
@@ -205,15 +243,16 @@ def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Ru
         "log": configured.log.model_copy(update={"level": "warning"}),
         "worker": configured.worker.model_copy(update={"ingest_processes": options.processes}),
     }
-    with place("realtime", configured.model_copy(update=quiet), _PARTITIONS) as (placed, client):
-        name = placed.redis.prefix
-        with started(placed, options.processes) as running, _spawn.Pool(1) as pool:  # whose exit ends the sender
-            running.wait_until_reading()
-            sent = pool.apply_async(send, (load, dialogue(60, 1), placed, name))
-            _wait(_WARM_S, running)
-            results = Results(client, Keys(name).utterances, of_worker)
-            samples = list(sampled(running, results, options.seconds, options.every_s))
-            return Run(samples, sent.get())
+    with ExitStack() as opened:
+        placed, client = opened.enter_context(place("realtime", configured.model_copy(update=quiet), _PARTITIONS))
+        running = opened.enter_context(started(placed, options.processes))
+        running.wait_until_reading()
+        sender = opened.enter_context(sending(load, placed))
+        running = running._replace(sender=sender)
+        _wait(_WARM_S, running)
+        results = Results(client, Keys(placed.redis.prefix).utterances, of_worker)
+        samples = list(sampled(running, results, options.seconds, options.every_s))
+        return Run(samples, late_ms(sender))
 
 
 def _wait(seconds: float, running: Processes) -> None:
@@ -325,4 +364,5 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(run(add_arguments(argparse.ArgumentParser(prog="python -m callmood.bench.realtime")).parse_args()))

@@ -36,12 +36,14 @@ give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-
   one worker.
 - **On a CPU** with a large model, try `CALLMOOD_MODEL__DTYPE=int8`, and `int8+bf16` if the CPU is faster in bfloat16
   than in float32. **On a GPU**, try larger batches (`--batch-seconds 240`, `CALLMOOD_MODEL__BATCH_SECONDS`).
-- **Own CPUs.** `CALLMOOD_WORKER__PIN=true` gives each ingest process, with all its threads, one CPU, and the model the
-  others. It pays where other programs are busy: on two CPUs of an Intel Xeon, beside one such program, an ingest
+- **Own cores.** `CALLMOOD_WORKER__PIN=true` gives each ingest process, with all its threads, one core, and the model
+  the others. It pays where other programs are busy: on two cores of an Intel Xeon, beside one such program, an ingest
   process then carried 1.08 and 1.10 times as many channels per core (`callmood bench realtime --calls 600`, two pairs
-  of runs). Without one, it carried 0.90 to 1.01 times as many (three pairs). In Kubernetes, it needs the CPU manager
-  policy `static`, and whole CPUs as request and limit. A worker refuses the setting if its CPU limit is lower than the
-  CPUs that it sees, or if its pod sees all CPUs of the node. Two workers on one machine must not both use it.
+  of runs). Without one, it carried 0.90 to 1.01 times as many (three pairs). Several ingest processes were not
+  measured. The cores must be the worker's own: with Kubernetes' CPU manager policy `static` and whole CPUs as request
+  and limit, or with `--cpuset-cpus`. A worker refuses the setting if its CPU limit is a whole CPU or more below the
+  CPUs that it sees, or if its pod sees all CPUs of the node. It cannot notice all other cases: two workers on one
+  machine must not both use it.
 - **Redis** computes on one core. `maxmemory` is twice the data, for the copies that `appendonly yes` makes when it
   rewrites its file.
 - **Spare workers** carry the calls of a worker that fails. With `--spare 0`, results are late until it is back.

@@ -308,11 +308,11 @@ class WorkerSettings(_Group):
     ingest_processes: Annotated[int, Field(ge=1, le=64)] = Field(
         1, description="number of ingest processes, each with one Kafka consumer; use at most one per CPU core"
     )
-    pin: bool = Field(False, description="a CPU for each ingest process, the others for the model (docs/capacity.md)")
+    pin: bool = Field(False, description="a core for each ingest process, the others for the model (docs/capacity.md)")
     output: Literal["redis", "kafka", "both"] = Field(
         "redis", description="where the worker stores results; both: in Kafka, with a copy in Redis"
     )
-    commit_interval_ms: Positive = Field(250, description="time between two commits, ms; down to a quarter if idle")
+    commit_interval_ms: Positive = Field(250, description="time between two commits, ms; less if there is time for it")
     state_interval_ms: Positive = Field(
         4_000,
         description="longest time between two stored states of a call without new results, by record timestamps, ms",

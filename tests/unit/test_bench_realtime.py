@@ -100,3 +100,35 @@ def test_samples_are_drawn(tmp_path):
     """The picture is a PNG."""
     realtime.draw(tmp_path / "samples.png", RUN.samples)
     assert (tmp_path / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+class Sender:
+    """A sender that has ended like this."""
+
+    def __init__(self, exit_code, reports=()):
+        self.exit_code, self._reports = exit_code, list(reports)
+
+    def wait(self, timeout_s):
+        """It has."""
+        return timeout_s > 0
+
+    def reports(self):
+        """All."""
+        return self._reports
+
+
+def test_a_sender_that_fails_ends_the_measurement():
+    """At the next look, not after the last sample; one that has sent all does not."""
+    running = Processes([Child([])], Child([]))
+    running._replace(sender=Sender(0)).check()
+    running._replace(sender=Sender(None)).check()
+    for exit_code in (1, -9):
+        with pytest.raises(CallmoodError, match=f"sender has ended with {exit_code}"):
+            running._replace(sender=Sender(exit_code)).check()
+
+
+def test_a_sender_says_how_late_it_was():
+    """One that ends without a word has not sent all calls."""
+    assert realtime.late_ms(Sender(0, [SimpleNamespace(facts={"late_ms": 4.0})])) == 4.0
+    with pytest.raises(CallmoodError, match="has not sent all calls; its exit code is -9"):
+        realtime.late_ms(Sender(-9))

@@ -20,7 +20,7 @@ def cadence():
 
 def test_without_answers_a_commit_comes_once_an_interval(cadence):
     """However long the loop waits for records."""
-    cadence.waited(0.2)
+    cadence.polled(0.21)
     assert not cadence.is_due(100.24)
     assert cadence.is_due(100.25)
 
@@ -28,13 +28,14 @@ def test_without_answers_a_commit_comes_once_an_interval(cadence):
 def test_an_answer_brings_the_commit_forward_once_there_was_time_to_spare(cadence):
     """A quarter of the time in which the loop has waited has to be as long as a commit takes."""
     cadence.answered()
-    cadence.waited(0.07)
+    cadence.polled(0.08)
     assert not cadence.is_due(100.08)
-    cadence.waited(0.011)
+    cadence.polled(0.021)
     assert cadence.is_due(100.1)
     cadence.began(100.1)
+    cadence.collected()
     cadence.took(COST_S)
-    cadence.waited(0.2)
+    cadence.polled(0.21)
     assert not cadence.is_due(100.34), "the answer is in the store"
 
 
@@ -42,7 +43,7 @@ def test_commits_are_at_least_a_quarter_of_the_interval_apart(cadence):
     """However cheap they are for this process: the servers have others to serve."""
     cadence.took(0.0)
     cadence.answered()
-    cadence.waited(0.06)
+    cadence.polled(0.07)
     assert not cadence.is_due(100.06)
     assert cadence.is_due(100.0625)
 
@@ -59,7 +60,7 @@ def test_the_first_commit_is_not_early():
     cadence = Cadence(INTERVAL_S)
     cadence.began(100.0)
     cadence.answered()
-    cadence.waited(0.2)
+    cadence.polled(0.21)
     assert not cadence.is_due(100.24)
 
 
@@ -71,9 +72,19 @@ def test_a_commit_that_failed_is_not_repeated_early(interval_s):
     cadence.took(COST_S)
     cadence.failed(100.5)
     cadence.answered()
-    cadence.waited(0.49)
+    cadence.polled(0.5)
     assert not cadence.is_due(100.49)
     assert cadence.is_due(100.5)
+
+
+def test_answers_that_a_repeated_commit_does_not_hold_bring_the_next_forward(cadence):
+    """After an outage, what came meanwhile does not wait for a whole interval."""
+    cadence.failed(100.5)
+    cadence.answered()
+    cadence.began(100.5)
+    cadence.took(COST_S)
+    cadence.polled(0.09)
+    assert cadence.is_due(100.6)
 
 
 @pytest.mark.parametrize(
@@ -81,11 +92,11 @@ def test_a_commit_that_failed_is_not_repeated_early(interval_s):
     [
         (100.1, {}, 150),
         (100.249, {}, 10),
-        (100.0, {"is_asking": True}, 80),
+        (100.0, {"is_asking": True}, 90),
         (100.2, {"is_asking": True}, 50),
         (100.1, {"is_busy": True}, 10),
         (100.1, {"is_quiet": True}, 1_000),
-        (100.0, {"is_quiet": True, "is_asking": True}, 80),
+        (100.0, {"is_quiet": True, "is_asking": True}, 90),
     ],
 )
 def test_the_loop_waits_until_something_is_due(cadence, now_s, look, expected_ms):
@@ -95,16 +106,23 @@ def test_the_loop_waits_until_something_is_due(cadence, now_s, look, expected_ms
 
 def test_the_loop_looks_often_once_an_answer_can_be_committed(cadence):
     """The time to spare is there: the next answer waits for 20 ms at most."""
-    cadence.waited(0.08)
+    cadence.polled(0.09)
     assert cadence.wait_ms(100.1, **LOOK | {"is_asking": True}) == 20
+
+
+def test_the_last_of_the_time_that_an_answer_needs_is_not_rounded_up_to_a_look(cadence):
+    """A poll computes a little, too, so that a rest is left: it takes the shortest wait, not that for an answer."""
+    cadence.answered()
+    cadence.polled(0.0896)
+    assert cadence.wait_ms(100.1, **LOOK) == 10
 
 
 @pytest.mark.parametrize("is_quiet", [False, True])
 def test_an_answer_that_is_not_committed_is_not_left_alone(cadence, is_quiet):
     """The next look is when its commit may be due, also if no record comes and nothing else is at the model."""
     cadence.answered()
-    cadence.waited(0.03)
-    assert cadence.wait_ms(100.1, **LOOK | {"is_quiet": is_quiet}) == 50
+    cadence.polled(0.04)
+    assert cadence.wait_ms(100.1, **LOOK | {"is_quiet": is_quiet}) == 60
 
 
 @pytest.mark.parametrize(("waited_s", "commits"), [(0.1, range(24, 40)), (0.0, range(12, 17))])

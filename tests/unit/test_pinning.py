@@ -1,4 +1,4 @@
-"""Which CPUs each process of a worker runs on, if they are given out."""
+"""Which CPU cores each process of a worker runs on, if they are given out."""
 
 import os
 
@@ -27,22 +27,17 @@ def machine(monkeypatch, tmp_path):
     return tmp_path, kept
 
 
-@pytest.mark.parametrize(
-    ("processes", "assigned"), [(1, [[2], [34, 3, 35]]), (2, [[2], [34], [3, 35]]), (3, [[2], [34], [3], [35]])]
-)
-def test_ingest_processes_share_cores_with_each_other_before_they_do_with_the_model(machine, processes, assigned):
-    """As the kernel lists hardware threads in `topology/thread_siblings_list`."""
-    assert pinning.own_cpus(WorkerSettings(pin=True, ingest_processes=processes), machine[0]) == assigned
+def test_hardware_threads_of_a_core_stay_together(machine):
+    """As the kernel lists them in `topology/thread_siblings_list`: an ingest process shares its core with no other."""
+    assert pinning.own_cores(WorkerSettings(pin=True), machine[0]) == [[2, 34], [3, 35]]
 
 
 @pytest.mark.parametrize(("ingest", "cpus"), [(0, [2]), (1, [3]), (None, [34, 35])])
 def test_a_process_keeps_to_its_own(machine, monkeypatch, ingest, cpus):
-    """Where the kernel does not list hardware threads, by number."""
-    folder, kept = machine
+    """Where the kernel lists no hardware threads, each CPU is a core, in the order of their numbers."""
     monkeypatch.setattr(pinning, "_core", lambda cpu, _: cpu)
-    pinning.keep_to_own_cpus(WorkerSettings(pin=True, ingest_processes=2), ingest)
-    assert kept == [(0, cpus)]
-    assert folder.exists()
+    pinning.keep_to_own_cores(WorkerSettings(pin=True, ingest_processes=2), ingest)
+    assert machine[1] == [(0, cpus)]
 
 
 def test_a_cpu_without_a_list_is_a_core_of_its_own(tmp_path):
@@ -52,33 +47,32 @@ def test_a_cpu_without_a_list_is_a_core_of_its_own(tmp_path):
 
 def test_no_process_is_pinned_unless_it_is_asked_for(machine):
     """The kernel chooses by default."""
-    pinning.keep_to_own_cpus(WorkerSettings(ingest_processes=2), 0)
+    pinning.keep_to_own_cores(WorkerSettings(ingest_processes=2), 0)
     assert machine[1] == []
 
 
-@pytest.mark.usefixtures("machine")
-def test_too_few_cpus_are_a_wrong_setting():
-    """The model needs one of its own."""
-    with pytest.raises(ConfigurationError, match="each of 4 ingest processes and one more"):
-        pinning.own_cpus(WorkerSettings(pin=True, ingest_processes=4))
+def test_too_few_cores_are_a_wrong_setting(machine):
+    """The model needs one of its own; four hardware threads are two cores."""
+    with pytest.raises(ConfigurationError, match="each of 2 ingest processes and one more for"):
+        pinning.own_cores(WorkerSettings(pin=True, ingest_processes=2), machine[0])
 
 
 @pytest.mark.usefixtures("machine")
 def test_a_limit_below_the_cpus_is_a_wrong_setting(monkeypatch):
     """The CPUs are shared by time: all containers of the node would be pinned to its first ones."""
     monkeypatch.setattr(pinning, "usable_cores", lambda: 3)
-    with pytest.raises(ConfigurationError, match="a limit of 3 of 4 CPUs"):
-        pinning.own_cpus(WorkerSettings(pin=True))
+    with pytest.raises(ConfigurationError, match="limit of this container is 3 of 4 CPUs"):
+        pinning.own_cores(WorkerSettings(pin=True))
 
 
 @pytest.mark.usefixtures("machine")
 def test_a_pod_with_all_cpus_of_its_node_is_a_wrong_setting(monkeypatch):
     """Without the static CPU manager and without a limit, as by default, every pod sees all of them."""
     monkeypatch.setattr(os, "cpu_count", lambda: len(CPUS))
-    assert pinning.own_cpus(WorkerSettings(pin=True)), "a machine of its own may be used whole"
+    assert pinning.own_cores(WorkerSettings(pin=True)), "a machine of its own may be used whole"
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     with pytest.raises(ConfigurationError, match="this pod has all 4 of its node"):
-        pinning.own_cpus(WorkerSettings(pin=True))
+        pinning.own_cores(WorkerSettings(pin=True))
 
 
 @pytest.mark.usefixtures("machine")
@@ -89,8 +83,8 @@ def test_a_system_that_refuses_is_a_wrong_setting(monkeypatch):
         raise PermissionError("Operation not permitted")
 
     monkeypatch.setattr(os, "sched_setaffinity", refuse)
-    with pytest.raises(ConfigurationError, match="refuses to assign CPUs: Operation not permitted"):
-        pinning.keep_to_own_cpus(WorkerSettings(pin=True), 0)
+    with pytest.raises(ConfigurationError, match="refuses to assign cores: Operation not permitted"):
+        pinning.keep_to_own_cores(WorkerSettings(pin=True), 0)
 
 
 @pytest.mark.usefixtures("machine")
@@ -100,4 +94,4 @@ def test_a_worker_that_cannot_be_pinned_does_not_start(monkeypatch):
     monkeypatch.setattr(supervise, "Supervisor", lambda *_: pytest.fail("it has begun"))
     with capture_logs() as lines:
         assert supervise.run(Settings(worker={"pin": True, "ingest_processes": 4})) == EXIT_CONFIGURATION
-    assert ["CALLMOOD_WORKER__PIN needs a CPU for each" in line["error"] for line in lines] == [True]
+    assert ["CALLMOOD_WORKER__PIN needs a core for each" in line["error"] for line in lines] == [True]

@@ -41,21 +41,21 @@ def test_the_ingest_loop_runs_with_a_rare_garbage_collector(monkeypatch):
 
 
 @pytest.mark.usefixtures("_as_before")
-def test_each_process_keeps_to_its_cpus_before_libraries_start_threads(monkeypatch):
+def test_each_process_keeps_to_its_cores_before_libraries_start_threads(monkeypatch):
     """An ingest process by its number, the inference process to the rest; only then are numpy and torch imported."""
     kept = []
 
     def keep(_, ingest=None):
         kept.append(ingest)
-        raise ConfigurationError("no such CPU")
+        raise ConfigurationError("no such core")
 
-    monkeypatch.setattr(processes, "keep_to_own_cpus", keep)
+    monkeypatch.setattr(processes, "keep_to_own_cores", keep)
     for module in ("callmood.worker.run.wiring", "callmood.worker.inference.serve"):
         monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
     for begin in (
         lambda: processes._ingest(Settings(), "ingest-3", "ipc://none", (None, None)),
         lambda: processes._inference(Settings(), "ipc://none"),
     ):
-        with pytest.raises(ConfigurationError, match="no such CPU"):
+        with pytest.raises(ConfigurationError, match="no such core"):
             begin()
     assert kept == [3, None]

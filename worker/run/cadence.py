@@ -6,6 +6,8 @@ _SHARE = 0.25
 """Of the time in which the loop waits for records: so much goes into commits that are made early."""
 _EARLIEST = 0.25
 """Share of the interval before which no commit is made early: each costs the servers something, too."""
+_PARSING_S = 0.01
+"""So much of each poll may have gone into parsing records; the rest was waiting."""
 _BUSY_POLL_MS, _ANSWER_POLL_MS, _IDLE_POLL_MS = 10, 20, 1_000
 
 
@@ -26,9 +28,9 @@ class Cadence:
         self._cost_s = math.inf
         self._has_answers = False
 
-    def waited(self, seconds: float) -> None:
-        """The loop has waited for records, without what it has computed meanwhile."""
-        self._spare_s += max(0.0, seconds)
+    def polled(self, seconds: float) -> None:
+        """The loop has asked for records, which took so long."""
+        self._spare_s += max(0.0, seconds - _PARSING_S)
 
     def answered(self) -> None:
         """The model has answered: the next commit has results."""
@@ -42,7 +44,11 @@ class Cadence:
     def began(self, now_s: float) -> None:
         """A commit has begun."""
         self._due_s, self._early_s = now_s + self._interval_s, now_s + _EARLIEST * self._interval_s
-        self._spare_s, self._has_answers = 0.0, False
+        self._spare_s = 0.0
+
+    def collected(self) -> None:
+        """What that commit holds was collected now, with all answers; one that is repeated holds older ones alone."""
+        self._has_answers = False
 
     def took(self, seconds: float) -> None:
         """That commit is in the store."""
@@ -63,13 +69,13 @@ class Cadence:
         """
         if is_busy:
             return _BUSY_POLL_MS
-        is_asking = is_asking or self._has_answers
-        if is_quiet and not is_asking:
+        if is_quiet and not is_asking and not self._has_answers:
             return _IDLE_POLL_MS
         until_s = self._due_s - now_s
-        if is_asking:
-            early_s = max(_ANSWER_POLL_MS / 1000, self._early_s - now_s, self._missing_s)
-            until_s = min(until_s, early_s)
+        if is_asking or self._has_answers:
+            shortest_s = 0.0 if self._has_answers else _ANSWER_POLL_MS / 1000
+            spared_s = self._missing_s + _PARSING_S if self._missing_s > 0 else 0.0
+            until_s = min(until_s, max(shortest_s, self._early_s - now_s, spared_s))
         return min(max(round(1000 * until_s), _BUSY_POLL_MS), _IDLE_POLL_MS)
 
     @property

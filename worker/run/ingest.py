@@ -124,13 +124,13 @@ class Ingest:
             TooManyBadRecords: more bad records in a row than the limit.
             ConfigurationError: the topic was created again, or a stored position belongs to another deployment.
         """
-        began_s, computed_s = self._monotonic(), time.thread_time()
+        began_s = self._monotonic()
         try:
             polled = self._consumer.poll(self._wait_ms(began_s))
         except ConfigurationError:  # the topic was created again: what was read of the old one is not lost
             self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)
             raise
-        self._cadence.waited(self._monotonic() - began_s - (time.thread_time() - computed_s))
+        self._cadence.polled(self._monotonic() - began_s)
         self._follow_changes()
         for source, records in polled.items():
             self._take(source, records)
@@ -286,6 +286,7 @@ class Ingest:
         began_s = self._monotonic()
         self._cadence.began(began_s)
         if not self._pending:
+            self._cadence.collected()
             now_s = self._clock()
             self._rendered_s = now_s
             is_confirming = any(confirm_s <= began_s for confirm_s in self._confirm_s.values())  # then all go along

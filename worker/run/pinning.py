@@ -1,8 +1,9 @@
-"""Which CPUs each process of a worker runs on, if they are given out."""
+"""Which CPU cores each process of a worker runs on, if they are given out."""
 
 import os
 import re
 from contextlib import suppress
+from itertools import chain, groupby
 from pathlib import Path
 
 from callmood.worker.engine.cores import usable_cores
@@ -11,65 +12,66 @@ from callmood.worker.settings import WorkerSettings
 
 _CPUS = Path("/sys/devices/system/cpu")
 _IN_KUBERNETES = "KUBERNETES_SERVICE_HOST"
+_ADVICE = "give it cores of its own: with the CPU manager policy `static`, or `--cpuset-cpus` of Docker"
 
 
-def keep_to_own_cpus(settings: WorkerSettings, ingest: int | None = None) -> None:
-    """Let this process, and the threads that it starts from now on, run on its own CPUs alone, if `pin` is set.
+def keep_to_own_cores(settings: WorkerSettings, ingest: int | None = None) -> None:
+    """Let this process, and the threads that it starts from now on, run on its own cores alone, if `pin` is set.
 
     Args:
         settings: how many ingest processes there are.
         ingest: the number of this ingest process; None: this is the inference process.
 
     Raises:
-        ConfigurationError: as `own_cpus`, or the system refuses.
+        ConfigurationError: as `own_cores`, or the system refuses.
     """
-    assigned = own_cpus(settings)
+    assigned = own_cores(settings)
     if not assigned:
         return
     try:
         os.sched_setaffinity(0, assigned[-1 if ingest is None else ingest])
     except OSError as error:
-        raise ConfigurationError(f"CALLMOOD_WORKER__PIN: the system refuses to assign CPUs: {error}") from error
+        raise ConfigurationError(f"CALLMOOD_WORKER__PIN: the system refuses to assign cores: {error}") from error
 
 
-def own_cpus(settings: WorkerSettings, cpus: Path = _CPUS) -> list[list[int]]:
-    """One CPU for each ingest process, then all others, for the model; empty unless `settings.pin` is set.
+def own_cores(settings: WorkerSettings, cpus: Path = _CPUS) -> list[list[int]]:
+    """The CPUs of a core for each ingest process, then those of all other cores, for the model; empty without `pin`.
 
-    The supervisor and the projector have none of their own. Two hardware threads of a core go to ingest processes
-    before the next core does, so that as few as possible share a core with the model.
+    A core may have several hardware threads, which the kernel calls CPUs: they stay together. The supervisor and the
+    projector have no core of their own.
 
     Args:
         settings: how many ingest processes there are.
         cpus: where the kernel shows which CPUs are hardware threads of one core.
 
     Raises:
-        ConfigurationError: there are too few CPUs, or other programs use them too.
+        ConfigurationError: there are too few cores, or other programs use them too.
     """
     if not settings.pin:
         return []
-    found = sorted(os.sched_getaffinity(0), key=lambda cpu: (_core(cpu, cpus), cpu))
+    found = sorted((_core(cpu, cpus), cpu) for cpu in os.sched_getaffinity(0))
     _refuse_shared(len(found))
+    cores = [[cpu for _, cpu in threads] for _, threads in groupby(found, key=lambda one: one[0])]
     count = settings.ingest_processes
-    if len(found) <= count:
+    if len(cores) <= count:
         raise ConfigurationError(
-            f"CALLMOOD_WORKER__PIN needs a CPU for each of {count} ingest processes and one more for the model, but "
-            f"there are {len(found)}"
+            f"CALLMOOD_WORKER__PIN needs a core for each of {count} ingest processes and one more for the model, but "
+            f"there are {len(cores)}"
         )
-    return [[cpu] for cpu in found[:count]] + [found[count:]]
+    return [*cores[:count], list(chain.from_iterable(cores[count:]))]
 
 
 def _refuse_shared(count: int) -> None:
-    """A limit shares the CPUs of a node by time; without the static CPU manager, a pod sees all of them."""
-    advice = "set the CPU manager policy `static`, and whole CPUs as request and limit"
+    """A limit shares CPUs by time; without the static CPU manager, a pod sees all CPUs of its node."""
     if usable_cores() < count:
         raise ConfigurationError(
-            f"CALLMOOD_WORKER__PIN needs CPUs that no other program uses, but a limit of {usable_cores()} of {count} "
-            f"CPUs says that they are shared: {advice}"
+            f"CALLMOOD_WORKER__PIN needs CPUs that no other program uses, but the limit of this container is "
+            f"{usable_cores()} of {count} CPUs: {_ADVICE}"
         )
     if _IN_KUBERNETES in os.environ and count == os.cpu_count():
         raise ConfigurationError(
             f"CALLMOOD_WORKER__PIN needs CPUs that no other program uses, but this pod has all {count} of its node: "
-            f"{advice}"
+            f"{_ADVICE}"
         )
 
 

@@ -15,7 +15,7 @@ from callmood.worker import logs
 from callmood.worker.errors import EXIT_AGAIN, EXIT_CONFIGURATION, EXIT_OK, CallmoodError, exit_code
 from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.run import traces
-from callmood.worker.run.pinning import keep_to_own_cpus
+from callmood.worker.run.pinning import keep_to_own_cores
 from callmood.worker.settings import Settings
 
 _REPORT_S = 1.0
@@ -75,7 +75,7 @@ def ingest(settings: Settings, name: str, address: str, reports: Connection) -> 
 
 
 def _ingest(settings: Settings, name: str, address: str, control: tuple[_Stop, _Reporter]) -> None:
-    keep_to_own_cpus(settings.worker, int(name.rpartition("-")[2]))  # before numpy, whose threads begin at its import
+    keep_to_own_cores(settings.worker, int(name.rpartition("-")[2]))  # before numpy, whose threads begin at its import
     from callmood.worker.run.wiring import open_ingest  # noqa: PLC0415 - imports metrics, which the supervisor must not
 
     stop, reporter = control
@@ -127,7 +127,7 @@ def inference(settings: Settings, address: str) -> None:
 
 
 def _inference(settings: Settings, address: str) -> None:
-    keep_to_own_cpus(settings.worker)  # before torch, which counts the cores once
+    keep_to_own_cores(settings.worker)  # before torch, which counts the cores once
     from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
     serve(settings.model, address)

@@ -18,7 +18,7 @@ from callmood.worker.records import ModelInfo
 from callmood.worker.run import health, processes
 from callmood.worker.run.child import Child, SpawnedChild, Task
 from callmood.worker.run.health import Answer, Probes
-from callmood.worker.run.pinning import own_cpus
+from callmood.worker.run.pinning import own_cores
 from callmood.worker.run.processes import Report
 from callmood.worker.settings import Settings
 
@@ -307,7 +307,7 @@ def run(settings: Settings) -> int:
     """Run a worker until SIGTERM or SIGINT; returns its exit code."""
     logs.configure(settings.log, process="supervisor")
     try:
-        own_cpus(settings.worker)
+        own_cores(settings.worker)
     except ConfigurationError as error:
         log.error("cannot run", error=str(error))  # noqa: TRY400 - the message is enough
         return EXIT_CONFIGURATION
