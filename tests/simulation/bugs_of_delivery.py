@@ -82,7 +82,7 @@ def claim_does_not_fence() -> Iterator[None]:
         yield
 
 
-@planted(25)
+@planted(36)
 def answered_commits_are_sent_again() -> Iterator[None]:
     """A round in which one partition got no answer is repeated for all."""
 

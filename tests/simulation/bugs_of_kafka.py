@@ -17,7 +17,7 @@ from tests.simulation.transactions import SimProducer, SimReader
 # -- the transaction
 
 
-@planted(10, "kafka")
+@planted(25, "kafka")
 def sends_are_not_checked() -> Iterator[None]:
     """Nobody asks whether the batches of a transaction have arrived."""
 
@@ -113,7 +113,7 @@ def states_up_to_the_stable_end_only() -> Iterator[None]:
         yield
 
 
-@planted(32, "kafka")
+@planted(152, "kafka")
 def what_is_open_is_not_waited_for() -> Iterator[None]:
     """A takeover goes by what is committed, while a zombie may still commit more."""
 
@@ -169,7 +169,7 @@ def projected_position_is_stored_first() -> Iterator[None]:
         yield
 
 
-@planted(25, "both")
+@planted(50, "both")
 def idle_projections_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet topic is never noticed."""
 
