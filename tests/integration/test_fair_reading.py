@@ -1,11 +1,13 @@
 """A reader that is behind, on a real broker: no partition waits longer than the others."""
 
+import gc
 import time
 from contextlib import closing
 from uuid import uuid4
 
 import pytest
 from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
 
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.commits import TopicPartition
@@ -47,3 +49,25 @@ def test_a_backlog_is_read_evenly_from_all_partitions(stack, topic):
     finally:
         consumer.close()
     assert max(read.values()) - min(read.values()) <= FETCH, read
+
+
+def test_polls_that_time_out_hold_no_frames(stack, topic):
+    """The error of each would keep its callers, with the records of their turn, until the garbage collector looks."""
+    name = topic(partitions=1)
+    settings = KafkaSettings(bootstrap_servers=stack.bootstrap_servers, audio_topic=name, group_id=uuid4().hex)
+    consumer, deadline_s = AudioConsumer(settings, "reader"), time.monotonic() + 60
+    try:
+        while not consumer.take_changes().assigned:
+            consumer.poll(50)
+            assert time.monotonic() < deadline_s
+        consumer.start(TopicPartition(name, 0), 0)
+        consumer.poll(500)
+        gc.collect()
+        gc.disable()
+        for _ in range(20):
+            consumer.poll(5)
+        errors = [one for one in gc.get_objects() if isinstance(one, KafkaTimeoutError)]
+        assert not [error for error in errors if error.__traceback__]
+    finally:
+        gc.enable()
+        consumer.close()

@@ -1,5 +1,7 @@
 """When the ingest loop commits."""
 
+from itertools import pairwise
+
 import pytest
 from loops import new_store, wired
 
@@ -125,8 +127,15 @@ def test_an_answer_that_is_not_committed_is_not_left_alone(cadence, is_quiet):
     assert cadence.wait_ms(100.1, **LOOK | {"is_quiet": is_quiet}) == 60
 
 
-@pytest.mark.parametrize(("waited_s", "commits"), [(0.1, range(24, 40)), (0.0, range(12, 17))])
-def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, commits):
+@pytest.mark.parametrize(
+    ("waited_s", "answers", "commits"),
+    [
+        (0.1, [("of another partition", None)], range(24, 40)),
+        (0.0, [("of another partition", None)], range(12, 17)),
+        (0.1, [], range(8, 15)),
+    ],
+)
+def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, answers, commits):
     """With an answer in each turn: more often than every 250 ms if the loop has time for a commit of 20 ms."""
     store, now_s, began_s = new_store(), [0.0], []
     store.consumer.unread = {}
@@ -142,9 +151,33 @@ def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, commits):
         return commit(commits)
 
     store.commit, store.consumer.poll = committed, polled
-    ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=[("of another partition", None)])
+    ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=answers)
     while now_s[0] < 4.0:
         ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)  # each commit has something to store
         ingest.turn()
         now_s[0] += 0.01
     assert len(began_s) in commits
+
+
+def test_an_answer_brings_only_one_commit_forward():
+    """Once it is in a commit, the next comes after the interval again, however long the loop waits."""
+    store, now_s, began_s = new_store(), [0.0], []
+    store.consumer.unread = {}
+    commit, poll, answers = store.commit, store.consumer.poll, []
+
+    def polled(timeout_ms):
+        now_s[0] += 0.1
+        return poll(timeout_ms)
+
+    def committed(commits):
+        began_s.append(now_s[0])
+        return commit(commits)
+
+    store.commit, store.consumer.poll = committed, polled
+    ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=answers)
+    for number in range(40):
+        ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)
+        answers[:] = [("of another partition", None)] if number == 20 else []
+        ingest.turn()
+    apart_s = [round(after - before, 3) for before, after in pairwise(began_s)]
+    assert sum(one < 0.25 for one in apart_s) == 1
