@@ -1,6 +1,6 @@
 """When the ingest loop commits."""
 
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from loops import new_store, wired
@@ -127,19 +127,11 @@ def test_an_answer_that_is_not_committed_is_not_left_alone(cadence, is_quiet):
     assert cadence.wait_ms(100.1, **LOOK | {"is_quiet": is_quiet}) == 60
 
 
-@pytest.mark.parametrize(
-    ("waited_s", "answers", "commits"),
-    [
-        (0.1, [("of another partition", None)], range(24, 40)),
-        (0.0, [("of another partition", None)], range(12, 17)),
-        (0.1, [], range(8, 15)),
-    ],
-)
-def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, answers, commits):
-    """With an answer in each turn: more often than every 250 ms if the loop has time for a commit of 20 ms."""
-    store, now_s, began_s = new_store(), [0.0], []
+def run_loop(answers_at, *, waited_s, commit_s, until_s=4.0):
+    """When a loop began its commits, whose polls and commits take so long, and which gets an answer in these turns."""
+    store, now_s, began_s, turns = new_store(), [0.0], [], count()
     store.consumer.unread = {}
-    commit, poll = store.commit, store.consumer.poll
+    commit, poll, answers = store.commit, store.consumer.poll, []
 
     def polled(timeout_ms):
         now_s[0] += waited_s
@@ -147,37 +139,29 @@ def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, answers, com
 
     def committed(commits):
         began_s.append(now_s[0])
-        now_s[0] += 0.02
+        now_s[0] += commit_s
         return commit(commits)
 
     store.commit, store.consumer.poll = committed, polled
     ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=answers)
-    while now_s[0] < 4.0:
+    while now_s[0] < until_s:
         ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)  # each commit has something to store
+        answers[:] = [("of another partition", None)] if answers_at(next(turns)) else []
         ingest.turn()
         now_s[0] += 0.01
-    assert len(began_s) in commits
+    return began_s
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "has_answers", "commits"),
+    [(0.1, True, range(24, 40)), (0.0, True, range(12, 17)), (0.1, False, range(8, 15))],
+)
+def test_answers_are_committed_early_by_a_loop_that_waits(waited_s, has_answers, commits):
+    """With an answer in each turn: more often than every 250 ms if the loop has time for a commit of 20 ms."""
+    assert len(run_loop(lambda _: has_answers, waited_s=waited_s, commit_s=0.02)) in commits
 
 
 def test_an_answer_brings_only_one_commit_forward():
     """Once it is in a commit, the next comes after the interval again, however long the loop waits."""
-    store, now_s, began_s = new_store(), [0.0], []
-    store.consumer.unread = {}
-    commit, poll, answers = store.commit, store.consumer.poll, []
-
-    def polled(timeout_ms):
-        now_s[0] += 0.1
-        return poll(timeout_ms)
-
-    def committed(commits):
-        began_s.append(now_s[0])
-        return commit(commits)
-
-    store.commit, store.consumer.poll = committed, polled
-    ingest = wired(store, lambda: 0.0, lambda: now_s[0], answers=answers)
-    for number in range(40):
-        ingest._confirm_s = dict.fromkeys(ingest._confirm_s, 0.0)
-        answers[:] = [("of another partition", None)] if number == 20 else []
-        ingest.turn()
-    apart_s = [round(after - before, 3) for before, after in pairwise(began_s)]
-    assert sum(one < 0.25 for one in apart_s) == 1
+    began_s = run_loop(lambda turn: turn == 20, waited_s=0.1, commit_s=0.0)
+    assert sum(after - before < 0.25 for before, after in pairwise(began_s)) == 1
