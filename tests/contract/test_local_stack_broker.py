@@ -9,6 +9,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
+from callmood.worker.adapters.kafka_workarounds import poll
 from deploy.local import LocalStack, NotInstalled
 
 pytestmark = pytest.mark.integration
@@ -58,7 +59,7 @@ def read(consumer, count):
     """The next `count` records."""
     records = []
     for _ in range(300):
-        for batch in consumer.poll(timeout_ms=200).values():
+        for batch in poll(consumer, timeout_ms=200).values():
             records += batch
         if len(records) >= count:
             return records
@@ -123,9 +124,7 @@ def test_a_group_shares_the_partitions(broker):
         with reader(broker, **options) as consumer:
             consumer.subscribe([name])
             while not settled.is_set():
-                consumer.poll(timeout_ms=500)
-                if consumer._coordinator.rejoining:  # kafka-python 3.0.12 can forget a join that outlasts a poll
-                    consumer._coordinator.request_rejoin()
+                poll(consumer, timeout_ms=500)
                 shares[member] = {partition.partition for partition in consumer.assignment()}
 
     with ThreadPoolExecutor() as pool:

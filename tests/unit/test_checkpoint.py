@@ -16,7 +16,7 @@ OTHER = {
     Checkpoint: {
         "origin_ms": 5, "notice": "given", "seen_at_ms": 77, "taken_offset": 88, "paused_at_ms": 99,
         "forgotten": (1_000, True), "is_settled": True, "has_end": True, "hold_from_ms": 12,
-        "reserved": {"queue": "sales"}, "ending": Ending(9, 8, ("0",)), "is_over": True,
+        "reserved": {"queue": "sales"}, "ending": Ending(9, 8, ("0",)), "is_over": True, "first_offset": 7,
     },
     StreamState: {
         "seq": 3, "paused_at_ms": 4, "pause_left_ms": 5, "active_at_ms": 6, "newest_capture_ms": 7, "switch_seq": 8,

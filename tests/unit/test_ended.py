@@ -26,44 +26,41 @@ def remembered(last_offset=10, ended_at_ms=0):
 
 def test_other_calls_are_not_refused():
     """A call that is not known to be over goes its way."""
-    assert not remembered().refuse(chunk(11, call_id="call-2"), watermark=0, elapsed_ms=0)
+    assert not remembered().refuse(chunk(11, call_id="call-2"), elapsed_ms=0)
 
 
 def test_what_comes_after_the_end_is_dropped():
     """Late audio and a second end start no call."""
     calls = remembered()
-    assert calls.refuse(chunk(11), watermark=0, elapsed_ms=0)
-    assert calls.refuse(chunk(12, Event.END), watermark=0, elapsed_ms=0)
+    assert calls.refuse(chunk(11), elapsed_ms=0)
+    assert calls.refuse(chunk(12, Event.END), elapsed_ms=0)
 
 
 def test_the_calls_own_records_read_again_are_dropped_in_silence():
     """After a restart even its start comes again, and is no new call."""
-    assert remembered().refuse(chunk(3, Event.START), watermark=0, elapsed_ms=0)
+    assert remembered().refuse(chunk(3, Event.START), elapsed_ms=0)
 
 
 def test_a_call_that_begins_under_the_same_id_is_not_lost_in_silence():
     """A start under an id that was used a moment ago is a bad record, for a person to see."""
     with pytest.raises(BadRecord) as caught:
-        remembered().refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+        remembered().refuse(chunk(11, Event.START), elapsed_ms=0)
     assert caught.value.reason is Reason.CALL_ENDED
 
 
 def test_after_its_time_an_id_is_free():
     """After the memory time the id may start a new call, and the old call is forgotten."""
-    calls = remembered()
-    assert not calls.refuse(chunk(50, Event.START), watermark=40, elapsed_ms=MEMORY_MS)
-    assert calls.past(watermark=40, elapsed_ms=MEMORY_MS) == []
+    assert not remembered().refuse(chunk(11, Event.START), elapsed_ms=MEMORY_MS)
 
 
-def test_an_id_is_not_free_while_its_records_may_be_read_again():
+def test_the_records_of_an_ended_call_start_none_however_often_they_are_read():
     """However old, a call is remembered until the watermark has passed its newest record, a late one included."""
     calls = remembered(last_offset=10)
-    calls.refuse(chunk(30), watermark=0, elapsed_ms=0)
+    calls.refuse(chunk(30), elapsed_ms=0)
     assert calls.past(watermark=30, elapsed_ms=10 * MEMORY_MS) == []
-    assert calls.refuse(chunk(31), watermark=30, elapsed_ms=10 * MEMORY_MS)
-    assert calls.past(watermark=32, elapsed_ms=10 * MEMORY_MS) == ["call-1"]
-    calls.forget(["call-1"])
-    assert not calls.refuse(chunk(33), watermark=33, elapsed_ms=0)
+    assert calls.refuse(chunk(30), elapsed_ms=10 * MEMORY_MS)
+    assert not calls.refuse(chunk(31), elapsed_ms=10 * MEMORY_MS)
+    assert calls.past(watermark=31, elapsed_ms=10 * MEMORY_MS) == ["call-1"]
 
 
 def test_a_young_end_is_remembered():
@@ -109,17 +106,17 @@ def test_a_stored_end_is_restored_and_a_living_call_is_not():
     calls = EndedCalls(MEMORY_MS)
     calls.add("call-1", Ended.unpack(Ended(10, 5, is_paused=True).pack()))
     assert Ended.unpack(msgpack.packb({"v": 1, "cut": {}})) is None
-    assert calls.refuse(chunk(3), watermark=0, elapsed_ms=0)
-    assert not calls.refuse(chunk(3, call_id="call-2"), watermark=0, elapsed_ms=0)
+    assert calls.refuse(chunk(3), elapsed_ms=0)
+    assert not calls.refuse(chunk(3, call_id="call-2"), elapsed_ms=0)
 
 
 def test_a_refused_start_is_remembered():
     """After a restart it is read again, and is no second dead-letter record."""
     calls = remembered()
     with pytest.raises(BadRecord):
-        calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+        calls.refuse(chunk(11, Event.START), elapsed_ms=0)
     assert calls.last_offset == 11
-    assert calls.refuse(chunk(11, Event.START), watermark=0, elapsed_ms=0)
+    assert calls.refuse(chunk(11, Event.START), elapsed_ms=0)
 
 
 def test_a_call_that_ends_after_an_empty_look_is_past_in_time():
@@ -163,12 +160,11 @@ def test_a_call_that_another_version_has_given_up_stays_given_up():
 
 
 def test_a_paused_call_is_known_until_it_is_forgotten():
-    """By its id, and among all; ended again without a pause, it is none, and a free id is none."""
+    """By its id, and among all; ended again without a pause, it is none."""
     calls = EndedCalls(MEMORY_MS)
     for forget in (
         lambda: calls.forget(["call-1"]),
         lambda: calls.add("call-1", Ended(10, 0, is_paused=False)),
-        lambda: calls.refuse(chunk(50), watermark=40, elapsed_ms=MEMORY_MS),
     ):
         calls.add("call-1", Ended(10, 0, is_paused=True))
         assert calls.is_any_paused(None)

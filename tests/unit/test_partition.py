@@ -317,20 +317,6 @@ def test_an_aggregate_is_published_again_on_request():
     assert (call.summary, call.is_first, call.is_known) == (before, False, True)
 
 
-def test_a_call_whose_id_was_used_before_starts_empty():
-    """After its memory time an id is free: the first commit of the new call tells the store to drop the old results."""
-    settings = Settings(call={"ended_memory_s": 1})
-    old, clock, again = Leg(), Leg("clock"), Leg(start_ms=EPOCH_MS + 10_000)
-    worker = Worker(configured=settings).read(log_of([*old.media(SENTENCE), old.send("end")]))
-    worker.commit()
-    worker.read(log_of([*clock.media(quiet(10)), clock.send("end")], first_offset=worker.partition.position))
-    worker.commit()
-    worker.read(log_of(again.media(SENTENCE), first_offset=worker.partition.position))
-    worker.answer()
-    updates = {call.call_id: call for call in worker.partition.collect(STAMPS, 0.0).calls}
-    assert updates["call-1"].is_first
-
-
 def test_a_record_after_the_end_is_remembered_before_the_end_is_stored():
     """Or a replay that reaches it would start the call again."""
     leg = Leg()

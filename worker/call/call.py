@@ -22,22 +22,21 @@ from callmood.worker.call.series import Series
 from callmood.worker.call.streams import Forgotten
 from callmood.worker.call.told import Told
 from callmood.worker.call.utterance import Facts, utterance_of
-from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Prediction, Unheard, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.speech.media_time import MediaTime
 from callmood.worker.speech.stream import Stream
 from callmood.worker.speech.taken import Taken
 
-_MAX_OPEN_STREAMS = 64
 _FORGOTTEN = ""  # no name of a stream
 
 
 class Call:
-    """One call of one partition."""
+    """One call of one partition. Records before `first_offset` are of an earlier call with the same id."""
 
-    def __init__(self, call_id: str, settings: Settings, rules: Sequence[Rule]) -> None:
+    def __init__(self, call_id: str, settings: Settings, rules: Sequence[Rule], *, first_offset: int = 0) -> None:
         self.id = call_id
+        self._first_offset = first_offset
         self.seen_at_ms = 0
         """The partition's clock at the call's last record, or at its end."""
         self.fold = Fold(call_id, rules)
@@ -81,8 +80,9 @@ class Call:
         """
         self.last_offset = max(self.last_offset, chunk.position.offset)
         self.taken_offset = max(self.taken_offset, chunk.position.offset)
-        if chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset:
-            return Outcome([], is_duplicate=True)  # a record of a forgotten stream, read again
+        is_of_forgotten = chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset
+        if is_of_forgotten or chunk.position.offset < self._first_offset:
+            return Outcome([], is_duplicate=True)  # read again: of a forgotten stream, or of the call before this one
         is_ordinary = self._goes_on(chunk)
         stream = self._stream(chunk)
         next_seq = stream.next_seq
@@ -209,8 +209,7 @@ class Call:
         stream = self._streams.get(chunk.stream)
         if stream is not None:
             return stream
-        if sum(other.active_at_ms is not None for other in self._streams.values()) >= _MAX_OPEN_STREAMS:
-            raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN_STREAMS} streams of one call are open")
+        streams.refuse_one_more(self._streams)
         if self._places.begin(chunk.capture_ms):
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
@@ -369,6 +368,7 @@ class Call:
             reserved=self._told.names,
             ending=self.ending,
             is_over=self.is_over,
+            first_offset=self._first_offset,
         )
 
     @classmethod
@@ -380,7 +380,7 @@ class Call:
         """
         stored = Stored.unpack(blob)
         checkpoint = stored.checkpoint
-        call = cls(call_id, settings, rules)
+        call = cls(call_id, settings, rules, first_offset=checkpoint.first_offset)
         call.fold.load(stored.fold)
         call.seen_at_ms = checkpoint.seen_at_ms
         call.last_offset = stored.last_offset

@@ -10,7 +10,7 @@ from callmood.worker.call.ending import Ending
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.speech.stream_state import StreamState
 
-STATE_VERSION = 5
+STATE_VERSION = 6
 
 
 class Checkpoint(NamedTuple):
@@ -18,7 +18,8 @@ class Checkpoint(NamedTuple):
 
     `taken_offset` is the newest record taken until then. `forgotten` is as in `Forgotten`. `is_settled`: whether the
     call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`;
-    `reserved`: attributes with reserved names; `ending`: what it goes on with after its end.
+    `reserved`: attributes with reserved names; `ending`: what it goes on with after its end; `first_offset`: of the
+    call; records before it are of an earlier call with the same id.
     """
 
     streams: Mapping[str, StreamState]
@@ -34,6 +35,7 @@ class Checkpoint(NamedTuple):
     reserved: Mapping[str, str] = {}
     ending: Ending = Ending()
     is_over: bool = False
+    first_offset: int = 0
 
     def covered(self, records: Mapping[int, tuple[str, int]]) -> list[int]:
         """The offsets of the records that a successor with this checkpoint does without; given by stream and seq."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from callmood.schemas.common import Event, Scope
 from callmood.worker.call.ending import End
+from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk, Cut, Unheard
 from callmood.worker.settings import Settings
 from callmood.worker.speech.stream import Stream
@@ -17,6 +18,7 @@ from callmood.worker.speech.taken import Taken
 
 _IN_PLACE_MS = 2_000
 """How much the audio of a stream and of the one in its place can overlap."""
+_MAX_OPEN = 64
 _MAX_STALLED = 64
 _FAR_BEHIND_MS = 5_000
 """A stream so far behind the end of another one is silent or stalled."""
@@ -37,6 +39,16 @@ class Forgotten(NamedTuple):
 def restored(states: Mapping[str, StreamState], settings: Settings, taken_offset: int) -> dict[str, Stream]:
     """The streams as they were stored, after the record at this offset."""
     return {name: Stream.restore(state, settings, taken_offset) for name, state in states.items()}
+
+
+def refuse_one_more(streams: Mapping[str, Stream]) -> None:
+    """Bound the open streams of a call.
+
+    Raises:
+        BadRecord: no more may open.
+    """
+    if sum(stream.active_at_ms is not None for stream in streams.values()) >= _MAX_OPEN:
+        raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN} streams of one call are open")
 
 
 def next_end(taken: Mapping[str, Taken]) -> tuple[str, Chunk] | None:

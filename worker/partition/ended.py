@@ -111,7 +111,7 @@ class EndedCalls:
             return None
         return ended if elapsed_ms < ended.ending.until_ms else None
 
-    def refuse(self, chunk: Chunk, *, watermark: int, elapsed_ms: int) -> bool:
+    def refuse(self, chunk: Chunk, *, elapsed_ms: int) -> bool:
         """Whether the record belongs to a call that is over and can be dropped.
 
         Raises:
@@ -119,18 +119,19 @@ class EndedCalls:
         """
         offset = chunk.position.offset
         is_new = chunk.call_id in self._calls and offset > self._calls[chunk.call_id].last_offset
-        is_over = self.is_over(chunk.call_id, offset=offset, watermark=watermark, elapsed_ms=elapsed_ms)
+        is_over = self.is_over(chunk.call_id, offset=offset, elapsed_ms=elapsed_ms)
         if is_over and is_new:
             refuse_start(chunk)
         return is_over
 
-    def is_over(self, call_id: str, *, offset: int, watermark: int, elapsed_ms: int) -> bool:
-        """Whether the record at this offset, which names the call, comes after its end; the offset is remembered."""
+    def is_over(self, call_id: str, *, offset: int, elapsed_ms: int) -> bool:
+        """Whether the record at this offset, which names the call, comes after its end; the offset is remembered.
+
+        The first new record after the memory time begins the next call. That depends on the records alone: the
+        partition's clock at each is the same whenever it is read.
+        """
         ended = self._calls.get(call_id)
-        if ended is None:
-            return False
-        if self._is_past(ended, watermark, elapsed_ms):
-            self.forget([call_id])
+        if ended is None or (offset > ended.last_offset and elapsed_ms >= self._until_ms(ended)):
             return False
         self._calls[call_id] = ended._replace(last_offset=max(ended.last_offset, offset))
         return True

@@ -161,10 +161,8 @@ class Partition:
             return live.call
         ended = self._ended.open_call(chunk.call_id, offset=offset, elapsed_ms=elapsed_ms)
         if ended is not None and ended.ending.allows(chunk, elapsed_ms):
-            return self._resumed(chunk.call_id, ended)
-        if self._ended.refuse(chunk, watermark=self._ledger.watermark, elapsed_ms=elapsed_ms):
-            return None
-        return Call(chunk.call_id, self._settings, self._rules)
+            return self._call(chunk.call_id, offset, ended.state)
+        return None if self._ended.refuse(chunk, elapsed_ms=elapsed_ms) else self._call(chunk.call_id, offset)
 
     def _reject(self, record: Record, bad: BadRecord, now_ms: float) -> list[Utterance]:
         offset = record.position.offset
@@ -204,16 +202,17 @@ class Partition:
 
     def _begun(self, call_id: str, offset: int) -> Live | None:
         """The call goes on or begins with a refused record; None if it is over."""
-        elapsed_ms, watermark = self._time.elapsed_ms, self._ledger.watermark
+        elapsed_ms = self._time.elapsed_ms
         ended = self._ended.open_call(call_id, offset=offset, elapsed_ms=elapsed_ms)
         if ended is not None:
-            return self._add(self._resumed(call_id, ended))
-        is_over = self._ended.is_over(call_id, offset=offset, watermark=watermark, elapsed_ms=elapsed_ms)
-        return None if is_over else self._add(Call(call_id, self._settings, self._rules))
+            return self._add(self._call(call_id, offset, ended.state))
+        is_over = self._ended.is_over(call_id, offset=offset, elapsed_ms=elapsed_ms)
+        return None if is_over else self._add(self._call(call_id, offset))
 
-    def _resumed(self, call_id: str, ended: Ended) -> Call:
-        call = stored_call(call_id, ended.state, self._settings, self._rules)
-        return call if isinstance(call, Call) else Call(call_id, self._settings, self._rules)
+    def _call(self, call_id: str, offset: int, state: bytes = b"") -> Call:
+        """The call goes on from this state, or begins with the record at this offset."""
+        call = stored_call(call_id, state, self._settings, self._rules) if state else None
+        return call if isinstance(call, Call) else Call(call_id, self._settings, self._rules, first_offset=offset)
 
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
