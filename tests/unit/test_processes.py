@@ -1,6 +1,8 @@
 """How a child process is set up before its loop begins."""
 
 import gc
+import os
+import subprocess
 import sys
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -59,3 +61,23 @@ def test_each_process_keeps_to_its_cores_before_libraries_start_threads(monkeypa
         with pytest.raises(ConfigurationError, match="no such core"):
             begin()
     assert kept == [3, None]
+
+
+def test_the_models_threads_sleep_while_they_wait(tmp_path):
+    """By OpenMP's own account: by default they spin, on cores that the processes in front of the model need."""
+    program = (
+        "from callmood.worker.run.processes import _inference\n"
+        "from callmood.worker.settings import Settings\n"
+        "_inference(Settings(model={'path': 'no-model'}), 'ipc://socket')"
+    )
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("OMP_")}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "no-model" in ended.stderr
+    assert "GOMP_SPINCOUNT = '0'" in ended.stderr

@@ -128,6 +128,7 @@ def inference(settings: Settings, address: str) -> None:
 
 def _inference(settings: Settings, address: str) -> None:
     keep_to_own_cores(settings.worker)  # before torch, which counts the cores once
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else threads of torch spin while they wait
     from callmood.worker.inference.serve import serve  # noqa: PLC0415 - loads the model's libraries, for this process alone
 
     serve(settings.model, address)
