@@ -27,7 +27,8 @@ from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.g711 import encode_pcmu
 from callmood.worker.intake import decode
-from callmood.worker.partition.partition import STALL_MS, Partition
+from callmood.worker.partition.carried import STALL_MS
+from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position, Record
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime

@@ -49,7 +49,7 @@ def test_a_call_that_begins_under_the_same_id_is_not_lost_in_silence():
 
 
 def test_after_its_time_an_id_is_free():
-    """After the memory time the id may start a new call, and the old call is forgotten."""
+    """After the memory time the id may start a new call."""
     assert not remembered().refuse(chunk(11, Event.START), elapsed_ms=MEMORY_MS)
 
 
@@ -159,6 +159,16 @@ def test_a_call_that_another_version_has_given_up_stays_given_up():
     assert found == Ended(7, 30_000, is_paused=False, was_given_up=True)
 
 
+def test_a_record_before_an_ended_call_with_its_id_may_be_of_a_pause():
+    """Of the call before it, nothing is known any more."""
+    calls = EndedCalls(MEMORY_MS)
+    calls.add("call-1", Ended(60, 0, is_paused=False, first_offset=50))
+    for call_ids in ({"call-1", "call-2"}, None):
+        assert calls.may_be_paused(call_ids, 49)
+        assert not calls.may_be_paused(call_ids, 50)
+    assert not calls.may_be_paused({"call-2"}, 49)
+
+
 def test_a_paused_call_is_known_until_it_is_forgotten():
     """By its id, and among all; ended again without a pause, it is none."""
     calls = EndedCalls(MEMORY_MS)
@@ -167,9 +177,9 @@ def test_a_paused_call_is_known_until_it_is_forgotten():
         lambda: calls.add("call-1", Ended(10, 0, is_paused=False)),
     ):
         calls.add("call-1", Ended(10, 0, is_paused=True))
-        assert calls.is_any_paused(None)
-        assert calls.is_any_paused({"call-1", "call-2"})
-        assert not calls.is_any_paused({"call-2"})
+        assert calls.may_be_paused(None, 50)
+        assert calls.may_be_paused({"call-1", "call-2"}, 50)
+        assert not calls.may_be_paused({"call-2"}, 50)
         forget()
-        assert not calls.is_any_paused(None)
-        assert not calls.is_any_paused({"call-1"})
+        assert not calls.may_be_paused(None, 50)
+        assert not calls.may_be_paused({"call-1"}, 50)

@@ -3,6 +3,8 @@
 import pytest
 from telephony import EPOCH_MS, STAMPS, Leg, Store, Worker, facts, in_time, log_of, quiet, voice
 
+from callmood.worker.call.call import Call
+from callmood.worker.partition.ended import Ended
 from callmood.worker.records import Record
 from callmood.worker.settings import Settings
 
@@ -23,37 +25,121 @@ def test_a_call_whose_id_was_used_before_starts_empty():
     assert updates["call-1"].is_first
 
 
-def reused_id() -> list[Record]:
-    """A call with an `end`, late audio, and two seconds later another one with its id; a second call goes on all along.
+def reused_id(*last: str) -> list[Record]:
+    """A call with an `end`, late audio, and seconds later another one with its id; a second call goes on all along.
 
     The other call speaks first, so that its missing answer keeps the watermark before the end of the first call.
+    `last` are the first call's events before its `end`; audio follows each.
     """
     first, other, again = Leg(start_ms=EPOCH_MS + 100), Leg("other"), Leg(start_ms=EPOCH_MS + 6_000)
-    sent = [first.send("start"), *first.media(SENTENCE), first.send("end"), *first.media(quiet(0.4))]
+    sent = [first.send("start"), *first.media(SENTENCE)]
+    for event in (*last, "end"):
+        sent += [first.send(event), *first.media(quiet(0.4))]
     sent_again = [again.send("start"), *again.media(quiet(1) + SENTENCE), again.send("end"), *again.media(quiet(0.4))]
     return log_of(in_time(other.media(SENTENCE + quiet(10)), sent, sent_again))
 
 
-def live(store: Store, records: list[Record], *, has_answers: bool) -> Store:
-    """One life: a commit after each record; the other call gets its answers at the end, or never."""
-    worker = Worker(store, BRIEF)
+def begins(log: list[Record]) -> int:
+    """The offset at which the second call begins."""
+    return max(record.position.offset for record in log if ("event", b"start") in record.headers)
+
+
+def follow(worker: Worker, records: list[Record]) -> Worker:
+    """Take records and commit after each; only call-1 gets answers."""
     for record in records:
         worker.read([record])
         worker.answer([utterance for utterance in worker.waiting if utterance.call_id == "call-1"])
         worker.commit_answered()
-    return worker.commit() if has_answers else store
+    return worker
+
+
+def succeed(store: Store, log: list[Record]) -> Store:
+    """The next owner reads the rest of the log, and all answers come."""
+    return follow(Worker(store, BRIEF), log[store.watermark :]).commit()
+
+
+def steady(log: list[Record]) -> Store:
+    """What one owner makes of it to whom all answers come at once."""
+    worker = Worker(configured=BRIEF)
+    for record in log:
+        worker.read([record]).commit()
+    return worker.store
 
 
 @pytest.mark.parametrize("killed_after", range(len(reused_id()) + 1))
 def test_the_second_call_begins_though_the_first_may_be_read_again(killed_after):
     """And wherever the worker is killed, its successor takes no record of the first for one of the second."""
-    log, steady = reused_id(), Worker(configured=BRIEF)
-    for record in log:
-        steady.read([record]).commit()
-    store = live(Store(), log[:killed_after], has_answers=False)
-    assert store.watermark < 15
-    live(store, [record for record in log if record.position.offset >= store.watermark], has_answers=True)
-    assert store.calls["call-1"]["started_at_ms"] == EPOCH_MS + 6_000
+    log = reused_id()
+    store = follow(Worker(configured=BRIEF), log[:killed_after]).store
+    assert store.watermark < log.index(next(record for record in log if ("event", b"end") in record.headers))
+    expected, found = steady(log), succeed(store, log)
+    assert found.calls["call-1"]["started_at_ms"] == EPOCH_MS + 6_000
     for call_id in ("call-1", "other"):
-        assert facts(store, call_id) == facts(steady.store, call_id)
-    assert store.dead == steady.store.dead == {}
+        assert facts(found, call_id) == facts(expected, call_id)
+    assert found.dead == expected.dead == {}
+
+
+def test_the_end_of_the_first_is_stored_again_while_the_second_has_no_state():
+    """The store loses all states before the first answer for the second call, and the worker is killed."""
+    log = reused_id()
+    worker = follow(Worker(configured=BRIEF), log[: begins(log)])
+    for record in log[begins(log) :]:
+        if not any(utterance.call_id == "call-1" for utterance in worker.waiting):
+            worker.read([record])
+    worker.store.states.clear()
+    worker.partition.restore_store((), all_states=True)
+    assert facts(succeed(worker.commit_answered(), log)) == facts(steady(log))
+
+
+def test_a_record_of_the_first_that_fails_when_it_is_read_again_may_be_of_its_pause():
+    """That the first call was paused is known no more, so no dead-letter record holds audio of it."""
+    log = reused_id("pause")
+    worker = Worker(follow(Worker(configured=BRIEF), log).store, BRIEF)
+    decode = worker.partition._decode
+    (pause,) = (record.position.offset for record in log if ("event", b"pause") in record.headers)
+    failing = next(record for record in log[pause:] if record.key == b"call-1" and record.value)
+
+    def failing_decode(record):
+        assert record is not failing
+        return decode(record)
+
+    worker.partition._decode = failing_decode
+    worker.read(log[worker.store.watermark :])
+    (letter,) = worker.partition.collect(STAMPS, 0.0).dead_letters
+    assert letter.record.position == failing.position
+    assert letter.record.value is None
+
+
+def test_a_second_call_that_is_given_up_before_the_end_of_the_first_is_deleted_stays_so(monkeypatch):
+    """The commit that deletes the first call's state confirms nothing about the second."""
+    first, clock, again = Leg(), Leg("clock"), Leg(start_ms=EPOCH_MS + 10_000)
+    worker = Worker(configured=BRIEF).read(log_of([*first.media(SENTENCE), first.send("end")]))
+    worker.commit()
+    worker.read(log_of([*clock.media(quiet(10)), clock.send("end")], worker.partition.position)).answer()
+    commit = worker.partition.collect(STAMPS, 0.0)
+    assert [call.call_id for call in commit.calls if call.state is None] == ["call-1"]
+    stall = Call.stall
+
+    def failing_stall(call, *when):
+        assert call.id != "call-1"
+        return stall(call, *when)
+
+    monkeypatch.setattr(Call, "stall", failing_stall)
+    tick = Leg("tick", start_ms=EPOCH_MS + 13_000)
+    worker.read(log_of([*again.media(SENTENCE), *tick.media(quiet(8))], worker.partition.position))
+    worker.store.apply(commit)
+    worker.partition.confirm(commit)
+    stored = worker.commit_answered().states["call-1"]
+    assert Ended.unpack(stored).was_given_up
+
+
+def test_a_copy_after_the_clock_has_ended_its_call_starts_none_when_it_is_read_again():
+    """It neither continues the call nor starts it, also if the memory time is over before a kill."""
+    settings = Settings(call={"ended_memory_s": 1, "resume_s": 60, "idle_s": 30})
+    sent, other = Leg().media(SENTENCE), Leg("other", start_ms=EPOCH_MS + 2_700)
+    copy = sent[-1]._replace(at_ms=EPOCH_MS + 45_700)
+    log = log_of(in_time(sent, other.media(quiet(38) + SENTENCE + quiet(100), chunk_ms=1000), [copy]))
+    store = follow(Worker(configured=settings), log).store
+    found = facts(store)
+    assert found[1]["end_reason"] == "idle"
+    assert facts(follow(Worker(store, settings), log[store.watermark :]).commit()) == found

@@ -32,11 +32,11 @@ _FORGOTTEN = ""  # no name of a stream
 
 
 class Call:
-    """One call of one partition. Records before `first_offset` are of an earlier call with the same id."""
+    """One call of one partition. Records before `first_offset` that name it are of an earlier call."""
 
     def __init__(self, call_id: str, settings: Settings, rules: Sequence[Rule], *, first_offset: int = 0) -> None:
         self.id = call_id
-        self._first_offset = first_offset
+        self.first_offset = first_offset
         self.seen_at_ms = 0
         """The partition's clock at the call's last record, or at its end."""
         self.fold = Fold(call_id, rules)
@@ -81,7 +81,7 @@ class Call:
         self.last_offset = max(self.last_offset, chunk.position.offset)
         self.taken_offset = max(self.taken_offset, chunk.position.offset)
         is_of_forgotten = chunk.stream not in self._streams and chunk.position.offset <= self._restored_offset
-        if is_of_forgotten or chunk.position.offset < self._first_offset:
+        if is_of_forgotten or chunk.position.offset < self.first_offset:
             return Outcome([], is_duplicate=True)  # read again: of a forgotten stream, or of the call before this one
         is_ordinary = self._goes_on(chunk)
         stream = self._stream(chunk)
@@ -209,7 +209,7 @@ class Call:
         stream = self._streams.get(chunk.stream)
         if stream is not None:
             return stream
-        streams.refuse_one_more(self._streams)
+        streams.require_room(self._streams)
         if self._places.begin(chunk.capture_ms):
             self.fold.start(max(0, chunk.capture_ms))
         time = MediaTime(max(0, chunk.capture_ms - (self._places.origin_ms or 0)))
@@ -368,7 +368,7 @@ class Call:
             reserved=self._told.names,
             ending=self.ending,
             is_over=self.is_over,
-            first_offset=self._first_offset,
+            first_offset=self.first_offset,
         )
 
     @classmethod

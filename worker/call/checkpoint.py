@@ -18,8 +18,8 @@ class Checkpoint(NamedTuple):
 
     `taken_offset` is the newest record taken until then. `forgotten` is as in `Forgotten`. `is_settled`: whether the
     call has a result; `has_end`: whether one of its streams has ended; `hold_from_ms`: as in `Hold`;
-    `reserved`: attributes with reserved names; `ending`: what it goes on with after its end; `first_offset`: of the
-    call; records before it are of an earlier call with the same id.
+    `reserved`: attributes with reserved names; `ending`: what it goes on with after its end; `first_offset`: the
+    call's first record; records before it are of an earlier call with the same id.
     """
 
     streams: Mapping[str, StreamState]

@@ -41,11 +41,11 @@ def restored(states: Mapping[str, StreamState], settings: Settings, taken_offset
     return {name: Stream.restore(state, settings, taken_offset) for name, state in states.items()}
 
 
-def refuse_one_more(streams: Mapping[str, Stream]) -> None:
-    """Bound the open streams of a call.
+def require_room(streams: Mapping[str, Stream]) -> None:
+    """Let another stream open, unless too many of the call are.
 
     Raises:
-        BadRecord: no more may open.
+        BadRecord: too many are open.
     """
     if sum(stream.active_at_ms is not None for stream in streams.values()) >= _MAX_OPEN:
         raise BadRecord(Reason.BAD_HEADER, f"more than {_MAX_OPEN} streams of one call are open")

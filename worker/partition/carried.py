@@ -12,6 +12,8 @@ from callmood.worker.commits import CallUpdate, Commit
 from callmood.worker.partition.ended import Ended
 from callmood.worker.records import Chunk, Record
 
+STALL_MS: Final = 5_000
+"""Observed time without a record after which open speech of a stream is closed, so as not to hold the watermark."""
 _MOST_STREAMS: Final = 4
 """Streams of which records wait: what waits takes memory."""
 
@@ -43,6 +45,12 @@ class Live:
     def is_open(self) -> bool:
         """Whether a new owner would have to read records of the call again."""
         return bool(self.waiting or self.call.open_offsets)
+
+    @property
+    def deadline_ms(self) -> int:
+        """When the next of the call's streams stalls, or the call is idle."""
+        idle_at_ms, active_at_ms = self.call.seen_at_ms + self.call.idle_ms, self.call.active_at_ms
+        return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
     def can_wait(self, record: Record, chunk: Chunk, elapsed_ms: int) -> bool:
         """Whether the call only goes on with this record, and with those that wait; then it waits with them."""
@@ -77,7 +85,7 @@ class Carried(NamedTuple):
         ended = None
         if call.is_finished:
             ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, due.saved.blob, call.ending)
-            ended = ended._replace(taken_offset=call.taken_offset)
+            ended = ended._replace(taken_offset=call.taken_offset, first_offset=call.first_offset)
         utterances = tuple(_utterance(item, stamps, now_ms) for item in due.results)
         return cls(live, live.changes, due, ended, _update(live, due, ended, stamps), utterances)
 

@@ -1,7 +1,8 @@
 """Ended calls, kept for a limited time so that late and replayed records do not start them again. Pure."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Container, Iterable
+from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
 import msgpack
@@ -32,6 +33,8 @@ class Ended(NamedTuple):
     """Whether it ended because the worker failed on it."""
     taken_offset: int = -1
     """The newest record in `state`. An earlier owner may have read newer ones, up to `last_offset`."""
+    first_offset: int = 0
+    """Its first record; records before it are of an earlier call with the same id."""
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -81,6 +84,7 @@ class EndedCalls:
         self._memory_ms = memory_ms
         self._calls: dict[str, Ended] = {}
         self._paused: set[str] = set()  # asked for each refused record
+        self._newest_first_offset = 0
         self._next_past_ms = 0.0
         """By the partition's clock; none of the calls is past before it."""
 
@@ -89,9 +93,16 @@ class EndedCalls:
         """Newest record of any ended call; -1 if there is none."""
         return max((ended.last_offset for ended in self._calls.values()), default=-1)
 
-    def is_any_paused(self, call_ids: Collection[str] | None) -> bool:
-        """Whether one of these calls, or with None one of all, ended while it was paused."""
-        return bool(self._paused) if call_ids is None else not self._paused.isdisjoint(call_ids)
+    def may_be_paused(self, call_ids: AbstractSet[str] | None, offset: int) -> bool:
+        """Whether the record at this offset may be of a pause of one of these calls, or with None of any call.
+
+        One of them ended while it was paused, or the record is of an earlier call with its id, of which nothing is
+        known.
+        """
+        if call_ids is None:
+            return bool(self._paused) or offset < self._newest_first_offset
+        known = [self._calls[call_id] for call_id in call_ids & self._calls.keys()]
+        return any(ended.is_paused or offset < ended.first_offset for ended in known)
 
     def was_given_up(self, call_id: str) -> bool:
         """Whether this call ended because the worker failed on it."""
@@ -102,6 +113,7 @@ class EndedCalls:
         self._calls[call_id] = ended
         self._paused.discard(call_id)
         self._paused |= {call_id} if ended.is_paused else set()
+        self._newest_first_offset = max(self._newest_first_offset, ended.first_offset)
         self._next_past_ms = min(self._next_past_ms, self._until_ms(ended))
 
     def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
@@ -125,23 +137,32 @@ class EndedCalls:
         return is_over
 
     def is_over(self, call_id: str, *, offset: int, elapsed_ms: int) -> bool:
-        """Whether the record at this offset, which names the call, comes after its end; the offset is remembered.
+        """Whether the record at this offset, which names the call, comes after its end; then the offset is remembered.
 
-        The first new record after the memory time begins the next call. That depends on the records alone: the
-        partition's clock at each is the same whenever it is read.
+        The first new record after the memory time begins the next call, however far the commits are.
         """
         ended = self._calls.get(call_id)
         if ended is None or (offset > ended.last_offset and elapsed_ms >= self._until_ms(ended)):
             return False
-        self._calls[call_id] = ended._replace(last_offset=max(ended.last_offset, offset))
+        self.note(call_id, offset)
         return True
 
-    def past(self, *, watermark: int, elapsed_ms: int) -> list[str]:
-        """The calls that no replay reaches any more and whose late records have had their time."""
+    def note(self, call_id: str, offset: int) -> None:
+        """Remember that the record at this offset was read: read again, it must not start the call."""
+        ended = self._calls.get(call_id)
+        if ended is not None:
+            self._calls[call_id] = ended._replace(last_offset=max(ended.last_offset, offset))
+
+    def past(self, *, watermark: int, elapsed_ms: int, live: Container[str] = ()) -> list[str]:
+        """The calls that no replay reaches any more and whose late records have had their time.
+
+        A `live` call is not past: its next state replaces this one.
+        """
         if elapsed_ms < self._next_past_ms:
             return []
         self._next_past_ms = min((self._until_ms(ended) for ended in self._calls.values()), default=math.inf)
-        return [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+        past = [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
+        return [call_id for call_id in past if call_id not in live]
 
     def states(self, *, without: Iterable[str]) -> list[CallUpdate]:
         """The stored states of all ended calls but these."""
@@ -153,7 +174,7 @@ class EndedCalls:
         return [CallUpdate(call_id, self._calls[call_id].pack()) for call_id in call_ids]
 
     def forget(self, call_ids: Iterable[str]) -> None:
-        """The store has deleted these calls."""
+        """The store has deleted these calls, or has the state of a later one in their place."""
         for call_id in call_ids:
             self._calls.pop(call_id, None)
             self._paused.discard(call_id)

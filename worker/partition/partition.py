@@ -14,7 +14,7 @@ from callmood.worker.call.rule import Rule
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
 from callmood.worker.intake.refused import named_calls, paused_calls
-from callmood.worker.partition.carried import Carried, Collected, Live, last_of
+from callmood.worker.partition.carried import STALL_MS, Carried, Collected, Live, last_of
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.due import DueCalls
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
@@ -25,9 +25,6 @@ from callmood.worker.partition.stored import stored_call
 from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import in_ms
-
-STALL_MS = 5_000
-"""Observed time without a record after which open speech of a stream is closed, so as not to hold the watermark."""
 
 Decode = Callable[[Record], Chunk | None]
 
@@ -72,10 +69,9 @@ class Partition:
         """Records up to here that break the contract have their letter: it was written before the newest state was."""
 
     def _add(self, call: Call) -> Live:
-        self._ended.forget([call.id])
         live = Live(call, next(self._numbers), saved_at_ms=self._time.elapsed_ms)
         self._calls[call.id] = live
-        self._deadlines.set(call.id, self._deadline_ms(call))
+        self._deadlines.set(call.id, live.deadline_ms)
         return live
 
     # -- records in
@@ -128,11 +124,12 @@ class Partition:
         if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
-            if call.id not in self._calls:
-                return ()  # a copy of a record continues nothing
+            if call.id not in self._calls:  # a copy of a record continues nothing
+                self._ended.note(call.id, record.position.offset)
+                return ()
         live = self._calls.get(call.id) or self._add(call)
         if not outcome.is_plain:
-            self._deadlines.pull(call.id, self._deadline_ms(call))
+            self._deadlines.pull(call.id, live.deadline_ms)
         self._due.take(live)
         return outcome.utterances
 
@@ -196,7 +193,7 @@ class Partition:
                     closed, holds = live.call.pause(offset, capture_ms, elapsed_ms, now_ms)
                     utterances += closed
                     is_held = is_held or holds
-                    self._deadlines.pull(call_id, self._deadline_ms(live.call))
+                    self._deadlines.pull(call_id, live.deadline_ms)
                     self._due.change(live)
         return utterances, is_held
 
@@ -210,7 +207,7 @@ class Partition:
         return None if is_over else self._add(self._call(call_id, offset))
 
     def _call(self, call_id: str, offset: int, state: bytes = b"") -> Call:
-        """The call goes on from this state, or begins with the record at this offset."""
+        """The call in this state. Without one, or if it cannot be read, a call that begins at this offset."""
         call = stored_call(call_id, state, self._settings, self._rules) if state else None
         return call if isinstance(call, Call) else Call(call_id, self._settings, self._rules, first_offset=offset)
 
@@ -218,7 +215,8 @@ class Partition:
         """Whether a refused record may belong to a paused call."""
         named = named_calls(record, input_format=self._settings.input.format)
         ids = self._calls.keys() if named is None else named & self._calls.keys()
-        return self._ended.is_any_paused(named) or any(self._calls[call_id].call.is_paused for call_id in ids)
+        calls, offset = (self._calls[call_id].call for call_id in ids), record.position.offset
+        return self._ended.may_be_paused(named, offset) or any(c.is_paused or offset < c.first_offset for c in calls)
 
     def _age(self, now_ms: float) -> Sequence[Utterance]:
         """Close what is open in stalled streams, and end idle calls."""
@@ -230,7 +228,7 @@ class Partition:
         return utterances
 
     def _age_one(self, live: Live, now_ms: float) -> list[Utterance]:
-        call, elapsed_ms, due_ms = live.call, self._time.elapsed_ms, self._deadline_ms(live.call)
+        call, elapsed_ms, due_ms = live.call, self._time.elapsed_ms, live.deadline_ms
         if call.is_over:
             return []
         if due_ms > elapsed_ms:  # records have come since the deadline was set
@@ -240,13 +238,8 @@ class Partition:
         if elapsed_ms - call.seen_at_ms >= call.idle_ms:
             return call.end("end" if call.has_end else "idle", elapsed_ms=elapsed_ms, now_ms=now_ms)
         closed = call.stall(elapsed_ms - STALL_MS, now_ms)
-        self._deadlines.set(call.id, self._deadline_ms(call))
+        self._deadlines.set(call.id, live.deadline_ms)
         return closed
-
-    def _deadline_ms(self, call: Call) -> int:
-        """When the next of the call's streams stalls, or the call is idle."""
-        idle_at_ms, active_at_ms = call.seen_at_ms + call.idle_ms, call.active_at_ms
-        return idle_at_ms if active_at_ms is None else min(idle_at_ms, active_at_ms + STALL_MS)
 
     # -- a call on which the worker fails
 
@@ -295,8 +288,10 @@ class Partition:
         settled += self._letters.settled_offsets()
         watermark, time = self._ledger.watermark_after(settled)
         self._unreadable -= self._calls.keys()  # their own states replace those
-        past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms), *self._unreadable]
-        kept = self._ended.states(without=past) if self._stores_all else self._ended.states_of(given_up)
+        past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms, live=self._calls), *self._unreadable]
+        told = {one.update.call_id for one in calls}.union(past)
+        over = [call_id for call_id in given_up if call_id not in told]
+        kept = self._ended.states(without=told) if self._stores_all else self._ended.states_of(over)
         ended = [last_of(self._given_up.get(state.call_id), state, stamps) for state in kept]
         commit = Commit(
             self.source,
@@ -333,7 +328,7 @@ class Partition:
         self._ledger.settle(*self._letters.confirm(len(commit.dead_letters)))
         for call_id in collected.given_up:
             self._ledger.settle(*self._given_up.pop(call_id).open_offsets)
-        self._ended.forget(collected.past)
+        self._ended.forget(set(collected.past) - self._given_up.keys())
         self._unreadable.difference_update(collected.past)
         self._stores_all = self._stores_all and not commit.is_whole
         self._committed_watermark = commit.watermark
@@ -347,6 +342,8 @@ class Partition:
         if carried.ended is not None and call.is_finished:  # it has not gone on since
             self._remove(call)
             self._ended.add(call.id, carried.ended._replace(last_offset=call.last_offset))
+        elif self._calls.get(call.id) is live:
+            self._ended.forget([call.id])
 
     def restore_store(self, summaries: Iterable[str], *, all_states: bool) -> None:
         """The store has lost the summaries of these calls, or states: the next commit holds them again."""
