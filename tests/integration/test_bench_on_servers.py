@@ -23,7 +23,7 @@ def test_two_processes_are_measured_on_real_servers(stack, monkeypatch, tmp_path
     monkeypatch.setenv("CALLMOOD_REDIS__URL", stack.redis_url)
     monkeypatch.setattr(realtime, "_WARM_S", 2.0)
     samples = tmp_path / "samples.csv"
-    options = ("--calls", "20", "--seconds", "12", "--every-s", "12", "--processes", "2", "--samples", str(samples))
+    options = ("--calls", "20", "--seconds", "24", "--every-s", "24", "--processes", "2", "--samples", str(samples))
     assert main(["bench", "realtime", *options]) == 0
     assert "200 ms" in capsys.readouterr().out
     (sample,) = csv.DictReader(samples.read_text().splitlines())

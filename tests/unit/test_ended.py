@@ -173,6 +173,7 @@ def test_a_paused_call_is_known_until_it_is_forgotten():
     """By its id, and among all; ended again without a pause, it is none."""
     calls = EndedCalls(MEMORY_MS)
     for forget in (
+        lambda: calls.go_on("call-1"),
         lambda: calls.forget(["call-1"]),
         lambda: calls.add("call-1", Ended(10, 0, is_paused=False)),
     ):

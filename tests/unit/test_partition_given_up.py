@@ -10,6 +10,7 @@ from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.call.fold import Fold
 from callmood.worker.errors import ConfigurationError
 from callmood.worker.partition import carried
+from callmood.worker.partition.ended import Ended
 
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)
 
@@ -239,6 +240,17 @@ def test_a_state_that_cannot_be_read_costs_its_call_the_state(blob):
     assert store.states.keys() == {"good", "odd"}
     assert store.calls["odd"]["utterances"] > 0
     assert Worker(store).partition.unreadable_states == 0
+
+
+def test_a_call_without_a_readable_state_that_is_given_up_stays_so(monkeypatch):
+    """That its state is deleted concerns the state of before, not the end of the call."""
+    log = log_of(calls_of())
+    store = Worker().read(log[:28]).commit()
+    store.states["odd"] = b"junk"
+    fail_at(monkeypatch, "stall")
+    worker = Worker(store).read(record for record in log if record.position.offset >= store.watermark)
+    assert Ended.unpack(worker.commit().states["odd"]).was_given_up
+    assert worker.partition._ended.was_given_up("odd")
 
 
 def test_a_state_of_another_version_still_stops_the_worker():

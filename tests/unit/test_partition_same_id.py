@@ -133,12 +133,13 @@ def test_a_second_call_that_is_given_up_before_the_end_of_the_first_is_deleted_s
     assert Ended.unpack(stored).was_given_up
 
 
-def test_a_copy_after_the_clock_has_ended_its_call_starts_none_when_it_is_read_again():
-    """It neither continues the call nor starts it, also if the memory time is over before a kill."""
+@pytest.mark.parametrize("changed", [{}, {"seq": "0"}, {"rate": "16000"}, {"seq": "99999999"}])
+def test_what_a_call_refuses_after_the_clock_has_ended_it_starts_none_when_it_is_read_again(changed):
+    """A copy, or a record that is refused: the memory time is over, and then the worker is killed."""
     settings = Settings(call={"ended_memory_s": 1, "resume_s": 60, "idle_s": 30})
     sent, other = Leg().media(SENTENCE), Leg("other", start_ms=EPOCH_MS + 2_700)
-    copy = sent[-1]._replace(at_ms=EPOCH_MS + 45_700)
-    log = log_of(in_time(sent, other.media(quiet(38) + SENTENCE + quiet(100), chunk_ms=1000), [copy]))
+    late = sent[-1]._replace(at_ms=EPOCH_MS + 45_700, headers=sent[-1].headers | changed)
+    log = log_of(in_time(sent, other.media(quiet(38) + SENTENCE + quiet(100), chunk_ms=1000), [late]))
     store = follow(Worker(configured=settings), log).store
     found = facts(store)
     assert found[1]["end_reason"] == "idle"

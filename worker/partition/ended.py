@@ -102,19 +102,23 @@ class EndedCalls:
         if call_ids is None:
             return bool(self._paused) or offset < self._newest_first_offset
         known = [self._calls[call_id] for call_id in call_ids & self._calls.keys()]
-        return any(ended.is_paused or offset < ended.first_offset for ended in known)
+        return not self._paused.isdisjoint(call_ids) or any(offset < ended.first_offset for ended in known)
 
     def was_given_up(self, call_id: str) -> bool:
         """Whether this call ended because the worker failed on it."""
         return call_id in self._calls and self._calls[call_id].was_given_up
 
     def add(self, call_id: str, ended: Ended) -> None:
-        """Remember a call that is over and fully committed."""
+        """Remember a call that is over: it is fully committed, or was given up."""
         self._calls[call_id] = ended
         self._paused.discard(call_id)
         self._paused |= {call_id} if ended.is_paused else set()
         self._newest_first_offset = max(self._newest_first_offset, ended.first_offset)
         self._next_past_ms = min(self._next_past_ms, self._until_ms(ended))
+
+    def go_on(self, call_id: str) -> None:
+        """A live call has this id, and knows its own pauses; the ended one is kept until a state replaces it."""
+        self._paused.discard(call_id)
 
     def open_call(self, call_id: str, *, offset: int, elapsed_ms: int) -> Ended | None:
         """The call, if a record at this offset may continue it."""

@@ -69,6 +69,8 @@ class Partition:
         """Records up to here that break the contract have their letter: it was written before the newest state was."""
 
     def _add(self, call: Call) -> Live:
+        self._ended.go_on(call.id)
+        self._unreadable.discard(call.id)  # its own state replaces that
         live = Live(call, next(self._numbers), saved_at_ms=self._time.elapsed_ms)
         self._calls[call.id] = live
         self._deadlines.set(call.id, live.deadline_ms)
@@ -124,9 +126,8 @@ class Partition:
         if outcome.is_duplicate:
             self._ledger.settle(record.position.offset)
             self._skipped["duplicate"] += 1
-            if call.id not in self._calls:  # a copy of a record continues nothing
-                self._ended.note(call.id, record.position.offset)
-                return ()
+            if call.id not in self._calls:
+                return ()  # a copy of a record continues nothing
         live = self._calls.get(call.id) or self._add(call)
         if not outcome.is_plain:
             self._deadlines.pull(call.id, live.deadline_ms)
@@ -158,6 +159,7 @@ class Partition:
             return live.call
         ended = self._ended.open_call(chunk.call_id, offset=offset, elapsed_ms=elapsed_ms)
         if ended is not None and ended.ending.allows(chunk, elapsed_ms):
+            self._ended.note(chunk.call_id, offset)  # the call may refuse it
             return self._call(chunk.call_id, offset, ended.state)
         return None if self._ended.refuse(chunk, elapsed_ms=elapsed_ms) else self._call(chunk.call_id, offset)
 
@@ -287,7 +289,6 @@ class Partition:
         settled += [offset for call in self._given_up.values() for offset in call.open_offsets]
         settled += self._letters.settled_offsets()
         watermark, time = self._ledger.watermark_after(settled)
-        self._unreadable -= self._calls.keys()  # their own states replace those
         past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms, live=self._calls), *self._unreadable]
         told = {one.update.call_id for one in calls}.union(past)
         over = [call_id for call_id in given_up if call_id not in told]
