@@ -258,9 +258,10 @@ class Worker:
         self.waiting = [utterance for utterance in self.waiting if utterance.id not in ids]
 
     def commit(self) -> Store:
-        """Answer all that waits and commit what is due."""
+        """Answer all that waits and commit what is due, until no record waits for a commit."""
         self.answer()
-        return self.commit_answered()
+        store = self.commit_answered()
+        return self.commit() if self.waiting or self.partition.is_waiting else store
 
     def commit_answered(self) -> Store:
         """Commit what is due without the answers that are missing."""
@@ -268,6 +269,7 @@ class Worker:
         if commit.is_news:
             self.store.apply(commit)
             self.partition.confirm(commit)
+        self.read(())
         return self.store
 
 

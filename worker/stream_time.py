@@ -18,7 +18,8 @@ from typing import Final, NamedTuple
 
 _AHEAD_MS = 10_000
 _BEHIND_MS = 60_000
-_STEP_MS = 4_000
+STEP_MS = 4_000
+"""Observed time that a record adds, at most."""
 _LAST_AHEAD_MS = 10_000
 _LAST_BEHIND_MS = 600_000
 _LAST_DOUBT_MS = 60_000
@@ -65,7 +66,7 @@ class StreamTime(NamedTuple):
             return StreamTime(self.elapsed_ms, timestamp_ms, left_ms=1, left_at_ms=self.elapsed_ms)
         step_ms = timestamp_ms - self.newest_ms
         if -_BEHIND_MS <= step_ms <= _AHEAD_MS:
-            return self if step_ms <= 0 else self._stepped(min(step_ms, _STEP_MS), timestamp_ms)
+            return self if step_ms <= 0 else self._stepped(min(step_ms, STEP_MS), timestamp_ms)
         return self._after_odd(timestamp_ms, is_ahead=step_ms > 0)
 
     def _stepped(self, step_ms: int, timestamp_ms: int) -> "StreamTime":
@@ -83,7 +84,7 @@ class StreamTime(NamedTuple):
         else:
             since_ms, newest_ms, count = runs[index]
             run = _Run(since_ms, timestamp_ms, count + 1)
-            counted_ms = min(max(timestamp_ms - newest_ms, 0), _STEP_MS)
+            counted_ms = min(max(timestamp_ms - newest_ms, 0), STEP_MS)
         if run.records >= _LAST_RECORDS or timestamp_ms - run.since_ms >= self._needed_ms(run, is_ahead=is_ahead):
             elapsed_ms = self.elapsed_ms + counted_ms
             left_ms = (self.left_ms or self.newest_ms) if is_ahead else 0

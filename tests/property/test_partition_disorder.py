@@ -20,8 +20,6 @@ from callmood.worker.settings import Settings
 SEEDS = st.integers(0, 2**32)
 IDLE_S, MEMORY_S = 20, 30
 BRIEF = Settings(call={"idle_s": IDLE_S, "ended_memory_s": MEMORY_S, "resume_s": MEMORY_S})
-LASTING = Settings(call={"idle_s": IDLE_S, "ended_memory_s": 3_600})
-"""Commits decide when an ended call is forgotten. Here none is, so that kills cannot change what a late record does."""
 
 
 def odd_record(random: Random) -> tuple[str, bytes, dict[str, str]]:
@@ -122,13 +120,13 @@ def with_holes(log: list[Record]) -> list[Record]:
     return [replace(r, position=replace(r.position, offset=r.position.offset * 5 // 4)) for r in log]
 
 
-def run(log: list[Record], random: Random, *, kills: int, configured: Settings = BRIEF) -> Store:
+def run(log: list[Record], random: Random, *, kills: int) -> Store:
     """Read the log to its end in `kills` lives that end early and one that does not."""
     store = Store()
     for life in range(kills + 1):
         rest = [record for record in log if record.position.offset >= store.watermark]
         length = len(rest) if life == kills else random.randrange(len(rest) + 1)
-        worker = Worker(store, configured)
+        worker = Worker(store, BRIEF)
         for record in rest[:length]:
             worker.read([record])
             if random.random() < 0.3:
@@ -158,8 +156,8 @@ def test_disorder_is_survived_exactly(seed):
     """Kills at any record and inside any commit change nothing that is published, whatever records come."""
     random = Random(seed)
     log = with_holes(log_of(make_log(random)))
-    steady = run(log, Random(0), kills=0, configured=LASTING)
-    killed = run(log, random, kills=random.randint(1, 8), configured=LASTING)
+    steady = run(log, Random(0), kills=0)
+    killed = run(log, random, kills=random.randint(1, 8))
     assert killed.calls.keys() == steady.calls.keys()
     for call_id in steady.calls:
         assert facts(killed, call_id) == facts(steady, call_id)

@@ -7,7 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from loops import UNREADABLE, new_store, wired
+from telephony import EPOCH_MS, Leg, log_of, quiet, voice
 
+from callmood.bench import null_servers
 from callmood.worker import metrics
 from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
@@ -51,6 +53,27 @@ def test_a_turn_waits_until_the_next_commit():
     ingest._waiting = {"asked": SimpleNamespace(audio_bytes=0)}  # its answer is committed without delay
     ingest.turn()
     assert 10 <= consumer.waits_ms[-1] <= 250
+
+
+def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
+    """Reading is paused until then, and goes on by itself: the next call with the id loses nothing."""
+    first, other, again = Leg(), Leg("other"), Leg(start_ms=EPOCH_MS + 900_000)
+    sent = [*first.media(quiet(0.6) + voice(1) + quiet(1)), first.send("end")]
+    for _ in range(225):
+        sent.append(other.send("media", quiet(0.02)))
+        other.skip(4_000)
+    sent += [again.send("start"), *again.media(quiet(0.6) + voice(1) + quiet(1)), again.send("end")]
+    consumer, pauses = loop.store.consumer, []
+    consumer.unread = {consumer.sources[0]: log_of(sent)}
+    monkeypatch.setattr(consumer, "pause", lambda *_: pauses.append("pause"))
+    monkeypatch.setattr(consumer, "resume", lambda *_: pauses.append("resume"))
+    monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
+    for _ in range(50):
+        loop.ingest.turn()
+    said = [(u["call_id"], u["number"]) for commit in loop.store.committed for u in commit.utterances]
+    assert said == [("call-1", 1), ("call-1", 1)]
+    assert pauses[:2] == ["pause", "resume"]
+    assert not loop.sent
 
 
 @pytest.mark.parametrize("asked", ["oldest", "start"])

@@ -79,6 +79,29 @@ def test_the_second_call_begins_though_the_first_may_be_read_again(killed_after)
     assert found.dead == expected.dead == {}
 
 
+def test_a_backlog_is_read_as_its_records_came():
+    """All records in one poll, before any answer: those past the memory time wait until the end is stored."""
+    log = reused_id()
+    worker = Worker(configured=BRIEF).read(log)
+    assert worker.partition.is_waiting
+    found, expected = worker.commit(), steady(log)
+    assert not worker.partition.is_waiting
+    for call_id in ("call-1", "other"):
+        assert facts(found, call_id) == facts(expected, call_id)
+    assert found.dead == expected.dead == {}
+    assert worker.partition.position == len(log)
+
+
+def test_records_that_cannot_be_read_are_skipped_after_those_that_wait():
+    """The order on the partition stays."""
+    log = reused_id()
+    worker = Worker(configured=BRIEF).read(log[:-5])
+    worker.partition.skip_to(len(log) - 3)
+    worker.read(log[-3:])
+    assert facts(worker.commit()) == facts(steady(log[:-5] + log[-3:]))
+    assert worker.partition.position == len(log)
+
+
 def test_the_end_of_the_first_is_stored_again_while_the_second_has_no_state():
     """The store loses all states before the first answer for the second call, and the worker is killed."""
     log = reused_id()
@@ -115,7 +138,7 @@ def test_a_second_call_that_is_given_up_before_the_end_of_the_first_is_deleted_s
     first, clock, again = Leg(), Leg("clock"), Leg(start_ms=EPOCH_MS + 10_000)
     worker = Worker(configured=BRIEF).read(log_of([*first.media(SENTENCE), first.send("end")]))
     worker.commit()
-    worker.read(log_of([*clock.media(quiet(10)), clock.send("end")], worker.partition.position)).answer()
+    worker.read(log_of(clock.media(quiet(10)), worker.partition.position)).answer()
     commit = worker.partition.collect(STAMPS, 0.0)
     assert [call.call_id for call in commit.calls if call.state is None] == ["call-1"]
     stall = Call.stall

@@ -5,21 +5,36 @@ Such a record may have any fault, so each of its parts is read alone; in doubt, 
 
 import json
 import re
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from callmood.worker.errors import BadRecord, CallmoodError, Reason, place_of
 from callmood.worker.intake.fields import key_text
 from callmood.worker.intake.json_records import named_call
-from callmood.worker.records import Record
+from callmood.worker.records import Chunk, Record
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+Decode = Callable[[Record], Chunk | None]
+"""Reads a record; None if it says nothing. Raises BadRecord."""
 _PAUSE: Final = re.compile(rb"[^a-z]*" + rb"[^a-z]*".join([b"p", b"a", b"u", b"s", b"e"]), re.IGNORECASE)
 """In capitals, in quotes, in UTF-16 or in another form."""
 _EVENT: Final = "event"
 _LIKE_JSON: Final = re.compile(rb"(?<![a-z_.])event[\"']?\s*:([^,}]*)", re.IGNORECASE)
 _JSON_BYTES: Final = 1_048_576
+
+
+def decoded(decode: Decode, record: Record) -> Chunk | None:
+    """The record, decoded. Reading changes no state, so after a fault of ours the record alone is to blame.
+
+    Raises:
+        BadRecord: it breaks the contract, or the worker fails on it.
+    """
+    try:
+        return decode(record)
+    except CallmoodError:
+        raise
+    except Exception as error:
+        raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
 
 
 def named_calls(record: Record, *, input_format: str) -> frozenset[str] | None:

@@ -114,7 +114,7 @@ class EndedCalls:
         self._paused.discard(call_id)
         self._paused |= {call_id} if ended.is_paused else set()
         self._newest_first_offset = max(self._newest_first_offset, ended.first_offset)
-        self._next_past_ms = min(self._next_past_ms, self._until_ms(ended))
+        self._next_past_ms = min(self._next_past_ms, self.until_ms(ended))
 
     def go_on(self, call_id: str) -> None:
         """A live call has this id, and knows its own pauses; the ended one is kept until a state replaces it."""
@@ -146,7 +146,7 @@ class EndedCalls:
         The first new record after the memory time begins the next call, however far the commits are.
         """
         ended = self._calls.get(call_id)
-        if ended is None or (offset > ended.last_offset and elapsed_ms >= self._until_ms(ended)):
+        if ended is None or (offset > ended.last_offset and elapsed_ms >= self.until_ms(ended)):
             return False
         self.note(call_id, offset)
         return True
@@ -164,18 +164,14 @@ class EndedCalls:
         """
         if elapsed_ms < self._next_past_ms:
             return []
-        self._next_past_ms = min((self._until_ms(ended) for ended in self._calls.values()), default=math.inf)
+        self._next_past_ms = min((self.until_ms(ended) for ended in self._calls.values()), default=math.inf)
         past = [call_id for call_id, ended in self._calls.items() if self._is_past(ended, watermark, elapsed_ms)]
         return [call_id for call_id in past if call_id not in live]
 
-    def states(self, *, without: Iterable[str]) -> list[CallUpdate]:
-        """The stored states of all ended calls but these."""
-        skipped = set(without)
-        return [CallUpdate(call_id, ended.pack()) for call_id, ended in self._calls.items() if call_id not in skipped]
-
-    def states_of(self, call_ids: Iterable[str]) -> list[CallUpdate]:
-        """The stored states of these."""
-        return [CallUpdate(call_id, self._calls[call_id].pack()) for call_id in call_ids]
+    def states(self, of: Iterable[str] | None, *, without: Container[str]) -> list[CallUpdate]:
+        """The stored states of these calls, or with None of all ended ones; without some."""
+        call_ids = self._calls if of is None else of
+        return [CallUpdate(one, self._calls[one].pack()) for one in call_ids if one not in without]
 
     def forget(self, call_ids: Iterable[str]) -> None:
         """The store has deleted these calls, or has the state of a later one in their place."""
@@ -184,8 +180,9 @@ class EndedCalls:
             self._paused.discard(call_id)
 
     def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
-        return ended.last_offset < watermark and elapsed_ms >= self._until_ms(ended)
+        return ended.last_offset < watermark and elapsed_ms >= self.until_ms(ended)
 
-    def _until_ms(self, ended: Ended) -> int:
+    def until_ms(self, ended: Ended) -> int:
+        """When, by the partition's clock, the next record with its id starts a new call."""
         memory_ms = max(self._memory_ms, _GIVEN_UP_MEMORY_MS) if ended.was_given_up else self._memory_ms
         return max(ended.ended_at_ms + memory_ms, ended.ending.until_ms)

@@ -3,30 +3,29 @@
 What is published depends on the log and the model's answers alone. All code that decides it is in this file and below.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import count
+from itertools import chain, count
 
 from callmood.worker.call.call import Call
 from callmood.worker.call.render import Stamps
 from callmood.worker.call.rule import Rule
 from callmood.worker.commits import CallUpdate, Commit, DeadLetter, Restored, TopicPartition
 from callmood.worker.errors import BadRecord, CallmoodError, Reason, TooManyBadRecords, place_of
-from callmood.worker.intake.refused import named_calls, paused_calls
+from callmood.worker.intake.refused import Decode, decoded, named_calls, paused_calls
 from callmood.worker.partition.carried import STALL_MS, Carried, Collected, Live, last_of
 from callmood.worker.partition.deadlines import Deadlines
 from callmood.worker.partition.due import DueCalls
 from callmood.worker.partition.ended import Ended, EndedCalls, refuse_start
 from callmood.worker.partition.gathering import Gathering
+from callmood.worker.partition.held import Held
 from callmood.worker.partition.ledger import Ledger
 from callmood.worker.partition.letters import Letters
 from callmood.worker.partition.stored import stored_call
 from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
 from callmood.worker.stream_time import in_ms
-
-Decode = Callable[[Record], Chunk | None]
 
 
 class Partition:
@@ -45,6 +44,7 @@ class Partition:
         self._ledger = Ledger(restored.watermark, restored.time)
         self._calls: dict[str, Live] = {}
         self._ended = EndedCalls(settings.call.ended_memory_s * 1000)
+        self._held = Held(self._ended, settings.call.ended_memory_s * 1000)
         self._deadlines = Deadlines()
         self._due = DueCalls(settings.worker.state_interval_ms)
         self._gathering = Gathering(self._due.wait, self._refuse_waiting)
@@ -81,11 +81,18 @@ class Partition:
     def take(self, records: Iterable[Record], now_ms: float) -> Iterator[Utterance]:
         """Take the next records; yields utterances for the model. `now_ms` only feeds latency figures.
 
+        While `is_waiting`, records are kept: call it again after `confirm`, also without new ones.
+
         Raises:
             TooManyBadRecords: more bad records in a row than `max_consecutive_bad`.
         """
-        for record in records:
-            yield from self._take_next(record, now_ms)
+        for item in chain(self._held.release(), records):
+            if self._held.must_wait(self._calls.values(), self._time.elapsed_ms):
+                self._held.keep(item)
+            elif isinstance(item, int):
+                self._ledger.skip_to(item)
+            else:
+                yield from self._take_next(item, now_ms)
 
     def _take_next(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         self._time = self._time.after(record.timestamp_ms)
@@ -101,10 +108,10 @@ class Partition:
 
     def skip_to(self, offset: int) -> None:
         """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
-        self._ledger.skip_to(offset)
+        self._held.keep(offset) if self._held else self._ledger.skip_to(offset)
 
     def _take(self, record: Record, now_ms: float) -> Sequence[Utterance]:
-        chunk = self._decoded(record)
+        chunk = decoded(self._decode, record)
         self._bad_in_a_row = 0  # readable, even if it does not fit its call
         if chunk is None:
             self._ledger.settle(record.position.offset)
@@ -133,14 +140,6 @@ class Partition:
             self._deadlines.pull(call.id, live.deadline_ms)
         self._due.take(live)
         return outcome.utterances
-
-    def _decoded(self, record: Record) -> Chunk | None:
-        try:
-            return self._decode(record)
-        except CallmoodError:
-            raise
-        except Exception as error:  # reading changes no state, so the record alone is to blame
-            raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
 
     def _refuse_waiting(self, live: Live, record: Record, error: Exception) -> None:
         """Its dead-letter record may be missing, although states of later records are stored: it waited."""
@@ -291,8 +290,7 @@ class Partition:
         watermark, time = self._ledger.watermark_after(settled)
         past = [*self._ended.past(watermark=watermark, elapsed_ms=elapsed_ms, live=self._calls), *self._unreadable]
         told = {one.update.call_id for one in calls}.union(past)
-        over = [call_id for call_id in given_up if call_id not in told]
-        kept = self._ended.states(without=told) if self._stores_all else self._ended.states_of(over)
+        kept = self._ended.states(None if self._stores_all else given_up, without=told)
         ended = [last_of(self._given_up.get(state.call_id), state, stamps) for state in kept]
         commit = Commit(
             self.source,
@@ -370,6 +368,11 @@ class Partition:
     def fresh_detectors(self) -> int:
         """Channels that could not be restored exactly and go on with a fresh detector."""
         return sum(live.call.fresh_detectors for live in self._calls.values())
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether records wait until the end of a call is stored."""
+        return bool(self._held)
 
     @property
     def unreadable_states(self) -> int:

@@ -132,8 +132,9 @@ class Ingest:
             raise
         self._cadence.polled(self._monotonic() - began_s)
         self._follow_changes()
-        for source, records in polled.items():
-            self._take(source, records)
+        waiting = [source for source, partition in self._partitions.items() if partition.is_waiting]
+        for source in dict.fromkeys((*waiting, *polled)):
+            self._take(source, polled.get(source, ()))
         self._report_skipped()
         self._collect_answers()
         self._throttle()
@@ -270,7 +271,8 @@ class Ingest:
         model, audio_bytes = self._settings.model, sum(asked.audio_bytes for asked in self._waiting.values())
         share = max(len(self._waiting) / model.max_in_flight, audio_bytes / (model.max_in_flight_mb * 1_000_000))
         is_full = share > 0.5 if self._is_paused else share >= 1  # noqa: PLR2004 - half of it
-        should_pause = is_full or not self._is_store_healthy
+        is_waiting = any(partition.is_waiting for partition in self._partitions.values())
+        should_pause = is_full or is_waiting or not self._is_store_healthy
         if should_pause and not self._is_paused:
             self._consumer.pause()
         elif self._is_paused and not should_pause:
