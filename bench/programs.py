@@ -85,6 +85,7 @@ def cut_by_worker(records: Iterable[Record]) -> Counter[str]:
     for record in records:
         for utterance in partition.take((record,), 0.0):
             partition.answer(utterance.call_id, utterance.id, ANSWER, 0.0)
+    assert not partition.is_waiting, "an ended call is remembered for less than these records last"
     found = partition.collect(STAMPS, 0.0).utterances
     return Counter(said["call_id"] for said in found if said["quality"]["cut"] == "silence")
 

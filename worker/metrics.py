@@ -81,8 +81,8 @@ IN_FLIGHT = Gauge(
 )
 PAUSED = Gauge(
     "callmood_paused",
-    "1 while an ingest process has paused reading, because too many utterances are in flight or the store is not "
-    "available.",
+    "1 while an ingest process has paused reading, because too many utterances are in flight, records of a backlog "
+    "wait until the end of a call is stored, or the store is not available.",
     multiprocess_mode="livemax",
 )
 OPEN_RECORDS = Gauge(

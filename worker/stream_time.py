@@ -57,6 +57,10 @@ class StreamTime(NamedTuple):
     left_ms: int = 0
     left_at_ms: int = 0
 
+    def captured_ms(self, timestamp: int) -> int:
+        """The timestamp of the record that the clock has just followed, in ms; without one, that of a record before."""
+        return self.newest_ms if timestamp < 0 else in_ms(timestamp)
+
     def after(self, timestamp: int) -> "StreamTime":
         """The clock after a record with this timestamp (ms, or a unit that `in_ms` recognises)."""
         if timestamp < 0:

@@ -1,12 +1,13 @@
 """Records that wait until the end of a call is stored."""
 
-from types import SimpleNamespace
-
 import pytest
 
+from callmood.worker.call.call import Call
 from callmood.worker.call.ending import Ending
+from callmood.worker.partition.carried import Live
 from callmood.worker.partition.ended import EndedCalls
 from callmood.worker.partition.held import Held
+from callmood.worker.settings import Settings
 from callmood.worker.stream_time import STEP_MS
 
 MEMORY_MS = 600_000
@@ -14,10 +15,9 @@ MEMORY_MS = 600_000
 
 def call(ended_ms=None, until_ms=0):
     """A call that is over since then, or lives."""
-    is_over = ended_ms is not None
-    return SimpleNamespace(
-        call=SimpleNamespace(is_over=is_over, seen_at_ms=ended_ms or 0, is_paused=False, ending=Ending(until_ms))
-    )
+    one = Call("call-1", Settings(), ())
+    one.is_over, one.seen_at_ms, one.ending = ended_ms is not None, ended_ms or 0, Ending(until_ms)
+    return Live(one, 0, 0)
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.adapters.store import Committed, Gone
 from callmood.worker.commits import Restored
 from callmood.worker.errors import ConfigurationError, Fenced, StoreUnavailable, TooManyBadRecords, Unsettled
+from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position
 from callmood.worker.run import traces
 from callmood.worker.settings import Settings
@@ -55,16 +56,20 @@ def test_a_turn_waits_until_the_next_commit():
     assert 10 <= consumer.waits_ms[-1] <= 250
 
 
-def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
-    """Reading is paused until then, and goes on by itself: the next call with the id loses nothing."""
+def reused_id():
+    """A call, another one for fifteen minutes, and a call with the id of the first."""
     first, other, again = Leg(), Leg("other"), Leg(start_ms=EPOCH_MS + 900_000)
     sent = [*first.media(quiet(0.6) + voice(1) + quiet(1)), first.send("end")]
     for _ in range(225):
         sent.append(other.send("media", quiet(0.02)))
         other.skip(4_000)
-    sent += [again.send("start"), *again.media(quiet(0.6) + voice(1) + quiet(1)), again.send("end")]
+    return log_of([*sent, again.send("start"), *again.media(quiet(0.6) + voice(1) + quiet(1)), again.send("end")])
+
+
+def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
+    """Reading is paused until then, and goes on by itself: the next call with the id loses nothing."""
     consumer, pauses = loop.store.consumer, []
-    consumer.unread = {consumer.sources[0]: log_of(sent)}
+    consumer.unread = {consumer.sources[0]: reused_id()}
     monkeypatch.setattr(consumer, "pause", lambda *_: pauses.append("pause"))
     monkeypatch.setattr(consumer, "resume", lambda *_: pauses.append("resume"))
     monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
@@ -74,6 +79,35 @@ def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
     assert said == [("call-1", 1), ("call-1", 1)]
     assert pauses[:2] == ["pause", "resume"]
     assert not loop.sent
+
+
+def test_what_waits_is_not_lost_when_the_topic_is_created_again(loop, monkeypatch):
+    """Nothing of the old topic can be read again, so its last records are committed before the process ends."""
+    consumer = loop.store.consumer
+    consumer.unread = {consumer.sources[0]: reused_id()}
+    monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
+    while not loop.ingest._held_sources:
+        loop.ingest.turn()
+
+    def poll(_timeout_ms):
+        raise ConfigurationError("the topic was created again")
+
+    monkeypatch.setattr(consumer, "poll", poll)
+    with pytest.raises(ConfigurationError):
+        loop.ingest.turn()
+    said = [(u["call_id"], u["number"]) for commit in loop.store.committed for u in commit.utterances]
+    assert said == [("call-1", 1), ("call-1", 1)]
+
+
+def test_records_that_wait_for_ever_are_a_standstill(loop, monkeypatch):
+    """That would be a fault of ours; no pause may hide it."""
+    consumer = loop.store.consumer
+    consumer.unread = {consumer.sources[0]: reused_id()}
+    monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
+    monkeypatch.setattr(Partition, "is_waiting", True)
+    for _ in range(500):
+        loop.ingest.turn()
+    assert loop.ingest.status().stuck_s > Settings().worker.stall_s
 
 
 @pytest.mark.parametrize("asked", ["oldest", "start"])

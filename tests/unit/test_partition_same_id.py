@@ -133,6 +133,42 @@ def test_a_record_of_the_first_that_fails_when_it_is_read_again_may_be_of_its_pa
     assert letter.record.value is None
 
 
+@pytest.mark.parametrize("before_ms", [2_000, 3_900, 6_000])
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_a_call_that_was_about_to_go_on_stops_no_successor(before_ms, is_lost):
+    """Its next record, just before its time is over, closes an utterance; the answer is missing when the worker ends.
+
+    The successor reads that record again, or cannot, because it is lost.
+    """
+    settings = Settings(call={"idle_s": 20, "ended_memory_s": 30, "resume_s": 30})
+    first, clock = Leg(), Leg("clock")
+    sent = first.media(SENTENCE)
+    again = Leg(start_ms=EPOCH_MS)
+    again.seq, again.media_ms = first.seq, 52_600 - before_ms
+    late = again.send("media", SENTENCE + quiet(1))
+    ticks = []
+    for _ in range(100):
+        ticks.append(clock.send("media", quiet(0.2)))
+        clock.skip(800)
+    log = log_of(in_time(sent, ticks, [late]))
+    at = next(offset for offset, record in enumerate(log) if record.value == late.value)
+    worker = Worker(configured=settings)
+    for record in log[:at]:
+        worker.read([record]).commit()
+    for record in log[at : at + 8]:
+        worker.read([record]).commit_answered()
+    assert Call.restore("call-1", worker.store.states["call-1"], settings, ()).is_over
+    successor = Worker(worker.store, settings)
+    rest = log[worker.store.watermark :]
+    if is_lost:
+        successor.partition.skip_to(at + 1)
+        rest = log[at + 1 :]
+    store = successor.read(rest).commit()
+    assert successor.partition.position == len(log)
+    assert [u["number"] for u in store.of()] == ([1] if is_lost else [1, 2])
+    assert store.calls["call-1"]["end_reason"] == "idle"
+
+
 def test_a_second_call_that_is_given_up_before_the_end_of_the_first_is_deleted_stays_so(monkeypatch):
     """The commit that deletes the first call's state confirms nothing about the second."""
     first, clock, again = Leg(), Leg("clock"), Leg(start_ms=EPOCH_MS + 10_000)

@@ -82,10 +82,7 @@ class Carried(NamedTuple):
         due, call = live.call.due(), live.call
         if due is None:
             return None
-        ended = None
-        if call.is_finished:
-            ended = Ended(call.last_offset, call.seen_at_ms, call.is_paused, due.saved.blob, call.ending)
-            ended = ended._replace(taken_offset=call.taken_offset, first_offset=call.first_offset)
+        ended = Ended.of(call, due.saved.blob) if call.is_finished else None
         utterances = tuple(_utterance(item, stamps, now_ms) for item in due.results)
         return cls(live, live.changes, due, ended, _update(live, due, ended, stamps), utterances)
 

@@ -9,6 +9,7 @@ import msgpack
 import msgspec
 
 from callmood.schemas.common import Event
+from callmood.worker.call.call import Call
 from callmood.worker.call.checkpoint import STATE_VERSION
 from callmood.worker.call.ending import Ending
 from callmood.worker.commits import CallUpdate
@@ -35,6 +36,12 @@ class Ended(NamedTuple):
     """The newest record in `state`. An earlier owner may have read newer ones, up to `last_offset`."""
     first_offset: int = 0
     """Its first record; records before it are of an earlier call with the same id."""
+
+    @classmethod
+    def of(cls, call: Call, state: bytes) -> "Ended":
+        """A call that is over, in its stored state; empty: nothing continues it."""
+        ended = cls(call.last_offset, call.seen_at_ms, call.is_paused, state, call.ending)
+        return ended._replace(taken_offset=call.taken_offset, first_offset=call.first_offset)
 
     def pack(self) -> bytes:
         """As it is stored among the call states."""
@@ -179,10 +186,10 @@ class EndedCalls:
             self._calls.pop(call_id, None)
             self._paused.discard(call_id)
 
-    def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
-        return ended.last_offset < watermark and elapsed_ms >= self.until_ms(ended)
-
     def until_ms(self, ended: Ended) -> int:
         """When, by the partition's clock, the next record with its id starts a new call."""
         memory_ms = max(self._memory_ms, _GIVEN_UP_MEMORY_MS) if ended.was_given_up else self._memory_ms
         return max(ended.ended_at_ms + memory_ms, ended.ending.until_ms)
+
+    def _is_past(self, ended: Ended, watermark: int, elapsed_ms: int) -> bool:
+        return ended.last_offset < watermark and elapsed_ms >= self.until_ms(ended)

@@ -30,7 +30,7 @@ class Held:
         self._memory_ms: Final = memory_ms
         self._items: list[Item] = []
         self._look_ms = 0.0
-        """By the partition's clock; nothing needs to wait before it."""
+        """No record at which the partition's clock is earlier needs to wait."""
 
     def __bool__(self) -> bool:
         return bool(self._items)
@@ -51,10 +51,7 @@ class Held:
         next_ms = elapsed_ms + STEP_MS
         if next_ms < self._look_ms:
             return False
-        over = (live.call for live in calls if live.call.is_over)
-        until_ms = min(
-            (self._ended.until_ms(Ended(-1, c.seen_at_ms, c.is_paused, ending=c.ending)) for c in over),
-            default=math.inf,
-        )
+        over = (Ended.of(live.call, b"") for live in calls if live.call.is_over)
+        until_ms = min(map(self._ended.until_ms, over), default=math.inf)
         self._look_ms = min(until_ms, elapsed_ms + self._memory_ms)
         return next_ms >= until_ms

@@ -22,10 +22,9 @@ from callmood.worker.partition.gathering import Gathering
 from callmood.worker.partition.held import Held
 from callmood.worker.partition.ledger import Ledger
 from callmood.worker.partition.letters import Letters
-from callmood.worker.partition.stored import stored_call
+from callmood.worker.partition.stored import restored_call, resumed_call
 from callmood.worker.records import Chunk, Position, Prediction, Record, Utterance
 from callmood.worker.settings import Settings
-from callmood.worker.stream_time import in_ms
 
 
 class Partition:
@@ -58,7 +57,7 @@ class Partition:
         self._collected: Collected | None = None
         self._committed_watermark = restored.watermark
         for call_id, blob in restored.states.items():
-            match stored_call(call_id, blob, settings, rules):
+            match restored_call(call_id, blob, settings, rules):
                 case Call() as call:
                     self._add(call)
                 case Ended() as ended:
@@ -96,19 +95,21 @@ class Partition:
 
     def _take_next(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         self._time = self._time.after(record.timestamp_ms)
-        self._ledger.open(record.position.offset, capture_ms=self._captured_ms(record), mark_after=self._time)
+        self._ledger.open(
+            record.position.offset, capture_ms=self._time.captured_ms(record.timestamp_ms), mark_after=self._time
+        )
         try:
             utterances = self._take(record, now_ms)
         except BadRecord as bad:
             utterances = self._reject(record, bad, now_ms)
         return [*utterances, *self._age(now_ms)] if self._deadlines.has_due(self._time.elapsed_ms) else utterances
 
-    def _captured_ms(self, record: Record) -> int:
-        return self._time.newest_ms if record.timestamp_ms < 0 else in_ms(record.timestamp_ms)
-
     def skip_to(self, offset: int) -> None:
         """The records before this offset that were not taken cannot be read; their calls go on with a gap."""
-        self._held.keep(offset) if self._held else self._ledger.skip_to(offset)
+        if self._held:
+            self._held.keep(offset)
+        else:
+            self._ledger.skip_to(offset)
 
     def _take(self, record: Record, now_ms: float) -> Sequence[Utterance]:
         chunk = decoded(self._decode, record)
@@ -186,7 +187,8 @@ class Partition:
     def _pause_by(self, record: Record, now_ms: float) -> tuple[list[Utterance], bool]:
         """Pause the calls that a refused `pause` names; returns whether the state of one settles the offset."""
         utterances, is_held = [], False
-        offset, capture_ms, elapsed_ms = record.position.offset, self._captured_ms(record), self._time.elapsed_ms
+        offset, elapsed_ms = record.position.offset, self._time.elapsed_ms
+        capture_ms = self._time.captured_ms(record.timestamp_ms)
         for call_id in sorted(paused_calls(record, input_format=self._settings.input.format)):
             live = self._calls.get(call_id) or self._begun(call_id, offset)
             if live is not None:
@@ -208,9 +210,7 @@ class Partition:
         return None if is_over else self._add(self._call(call_id, offset))
 
     def _call(self, call_id: str, offset: int, state: bytes = b"") -> Call:
-        """The call in this state. Without one, or if it cannot be read, a call that begins at this offset."""
-        call = stored_call(call_id, state, self._settings, self._rules) if state else None
-        return call if isinstance(call, Call) else Call(call_id, self._settings, self._rules, first_offset=offset)
+        return resumed_call(call_id, state, self._settings, self._rules, first_offset=offset)
 
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""

@@ -25,6 +25,22 @@ def stored_call(call_id: str, blob: bytes, settings: Settings, rules: Sequence[R
         return None
 
 
+def restored_call(call_id: str, blob: bytes, settings: Settings, rules: Sequence[Rule]) -> Call | Ended | None:
+    """As `stored_call`. A call that was over, and has gone on with records that are read again, is over until then.
+
+    Raises:
+        ConfigurationError: another version of the worker wrote it.
+    """
+    call = stored_call(call_id, blob, settings, rules)
+    return Ended.of(call, blob) if isinstance(call, Call) and call.is_over else call
+
+
+def resumed_call(call_id: str, state: bytes, settings: Settings, rules: Sequence[Rule], *, first_offset: int) -> Call:
+    """The call in this state. Without one, or if it cannot be read, a call that begins at this offset."""
+    call = stored_call(call_id, state, settings, rules) if state else None
+    return call if isinstance(call, Call) else Call(call_id, settings, rules, first_offset=first_offset)
+
+
 def newest_time_ms(states: Iterable[bytes]) -> int:
     """The partition's clock at the newest record of any call with a readable state; 0 without one."""
     newest_ms = 0

@@ -132,8 +132,7 @@ class Ingest:
             raise
         self._cadence.polled(self._monotonic() - began_s)
         self._follow_changes()
-        waiting = [source for source, partition in self._partitions.items() if partition.is_waiting]
-        for source in dict.fromkeys((*waiting, *polled)):
+        for source in dict.fromkeys((*self._held_sources, *polled)):
             self._take(source, polled.get(source, ()))
         self._report_skipped()
         self._collect_answers()
@@ -150,6 +149,11 @@ class Ingest:
     def _wait_ms(self, now_s: float) -> int:
         is_busy = bool(self._restoring) or self._is_paused
         return self._cadence.wait_ms(now_s, is_busy=is_busy, is_quiet=self._is_quiet, is_asking=bool(self._waiting))
+
+    @property
+    def _held_sources(self) -> list[TopicPartition]:
+        """Partitions of which records wait for a commit."""
+        return [source for source, partition in self._partitions.items() if partition.is_waiting]
 
     def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         partition = self._partitions.get(source)
@@ -180,7 +184,10 @@ class Ingest:
             can_commit = self._store.can_commit or not self._partitions
             if can_commit:
                 self._commit()
-            if can_commit and not self._waiting and not self._pending and not self._is_repairing:
+            for source in self._held_sources:
+                self._take(source, ())
+            is_done = not (self._waiting or self._pending or self._held_sources or self._is_repairing)
+            if can_commit and is_done:
                 return True
             self._sleep(_DRAIN_POLL_S)
         return False
@@ -267,12 +274,11 @@ class Ingest:
         self._progress.note(Stage.INFERENCE, self._monotonic(), has_work=has_work, has_moved=bool(answers))
 
     def _throttle(self) -> None:
-        """Pause reading while too much is in flight or the store does not answer; the group membership continues."""
+        """Pause reading, but stay in the group: too much is in flight, records wait, or the store does not answer."""
         model, audio_bytes = self._settings.model, sum(asked.audio_bytes for asked in self._waiting.values())
         share = max(len(self._waiting) / model.max_in_flight, audio_bytes / (model.max_in_flight_mb * 1_000_000))
         is_full = share > 0.5 if self._is_paused else share >= 1  # noqa: PLR2004 - half of it
-        is_waiting = any(partition.is_waiting for partition in self._partitions.values())
-        should_pause = is_full or is_waiting or not self._is_store_healthy
+        should_pause = is_full or bool(self._held_sources) or not self._is_store_healthy
         if should_pause and not self._is_paused:
             self._consumer.pause()
         elif self._is_paused and not should_pause:
@@ -368,7 +374,8 @@ class Ingest:
         self._next_measure_s = now_s + _MEASURE_S
         self._reading.look(self._partitions, now_s, is_paused=self._is_paused)
         reading = self._reading
-        self._progress.note(Stage.READING, now_s, has_work=reading.has_work, has_moved=reading.has_moved)
+        is_held = bool(self._held_sources) and not self._waiting and self._is_store_healthy  # only for a commit
+        self._progress.note(Stage.READING, now_s, has_work=reading.has_work or is_held, has_moved=reading.has_moved)
         can_commit = bool(self._partitions) and self._is_store_healthy and self._store.can_commit
         self._progress.note(Stage.COMMITS, now_s, has_work=can_commit, has_moved=False)
         metrics.RECORD_LAG.set(reading.unread)
