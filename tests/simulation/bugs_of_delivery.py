@@ -52,7 +52,7 @@ def no_token_check() -> Iterator[None]:
         yield
 
 
-@planted(14)
+@planted(12)
 def fence_is_ignored() -> Iterator[None]:
     """The loop does not look at what the store refused."""
 
@@ -64,7 +64,7 @@ def fence_is_ignored() -> Iterator[None]:
         yield
 
 
-@planted(121)
+@planted(74)
 def claim_does_not_fence() -> Iterator[None]:
     """A claim joins the earlier owner's token instead of replacing it."""
 

@@ -169,7 +169,7 @@ def projected_position_is_stored_first() -> Iterator[None]:
         yield
 
 
-@planted(50, "both")
+@planted(12, "both")
 def idle_projections_are_not_confirmed() -> Iterator[None]:
     """A failover that lost the last writes of a quiet topic is never noticed."""
 

@@ -67,7 +67,7 @@ def ended_calls_are_forgotten_by_time_alone() -> Iterator[None]:
         yield
 
 
-@planted(0)
+@planted(10)
 def ended_calls_are_not_stored() -> Iterator[None]:
     """The end of a call is remembered by its worker alone."""
     with patch.object(Ended, "pack", lambda _: None):
@@ -98,7 +98,7 @@ def a_successor_does_not_know_that_a_call_is_over() -> Iterator[None]:
         yield
 
 
-@planted(0)
+@planted(14)
 def state_before_the_record() -> Iterator[None]:
     """What a record closed is published with the state of the record before."""
 
@@ -113,7 +113,7 @@ def state_before_the_record() -> Iterator[None]:
         yield
 
 
-@planted(0)
+@planted(28)
 def state_of_the_newest_record() -> Iterator[None]:
     """The state that is stored is ahead of the results that are published."""
 
@@ -189,7 +189,7 @@ def resume_off_by_one() -> Iterator[None]:
         yield
 
 
-@planted(243)
+@planted(54)
 def held_records_are_forgotten() -> Iterator[None]:
     """A record that waits for an earlier one counts as heard."""
 
@@ -234,7 +234,7 @@ def detector_starts_again() -> Iterator[None]:
         yield
 
 
-@planted(32)
+@planted(38)
 def pause_is_forgotten() -> Iterator[None]:
     """A successor hears what the producer asked not to hear."""
 
@@ -250,7 +250,7 @@ def pause_is_forgotten() -> Iterator[None]:
 # -- dead letters
 
 
-@planted(29)
+@planted(32)
 def letters_are_not_flushed() -> Iterator[None]:
     """Letters are still in the producer's buffer when the watermark passes them."""
 
