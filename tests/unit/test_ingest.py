@@ -56,14 +56,17 @@ def test_a_turn_waits_until_the_next_commit():
     assert 10 <= consumer.waits_ms[-1] <= 250
 
 
-def reused_id():
-    """A call, another one for fifteen minutes, and a call with the id of the first."""
+SENTENCE = quiet(0.6) + voice(1) + quiet(1)
+
+
+def reused_id(said=SENTENCE):
+    """A call, another one for fifteen minutes, and a call with the id of the first, in which this is said."""
     first, other, again = Leg(), Leg("other"), Leg(start_ms=EPOCH_MS + 900_000)
-    sent = [*first.media(quiet(0.6) + voice(1) + quiet(1)), first.send("end")]
+    sent = [*first.media(SENTENCE), first.send("end")]
     for _ in range(225):
         sent.append(other.send("media", quiet(0.02)))
         other.skip(4_000)
-    return log_of([*sent, again.send("start"), *again.media(quiet(0.6) + voice(1) + quiet(1)), again.send("end")])
+    return log_of([*sent, again.send("start"), *again.media(said), again.send("end")])
 
 
 def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
@@ -81,10 +84,11 @@ def test_a_backlog_waits_until_the_end_of_a_call_is_stored(loop, monkeypatch):
     assert not loop.sent
 
 
-def test_what_waits_is_not_lost_when_the_topic_is_created_again(loop, monkeypatch):
+@pytest.mark.parametrize("said", [SENTENCE, quiet(1)])
+def test_what_waits_is_not_lost_when_the_topic_is_created_again(loop, monkeypatch, said):
     """Nothing of the old topic can be read again, so its last records are committed before the process ends."""
     consumer = loop.store.consumer
-    consumer.unread = {consumer.sources[0]: reused_id()}
+    consumer.unread = {consumer.sources[0]: reused_id(said)}
     monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
     while not loop.ingest._held_sources:
         loop.ingest.turn()
@@ -95,19 +99,23 @@ def test_what_waits_is_not_lost_when_the_topic_is_created_again(loop, monkeypatc
     monkeypatch.setattr(consumer, "poll", poll)
     with pytest.raises(ConfigurationError):
         loop.ingest.turn()
-    said = [(u["call_id"], u["number"]) for commit in loop.store.committed for u in commit.utterances]
-    assert said == [("call-1", 1), ("call-1", 1)]
+    last = [call.summary for commit in loop.store.committed for call in commit.calls if call.summary][-1]
+    assert (last["call_id"], last["status"], last["started_at_ms"]) == ("call-1", "completed", EPOCH_MS + 900_000)
+    assert last["utterances"] == (said == SENTENCE)
 
 
-def test_records_that_wait_for_ever_are_a_standstill(loop, monkeypatch):
-    """That would be a fault of ours; no pause may hide it."""
+@pytest.mark.parametrize("can_commit", [True, False])
+def test_records_that_wait_for_ever_are_a_standstill(loop, monkeypatch, can_commit):
+    """That would be a fault of ours, and no pause may hide it; while the group is joined, no commit can end it."""
     consumer = loop.store.consumer
     consumer.unread = {consumer.sources[0]: reused_id()}
     monkeypatch.setattr(loop.ingest, "_inference", null_servers.Model())
+    loop.ingest.turn()
     monkeypatch.setattr(Partition, "is_waiting", True)
+    loop.store.can_commit = can_commit
     for _ in range(500):
         loop.ingest.turn()
-    assert loop.ingest.status().stuck_s > Settings().worker.stall_s
+    assert (loop.ingest.status().stuck_s > Settings().worker.stall_s) == can_commit
 
 
 @pytest.mark.parametrize("asked", ["oldest", "start"])

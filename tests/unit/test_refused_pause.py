@@ -7,6 +7,8 @@ from functools import partial
 import pytest
 from telephony import EPOCH_MS, SOURCE, STAMPS, Leg, Store, Worker, in_time, log_of, quiet, voice
 
+from callmood.worker.call.call import Call
+from callmood.worker.call.ending import Ending
 from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
@@ -226,3 +228,12 @@ def test_it_keeps_its_call_alive():
     leg.skip(500_000)
     sent = in_time([*spoken, leg.send("pause", seq="x")], Leg("other").media(quiet(700), chunk_ms=1_000))
     assert Worker().read(log_of(sent)).commit().calls["call-1"]["status"] == "live"
+
+
+@pytest.mark.parametrize(("elapsed_ms", "goes_on"), [(4_999, True), (5_000, False)])
+def test_it_continues_a_call_that_is_over_only_in_time(elapsed_ms, goes_on):
+    """As it does once the end is stored; until then, the same call waits for its commit."""
+    call = Call("call-1", Settings(), ())
+    call.is_over, call.ending = True, Ending(5_000)
+    assert call.pause(1, EPOCH_MS, elapsed_ms, 0.0) == ([], goes_on)
+    assert call.is_over != goes_on

@@ -142,7 +142,7 @@ class Call:
         Returns the utterances that this closes, and whether the call settles the offset with its state.
         """
         self.last_offset = max(self.last_offset, offset)
-        if offset <= self._restored_offset or (self.is_over and not self.ending.is_open):
+        if offset <= self._restored_offset or (self.is_over and elapsed_ms >= self.ending.until_ms):
             return [], False
         self.is_over, self._has_reopened = False, self._has_reopened or self.is_over
         self.taken_offset = max(self.taken_offset, offset)

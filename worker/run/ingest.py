@@ -10,7 +10,7 @@ clock, because the wall clock may be set back.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
@@ -132,8 +132,11 @@ class Ingest:
             raise
         self._cadence.polled(self._monotonic() - began_s)
         self._follow_changes()
-        for source in dict.fromkeys((*self._held_sources, *polled)):
-            self._take(source, polled.get(source, ()))
+        try:
+            self._take_all(polled)
+        except TooManyBadRecords:  # commit what led to it, for diagnosis
+            self.drain(self._monotonic() + self._settings.worker.drain_timeout_s)
+            raise
         self._report_skipped()
         self._collect_answers()
         self._throttle()
@@ -155,6 +158,10 @@ class Ingest:
         """Partitions of which records wait for a commit."""
         return [source for source, partition in self._partitions.items() if partition.is_waiting]
 
+    def _take_all(self, polled: Mapping[TopicPartition, Sequence[Record]]) -> None:
+        for source in dict.fromkeys((*self._held_sources, *polled)):
+            self._take(source, polled.get(source, ()))
+
     def _take(self, source: TopicPartition, records: Sequence[Record]) -> None:
         partition = self._partitions.get(source)
         if partition is None:
@@ -162,14 +169,8 @@ class Ingest:
         metrics.RECORDS.labels(source.topic).inc(len(records))
         metrics.RECORD_BYTES.labels(source.topic).inc(sum(len(record.value or b"") for record in records))
         now_ms, self._is_quiet = self._clock() * 1000, False
-        try:
-            for utterance in partition.take(records, now_ms):
-                self._submit(source, utterance)
-        except TooManyBadRecords:
-            self.drain(
-                self._monotonic() + self._settings.worker.drain_timeout_s
-            )  # commit what led to it, for diagnosis
-            raise
+        for utterance in partition.take(records, now_ms):
+            self._submit(source, utterance)
 
     def drain(self, deadline_s: float) -> bool:
         """Stop reading, wait for what is in flight, commit. Returns whether all is done by the deadline (monotonic)."""
@@ -181,11 +182,11 @@ class Ingest:
                 self._consumer.poll(0)
             self._follow_changes()
             self._collect_answers()
+            with suppress(TooManyBadRecords):  # the process ends anyway
+                self._take_all({})
             can_commit = self._store.can_commit or not self._partitions
             if can_commit:
                 self._commit()
-            for source in self._held_sources:
-                self._take(source, ())
             is_done = not (self._waiting or self._pending or self._held_sources or self._is_repairing)
             if can_commit and is_done:
                 return True
@@ -374,9 +375,9 @@ class Ingest:
         self._next_measure_s = now_s + _MEASURE_S
         self._reading.look(self._partitions, now_s, is_paused=self._is_paused)
         reading = self._reading
-        is_held = bool(self._held_sources) and not self._waiting and self._is_store_healthy  # only for a commit
-        self._progress.note(Stage.READING, now_s, has_work=reading.has_work or is_held, has_moved=reading.has_moved)
         can_commit = bool(self._partitions) and self._is_store_healthy and self._store.can_commit
+        is_held = bool(self._held_sources) and can_commit and not self._waiting
+        self._progress.note(Stage.READING, now_s, has_work=reading.has_work or is_held, has_moved=reading.has_moved)
         self._progress.note(Stage.COMMITS, now_s, has_work=can_commit, has_moved=False)
         metrics.RECORD_LAG.set(reading.unread)
         metrics.HELD_PARTITIONS.set(reading.held)
