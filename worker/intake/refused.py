@@ -24,7 +24,7 @@ _JSON_BYTES: Final = 1_048_576
 
 
 def decoded(decode: Decode, record: Record) -> Chunk | None:
-    """The record, decoded. Reading changes no state, so after a fault of ours the record alone is to blame.
+    """Decode a record; a fault of ours costs this record, and not the process.
 
     Raises:
         BadRecord: it breaks the contract, or the worker fails on it.
@@ -33,7 +33,7 @@ def decoded(decode: Decode, record: Record) -> Chunk | None:
         return decode(record)
     except CallmoodError:
         raise
-    except Exception as error:
+    except Exception as error:  # reading changes no state, so the record alone is to blame
         raise BadRecord(Reason.WORKER_ERROR, place_of(error)) from error
 
 
