@@ -1,7 +1,7 @@
 """Measure the time from the last word of an utterance to its result in Redis, by load and stage.
 
 Kafka and Redis are those of the environment (`python -m deploy.local run -- callmood bench latency`), the model is the
-demo model on the CPU. Calls with the customer's voice of the example calls are sent in real time, in records of 200 ms.
+demo model on the CPU. Calls with the customer's voice of the example calls are sent in real time.
 First a worker gets more and more calls, until the 99th percentile exceeds the limit: what it carried before is its
 rated load. Then its stages are measured at shares of the rated load; with `--speech-check`, again without the speech
 check. Servers, sender and worker share the machine. `callmood bench capacity` compares the rated load with others'.
@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callmood.bench import programs
-from callmood.bench.ingest import LAYOUTS, Load
+from callmood.bench.ingest import CHUNKS_MS, LAYOUTS, Load
 from callmood.bench.loads import Measured, Step, rated, search
 from callmood.bench.programs import STAGES
 from callmood.bench.sender import voices
@@ -25,7 +25,6 @@ from callmood.worker.commands.options import whole
 from callmood.worker.model.checkpoints import DEMO_FOLDER
 from callmood.worker.settings import Settings
 
-_CHUNK_MS: Final = 200
 _SHARES: Final = (0.1, 0.5, 0.7, 0.9)
 _PERCENTILES: Final = (50, 95, 99)
 _DEMO: Final = {"CALLMOOD_MODEL__PATH": str(DEMO_FOLDER)}
@@ -36,7 +35,7 @@ def tables_of(options: argparse.Namespace, configured: Settings) -> Iterator[tup
     speech = voices()
 
     def load(calls: int) -> Load:
-        return Load(_CHUNK_MS, LAYOUTS[0], calls, options.seconds)
+        return Load(options.chunk_ms, LAYOUTS[0], calls, options.seconds)
 
     with Measured(programs.worker(_DEMO), speech, configured) as worker:
         found = search(lambda calls: worker.step(load(calls)), options.most, options.limit_ms)
@@ -71,6 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--limit-ms", type=float, default=1_500, help="p99 from last word to Redis that a load may have"
     )
     parser.add_argument("--most", type=whole(1, 10_000), default=256, help="most simultaneous calls that are tried")
+    parser.add_argument("--chunk-ms", type=int, default=200, choices=CHUNKS_MS, help="length of the records, ms")
     parser.add_argument("--speech-check", action="store_true", help="measure what the speech check adds")
     return parser
 

@@ -45,7 +45,8 @@ from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Position, Record
 from callmood.worker.run.wiring import open_ingest
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:

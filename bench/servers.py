@@ -32,7 +32,8 @@ from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import Restored
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 from callmood.worker.stream_time import StreamTime
 
 _CHUNKS_MS: Final = (20, 200)

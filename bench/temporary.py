@@ -13,7 +13,8 @@ from kafka.errors import UnknownTopicOrPartitionError
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.adapters.redis_client import connect_redis
-from callmood.worker.settings import RedisSettings, Settings
+from callmood.worker.server_settings import RedisSettings
+from callmood.worker.settings import Settings
 
 
 class Place(NamedTuple):

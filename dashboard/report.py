@@ -26,7 +26,7 @@ _NAMES: Final = 90
 _OF_CALL: Final = (
     "duration_ms", "talk_ms", "non_talk_ms", "longest_silence_ms", "overlap_ms", "hold_ms", "redacted_ms", "missing_ms",
 )  # fmt: skip
-_OF_ROLE: Final = ("utterances", "talk_ms", "other_sounds", "other_sound_ms")
+_OF_ROLE: Final = ("utterances", "talk_ms", "other_sounds", "other_sound_ms", "skipped")
 _OF_EMOTION: Final = ("utterances", "abstained", "overall_score")
 _TICKS_S: Final = (10, 30, 60, 300, 600, 1800, 3600)
 _STYLE: Final = """

@@ -50,7 +50,7 @@ give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-
 
 ## Overload
 
-If more audio arrives than the workers can process, results are late. No result is skipped.
+If more audio arrives than the workers can process, results are late. By default, none is skipped.
 
 - **The model is too slow or hangs.** With `CALLMOOD_MODEL__MAX_IN_FLIGHT` utterances or
   `CALLMOOD_MODEL__MAX_IN_FLIGHT_MB` of their audio at the model, an ingest process pauses reading (`callmood_paused`)
@@ -64,9 +64,18 @@ If more audio arrives than the workers can process, results are late. No result 
 A test stops the inference process under load: a bounded number of utterances waits, memory stays bounded, and all
 results are those of `callmood analyze` once it continues (`tests/integration/test_overload.py`).
 
-The worker cannot skip the emotion of some utterances under load to keep the others fresh. Such results would depend on
-the load of the moment, and a replay of the call would differ from them. Today, a live call, its replay and its
-recording give the same results.
+**Fresh or complete.** With `CALLMOOD_MODEL__SKIP_AFTER_S`, short utterances get no emotion while the model is behind.
+Then the others are late up to a limit, and not by more and more. The setting applies to an utterance that still waits
+when the model begins a batch of others, and whose end is at least this old: it is skipped if its speech is shorter than
+`CALLMOOD_MODEL__SKIP_BELOW_S`, or shorter than twice that at twice the age, and so on. An idle model skips nothing,
+and nothing is skipped once the model has caught up. A skipped utterance still counts as talk. Its `withheld` is
+`overloaded`; `roles.*.skipped` of the call and `callmood_utterances_total{label="overloaded"}` count it, and
+[an alert](operations.md#callmoodskipped) reports it. Its age goes by the timestamps of the records, so a producer's
+clock that is late makes its utterances old.
+
+Skipped results depend on the load of the moment, and a replay of the call can differ from them
+([decision 0035](decisions/0035-skipping-under-load.md)). By default, a live call, its replay and its recording give the
+same results.
 """
 _MEANING: Final = {
     "use": "share of a measured capacity that is planned for",

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from callmood.worker.settings import MOST, PREFIX, Settings
+from callmood.worker.server_settings import MOST
+from callmood.worker.settings import PREFIX, Settings
 
 PAGE = Path(__file__).parents[1] / "docs" / "configuration.md"
 _HEAD = f"""# Settings

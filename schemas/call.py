@@ -213,6 +213,8 @@ class RoleSummary(Contract):
     """Utterances of the role that are not speech (`kind` is `not_speech`)."""
     other_sound_ms: Ms = 0
     """Voiced time in the role's utterances that is not speech but a tone, music or noise, ms."""
+    skipped: Count = 0
+    """Utterances of the role without emotion because the model was behind (`withheld` is `overloaded`)."""
     talk_share: Share
     """Share of `talk_ms` in the sum of all roles' `talk_ms`."""
     loudness: Loudness | None = None

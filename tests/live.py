@@ -31,7 +31,7 @@ from callmood.worker.call.refold import refold
 from callmood.worker.commands.recordings import Recording, Sent
 from callmood.worker.commands.replay import Call, send
 from callmood.worker.records import ModelInfo
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 from tests.forked import start_worker
 
 _READY_S = 120.0  # the model's libraries take seconds to import, on a busy machine a minute

@@ -11,7 +11,8 @@ from callmood.worker.call.render import Stamps, Times, utterance_record
 from callmood.worker.call.rule import DEFAULT_RULES
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
 from callmood.worker.records import Acoustics, Cut, ModelInfo, Position, Prediction, Result, Utterance, reserved
-from callmood.worker.settings import PolicySettings, RedisSettings
+from callmood.worker.server_settings import RedisSettings
+from callmood.worker.settings import PolicySettings
 from callmood.worker.stream_time import StreamTime
 
 _SOURCE = TopicPartition("audio", 0)

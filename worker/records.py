@@ -5,13 +5,13 @@ dataclass takes about ten times as long as creating a struct, and five times as 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
-from callmood.schemas.common import Encoding, Event, LooksLike, Notice, Reserved, Role, Scope
+from callmood.schemas.common import Encoding, Event, LooksLike, Notice, Reserved, Role, Scope, WithheldReason
 
 _RESERVED: Final = frozenset(name.value for name in Reserved)
 
@@ -231,7 +231,7 @@ class Prediction:
 
     The model's part: calibrated probabilities in the order of `EMOTIONS`, or a failure. `reason` says why the model
     abstains (or failed); None means that the label stands. Neither: the model was not asked. `speech` is the speech
-    check's part; None where it is off or failed.
+    check's part; None where it is off or failed. `is_skipped`: the model was not asked because it is behind.
     """
 
     probabilities: tuple[float, float, float, float] | None
@@ -239,6 +239,7 @@ class Prediction:
     queue_ms: float = 0.0
     inference_ms: float = 0.0
     speech: Speech | None = None
+    is_skipped: bool = False
 
     @property
     def is_emotion(self) -> bool:
@@ -274,6 +275,8 @@ class Result:
         """The result of an answer; None: nothing was asked. Emotion that the policy withholds is dropped."""
         if answer is None:
             return cls(utterance, None)
+        if answer.is_skipped and utterance.wants_emotion:
+            utterance = replace(utterance, withheld=WithheldReason.OVERLOADED)
         is_wanted = utterance.wants_emotion and answer.is_emotion and (answer.speech is None or answer.speech.is_speech)
         return cls(utterance, answer if is_wanted else None, answer.speech)
 

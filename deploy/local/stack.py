@@ -9,7 +9,7 @@ from typing import Literal, Protocol, Self
 from kafka import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 from deploy.local.apache import ApacheKafka
 from deploy.local.errors import NotInstalled, PortTaken
 from deploy.local.nursery import Nursery, Server

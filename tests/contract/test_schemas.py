@@ -13,7 +13,7 @@ from callmood.schemas import flat
 from callmood.schemas.__main__ import MODELS, derived, json_schema, main
 from callmood.schemas.audio import AUDIO_SCHEMA
 from callmood.schemas.keys import Keys
-from callmood.worker.settings import KafkaSettings, RedisSettings
+from callmood.worker.server_settings import KafkaSettings, RedisSettings
 
 FOLDER = Path(schemas.__file__).parent
 OUTPUTS = sorted(set(MODELS) - {"audio"})

@@ -11,7 +11,7 @@ from kafka.errors import KafkaTimeoutError
 
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.commits import TopicPartition
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 pytestmark = pytest.mark.timeout(240)
 PARTITIONS, RECORDS, READ = 3, 1_200, 1_000

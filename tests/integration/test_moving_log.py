@@ -13,7 +13,7 @@ from kafka.errors import KafkaError
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_S = 60.0

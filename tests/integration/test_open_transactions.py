@@ -10,7 +10,7 @@ from kafka import KafkaProducer
 from callmood.worker.adapters.consume import AudioConsumer
 from callmood.worker.commits import TopicPartition
 from callmood.worker.run.reading import Reading
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 pytestmark = pytest.mark.timeout(240)
 WAIT_S = 60.0

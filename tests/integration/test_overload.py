@@ -14,6 +14,8 @@ from uuid import uuid4
 
 import pytest
 
+from tests.live import approximately
+
 pytestmark = pytest.mark.timeout(400)
 COPIES = 3
 IN_FLIGHT = 4
@@ -67,6 +69,44 @@ def test_a_stopped_model_pauses_reading_and_loses_nothing(pipeline, recorded, wa
     fresh = gauges(worker)
     assert (fresh["callmood_paused"], fresh["callmood_unread_records"]) == (0, 0)
     assert not worker.lines("process exited")
+    worker.stop()
+
+
+def test_a_model_that_is_behind_may_skip_short_utterances(pipeline, recorded, wait_until):
+    """With `skip_after_s`, some that waited have no emotion, and are counted; all else is exact, as later."""
+    skipping = {"model__skip_after_s": "5", "model__skip_below_s": "4", "model__batch_seconds": "5"}
+    unchecked = {"model__speech_check": "false"}  # else all wait for the check, and not for the model
+    worker = pipeline.start_worker(**skipping, **unchecked).wait_ready()
+    late = {f"{name}-{uuid4().hex[:8]}": recorded.call(name) for name in recorded.names for _ in range(COPIES)}
+    inference = worker.pid("inference")
+    with ThreadPoolExecutor(1) as sender:
+        sent = sender.submit(pipeline.send, late, speed=1.0)
+        os.kill(inference, signal.SIGSTOP)
+        try:
+            time.sleep(STOPPED_S)
+        finally:
+            os.kill(inference, signal.SIGCONT)
+        sent.result()
+    assert wait_until(lambda: len(pipeline.ended(late)) == len(late))
+    skipped = 0
+    for call_id, recording in late.items():
+        expected, _ = pipeline.expect(recording, call_id)
+        found = pipeline.utterances(call_id)
+        left_out = [u["utterance_id"] for u in found if u["withheld"] == "overloaded"]
+        assert [u["utterance_id"] for u in found] == [u["utterance_id"] for u in expected]
+        for utterance, exact in zip(found, expected, strict=True):
+            is_left_out = utterance["utterance_id"] in left_out
+            assert utterance["emotion"] == (None if is_left_out else approximately(exact["emotion"]))
+            assert exact["emotion"] is not None or not is_left_out
+        counted = sum(role["skipped"] for role in pipeline.call(call_id)["roles"].values())
+        assert counted == len(left_out)
+        skipped += counted
+    assert skipped > 0
+    assert f'callmood_utterances_total{{label="overloaded",role="customer"}} {skipped}.0' in worker.probe("metrics")[1]
+    name, fresh = recorded.names[0], f"fresh-{uuid4().hex[:8]}"
+    pipeline.send({fresh: recorded.call(name)})
+    assert wait_until(lambda: pipeline.ended([fresh]))
+    assert "overloaded" not in {utterance["withheld"] for utterance in pipeline.utterances(fresh)}
     worker.stop()
 
 

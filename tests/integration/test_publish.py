@@ -16,7 +16,7 @@ from callmood.worker.adapters.redis_client import connect_redis
 from callmood.worker.adapters.store import Committed
 from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicPartition
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
 EXAMPLES = Path(schemas.__file__).parent / "examples"

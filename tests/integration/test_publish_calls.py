@@ -13,7 +13,7 @@ from callmood.schemas.call import Call
 from callmood.schemas.common import Emotion
 from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 
 LIFETIMES_S = {"call_ttl_s": 1_000, "ended_ttl_s": 100, "state_ttl_s": 5_000}
 

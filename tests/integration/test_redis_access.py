@@ -19,7 +19,7 @@ from callmood.worker.adapters.store import Committed
 from callmood.worker.commands.hooks import parse_hooks
 from callmood.worker.commands.webhooks import Delivery
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
 FOLDER = Path(schemas.__file__).parent

@@ -13,7 +13,7 @@ from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.adapters.redis_client import connect_redis, redis_address
 from callmood.worker.errors import StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 from deploy.local.nursery import Nursery, free_port
 from deploy.local.redis_server import find_server

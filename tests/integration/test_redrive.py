@@ -13,7 +13,7 @@ from callmood.worker.adapters.dead_letters import DeadLetterTopic
 from callmood.worker.commits import DeadLetter
 from callmood.worker.errors import Reason
 from callmood.worker.records import Position, Record
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -19,7 +19,7 @@ from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore
 from callmood.worker.commands import webhooks
 from callmood.worker.commands.hooks import parse_hooks, signature
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 

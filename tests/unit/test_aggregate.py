@@ -248,9 +248,24 @@ def test_only_the_part_that_counts_is_talk():
     assert (call.talk_ms, call.overlap_ms, call.duration_ms) == (10_500, 0, 13_000)
 
 
+def test_what_a_model_that_was_behind_has_skipped_is_counted():
+    """It is talk of its role like any other, has no emotion, and is in `skipped`."""
+    spoken, silent = _result(Role.CUSTOMER, 0, 900, Emotion.ANGER), _result(Role.CUSTOMER, 3_000, 3_900, speech=_NOBODY)
+    skipped = [
+        Result.of(result.utterance, Prediction(None, speech=result.speech, is_skipped=True))
+        for result in (_result(Role.CUSTOMER, 1_000, 1_900, Emotion.ANGER), _result(Role.AGENT, 2_000, 2_900))
+    ]
+    assert [result.utterance.withheld for result in skipped] == ["overloaded", "policy:role_agent"]
+    call = _summary(_call(spoken, *skipped, silent))
+    customer, agent = call.roles[Role.CUSTOMER], call.roles[Role.AGENT]
+    assert (customer.utterances, customer.talk_ms, customer.skipped) == (2, 1_800, 1)
+    assert (customer.emotion.utterances, customer.emotion.abstained) == (1, 0)
+    assert agent.skipped == 0
+
+
 def test_a_role_of_an_earlier_version_is_read():
     """A stored state without other sounds goes on from none."""
-    stored = aggregate.RoleFigures(3, 4_500, 0.5, -12.0, None, 7, 8_000)
+    stored = aggregate.RoleFigures(3, 4_500, 0.5, -12.0, None, 7, 8_000, 2)
     fields = msgspec.to_builtins(stored)
-    assert len(fields) == 7
+    assert len(fields) == 8
     assert msgspec.convert(fields[:5], aggregate.RoleFigures) == aggregate.RoleFigures(3, 4_500, 0.5, -12.0)

@@ -39,7 +39,7 @@ def test_the_speech_check_is_switched_off_at_the_same_loads(monkeypatch):
             return step(load.calls, 2.0 * load.calls)
 
     monkeypatch.setattr(latency, "Measured", Measured)
-    options = argparse.Namespace(most=256, limit_ms=40.0, speech_check=True, seconds=12)
+    options = argparse.Namespace(most=256, limit_ms=40.0, speech_check=True, seconds=12, chunk_ms=200)
     titles = [title for title, _ in latency.tables_of(options, Settings())]
     assert [calls for calls, _ in measured[-8:]] == [2, 10, 14, 18] * 2
     checked = [own.get("CALLMOOD_MODEL__SPEECH_CHECK") for _, own in measured[-8:]]

@@ -11,7 +11,8 @@ from callmood.bench.progress import Progress
 from callmood.worker.errors import BadRecord
 from callmood.worker.intake.decode import decode
 from callmood.worker.records import Position, Record
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 
 LOAD = odd.Load(records=1_000, odd=0.3, chunk_ms=200)
 

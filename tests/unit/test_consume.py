@@ -14,7 +14,7 @@ from callmood.worker.adapters.kafka_batches import Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.records import Position
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 SOURCE = TopicPartition("audio", 0)
 PARTITION = KafkaPartition(*SOURCE)

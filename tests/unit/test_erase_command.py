@@ -14,7 +14,7 @@ from callmood.worker.adapters.redis_entries import entries_of
 from callmood.worker.commands import erase
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.partition.ended import Ended
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 CALL = "call-1"
 

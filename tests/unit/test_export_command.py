@@ -11,7 +11,8 @@ from callmood.schemas.call import CALL_SCHEMA
 from callmood.schemas.utterance import UTTERANCE_SCHEMA
 from callmood.worker.commands import export
 from callmood.worker.errors import KafkaUnavailable
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 
 DAY = export.Day(1_000, 2_000)
 HOUR_MS = 3_600_000

@@ -8,7 +8,7 @@ import pytest
 
 from callmood import schemas
 from callmood.schemas.history import CALLS, UTTERANCES, row
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 ROOT = Path(__file__).parents[2]
 SQL = (ROOT / "deploy" / "clickhouse.sql").read_text(encoding="utf-8")

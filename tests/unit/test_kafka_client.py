@@ -19,7 +19,7 @@ from kafka.errors import (
 
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, until_now
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 
 def after(error, cause):

@@ -14,7 +14,7 @@ from callmood.worker.commits import Restored, TopicPartition
 from callmood.worker.errors import Unsettled
 from callmood.worker.records import Position, Record
 from callmood.worker.run.projector import Projector
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 TOPICS = KafkaSettings()
 CALLS = TopicPartition(TOPICS.call_topic, 0)

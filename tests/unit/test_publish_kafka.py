@@ -13,7 +13,7 @@ from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.publish_kafka import Clients, KafkaStore
 from callmood.worker.commits import CallUpdate, Commit, Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 SOURCE = TopicPartition("callmood.audio", 0)

@@ -13,7 +13,7 @@ from callmood.schemas.keys import Keys
 from callmood.worker.adapters.publish_redis import RedisStore, _entry
 from callmood.worker.commits import CallUpdate, Commit, TopicPartition
 from callmood.worker.errors import ConfigurationError, StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
 SOURCE = TopicPartition("audio", 0)

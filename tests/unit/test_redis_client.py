@@ -10,7 +10,7 @@ from redis.sentinel import MasterNotFoundError
 
 from callmood.worker.adapters.redis_client import connect_redis, redis_errors, refuse_eviction
 from callmood.worker.errors import EXIT_AGAIN, ConfigurationError, StoreRefused, StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 
 
 def raised_by(line):

@@ -10,7 +10,7 @@ from callmood.schemas.common import Role
 from callmood.worker.commands import replay
 from callmood.worker.commands.recordings import Recording, Shape
 from callmood.worker.commands.replay import Call, _interleaved
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 
 def call(call_id, duration_ms, chunk_ms):

@@ -16,9 +16,10 @@ from callmood.worker.records import ModelInfo, Prediction, Speech
         wire.Beat(None, 0.0),
         wire.Beat(ModelInfo("id", "1", "digest"), 1.5, padding=0.25, rechecked=0.125),
         wire.Answer("id", Prediction((0.1, 0.2, 0.3, 0.4), None, queue_ms=1.0, inference_ms=2.0)),
-        wire.Request("id", Encoding.PCMU, 8_000, b"\0", wants_emotion=False),
+        wire.Request("id", Encoding.PCMU, 8_000, b"\0", wants_emotion=False, ended_ms=1_790_000_000_000),
         wire.Answer("id", Prediction(None, "too_short")),
         wire.Answer("id", Prediction(None, speech=Speech(0.021, 0, 0))),
+        wire.Answer("id", Prediction(None, queue_ms=9_000.0, is_skipped=True)),
         wire.Answer("id", Prediction((0.1, 0.2, 0.3, 0.4), None, speech=Speech(0.979, 32, 1_500))),
     ],
 )

@@ -23,7 +23,7 @@ from callmood.worker.adapters.kafka_client import connection, missing_topic
 from callmood.worker.commits import Origin, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
 from callmood.worker.records import Record
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 log = structlog.get_logger()
 

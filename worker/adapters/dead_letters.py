@@ -15,7 +15,7 @@ from callmood.worker.adapters.kafka_workarounds import sendable
 from callmood.worker.commits import DeadLetter
 from callmood.worker.errors import StoreUnavailable
 from callmood.worker.records import Record
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 _MAX_REQUEST_BYTES = 64 << 20
 _BATCH_BYTES = 1 << 18

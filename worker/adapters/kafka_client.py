@@ -28,7 +28,7 @@ from callmood.worker.adapters import kafka_workarounds
 from callmood.worker.adapters.kafka_workarounds import refusal_in
 from callmood.worker.adapters.secret_file import SecretFile, require_file
 from callmood.worker.errors import ConfigurationError, KafkaUnavailable
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 _POLL_MS = 500
 _QUIET_POLLS = 20

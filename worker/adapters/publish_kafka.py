@@ -30,7 +30,7 @@ from callmood.worker.adapters.kafka_client import connection, missing_topic, oth
 from callmood.worker.adapters.store import Committed, not_ours
 from callmood.worker.commits import Commit, Restored, TopicPartition
 from callmood.worker.errors import ConfigurationError, Fenced, Unsettled
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 CLOCK_KEY = b""

@@ -24,7 +24,7 @@ from callmood.worker.adapters.redis_entries import delete_entries
 from callmood.worker.adapters.store import Committed, Gone, not_ours
 from callmood.worker.commits import CallUpdate, Commit, Origin, Restored, TopicPartition
 from callmood.worker.errors import StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 from callmood.worker.stream_time import StreamTime
 
 _REFUSED = 2

@@ -25,7 +25,7 @@ from redis.sentinel import MasterNotFoundError
 from callmood.redis_address import Address, connect
 from callmood.worker.adapters.secret_file import SecretFile, require_file
 from callmood.worker.errors import CallmoodError, ConfigurationError, StoreRefused, StoreUnavailable
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 
 _PASSING = (
     RedisConnectionError,

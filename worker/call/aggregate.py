@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from callmood.schemas.audio import MAX_ATTRIBUTES
 from callmood.schemas.call import CALL_SCHEMA, MAX_SPANS, EndReason, SpanKind, status_of
-from callmood.schemas.common import Notice, Role
+from callmood.schemas.common import Notice, Role, WithheldReason
 from callmood.worker.call import scores, timeline
 from callmood.worker.call.scores import Scores
 from callmood.worker.call.signs import needs, risk
@@ -37,6 +37,8 @@ class RoleFigures(msgspec.Struct, frozen=True, array_like=True):
     other_sounds: int = 0
     """Utterances in which nobody speaks; they are not among `utterances`."""
     other_sound_ms: int = 0
+    skipped: int = 0
+    """Utterances that the model did not analyse because it was behind."""
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -229,6 +231,7 @@ def _fold_role(role: RoleFigures, result: Result) -> RoleFigures:
         scores=heard,
         other_sounds=role.other_sounds,
         other_sound_ms=other_ms,
+        skipped=role.skipped + (utterance.withheld == WithheldReason.OVERLOADED),
     )
 
 
@@ -242,6 +245,7 @@ def _roles(state: Aggregate, duration_ms: int) -> dict[str, dict[str, Any]]:
             "talk_share": round(role.talk_ms / talk_ms, 4) if talk_ms else 0.0,
             "other_sounds": role.other_sounds,
             "other_sound_ms": role.other_sound_ms,
+            "skipped": role.skipped,
             "loudness": _loudness(role),
             "interruptions": msgspec.structs.asdict(interruptions.get(name.value, Interruptions())),
             "emotion": scores.summary(role.scores, duration_ms) if role.scores else None,

@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from callmood.worker.errors import ConfigurationError
-from callmood.worker.settings import ModelSettings, RedisSettings
+from callmood.worker.server_settings import RedisSettings
+from callmood.worker.settings import ModelSettings
 
 MODELS: Final = ("base", "large")
 _MOST_PROCESSES: Final = 64

@@ -24,7 +24,8 @@ from callmood.worker.commands.stored_positions import refuse_foreign_positions
 from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, LARGEST_STATE_BYTES, STATE_CONFIG, topics_of
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 
 _READ_S: Final = 3.0
 _SEND_S: Final = 10.0

@@ -28,7 +28,8 @@ from callmood.worker.adapters.redis_client import connect_redis, redis_errors
 from callmood.worker.adapters.redis_entries import delete_entries, entries_of
 from callmood.worker.errors import EXIT_OK, ConfigurationError
 from callmood.worker.partition.ended import is_final
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 
 _EXIT_LEFT: Final = 1
 _PAGE: Final = 1_000

@@ -28,7 +28,8 @@ from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.adapters.redis_client import redis_address, redis_errors
 from callmood.worker.commands.tables import table
 from callmood.worker.errors import EXIT_OK, ConfigurationError, KafkaUnavailable
-from callmood.worker.settings import KafkaSettings, Settings
+from callmood.worker.server_settings import KafkaSettings
+from callmood.worker.settings import Settings
 
 _FOREIGN: Final = "foreign"
 """Name of what is in no table: a record on our topics that is not ours."""

@@ -17,7 +17,7 @@ from callmood.worker import settings
 from callmood.worker.adapters.kafka_client import connection, kafka_errors, missing_topic, until_now
 from callmood.worker.adapters.kafka_workarounds import refusals_raised, sendable
 from callmood.worker.errors import EXIT_OK, Reason
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 _SEND_S = 30
 _MAX_REQUEST_BYTES = 64 << 20

@@ -16,7 +16,7 @@ from callmood.worker.adapters.kafka_client import connection, kafka_errors, miss
 from callmood.worker.adapters.kafka_workarounds import refusals_raised
 from callmood.worker.commands import options
 from callmood.worker.commands.recordings import Recording, Sent
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 
 _FLUSH_S = 30
 

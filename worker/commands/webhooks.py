@@ -25,7 +25,7 @@ from callmood.worker.commands.hooks import Hook, message_id, parse_hooks, send
 from callmood.worker.commands.text_file import read_text
 from callmood.worker.errors import EXIT_OK, StoreUnavailable
 from callmood.worker.logs import call_hash, configure
-from callmood.worker.settings import RedisSettings
+from callmood.worker.server_settings import RedisSettings
 
 RETRY_S: Final = (1.0, 5.0, 30.0, 60.0, 120.0)
 """Pauses between the tries of one alert."""

@@ -58,6 +58,11 @@ class Batcher(Generic[Key]):
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def waiting(self) -> list[Key]:
+        """What waits, in the order of their turns."""
+        return [waiting.key for waiting in self._queue]
+
     def add(self, key: Key, seconds: float, now_s: float, client: Hashable = None) -> None:
         """Put a client's utterance of `seconds` of audio into the queue.
 

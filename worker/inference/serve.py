@@ -26,12 +26,14 @@ from callmood.worker.engine.batch import Batcher
 from callmood.worker.engine.parts import duration_s, early_answer, part_of
 from callmood.worker.inference import wire
 from callmood.worker.inference.checks import Checks
+from callmood.worker.inference.overload import is_skipped
+from callmood.worker.records import Prediction
 from callmood.worker.settings import ModelSettings
 
 if TYPE_CHECKING:
     from callmood.worker.engine.infer import Collect, Engine
     from callmood.worker.engine.parts import Sound
-    from callmood.worker.records import Prediction, Speech
+    from callmood.worker.records import Speech
 
 log = structlog.get_logger()
 
@@ -108,6 +110,7 @@ class _Server:
         settings: the model and how it is run.
         clock: seconds; never goes back.
         opened: gives the engine.
+        wall: the wall clock, in s since 1970.
     """
 
     def __init__(
@@ -116,9 +119,12 @@ class _Server:
         settings: ModelSettings,
         clock: Callable[[], float] = time.monotonic,
         opened: "Callable[[ModelSettings], Engine]" = open_warm,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._router = router
+        self._settings = settings
         self._clock = clock
+        self._wall = wall
         self._batcher: Batcher[_Key] = Batcher(
             batch_seconds=settings.batch_seconds,
             max_wait_s=settings.max_wait_ms / 1000,
@@ -222,6 +228,21 @@ class _Server:
             future = self._waiting.submit(_collect, started)
             self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, future))
             future.add_done_callback(lambda _: self._wake.send(b"\0"))
+            self._skip(now_s)
+
+    def _skip(self, now_s: float) -> None:
+        """Answer without the model what waits although a batch has begun, if it is old and short."""
+        if not self._settings.skip_after_s:
+            return
+        late = [(key, self._requests.pop(key)) for key in self._batcher.waiting if self._is_late(self._requests[key])]
+        self._batcher.discard([key for key, _ in late])
+        for (client, id_), asked in late:
+            queue_ms = (now_s - asked.arrived_s) * 1000
+            self._send(client, wire.Answer(id_, Prediction(None, None, queue_ms, speech=asked.speech, is_skipped=True)))
+
+    def _is_late(self, asked: "_Asked") -> bool:
+        age_s = self._wall() - asked.request.ended_ms / 1000
+        return is_skipped(self._settings, age_s=age_s, voice_s=duration_s(asked.heard))
 
     def _finish(self) -> None:
         """Answer the batches that are done; an exception of the model ends the process."""

@@ -40,7 +40,7 @@ class InferenceClient:
             return
         self._in_flight.add(key)
         sound = (utterance.encoding, utterance.rate_hz, utterance.audio)
-        request = wire.Request(key, *sound, wants_emotion=utterance.wants_emotion)
+        request = wire.Request(key, *sound, utterance.wants_emotion, utterance.capture_end_ms)
         self._socket.send(wire.pack(request))
 
     def collect(self) -> list[tuple[str, Prediction]]:

@@ -16,13 +16,17 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """An utterance for the speech check and, if `wants_emotion`, for the model: one channel in its native codec."""
+    """An utterance for the speech check and, if `wants_emotion`, for the model: one channel in its native codec.
+
+    `ended_ms` is its end by the wall clock, ms since 1970.
+    """
 
     id: str
     encoding: Encoding
     rate_hz: int
     audio: bytes
     wants_emotion: bool = True
+    ended_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,14 @@ def pack(message: Message) -> bytes:
             fields = ("hello",)
         case Request():
             sound = (message.encoding.value, message.rate_hz, message.audio)
-            fields = ("request", message.id, *sound, message.wants_emotion)
+            fields = ("request", message.id, *sound, message.wants_emotion, message.ended_ms)
         case Beat(model=model):
             info = model and (model.id, model.version, model.digest)
             fields = ("beat", info, message.busy_s, message.padding, message.rechecked)
         case Answer(id=id_, prediction=found):
             speech = found.speech and astuple(found.speech)
-            fields = ("answer", id_, found.probabilities, found.reason, found.queue_ms, found.inference_ms, speech)
+            times_ms = (found.queue_ms, found.inference_ms)
+            fields = ("answer", id_, found.probabilities, found.reason, *times_ms, speech, found.is_skipped)
     packed: bytes = msgpack.packb(fields)
     return packed
 
@@ -81,12 +86,12 @@ def unpack(data: bytes) -> Message:
     match msgpack.unpackb(data, use_list=False):
         case ("hello",):
             return Hello()
-        case ("request", id_, encoding, rate_hz, audio, wants_emotion):
-            return Request(id_, Encoding(encoding), rate_hz, audio, wants_emotion)
+        case ("request", id_, encoding, rate_hz, audio, wants_emotion, ended_ms):
+            return Request(id_, Encoding(encoding), rate_hz, audio, wants_emotion, ended_ms)
         case ("beat", model, busy_s, padding, rechecked):
             return Beat(ModelInfo(*model) if model else None, busy_s, padding, rechecked)
-        case ("answer", id_, probabilities, reason, queue_ms, inference_ms, speech):
+        case ("answer", id_, probabilities, reason, queue_ms, inference_ms, speech, is_skipped):
             found = Speech(*speech) if speech else None
-            return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms, found))
+            return Answer(id_, Prediction(probabilities, reason, queue_ms, inference_ms, found, is_skipped))
         case other:
             raise ValueError(f"not a message of callmood: {type(other).__name__}")

@@ -30,7 +30,7 @@ from callmood.worker.run.account import account_dead_letters
 from callmood.worker.run.losses import report_skipped
 from callmood.worker.run.progress import Progress, Stage, Status
 from callmood.worker.run.reading import Reading
-from callmood.worker.settings import KafkaSettings
+from callmood.worker.server_settings import KafkaSettings
 from callmood.worker.stream_time import StreamTime
 
 if TYPE_CHECKING:
