@@ -120,6 +120,7 @@ class Engine:
     info: Final = MODEL
     plan: Final = Plan()
     depth: Final = 2
+    slots: Final = 0
     batch_seconds: Final = 60.0
     rechecked: Final = 0
 

@@ -1,6 +1,7 @@
 """An inference process's loop on a device and a clock that the test moves."""
 
 import threading
+import time
 from concurrent.futures import wait
 from contextlib import contextmanager
 
@@ -20,7 +21,7 @@ LIMIT_S = 20.0  # for threads that have nothing to wait for; no test waits for t
 class Device:
     """An engine on a device of which each batch is done when the test says so."""
 
-    depth, batch_seconds, rechecked = 2, 60.0, 0
+    depth, slots, batch_seconds, rechecked = 2, 0, 60.0, 0
     plan = Plan(device="cuda", dtype="bf16")
     info = ModelInfo("m", "1", "digest")
 
@@ -41,6 +42,30 @@ class Device:
             return [SURE] * len(sounds)
 
         return collect
+
+
+class Cores(Device):
+    """Two cores, on which a batch is computed in the thread that starts it."""
+
+    slots = 2
+    plan = Plan(packed=True)
+
+    def __init__(self):
+        super().__init__()
+        self.threads = []
+
+    def start(self, sounds, threads=0):
+        """As `Engine.start`."""
+        self.threads.append(threads)
+        predictions = super().start(sounds)()
+        return lambda: predictions
+
+    def has_begun(self, count):
+        """Whether so many batches have begun, soon."""
+        until_s = time.monotonic() + LIMIT_S
+        while len(self.batches) < count and time.monotonic() < until_s:
+            time.sleep(0.001)
+        return len(self.batches) == count
 
 
 class Scene:
@@ -86,8 +111,8 @@ class Scene:
 
 
 @contextmanager
-def opened(**settings):
-    device = Device()
+def opened(device=None, **settings):
+    device = device or Device()
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router, context.socket(zmq.DEALER) as client:
         for end in (router, client):
             end.setsockopt(zmq.LINGER, 0)

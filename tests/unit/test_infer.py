@@ -1,6 +1,7 @@
 """The engine: calibration, abstention, and faults that affect only their own utterance."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -285,3 +286,27 @@ def test_a_head_without_a_packed_way_is_padded(model):
     assert not can_pack(model)
     with pytest.raises(ModelError, match="Identity on hubert cannot be packed"):
         PackedModel(model)
+
+
+def test_a_cpu_has_a_slot_for_each_thread(model):
+    """So many batches can be under way; each takes the threads that it is given."""
+    engine = Engine(model, threads=3)
+    assert (engine.slots, engine.depth) == (3, 3)
+    with ThreadPoolExecutor(1) as pool:
+        before = pool.submit(torch.get_num_threads).result()
+        for threads in (2, 1):
+            pool.submit(engine.start, [sound(4_000)], threads).result()
+            assert pool.submit(torch.get_num_threads).result() == threads
+        pool.submit(infer.compute_with, before).result()  # what threads of other tests take
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(packed=True)])
+def test_batches_side_by_side_are_as_batches_alone(model, plan):
+    """Threads that share an engine get what one thread gets."""
+    engine = Engine(model, plan, threads=4)
+    batches = [[sound(4_000 + 800 * n, seed=n + k) for n in range(3)] for k in range(16)]
+    alone = [[p.probabilities for p in engine.predict(batch)] for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda batch: engine.start(batch, 1)(), batches))
+    for found, expected in zip(together, alone, strict=True):
+        assert [p.probabilities for p in found] == [pytest.approx(one, abs=1e-5) for one in expected]

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -56,12 +57,13 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     """
     machine = Machine(has_gpu=torch.cuda.is_available(), has_int8=int8.is_available())
     device = choose_device(settings, machine)
-    _prepare(device, settings)
+    threads = _prepare(device, settings)
     model = load(settings.path)
     if not settings.threads and sum(weights.numel() for weights in model.parameters()) < _SMALL:
-        compute_with(1)
+        threads = 1
+        compute_with(threads)
     chosen = choose_plan(settings, machine, _facts(model, settings, device))
-    engine = Engine(model, chosen, batch_seconds=settings.batch_seconds)
+    engine = Engine(model, chosen, batch_seconds=settings.batch_seconds, threads=threads)
     error = engine.rounding_error()
     if error < _MAX_ROUNDING_ERROR:
         return engine
@@ -72,15 +74,17 @@ def open_engine(settings: "ModelSettings") -> "Engine":
     _log.warning(
         "computing in fp32: the faster type is too imprecise", extra={"dtype": chosen.dtype, "max_error": error}
     )
-    return Engine(model, replace(chosen, dtype="fp32"), batch_seconds=settings.batch_seconds)
+    return Engine(model, replace(chosen, dtype="fp32"), batch_seconds=settings.batch_seconds, threads=threads)
 
 
-def _prepare(device: Device, settings: "ModelSettings") -> None:
-    """What torch must know before anything is loaded."""
+def _prepare(device: Device, settings: "ModelSettings") -> int:
+    """What torch must know before anything is loaded; returns the threads that it may use on the CPU."""
     if device == "cuda":
         torch.backends.cudnn.allow_tf32 = False  # would leave the resampler 60 dB of its 90
         torch.cuda.set_per_process_memory_fraction(settings.gpu_memory_share)
-    compute_with(settings.threads or min(_TORCHS_THREADS, usable_cores()))
+    threads = settings.threads or min(_TORCHS_THREADS, usable_cores())
+    compute_with(threads)
+    return threads
 
 
 def compute_with(threads: int) -> None:
@@ -96,25 +100,31 @@ def _facts(model: EmotionModel, settings: "ModelSettings", device: Device) -> Mo
 
 
 class Engine:
-    """Runs batches on one device. Not thread-safe: one thread owns it.
+    """Runs batches on one device. On a GPU, one thread owns it; on a CPU, several may start batches.
 
     Args:
         model: in evaluation mode, in float32. The engine fuses it and moves it: do not save it afterwards.
         plan: how it is computed.
         batch_seconds: padded seconds of the largest batch that will come; the warm-up on a GPU tries one.
+        threads: that it may use on a CPU.
 
     Attributes:
         info: which model it is.
         plan: as given.
+        slots: batches that a CPU computes side by side, at most one for each thread; 0 on a GPU.
         batch_seconds: as given, or less: what has been found to fit into memory.
         rechecked: utterances that were computed again so far.
     """
 
-    def __init__(self, model: EmotionModel, plan: Plan = REFERENCE, *, batch_seconds: float = 60.0) -> None:
+    def __init__(
+        self, model: EmotionModel, plan: Plan = REFERENCE, *, batch_seconds: float = 60.0, threads: int = 1
+    ) -> None:
         self.info = model.info
         self.plan = plan
+        self.slots = 0 if plan.device == "cuda" else threads
         self.batch_seconds = batch_seconds
         self.rechecked = 0
+        self._counting = threading.Lock()
         self._calibration = model.calibration
         self._min_samples = model.min_samples
         exact = model.to(plan.device).fuse()
@@ -154,8 +164,8 @@ class Engine:
 
     @property
     def depth(self) -> int:
-        """Batches to have under way: a GPU gets its next one while it runs one; a CPU can only run one."""
-        return 2 if self._is_on_gpu else 1
+        """Batches to have under way: a GPU gets its next one while it runs one."""
+        return self.slots or 2
 
     @property
     def _is_on_gpu(self) -> bool:
@@ -165,8 +175,10 @@ class Engine:
         """Predict a batch; see `start`."""
         return self.start(sounds)()
 
-    def start(self, sounds: Sequence[Sound]) -> Collect:
+    def start(self, sounds: Sequence[Sound], threads: int = 0) -> Collect:
         """Begin a batch. On a GPU this returns while it runs; the result waits, and may do so in another thread.
+
+        `threads`: that it takes on a CPU; 0: as the calling thread has taken before.
 
         Predictions are in the order of `sounds`. An utterance on which the model fails gets no probabilities and a
         reason; the others are not affected.
@@ -176,6 +188,8 @@ class Engine:
                 The result may raise it too: on a GPU some faults show only there.
         """
         started_s = time.perf_counter()
+        if threads:
+            compute_with(threads)
         fit = [row for row, sound in enumerate(sounds) if self._is_long_enough(sound)]
         collect = self._begin([sounds[row] for row in fit]) if fit else list[Prediction]
 
@@ -234,7 +248,8 @@ class Engine:
             lengths = lengths[rows]
             logits = self._exact(waveforms[rows, : int(lengths.max())], lengths)
             probabilities[rows] = self._calibrated(logits)
-            self.rechecked += len(rows)
+            with self._counting:
+                self.rechecked += len(rows)
         if not self._is_on_gpu:
             return lambda: self._judged(probabilities)
         here = torch.empty(probabilities.shape, pin_memory=True)

@@ -1,7 +1,8 @@
 """The inference process: a socket for any number of clients, the speech check, the batcher, and the model's thread.
 
 The model hears only what the check and the policy leave to it. A GPU is given its next batch while it runs the one
-before, so that it never waits for Python: one thread starts batches, another waits for them.
+before, so that it never waits for Python: one thread starts batches, another waits for them. A CPU computes as many
+batches side by side as the model has threads: a product of one utterance is too small to be shared by many cores.
 """
 
 import gc
@@ -13,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -103,7 +103,7 @@ def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSetting
 class _Server:
     """Clients, the speech check, the queue, and the batches that run.
 
-    Only `_thread` touches the model; `_waiting` waits for it.
+    Only `_thread` touches a model on a GPU, and `_waiting` waits for it; on a CPU, the threads of `_slots` compute.
 
     Args:
         router: the bound socket.
@@ -139,10 +139,11 @@ class _Server:
         self._poller.register(self._wakeup, zmq.POLLIN)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
+        self._slots: ThreadPoolExecutor | None = None
         self._checks: Checks[_Key] = Checks(settings, lambda: self._wake.send(b"\0"), clock)
         self._engine: Engine | None = None
         self._opening: Future[Engine] | None = self._thread.submit(opened, settings)
-        self._running: deque[_Running] = deque()
+        self._running: list[_Running] = []
         self._finished_s = 0.0
         self._padding = 0.0
         self._rechecked = 0.0
@@ -155,6 +156,8 @@ class _Server:
         self._checks.close()
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._waiting.shutdown(wait=True, cancel_futures=True)
+        if self._slots is not None:
+            self._slots.shutdown(wait=True, cancel_futures=True)
         self._wakeup.close()
         self._wake.close()
 
@@ -224,11 +227,17 @@ class _Server:
                 return
             taken = [self._requests.pop(key) for key in keys]
             sounds = [asked.heard for asked in taken]
-            started = self._thread.submit(self._engine.start, sounds)
-            future = self._waiting.submit(_collect, started)
+            future = self._begin(self._engine, sounds)
             self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, future))
             future.add_done_callback(lambda _: self._wake.send(b"\0"))
             self._skip(now_s)
+
+    def _begin(self, engine: "Engine", sounds: "list[Sound]") -> "Future[list[Prediction]]":
+        """Begin a batch; on a CPU with the threads that are free, or with one if others wait for theirs."""
+        if self._slots is None:
+            return self._waiting.submit(_collect, self._thread.submit(engine.start, sounds))
+        threads = 1 if len(self._batcher) else max(1, engine.slots // (len(self._running) + 1))
+        return self._slots.submit(_compute, engine, sounds, threads)
 
     def _skip(self, now_s: float) -> None:
         """Answer without the model what waits although a batch has begun, if it is old and short."""
@@ -249,11 +258,13 @@ class _Server:
         if self._opening is not None and self._opening.done() and self._checks.is_open:
             self._engine, self._opening = self._opening.result(), None
             engine = self._engine
+            if engine.slots:
+                self._slots = ThreadPoolExecutor(engine.slots, thread_name_prefix="inference")
             self._rechecked_before = engine.rechecked
             log.info("model ready", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
             self._next_beat_s = 0.0
-        while self._running and self._running[0].future.done():
-            done = self._running.popleft()
+        for done in [running for running in self._running if running.future.done()]:
+            self._running.remove(done)
             predictions = done.future.result()
             self._account(done)
             for (client, id_), asked, prediction in zip(done.keys, done.asked, predictions, strict=True):
@@ -280,8 +291,8 @@ class _Server:
         self._rechecked_before = rechecked
 
     def _busy_s(self, first: "_Running", now_s: float) -> float:
-        """How long the first batch has had the model for itself."""
-        return now_s - max(first.since_s, self._finished_s)
+        """How long the first batch has been computed; on a GPU, not before the one before it was done."""
+        return now_s - (first.since_s if self._slots is not None else max(first.since_s, self._finished_s))
 
     def _beat(self) -> None:
         now_s = self._clock()
@@ -325,9 +336,9 @@ class _Asked:
         return part_of(self.sound, self.speech)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Running:
-    """A batch on the model's thread. For each utterance, `seconds` is the length that the model analyses."""
+    """A batch that is computed. For each utterance, `seconds` is the length that the model analyses."""
 
     keys: list[_Key]
     asked: list[_Asked]
@@ -338,3 +349,7 @@ class _Running:
 
 def _collect(started: "Future[Collect]") -> "list[Prediction]":
     return started.result()()
+
+
+def _compute(engine: "Engine", sounds: "list[Sound]", threads: int) -> "list[Prediction]":
+    return engine.start(sounds, threads)()
