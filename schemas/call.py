@@ -222,7 +222,7 @@ class RoleSummary(Contract):
     interruptions: Interruptions
     """Interruptions by the role."""
     emotion: RoleEmotion | None = None
-    """Null if the policy withholds emotion."""
+    """Null if the policy withholds emotion, and before the model has analysed an utterance of the role."""
 
 
 class Need(StrEnum):

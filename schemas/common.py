@@ -116,7 +116,7 @@ class WithheldReason(_Explained):
     NOT_SPEECH = "not_speech", "The speech check found no speech: a tone, music or noise."
     ECHO = "echo", "The utterance is an echo of another channel of the stream."
     BACKGROUND = "background", "It is speech in the background: far quieter than the speaker of the channel."
-    OVERLOADED = "overloaded", "It is short and the model is behind (`CALLMOOD_MODEL__SKIP_AFTER_S`)."
+    OVERLOADED = "overloaded", "The model is behind, and the utterance is short (`CALLMOOD_MODEL__SKIP_AFTER_S`)."
 
 
 class DeadLetterReason(_Explained):

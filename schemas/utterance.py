@@ -1,7 +1,8 @@
 """utterance/1: one utterance, published once, with its emotion where the policy allows it.
 
 Except `latency_ms`, `traceparent` and `source`, all fields are a function of the call's audio, the settings and the
-model: they are the same live, replayed and from a file.
+model: they are the same live, replayed and from a file. So is not what a model that is behind skips, if that is allowed
+(`CALLMOOD_MODEL__SKIP_AFTER_S`).
 """
 
 from collections.abc import Mapping
@@ -90,7 +91,7 @@ class Quality(Contract):
 
 
 class LatencyMs(Contract):
-    """Wall-clock time by stage, ms. The only part of an utterance that differs in a replay."""
+    """Wall-clock time by stage, ms. It differs in a replay."""
 
     # A file has no wall clock: offline, stages are left out.
     model_config = ConfigDict(json_schema_serialization_defaults_required=False)
@@ -168,7 +169,7 @@ class Utterance(Contract):
     background: Flag = False
     """True: speech far quieter than the speaker of the channel; then `kind` is `not_speech`."""
     emotion: EmotionResult | None = None
-    """Null if the policy withholds it or the utterance is not speech."""
+    """Null if the policy withholds it, the utterance is not speech, or the model was behind."""
     withheld: WithheldReason | None = None
     """Why `emotion` is null, for example `policy:role_agent` (see README.md)."""
     acoustics: AcousticsResult
@@ -225,7 +226,7 @@ def label_or_reason(utterance: Mapping[str, Any]) -> str:
 
     Returns:
         The label; `abstained` where the model was not sure; else why there are no probabilities: the model's failure
-        (`too_short`, `inference_failed`, ...), the policy's reason, `echo`, `background` or `not_speech`.
+        (`too_short`, `inference_failed`, ...), the policy's reason, `echo`, `background`, `not_speech` or `overloaded`.
     """
     if utterance.get("echo"):
         return WithheldReason.ECHO.value

@@ -47,16 +47,16 @@ class Device:
 class Cores(Device):
     """Two cores, on which a batch is computed in the thread that starts it."""
 
-    slots = 2
+    slots = threads = 2
     plan = Plan(packed=True)
 
     def __init__(self):
         super().__init__()
-        self.threads = []
+        self.taken = []
 
     def start(self, sounds, threads=0):
         """As `Engine.start`."""
-        self.threads.append(threads)
+        self.taken.append(threads)
         predictions = super().start(sounds)()
         return lambda: predictions
 

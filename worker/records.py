@@ -189,7 +189,7 @@ class Utterance:
 
     @property
     def wants_emotion(self) -> bool:
-        """Whether the policy allows the model to analyse it."""
+        """Whether the model may analyse it, as far as is known."""
         return self.withheld is None
 
     @property
@@ -260,7 +260,7 @@ class ModelInfo:
 class Result:
     """An utterance and its answer.
 
-    `prediction` is the model's; None if the policy withholds emotion, or if nobody speaks. `speech` is the speech
+    `prediction` is the model's; None if emotion is withheld, or if nobody speaks. `speech` is the speech
     check's; None where it is off or failed, and then the utterance counts as speech. `is_background`: the speech is not
     that of the speaker of the channel.
     """

@@ -141,7 +141,9 @@ class ModelSettings(Group):
     )
     speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
-        0, description="CPU threads of the model; 0: one per core or CPU limit, and one below 10 million weights"
+        0,
+        description="CPU threads of the model, which computes up to 8 batches side by side on them; 0: one per core "
+        "or CPU limit, and one below 10 million weights",
     )
     batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, including padding, s")
     batch_ms: PositiveFloat = Field(
@@ -159,7 +161,9 @@ class ModelSettings(Group):
         "0: no utterance is skipped",
     )
     skip_below_s: PositiveFloat = Field(
-        1.5, description="an utterance of the age skip_after_s is skipped if it is shorter, s; at twice the age, twice"
+        1.5,
+        description="an utterance of the age skip_after_s is skipped if it is shorter than this, s; at twice the age, "
+        "twice as long; at most three times",
     )
 
 

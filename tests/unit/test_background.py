@@ -1,5 +1,6 @@
 """Speech far quieter than the speaker of its channel."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,18 @@ def test_a_quiet_voice_behind_the_speaker_does_not_count(quieter_db):
     assert customer["utterances"] == customer["emotion"]["utterances"] == customer["other_sounds"] == 2
     assert customer["talk_ms"] == pytest.approx(6_000, abs=300)
     assert customer["other_sound_ms"] == pytest.approx(6_000, abs=600)
+
+
+def test_the_background_is_no_utterance_that_a_busy_model_has_skipped(monkeypatch):
+    """Without the model, the speaker is `overloaded` and counted; somebody behind is `background` all the same."""
+    heard = spoken
+    unasked = {"probabilities": None, "is_skipped": True}
+    monkeypatch.setattr(sys.modules[__name__], "spoken", lambda one: replace(heard(one), **unasked))
+    store = analyse(channel(QUIETER_DB + 2))
+    said = [(one["background"], one["withheld"], one["emotion"]) for one in store.of()]
+    assert said == [(False, "overloaded", None), (True, "background", None)] * 2
+    customer = store.calls["call-1"]["roles"]["customer"]
+    assert (customer["utterances"], customer["skipped"], customer["other_sounds"]) == (2, 2, 2)
 
 
 @pytest.mark.parametrize("quieter_db", [QUIETER_DB + 2, QUIETER_DB + 8])

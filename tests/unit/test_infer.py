@@ -288,10 +288,16 @@ def test_a_head_without_a_packed_way_is_padded(model):
         PackedModel(model)
 
 
-def test_a_cpu_has_a_slot_for_each_thread(model):
-    """So many batches can be under way; each takes the threads that it is given."""
+@pytest.mark.parametrize(("threads", "slots"), [(1, 1), (2, 2), (8, 8), (9, 4), (12, 6), (16, 8), (64, 8)])
+def test_a_cpu_has_a_slot_for_each_thread_and_at_most_eight(model, threads, slots):
+    """So many batches can be under way, however many cores there are: each takes memory."""
+    engine = Engine(model, threads=threads)
+    assert (engine.slots, engine.depth) == (slots, slots)
+
+
+def test_a_batch_takes_the_threads_that_it_is_given(model):
+    """On a CPU, the thread that starts a batch computes with so many, also if it had more before."""
     engine = Engine(model, threads=3)
-    assert (engine.slots, engine.depth) == (3, 3)
     with ThreadPoolExecutor(1) as pool:
         before = pool.submit(torch.get_num_threads).result()
         for threads in (2, 1):

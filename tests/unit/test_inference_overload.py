@@ -27,12 +27,13 @@ class Speaking:
         (10.0, 2.0, False),
         (20.0, 3.9, True),
         (20.0, 4.0, False),
-        (100.0, 15.0, True),
+        (30.0, 5.9, True),
+        (1_000.0, 6.0, False),
         (-3_600.0, 0.5, False),
     ],
 )
 def test_the_later_the_longer_are_the_utterances_that_are_skipped(age_s, voice_s, expected):
-    """From the age that is set, short ones; at twice the age, those of twice the length; never before that age."""
+    """From the age that is set, short ones; at twice the age, of twice the length; never more than three times."""
     settings = ModelSettings(skip_after_s=10.0, skip_below_s=2.0)
     assert is_skipped(settings, age_s=age_s, voice_s=voice_s) is expected
 
@@ -66,6 +67,22 @@ def test_a_model_that_is_behind_skips_what_is_old_and_short():
             ("first", False),
         ]
         assert sorted(map(len, scene.device.heard)) == [4_000, 8_000, 8_000, 32_000, 72_000]
+
+
+def test_a_model_with_room_skips_nothing():
+    """What waits for the next batch of a model that can take it is not late, whatever its age."""
+    with opened(skip_after_s=5.0, skip_below_s=1.5) as scene:
+        for id_, seconds in (("long", 9), ("short", 1)):
+            request = wire.Request(id_, Encoding.PCMU, 8_000, bytes(8_000 * seconds), ended_ms=1_000)
+            scene.client.send(wire.pack(request))
+        scene.step()
+        scene.end_batches(0, 1)
+        scene.step()
+        scene.step()
+        assert {answer.id: answer.prediction.is_skipped for answer in scene.received(wire.Answer)} == {
+            "long": False,
+            "short": False,
+        }
 
 
 def test_an_idle_model_skips_nothing():

@@ -85,13 +85,13 @@ def test_a_batch_costs_what_it_has_padded(scene, monkeypatch):
 
 
 def test_a_cpu_computes_batches_side_by_side():
-    """The first has all threads, the next what is free; each is answered once it is done, and makes room."""
+    """The first has all threads, the next those of a slot; each is answered once it is done, and makes room."""
     with opened(Cores()) as scene:
         for number in range(3):
             scene.ask(f"utterance {number}")
             scene.step()
             assert scene.device.has_begun(min(number + 1, 2))
-        assert scene.device.threads == [2, 1]
+        assert scene.device.taken == [2, 1]
         scene.device.batches[1][0].set()
         wait([scene.server._running[1].future], LIMIT_S)
         scene.received(wire.Beat)
@@ -102,18 +102,18 @@ def test_a_cpu_computes_batches_side_by_side():
         assert scene.device.has_begun(3)
 
 
-def test_while_others_wait_a_batch_on_a_cpu_has_one_thread():
-    """Batches of one thread each need no time to wait for one another's threads."""
+def test_while_others_wait_a_batch_on_a_cpu_has_the_threads_of_a_slot():
+    """Batches of one thread each need not wait for one another's threads."""
     with opened(Cores()) as scene:
         for seconds in (9, 4, 1):
             scene.ask(f"{seconds} s", bytes(8_000 * seconds))
         scene.step()
         assert scene.device.has_begun(2)
-        assert scene.device.threads == [1, 1]
+        assert scene.device.taken == [1, 1]
 
 
 def test_the_batcher_learns_how_long_each_batch_was_computed(monkeypatch):
-    """Of two batches side by side, each is charged from its own start."""
+    """Of two batches side by side, each is charged from its own start, and as if it had the threads of a slot."""
     learned = []
     with opened(Cores()) as scene:
         monkeypatch.setattr(scene.server._batcher, "learn", lambda *figures: learned.append(figures))
@@ -126,7 +126,7 @@ def test_the_batcher_learns_how_long_each_batch_was_computed(monkeypatch):
             scene.device.batches[number][0].set()
             wait([scene.server._running[number].future], LIMIT_S)
             scene.step()
-    assert learned == [(1.0, 1.0, 1.0), (1.0, 1.0, 2.0)]
+    assert learned == [(1.0, 1.0, 1.0), (1.0, 1.0, 4.0)]
 
 
 def test_answers_carry_the_time_in_the_queue(scene):

@@ -2,7 +2,8 @@
 
 A rule reads one measure of the call. It raises one alert when the measure reaches `raise_at`, stays quiet until the
 measure has fallen to `clear_at`, and never raises two alerts within `cooldown_s`. All times are media time, so the
-alerts of a call are the same live, replayed, and evaluated again from its stored utterances (`refold`).
+alerts of a call are the same live, replayed, and evaluated again from its stored utterances (`refold`). Only utterances
+that a busy model skips make a difference, if that is allowed.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from callmood.schemas.common import Role
+from callmood.schemas.common import Role, WithheldReason
 from callmood.worker.records import Result
 
 QUIETER_DB: Final = 18
@@ -36,7 +36,9 @@ def judge(levels: Levels, result: Result) -> tuple[Levels, Result]:
     speaker = f"{utterance.stream}/{utterance.channel}"
     known = lately.get(speaker, ())
     if known and known[0][1] - own_dbfs >= QUIETER_DB:
-        result = replace(result, prediction=None, is_background=True)
+        if utterance.withheld == WithheldReason.OVERLOADED:  # with time, the model's answer would be dropped as well
+            utterance = replace(utterance, withheld=None)
+        result = replace(result, utterance=utterance, prediction=None, is_background=True)
     louder = tuple(one for one in known if one[1] > own_dbfs)
     lately[speaker] = (*louder, (utterance.end_ms, own_dbfs))
     if len(lately) > _MOST:

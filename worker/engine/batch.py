@@ -59,9 +59,9 @@ class Batcher(Generic[Key]):
         return len(self._queue)
 
     @property
-    def waiting(self) -> list[Key]:
-        """What waits, in the order of their turns."""
-        return [waiting.key for waiting in self._queue]
+    def waiting(self) -> list[tuple[Key, float]]:
+        """What waits, in the order of their turns, and its seconds."""
+        return [(waiting.key, waiting.seconds) for waiting in self._queue]
 
     def add(self, key: Key, seconds: float, now_s: float, client: Hashable = None) -> None:
         """Put a client's utterance of `seconds` of audio into the queue.

@@ -43,6 +43,8 @@ _MAX_ROUNDING_ERROR: Final = 0.2  # of a probability; beyond it the products are
 _NOISES: Final = 4  # sounds at which the rounding error is measured
 _SMALL: Final = 10_000_000
 """Weights, below which two cores compute hardly more than one, and wait for each other while other processes run."""
+_MOST_SLOTS: Final = 8
+"""Batches side by side: each takes memory, and the activations of 15 s of audio are up to 0.3 GB."""
 _TORCHS_THREADS: Final = torch.get_num_threads()
 """What torch would take, before `compute_with` has changed that for threads that begin later."""
 _log: Final = logging.getLogger(__name__)
@@ -111,7 +113,8 @@ class Engine:
     Attributes:
         info: which model it is.
         plan: as given.
-        slots: batches that a CPU computes side by side, at most one for each thread; 0 on a GPU.
+        slots: batches that a CPU computes side by side; 0 on a GPU.
+        threads: as given.
         batch_seconds: as given, or less: what has been found to fit into memory.
         rechecked: utterances that were computed again so far.
     """
@@ -121,7 +124,8 @@ class Engine:
     ) -> None:
         self.info = model.info
         self.plan = plan
-        self.slots = 0 if plan.device == "cuda" else threads
+        self.slots = 0 if plan.device == "cuda" else threads // -(-threads // _MOST_SLOTS)
+        self.threads = threads
         self.batch_seconds = batch_seconds
         self.rechecked = 0
         self._counting = threading.Lock()

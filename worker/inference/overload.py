@@ -1,10 +1,15 @@
-"""Which utterances get no emotion while the model is behind: the later, the longer they may be. Pure.
+"""Which utterances get no emotion while the model is behind: the later, the longer they may be, up to a limit. Pure.
 
 A model that computes less audio than comes is late with all of it, and later every minute. Without the short
-utterances, which say least, it is late with the others up to a limit only: the later, the more is skipped.
+utterances, which say least, it is less late with the others.
 """
 
+from typing import Final
+
 from callmood.worker.settings import ModelSettings
+
+MOST_TIMES: Final = 3.0
+"""An utterance so many times as long as `skip_below_s` is never skipped."""
 
 
 def is_skipped(settings: ModelSettings, *, age_s: float, voice_s: float) -> bool:
@@ -16,4 +21,4 @@ def is_skipped(settings: ModelSettings, *, age_s: float, voice_s: float) -> bool
         voice_s: its length, s.
     """
     after_s = settings.skip_after_s
-    return 0 < after_s <= age_s and voice_s * after_s < settings.skip_below_s * age_s
+    return 0 < after_s <= age_s and voice_s < settings.skip_below_s * min(age_s / after_s, MOST_TIMES)

@@ -1,8 +1,8 @@
 """The inference process: a socket for any number of clients, the speech check, the batcher, and the model's thread.
 
 The model hears only what the check and the policy leave to it. A GPU is given its next batch while it runs the one
-before, so that it never waits for Python: one thread starts batches, another waits for them. A CPU computes as many
-batches side by side as the model has threads: a product of one utterance is too small to be shared by many cores.
+before, so that it never waits for Python: one thread starts batches, another waits for them. A CPU computes several
+batches side by side: a product of one utterance is too small to be shared by many cores.
 """
 
 import gc
@@ -67,7 +67,7 @@ def open_warm(settings: ModelSettings) -> "Engine":
 def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSettings], Engine]" = open_warm) -> None:
     """Bind the socket, load and warm the model, and answer until SIGTERM or the death of the parent process.
 
-    Runs in the process's main thread and takes its SIGTERM and SIGINT. On SIGTERM the batch that runs is finished.
+    Runs in the process's main thread and takes its SIGTERM and SIGINT. On SIGTERM the batches that run are finished.
 
     Args:
         settings: the model and how it is run.
@@ -152,12 +152,11 @@ class _Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, error: object, *_details: object) -> None:
         self._checks.close()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        self._waiting.shutdown(wait=True, cancel_futures=True)
-        if self._slots is not None:
-            self._slots.shutdown(wait=True, cancel_futures=True)
+        for threads in (self._thread, self._waiting, self._slots):
+            if threads is not None:  # after an error, the process ends with what runs
+                threads.shutdown(wait=error is None, cancel_futures=True)
         self._wakeup.close()
         self._wake.close()
 
@@ -227,31 +226,40 @@ class _Server:
                 return
             taken = [self._requests.pop(key) for key in keys]
             sounds = [asked.heard for asked in taken]
-            future = self._begin(self._engine, sounds)
-            self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, future))
+            share, future = self._begin(self._engine, sounds)
+            self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, share, future))
             future.add_done_callback(lambda _: self._wake.send(b"\0"))
-            self._skip(now_s)
+            if not self._is_free():
+                self._skip(now_s)
 
-    def _begin(self, engine: "Engine", sounds: "list[Sound]") -> "Future[list[Prediction]]":
-        """Begin a batch; on a CPU with the threads that are free, or with one if others wait for theirs."""
+    def _begin(self, engine: "Engine", sounds: "list[Sound]") -> "tuple[float, Future[list[Prediction]]]":
+        """Begin a batch; on a CPU with all threads if it is the only one, else with the share of a slot.
+
+        Returns:
+            How many times the threads of a slot it has.
+        """
         if self._slots is None:
-            return self._waiting.submit(_collect, self._thread.submit(engine.start, sounds))
-        threads = 1 if len(self._batcher) else max(1, engine.slots // (len(self._running) + 1))
-        return self._slots.submit(_compute, engine, sounds, threads)
+            return 1.0, self._waiting.submit(_collect, self._thread.submit(engine.start, sounds))
+        of_slot = engine.threads // engine.slots
+        threads = of_slot if self._running or len(self._batcher) else engine.threads
+        return threads / of_slot, self._slots.submit(_compute, engine, sounds, threads)
 
     def _skip(self, now_s: float) -> None:
-        """Answer without the model what waits although a batch has begun, if it is old and short."""
+        """Answer without the model what waits although all batches have begun, if it is old and short."""
         if not self._settings.skip_after_s:
             return
-        late = [(key, self._requests.pop(key)) for key in self._batcher.waiting if self._is_late(self._requests[key])]
+        late = [
+            (key, self._requests.pop(key))
+            for key, voice_s in self._batcher.waiting
+            if is_skipped(self._settings, age_s=self._age_s(key), voice_s=voice_s)
+        ]
         self._batcher.discard([key for key, _ in late])
         for (client, id_), asked in late:
             queue_ms = (now_s - asked.arrived_s) * 1000
             self._send(client, wire.Answer(id_, Prediction(None, None, queue_ms, speech=asked.speech, is_skipped=True)))
 
-    def _is_late(self, asked: "_Asked") -> bool:
-        age_s = self._wall() - asked.request.ended_ms / 1000
-        return is_skipped(self._settings, age_s=age_s, voice_s=duration_s(asked.heard))
+    def _age_s(self, key: _Key) -> float:
+        return self._wall() - self._requests[key].request.ended_ms / 1000
 
     def _finish(self) -> None:
         """Answer the batches that are done; an exception of the model ends the process."""
@@ -260,6 +268,7 @@ class _Server:
             engine = self._engine
             if engine.slots:
                 self._slots = ThreadPoolExecutor(engine.slots, thread_name_prefix="inference")
+                self._batcher.batch_seconds /= engine.slots  # what is under way takes no more memory than one batch
             self._rechecked_before = engine.rechecked
             log.info("model ready", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
             self._next_beat_s = 0.0
@@ -282,7 +291,7 @@ class _Server:
             return
         useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
         computed_s = useful_s if self._engine.plan.packed else padded_s
-        self._batcher.learn(longest_s, padded_s, took_s)
+        self._batcher.learn(longest_s, padded_s, took_s * done.share)
         self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
         self._padding += _NEWEST_WEIGHT * (1 - useful_s / computed_s - self._padding)
         rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
@@ -338,12 +347,16 @@ class _Asked:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Running:
-    """A batch that is computed. For each utterance, `seconds` is the length that the model analyses."""
+    """A batch that is computed.
+
+    For each utterance, `seconds` is the length that the model analyses. `share`: its threads, in those of a slot.
+    """
 
     keys: list[_Key]
     asked: list[_Asked]
     seconds: list[float]
     since_s: float
+    share: float
     future: "Future[list[Prediction]]"
 
 
