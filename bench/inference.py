@@ -34,6 +34,7 @@ class Said(NamedTuple):
     rate_hz: int
     audio: bytes
     wants_emotion: bool = True
+    capture_end_ms: int = 0
 
 
 class Result(NamedTuple):

@@ -65,13 +65,14 @@ A test stops the inference process under load: a bounded number of utterances wa
 results are those of `callmood analyze` once it continues (`tests/integration/test_overload.py`).
 
 **Fresh or complete.** With `CALLMOOD_MODEL__SKIP_AFTER_S`, short utterances get no emotion while the model is behind.
-Then the others are less late. The setting applies to an utterance that still waits
-when the model has begun as many batches as it can, and whose end is at least this old: it is skipped if its speech is
-shorter than `CALLMOOD_MODEL__SKIP_BELOW_S`, or shorter than twice that at twice the age, up to three times. After an
-outage, too, most utterances of up to that length are skipped until the worker has caught up. A model that has room
-skips nothing. A skipped utterance still counts as talk. Its `withheld` is `overloaded`; `roles.*.skipped` of the call
-and `callmood_utterances_total{label="overloaded"}` count it, and [an alert](operations.md#callmoodskipped) reports it.
-Its age goes by the timestamps of the records, so a producer's clock that is late makes its utterances old.
+The model has then less to compute; by how much sooner the others come was not measured. The setting applies to an
+utterance that still waits when the model has begun as many batches as it can, that has waited for
+`CALLMOOD_MODEL__BATCH_MS`, and whose end is at least this old: it is skipped if its speech is shorter than
+`CALLMOOD_MODEL__SKIP_BELOW_S`, or shorter than twice that at twice the age, up to three times (4.5 s by default, longer
+than most utterances). This is also so after an outage, until the worker has caught up. A model that keeps up skips
+nothing. A skipped utterance still counts as talk. Its `withheld` is `overloaded`; `roles.*.skipped` of the call and
+`callmood_utterances_total{label="overloaded"}` count it, and [an alert](operations.md#callmoodskipped) reports it. Its
+age goes by the timestamps of the records, so a producer's clock that is late makes its utterances old.
 
 Skipped results depend on the load of the moment, and a replay of the call can differ from them
 ([decision 0035](decisions/0035-skipping-under-load.md)). By default, a live call, its replay and its recording give the

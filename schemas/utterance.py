@@ -1,8 +1,8 @@
 """utterance/1: one utterance, published once, with its emotion where the policy allows it.
 
 Except `latency_ms`, `traceparent` and `source`, all fields are a function of the call's audio, the settings and the
-model: they are the same live, replayed and from a file. So is not what a model that is behind skips, if that is allowed
-(`CALLMOOD_MODEL__SKIP_AFTER_S`).
+model: they are the same live, replayed and from a file. The exception is what a model that is behind
+skips, if that is allowed (`CALLMOOD_MODEL__SKIP_AFTER_S`).
 """
 
 from collections.abc import Mapping

@@ -142,10 +142,14 @@ class ModelSettings(Group):
     speech_check: bool = Field(True, description="count only utterances that are speech; false: count all")
     threads: Annotated[int, Field(ge=0, le=MOST)] = Field(
         0,
-        description="CPU threads of the model, which computes up to 8 batches side by side on them; 0: one per core "
-        "or CPU limit, and one below 10 million weights",
+        description="CPU threads of the model, shared by up to 8 batches side by side; 0: one per core or CPU limit, "
+        "and one below 10 million weights",
     )
-    batch_seconds: PositiveFloat = Field(60.0, description="maximum audio per batch, including padding, s")
+    batch_seconds: PositiveFloat = Field(
+        60.0,
+        description="maximum audio per batch, including padding, s; on a CPU, of all batches side by side; a longer "
+        "utterance is a batch of its own",
+    )
     batch_ms: PositiveFloat = Field(
         500.0,
         description="longest expected compute time of one batch, ms; estimated from earlier batches",

@@ -4,11 +4,14 @@ import os
 from types import SimpleNamespace
 
 import pytest
+import zmq
 
 from callmood.bench import inference
 from callmood.bench.inference import Result, Said
 from callmood.schemas.common import Encoding
 from callmood.worker.errors import CallmoodError
+from callmood.worker.inference import wire
+from callmood.worker.inference.submit import InferenceClient
 
 VOICES = [Said(Encoding.PCMU, 8000, bytes([number])) for number in range(3)]
 
@@ -37,6 +40,18 @@ def test_voices_are_sent_in_turn_at_a_steady_rate():
     assert (result.per_minute, result.unanswered) == (1_200, 0)
     assert len(result.took_ms) == 20
     assert min(result.took_ms) >= 0
+
+
+def test_the_workers_client_reads_no_more_of_an_utterance(tmp_path):
+    """What is sent in its place arrives as a request."""
+    address = f"ipc://{tmp_path}/socket"
+    with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+        router.bind(address)
+        client = InferenceClient(address)
+        client.submit("1", VOICES[1])
+        received = [wire.unpack(router.recv_multipart()[1]) for _ in range(2)]
+        client.close()
+    assert received == [wire.Hello(), wire.Request("1", Encoding.PCMU, 8_000, b"\1")]
 
 
 def test_what_is_not_answered_is_counted(monkeypatch):

@@ -69,6 +69,23 @@ def test_a_model_that_is_behind_skips_what_is_old_and_short():
         assert sorted(map(len, scene.device.heard)) == [4_000, 8_000, 8_000, 32_000, 72_000]
 
 
+def test_what_has_just_come_is_not_skipped():
+    """An utterance that has not waited for longer than a batch should take goes on waiting, whatever its age."""
+    with opened(skip_after_s=5.0, skip_below_s=1.5) as scene:
+        for number in range(2):
+            scene.ask(f"before {number}")
+            scene.step()
+        scene.ask("first", bytes(8_000 * 4))
+        request = wire.Request("old", Encoding.PCMU, 8_000, bytes(8_000), ended_ms=1_000)
+        scene.client.send(wire.pack(request))
+        scene.step()
+        scene.now_s += 0.4
+        scene.end_batches(0)
+        scene.step()
+        assert [answer.id for answer in scene.received(wire.Answer)] == ["before 0"]
+        assert len(scene.device.heard) == 3
+
+
 def test_a_model_with_room_skips_nothing():
     """What waits for the next batch of a model that can take it is not late, whatever its age."""
     with opened(skip_after_s=5.0, skip_below_s=1.5) as scene:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
@@ -140,7 +141,8 @@ class _Server:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
         self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
         self._slots: ThreadPoolExecutor | None = None
-        self._checks: Checks[_Key] = Checks(settings, lambda: self._wake.send(b"\0"), clock)
+        self._wake.setblocking(False)
+        self._checks: Checks[_Key] = Checks(settings, self._rouse, clock)
         self._engine: Engine | None = None
         self._opening: Future[Engine] | None = self._thread.submit(opened, settings)
         self._running: list[_Running] = []
@@ -159,6 +161,11 @@ class _Server:
                 threads.shutdown(wait=error is None, cancel_futures=True)
         self._wakeup.close()
         self._wake.close()
+
+    def _rouse(self) -> None:
+        """End the wait of `turn`; called from any thread."""
+        with suppress(OSError):  # so much is to be read that it ends anyway, or the process ends
+            self._wake.send(b"\0")
 
     def turn(self) -> None:
         """Wait for something to do, at most until the next beat, and do all of it."""
@@ -228,12 +235,12 @@ class _Server:
             sounds = [asked.heard for asked in taken]
             share, future = self._begin(self._engine, sounds)
             self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, share, future))
-            future.add_done_callback(lambda _: self._wake.send(b"\0"))
+            future.add_done_callback(lambda _: self._rouse())
             if not self._is_free():
                 self._skip(now_s)
 
     def _begin(self, engine: "Engine", sounds: "list[Sound]") -> "tuple[float, Future[list[Prediction]]]":
-        """Begin a batch; on a CPU with all threads if it is the only one, else with the share of a slot.
+        """Begin a batch; on a CPU with all threads if it is the only one now, else with the share of a slot.
 
         Returns:
             How many times the threads of a slot it has.
@@ -245,13 +252,14 @@ class _Server:
         return threads / of_slot, self._slots.submit(_compute, engine, sounds, threads)
 
     def _skip(self, now_s: float) -> None:
-        """Answer without the model what waits although all batches have begun, if it is old and short."""
+        """Answer without the model what is old and short, and has waited for longer than a batch should take."""
         if not self._settings.skip_after_s:
             return
         late = [
             (key, self._requests.pop(key))
             for key, voice_s in self._batcher.waiting
-            if is_skipped(self._settings, age_s=self._age_s(key), voice_s=voice_s)
+            if now_s - self._requests[key].arrived_s >= self._settings.batch_ms / 1000
+            and is_skipped(self._settings, age_s=self._age_s(key), voice_s=voice_s)
         ]
         self._batcher.discard([key for key, _ in late])
         for (client, id_), asked in late:
@@ -268,7 +276,7 @@ class _Server:
             engine = self._engine
             if engine.slots:
                 self._slots = ThreadPoolExecutor(engine.slots, thread_name_prefix="inference")
-                self._batcher.batch_seconds /= engine.slots  # what is under way takes no more memory than one batch
+                self._batcher.batch_seconds /= engine.slots  # so that they take about the memory of one batch
             self._rechecked_before = engine.rechecked
             log.info("model ready", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
             self._next_beat_s = 0.0
