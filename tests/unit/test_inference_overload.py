@@ -86,20 +86,18 @@ def test_what_has_just_come_is_not_skipped():
         assert len(scene.device.heard) == 3
 
 
-def test_a_model_with_room_skips_nothing():
-    """What waits for the next batch of a model that can take it is not late, whatever its age."""
-    with opened(skip_after_s=5.0, skip_below_s=1.5) as scene:
+def test_a_model_with_room_skips_nothing(monkeypatch):
+    """What the speech check has held up begins with the next batch that there is room for, whatever its age."""
+    monkeypatch.setattr(checks, "_open", Speaking)
+    with opened(skip_after_s=5.0, skip_below_s=1.5, speech_check=True) as scene:
         for id_, seconds in (("long", 9), ("short", 1)):
             request = wire.Request(id_, Encoding.PCMU, 8_000, bytes(8_000 * seconds), ended_ms=1_000)
             scene.client.send(wire.pack(request))
-        scene.step()
-        scene.end_batches(0, 1)
-        scene.step()
-        scene.step()
-        assert {answer.id: answer.prediction.is_skipped for answer in scene.received(wire.Answer)} == {
-            "long": False,
-            "short": False,
-        }
+        scene.server._receive()
+        scene.now_s += 1.0
+        scene.check()
+        assert sorted(map(len, scene.device.heard)) == [8_000, 72_000]
+        assert scene.received(wire.Answer) == []
 
 
 def test_an_idle_model_skips_nothing():
