@@ -36,7 +36,7 @@ def judge(levels: Levels, result: Result) -> tuple[Levels, Result]:
     speaker = f"{utterance.stream}/{utterance.channel}"
     known = lately.get(speaker, ())
     if known and known[0][1] - own_dbfs >= QUIETER_DB:
-        if utterance.withheld == WithheldReason.OVERLOADED:  # with time, the model's answer would be dropped as well
+        if utterance.withheld == WithheldReason.OVERLOADED:  # the model's answer would have been dropped, too
             utterance = replace(utterance, withheld=None)
         result = replace(result, utterance=utterance, prediction=None, is_background=True)
     louder = tuple(one for one in known if one[1] > own_dbfs)
