@@ -260,7 +260,7 @@ class Servers:
         try:
             self.kafka = Kafka(self._nursery, self._proxies)
             self.redis = RedisPair(self._nursery, self._proxies)
-        except BaseException:
+        except BaseException:  # also Ctrl-C: what has started must not stay
             self.close()
             raise
 
