@@ -69,6 +69,7 @@ _FIELDS: Final = {
     "rule": "name of the alert rule",
     "stall_s": "time without progress after which the worker stops, in s",
     "start_ms": "start of the utterance, in ms on the call's time line",
+    "threads": "threads that compute the model on a CPU",
     "topic": "topic of the event",
     "user": "name in the access file, name from the proxy, or address of the viewer",
     "utterances": "number of utterances in the batch",

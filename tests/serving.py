@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import zmq
 
+import callmood.worker.engine.infer  # noqa: F401 - threads of the speech check import it, and no test waits for torch
 from callmood.schemas.common import Encoding
 from callmood.worker.engine.plan import Plan
 from callmood.worker.inference import serve, wire
@@ -94,13 +95,13 @@ class Scene:
     def step(self):
         """One step of the loop; afterwards the model's thread has started all that it was given."""
         self.server.step()
-        self.server._thread.submit(bool).result(LIMIT_S)
+        self.server._batches._thread.submit(bool).result(LIMIT_S)
 
     def end_batches(self, *numbers):
         """Let these batches be done, and wait until the oldest one that runs is known to be."""
         for number in numbers:
             self.device.batches[number][0].set()
-        wait([running.future for running in self.server._running][: len(numbers)], LIMIT_S)
+        wait([running.future for running in self.server._batches._running][: len(numbers)], LIMIT_S)
 
     def received(self, kind):
         """What the client has received of one kind since it last looked."""
@@ -122,7 +123,7 @@ def opened(device=None, **settings):
         client.send(wire.pack(wire.Hello()))
         scene = Scene(router, client, device, **settings)
         with scene.server:
-            wait([scene.server._opening], LIMIT_S)
+            wait([scene.server._batches._opening], LIMIT_S)
             scene.step()
             yield scene
             for done, _ in device.batches:

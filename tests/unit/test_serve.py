@@ -93,7 +93,7 @@ def test_a_cpu_computes_batches_side_by_side():
             assert scene.device.has_begun(min(number + 1, 2))
         assert scene.device.taken == [2, 1]
         scene.device.batches[1][0].set()
-        wait([scene.server._running[1].future], LIMIT_S)
+        wait([scene.server._batches._running[1].future], LIMIT_S)
         scene.received(wire.Beat)
         scene.now_s += 3.0
         scene.step()
@@ -124,7 +124,7 @@ def test_the_batcher_learns_how_long_each_batch_was_computed(monkeypatch):
             scene.now_s += 1.0
         for number in (1, 0):
             scene.device.batches[number][0].set()
-            wait([scene.server._running[number].future], LIMIT_S)
+            wait([scene.server._batches._running[number].future], LIMIT_S)
             scene.step()
     assert learned == [(1.0, 1.0, 1.0), (1.0, 1.0, 4.0)]
 
@@ -164,6 +164,16 @@ def test_a_batch_that_is_done_ends_the_wait(scene, monkeypatch):
     while not (answers := scene.received(wire.Answer)):
         scene.server.turn()  # waits up to 1,000 s unless something wakes it: then the test runs into its time limit
     assert [answer.id for answer in answers] == ["utterance"]
+
+
+def test_a_thread_that_ends_the_wait_never_waits_itself(scene):
+    """A loop that is busy for long lets its threads go on, however often they call it, and then turns as before."""
+    for _ in range(100_000):  # more than a socket takes
+        scene.server._rouse()
+    scene.ask("utterance")
+    while not scene.device.batches:
+        scene.server.turn()
+    assert scene.device.heard == [bytes(8_000)]
 
 
 def test_what_a_client_leaves_behind_is_dropped(scene):

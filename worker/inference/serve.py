@@ -1,11 +1,8 @@
-"""The inference process: a socket for any number of clients, the speech check, the batcher, and the model's thread.
+"""The inference process: a socket for any number of clients, the speech check, the batcher, and the batches that run.
 
-The model hears only what the check and the policy leave to it. A GPU is given its next batch while it runs the one
-before, so that it never waits for Python: one thread starts batches, another waits for them. A CPU computes several
-batches side by side: a product of one utterance is too small to be shared by many cores.
+The model hears only what the check and the policy leave to it.
 """
 
-import gc
 import math
 import multiprocessing
 import os
@@ -15,54 +12,31 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Self
 
-import structlog
 import zmq
 
 from callmood.worker.engine.batch import Batcher
 from callmood.worker.engine.parts import duration_s, early_answer, part_of
 from callmood.worker.inference import wire
+from callmood.worker.inference.batches import Batch, Batches, open_warm
 from callmood.worker.inference.checks import Checks
 from callmood.worker.inference.overload import is_skipped
 from callmood.worker.records import Prediction
 from callmood.worker.settings import ModelSettings
 
 if TYPE_CHECKING:
-    from callmood.worker.engine.infer import Collect, Engine
+    from callmood.worker.engine.infer import Engine
     from callmood.worker.engine.parts import Sound
     from callmood.worker.records import Speech
-
-log = structlog.get_logger()
 
 BEAT_S: Final = 0.25
 _SWITCH_S: Final = 0.0005
 """By default, a thread waits up to 5 ms for another that computes in Python, as those of the speech check do."""
-_NEWEST_WEIGHT: Final = 0.05  # of the newest batch in the shares of padding and of what is computed again
 _Key = tuple[bytes, str]
 """A client's identity and the id of its utterance."""
-
-
-def open_warm(settings: ModelSettings) -> "Engine":
-    """The engine of these settings, warmed up.
-
-    Raises:
-        ConfigurationError: there is no such device.
-        ModelError: the checkpoint cannot be used.
-    """
-    gc.disable()  # the imports and the model stay; looking for garbage among them takes a sixth of the start's CPU time
-    try:
-        from callmood.worker.engine.infer import open_engine  # noqa: PLC0415 - torch belongs to the model's thread of this process alone
-
-        engine = open_engine(settings)
-        engine.warm_up()
-    finally:
-        gc.freeze()
-        gc.enable()
-    return engine
 
 
 def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSettings], Engine]" = open_warm) -> None:
@@ -104,8 +78,6 @@ def serve(settings: ModelSettings, address: str, opened: "Callable[[ModelSetting
 class _Server:
     """Clients, the speech check, the queue, and the batches that run.
 
-    Only `_thread` touches a model on a GPU, and `_waiting` waits for it; on a CPU, the threads of `_slots` compute.
-
     Args:
         router: the bound socket.
         settings: the model and how it is run.
@@ -133,32 +105,22 @@ class _Server:
         )
         self._clients: set[bytes] = set()
         self._requests: dict[_Key, _Asked] = {}
+        """Those that no batch has."""
         self._next_beat_s = 0.0
         self._wake, self._wakeup = socket.socketpair()
         self._poller = zmq.Poller()
         self._poller.register(router, zmq.POLLIN)
         self._poller.register(self._wakeup, zmq.POLLIN)
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
-        self._waiting = ThreadPoolExecutor(max_workers=1, thread_name_prefix="results")
-        self._slots: ThreadPoolExecutor | None = None
         self._wake.setblocking(False)
         self._checks: Checks[_Key] = Checks(settings, self._rouse, clock)
-        self._engine: Engine | None = None
-        self._opening: Future[Engine] | None = self._thread.submit(opened, settings)
-        self._running: list[_Running] = []
-        self._finished_s = 0.0
-        self._padding = 0.0
-        self._rechecked = 0.0
-        self._rechecked_before = 0
+        self._batches: Batches[tuple[_Key, _Asked]] = Batches(settings, opened, self._rouse)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, error: object, *_details: object) -> None:
         self._checks.close()
-        for threads in (self._thread, self._waiting, self._slots):
-            if threads is not None:  # after an error, the process ends with what runs
-                threads.shutdown(wait=error is None, cancel_futures=True)
+        self._batches.close(wait=error is None)  # after an error, the process ends with what runs
         self._wakeup.close()
         self._wake.close()
 
@@ -171,7 +133,7 @@ class _Server:
         """Wait for something to do, at most until the next beat, and do all of it."""
         until_s = self._next_beat_s
         due_s = self._batcher.due_s()
-        if due_s is not None and self._is_free():
+        if due_s is not None and self._batches.is_free():
             until_s = min(until_s, due_s)
         ready = dict(self._poller.poll(max(0, math.ceil((until_s - self._clock()) * 1000))))
         if self._wakeup.fileno() in ready:
@@ -220,36 +182,17 @@ class _Server:
         self._requests[key] = asked
         self._batcher.add(key, duration_s(asked.heard), self._clock(), key[0])
 
-    def _is_free(self) -> bool:
-        return self._engine is not None and len(self._running) < self._engine.depth
-
     def _start(self) -> None:
-        """Hand the next batches to the model, as many as it takes."""
-        while self._is_free():
-            assert self._engine is not None
+        """Hand the next batches to the engine, as many as it takes."""
+        while self._batches.is_free():
             now_s = self._clock()
             keys = self._batcher.due(now_s)
             if keys is None:
                 return
-            taken = [self._requests.pop(key) for key in keys]
-            sounds = [asked.heard for asked in taken]
-            share, future = self._begin(self._engine, sounds)
-            self._running.append(_Running(keys, taken, [duration_s(sound) for sound in sounds], now_s, share, future))
-            future.add_done_callback(lambda _: self._rouse())
-            if not self._is_free():
+            taken = [(key, self._requests.pop(key)) for key in keys]
+            self._batches.begin(taken, [asked.heard for _, asked in taken], now_s, is_last=not len(self._batcher))
+            if not self._batches.is_free():
                 self._skip(now_s)
-
-    def _begin(self, engine: "Engine", sounds: "list[Sound]") -> "tuple[float, Future[list[Prediction]]]":
-        """Begin a batch; on a CPU with all threads if it is the only one now, else with the share of a slot.
-
-        Returns:
-            How many times the threads of a slot it has.
-        """
-        if self._slots is None:
-            return 1.0, self._waiting.submit(_collect, self._thread.submit(engine.start, sounds))
-        of_slot = engine.threads // engine.slots
-        threads = of_slot if self._running or len(self._batcher) else engine.threads
-        return threads / of_slot, self._slots.submit(_compute, engine, sounds, threads)
 
     def _skip(self, now_s: float) -> None:
         """Answer without the model what is old and short, and has waited for longer than a batch should take."""
@@ -271,52 +214,31 @@ class _Server:
 
     def _finish(self) -> None:
         """Answer the batches that are done; an exception of the model ends the process."""
-        if self._opening is not None and self._opening.done() and self._checks.is_open:
-            self._engine, self._opening = self._opening.result(), None
-            engine = self._engine
-            if engine.slots:
-                self._slots = ThreadPoolExecutor(engine.slots, thread_name_prefix="inference")
-                self._batcher.batch_seconds /= engine.slots  # so that they take about the memory of one batch
-            self._rechecked_before = engine.rechecked
-            log.info("model ready", device=engine.plan.device, dtype=engine.plan.dtype, packed=engine.plan.packed)
+        if self._checks.is_open and self._batches.take_engine():
+            assert self._batches.engine is not None
+            if slots := self._batches.engine.slots:
+                self._batcher.batch_seconds /= slots  # so that they take about the memory of one batch
             self._next_beat_s = 0.0
-        for done in [running for running in self._running if running.future.done()]:
-            self._running.remove(done)
-            predictions = done.future.result()
-            self._account(done)
-            for (client, id_), asked, prediction in zip(done.keys, done.asked, predictions, strict=True):
-                queue_ms = (done.since_s - asked.arrived_s) * 1000
+        for batch, took_s in self._batches.take_done(self._clock()):
+            predictions = batch.future.result()
+            self._learn(batch, took_s)
+            for ((client, id_), asked), prediction in zip(batch.items, predictions, strict=True):
+                queue_ms = (batch.since_s - asked.arrived_s) * 1000
                 self._send(client, wire.Answer(id_, replace(prediction, queue_ms=queue_ms, speech=asked.speech)))
 
-    def _account(self, done: "_Running") -> None:
-        """Learn from a batch: its run time, what fits into memory, the shares of padding and of what is rechecked."""
-        assert self._engine is not None
-        now_s = self._clock()
-        took_s = self._busy_s(done, now_s)
-        self._finished_s = now_s
-        longest_s = max(done.seconds)
-        if longest_s == 0:  # nothing was computed
-            return
-        useful_s, padded_s = sum(done.seconds), longest_s * len(done.seconds)
-        computed_s = useful_s if self._engine.plan.packed else padded_s
-        self._batcher.learn(longest_s, padded_s, took_s * done.share)
-        self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._engine.batch_seconds)
-        self._padding += _NEWEST_WEIGHT * (1 - useful_s / computed_s - self._padding)
-        rechecked = self._engine.rechecked  # by batches that are not done yet as well: their turn brings none then
-        share = min(1.0, (rechecked - self._rechecked_before) / len(done.seconds))
-        self._rechecked += _NEWEST_WEIGHT * (share - self._rechecked)
-        self._rechecked_before = rechecked
-
-    def _busy_s(self, first: "_Running", now_s: float) -> float:
-        """How long the first batch has been computed; on a GPU, not before the one before it was done."""
-        return now_s - (first.since_s if self._slots is not None else max(first.since_s, self._finished_s))
+    def _learn(self, batch: Batch["tuple[_Key, _Asked]"], took_s: float) -> None:
+        """Learn from a batch how long such audio takes, and how much fits into memory."""
+        assert self._batches.engine is not None
+        if batch.padded_s:
+            self._batcher.learn(max(batch.seconds), batch.padded_s, took_s * batch.share)
+            self._batcher.batch_seconds = min(self._batcher.batch_seconds, self._batches.engine.batch_seconds)
 
     def _beat(self) -> None:
         now_s = self._clock()
         self._next_beat_s = now_s + BEAT_S
-        busy_s = self._busy_s(self._running[0], now_s) if self._running else 0.0
-        busy_s = max(busy_s, self._checks.busy_s(now_s))
-        beat = wire.Beat(self._engine.info if self._engine else None, busy_s, self._padding, self._rechecked)
+        busy_s = max(self._batches.busy_s(now_s), self._checks.busy_s(now_s))
+        info = self._batches.engine.info if self._batches.engine else None
+        beat = wire.Beat(info, busy_s, self._batches.padding, self._batches.rechecked)
         for client in list(self._clients):
             self._send(client, beat)
 
@@ -351,26 +273,3 @@ class _Asked:
     def heard(self) -> "Sound":
         """The part that the model analyses."""
         return part_of(self.sound, self.speech)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Running:
-    """A batch that is computed.
-
-    For each utterance, `seconds` is the length that the model analyses. `share`: its threads, in those of a slot.
-    """
-
-    keys: list[_Key]
-    asked: list[_Asked]
-    seconds: list[float]
-    since_s: float
-    share: float
-    future: "Future[list[Prediction]]"
-
-
-def _collect(started: "Future[Collect]") -> "list[Prediction]":
-    return started.result()()
-
-
-def _compute(engine: "Engine", sounds: "list[Sound]", threads: int) -> "list[Prediction]":
-    return engine.start(sounds, threads)()
