@@ -51,17 +51,22 @@ def test_padding_is_as_asked():
     assert narrow.start_sample - wide.start_sample == wide.end_sample - narrow.end_sample == 1600
 
 
-@pytest.mark.parametrize(("open_ms", "voiced_frames"), [(200, 6), (100, 3), (20, 1)])
-def test_what_fits_into_the_room_closes_nothing(open_ms, voiced_frames):
-    """The shortest way to a close is just enough voice to open, then silence: it is over one frame after the room."""
-    channel = Segmenter(Encoding.S16LE, RATE_HZ, SegmentSettings(open_window_ms=open_ms))
+@pytest.mark.parametrize(("open_ms", "open_frames"), [(200, 6), (100, 3), (20, 1)])
+@pytest.mark.parametrize(("least_ms", "least_frames"), [(250, 13), (20, 1)])
+def test_what_fits_into_the_room_closes_nothing(open_ms, open_frames, least_ms, least_frames):
+    """The shortest way to a close is just enough voice for an utterance, then silence: one frame after the room."""
+    rules = SegmentSettings(open_window_ms=open_ms, min_utterance_ms=least_ms)
+    channel = Segmenter(Encoding.S16LE, RATE_HZ, rules)
     channel.keeps_levels = False
-    frames, is_open = (channel.room + 1) // channel.frame_samples - 1, []
+    channel._recent.add(0, bytes(2 * RATE_HZ))
+    frames, voiced_frames = (channel.room + RATE_HZ + 1) // channel.frame_samples - 1, max(open_frames, least_frames)
+    is_open, spans = [], []
     for frame in range(frames + 1):
-        channel._count([Vote.VOICED if frame < voiced_frames else Vote.SILENT])
+        assert not spans
+        spans = channel._count([Vote.VOICED if frame < voiced_frames else Vote.SILENT])
         is_open.append(channel._start is not None)
-    silent_frames = voiced_frames - 1
-    assert is_open == [False] * silent_frames + [True] * (frames - silent_frames) + [False]
+    assert is_open == [False] * (open_frames - 1) + [True] * (frames - open_frames + 1) + [False]
+    assert [span.voiced_end_sample for span in spans] == [voiced_frames * channel.frame_samples]
 
 
 def test_padding_never_overlaps_the_utterance_before():
