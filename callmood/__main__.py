@@ -15,7 +15,7 @@ _COMMANDS = {
     "worker": "read call audio from Kafka and publish emotions, until SIGTERM; CALLMOOD_ variables are the settings",
     "analyze": "compute the results of recorded calls as a worker would, without Kafka and Redis",
     "replay": "send recorded calls to Kafka as a telephony system would",
-    "check": "test Kafka, Redis and the model with the worker's settings, and report what is wrong",
+    "check": "test Kafka, Redis, model and CPU cores with the worker's settings, and report what is wrong",
     "topics": "create the Kafka topics that the settings name",
     "acls": "print or set the minimal Kafka ACLs of a worker or of `callmood erase`",
     "erase": "delete an ended call from Redis and Kafka, and print a receipt",

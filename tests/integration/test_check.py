@@ -71,11 +71,12 @@ def test_check_finds_everything_in_each_mode(set_up, capsys, output):
     for _ in range(2):
         code, said = check(capsys)
         assert code == 0, said
-        assert list(said) == ["kafka", "redis", "model"]
+        assert list(said) == ["kafka", "redis", "model", "cores"]
         assert all(line.startswith("ok: ") for line in said.values())
         assert f"3 partitions of {name}-audio" in said["kafka"]
         assert "erasures" not in said["kafka"]
         assert "demo-tiny-synthetic" in said["model"]
+        assert said["cores"] == "ok: shared by all processes"
 
 
 def test_topics_get_their_partitions_and_cleanup_policy(set_up, stack, capsys):

@@ -5,6 +5,7 @@ import os
 import pytest
 from structlog.testing import capture_logs
 
+from callmood.__main__ import main
 from callmood.worker.errors import EXIT_CONFIGURATION, ConfigurationError
 from callmood.worker.run import pinning, supervise
 from callmood.worker.settings import Settings, WorkerSettings
@@ -95,3 +96,20 @@ def test_a_worker_that_cannot_be_pinned_does_not_start(monkeypatch):
     with capture_logs() as lines:
         assert supervise.run(Settings(worker={"pin": True, "ingest_processes": 4})) == EXIT_CONFIGURATION
     assert ["CALLMOOD_WORKER__PIN needs a core for each" in line["error"] for line in lines] == [True]
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("processes", "code", "says"),
+    [
+        (2, 0, "cores: ok: CPUs [[2], [3]] for the ingest processes, [34, 35] for the model"),
+        (4, 2, "cores: CALLMOOD_WORKER__PIN needs a core for each of 4 ingest processes"),
+    ],
+)
+def test_check_gives_the_cores_out(monkeypatch, capsys, processes, code, says):
+    """Before a worker is started, `callmood check` says which cores its processes get, or why they cannot."""
+    monkeypatch.setattr(pinning, "_core", lambda cpu, _: cpu)
+    monkeypatch.setenv("CALLMOOD_WORKER__PIN", "true")
+    monkeypatch.setenv("CALLMOOD_WORKER__INGEST_PROCESSES", str(processes))
+    assert main(["check", "cores"]) == code
+    assert capsys.readouterr().out.startswith(says)

@@ -1,4 +1,4 @@
-"""`callmood check`: tests what a worker with these settings needs: Kafka, Redis, the model."""
+"""`callmood check`: tests what a worker with these settings needs: Kafka, Redis, the model, CPU cores."""
 
 import argparse
 import math
@@ -24,6 +24,7 @@ from callmood.worker.commands.stored_positions import refuse_foreign_positions
 from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, LARGEST_STATE_BYTES, STATE_CONFIG, topics_of
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
+from callmood.worker.run.pinning import own_cores
 from callmood.worker.server_settings import KafkaSettings
 from callmood.worker.settings import Settings
 
@@ -36,7 +37,7 @@ _RATE_HZ: Final = 8_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "what", nargs="*", metavar="WHAT", choices=[[], *CHECKS], help="kafka, redis or model; default: all"
+        "what", nargs="*", metavar="WHAT", choices=[[], *CHECKS], help="kafka, redis, model or cores; default: all"
     )
 
 
@@ -119,7 +120,25 @@ def model(configured: Settings) -> str:
     return f"{engine.info.id} {engine.info.version}, {engine.info.digest[:19]}"
 
 
-CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {"kafka": kafka, "redis": redis, "model": model}
+def cores(configured: Settings) -> str:
+    """Give out the CPU cores of this machine or container, if the settings ask for it.
+
+    Raises:
+        ConfigurationError: there are too few cores, or other programs use them too.
+    """
+    assigned = own_cores(configured.worker)
+    if not assigned:
+        return "shared by all processes"
+    *of_ingest, of_model = assigned
+    return f"CPUs {of_ingest} for the ingest processes, {of_model} for the model"
+
+
+CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
+    "kafka": kafka,
+    "redis": redis,
+    "model": model,
+    "cores": cores,
+}
 """By name, in the order in which a worker needs them."""
 
 
