@@ -1,6 +1,6 @@
 """How speech of one channel becomes utterances."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from callmood.worker.g711 import encode_pcma, encode_pcmu
 from callmood.worker.records import Cut
 from callmood.worker.settings import SegmentSettings
 from callmood.worker.speech.segment import Segmenter
-from callmood.worker.speech.vad import Vote
+from callmood.worker.speech.vad import FRAME_MS, Vote
 
 RATE_HZ = 8000
 _RULES = SegmentSettings(padding_ms=100)
@@ -51,22 +51,43 @@ def test_padding_is_as_asked():
     assert narrow.start_sample - wide.start_sample == wide.end_sample - narrow.end_sample == 1600
 
 
-@pytest.mark.parametrize(("open_ms", "open_frames"), [(200, 6), (100, 3), (20, 1)])
-@pytest.mark.parametrize(("least_ms", "least_frames"), [(250, 13), (20, 1)])
-def test_what_fits_into_the_room_closes_nothing(open_ms, open_frames, least_ms, least_frames):
-    """The shortest way to a close is just enough voice for an utterance, then silence: one frame after the room."""
-    rules = SegmentSettings(open_window_ms=open_ms, min_utterance_ms=least_ms)
+@pytest.mark.parametrize(("open_ms", "voiced_frames"), [(200, 6), (100, 3), (20, 1)])
+def test_what_fits_into_the_room_closes_nothing(open_ms, voiced_frames):
+    """The shortest way to a close is just enough voice to open, then silence: it is over one frame after the room."""
+    channel = Segmenter(Encoding.S16LE, RATE_HZ, SegmentSettings(open_window_ms=open_ms))
+    channel.keeps_levels = False
+    frames, is_open = (channel.room + 1) // channel.frame_samples - 1, []
+    for frame in range(frames + 1):
+        channel._count([Vote.VOICED if frame < voiced_frames else Vote.SILENT])
+        is_open.append(channel._start is not None)
+    silent_frames = voiced_frames - 1
+    assert is_open == [False] * silent_frames + [True] * (frames - silent_frames) + [False]
+
+
+@pytest.mark.parametrize("least_ms", [20, 100, 140])
+@pytest.mark.parametrize(("open_ratio", "close_ratio"), [(0.6, 0.6), (0.3, 0.9), (1.0, 0.4)])
+def test_whatever_fits_into_the_room_closes_nothing(open_ratio, close_ratio, least_ms):
+    """All votes that can be: a moment of speech in the middle of silence, too, after which it closes at once."""
+    rules = SegmentSettings(
+        open_window_ms=60,
+        open_ratio=open_ratio,
+        close_window_ms=100,
+        close_ratio=close_ratio,
+        min_utterance_ms=least_ms,
+    )
+    for before in product((Vote.SILENT, Vote.VOICED), repeat=3):
+        frames = _after(before, rules).room // (RATE_HZ * FRAME_MS // 1000)
+        for votes in product((Vote.SILENT, Vote.VOICED), repeat=frames):
+            assert _after(before, rules)._count(votes) == [], (before, votes)
+
+
+def _after(votes, rules):
+    """A channel that has heard frames of which the detector says this."""
     channel = Segmenter(Encoding.S16LE, RATE_HZ, rules)
     channel.keeps_levels = False
-    channel._recent.add(0, bytes(2 * RATE_HZ))
-    frames, voiced_frames = (channel.room + RATE_HZ + 1) // channel.frame_samples - 1, max(open_frames, least_frames)
-    is_open, spans = [], []
-    for frame in range(frames + 1):
-        assert not spans
-        spans = channel._count([Vote.VOICED if frame < voiced_frames else Vote.SILENT])
-        is_open.append(channel._start is not None)
-    assert is_open == [False] * (open_frames - 1) + [True] * (frames - open_frames + 1) + [False]
-    assert [span.voiced_end_sample for span in spans] == [voiced_frames * channel.frame_samples]
+    channel._recent.add(0, bytes(2 * len(votes) * channel.frame_samples))
+    channel._count(votes)
+    return channel
 
 
 def test_padding_never_overlaps_the_utterance_before():

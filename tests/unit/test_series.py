@@ -45,6 +45,14 @@ def long_records():
     return [item for ms in (20, 100, 400) for item in Leg(stream=str(ms)).media(SAID, ms)]
 
 
+def muted():
+    """Words between digital silence, which the detector does not prolong: a moment of speech is late in a silence."""
+    frame, said, words = 160, voice(2), quiet(0.4)
+    for spoken, pause in ((6, 6), (6, 5), (7, 10), (6, 15)):
+        words += said[: spoken * frame] + b"\xff" * (pause * frame) + said[:frame] + b"\xff" * (40 * frame)
+    return Leg().media(words, 40)
+
+
 def lossy():
     """Numbers are missing, and one record comes twice."""
     sent = Leg().media(SAID, 20)
@@ -71,7 +79,7 @@ def other_events():
     return [*sent, *leg.media(SAID, 20), leg.send("end")]
 
 
-CASES = [plain, two_streams, news, other_roles, television, long_records, lossy, late, jittery, other_events]
+CASES = [plain, two_streams, news, other_roles, television, long_records, muted, lossy, late, jittery, other_events]
 
 
 def stored(records, step):

@@ -71,12 +71,9 @@ class Rules:
             window: votes of the frames before it.
             start: the first sample of what is open, or of what can open next.
             is_open: whether something is open. Only after some voiced frames does something open, and then with a
-                closing window full of speech. What is too short for an utterance closes nothing either.
+                closing window full of speech.
         """
-        voiced = window & self.open_mask
-        least_frames = -(-self.settings.min_utterance_ms // FRAME_MS)
-        to_open = max(1, self.open_votes - voiced.bit_count(), least_frames - voiced.bit_length())
-        before_open = 0 if is_open else to_open
+        before_open = 0 if is_open else max(1, self.open_votes - (window & self.open_mask).bit_count())
         votes = (window & self.close_mask if is_open else self.close_mask).bit_count()
         before_split = (start + self.max_samples) // self.frame_samples - frame - 1
         return min(before_open + votes - self.close_votes - 1, before_split)
