@@ -59,6 +59,17 @@ def test_what_batches_side_by_side_compute_again_counts_once(cores):
     assert batches.rechecked == pytest.approx(2 / 8, abs=0.01)  # newer batches count a little more
 
 
+def test_the_share_of_what_is_computed_again_is_at_most_one(cores):
+    """The engine counts what a batch has computed again while it still runs, and another one is done."""
+    device, batches = cores
+    begin(device, batches, 1)
+    batches.begin([f"1-{sound}" for sound in range(8)], [SECOND] * 8, 0.0, is_last=False)
+    assert device.has_begun(2)
+    device.rechecked = 8  # all of the second batch
+    end(device, batches, 0)
+    assert batches.rechecked == 1.0
+
+
 def test_a_batch_that_computes_nothing_teaches_nothing(cores):
     """Utterances without audio leave the shares as they were."""
     device, batches = cores

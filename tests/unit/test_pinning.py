@@ -102,7 +102,7 @@ def test_a_worker_that_cannot_be_pinned_does_not_start(monkeypatch):
 @pytest.mark.parametrize(
     ("processes", "code", "says"),
     [
-        (2, 0, "cores: ok: CPUs [[2], [3]] for the ingest processes, [34, 35] for the model"),
+        (2, 0, "cores: ok: CPU 2, 3 for the ingest processes, 34 and 35 for the model"),
         (4, 2, "cores: CALLMOOD_WORKER__PIN needs a core for each of 4 ingest processes"),
     ],
 )
@@ -113,3 +113,16 @@ def test_check_gives_the_cores_out(monkeypatch, capsys, processes, code, says):
     monkeypatch.setenv("CALLMOOD_WORKER__INGEST_PROCESSES", str(processes))
     assert main(["check", "cores"]) == code
     assert capsys.readouterr().out.startswith(says)
+
+
+@pytest.mark.usefixtures("machine")
+def test_check_finds_a_system_that_refuses(monkeypatch, capsys):
+    """It tries to assign the cores that it has anyway."""
+
+    def refuse(*_):
+        raise PermissionError("Operation not permitted")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refuse)
+    monkeypatch.setenv("CALLMOOD_WORKER__PIN", "true")
+    assert main(["check", "cores"]) == EXIT_CONFIGURATION
+    assert "refuses to assign cores: Operation not permitted" in capsys.readouterr().out

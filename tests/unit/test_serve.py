@@ -290,18 +290,38 @@ def test_a_check_that_hangs_is_seen_in_the_beats(checked, monkeypatch):
     checked.check()
 
 
-def test_the_threads_of_the_process_take_turns_often(tmp_path, monkeypatch):
-    """Those of the speech check compute in Python, and the model's thread must not wait 5 ms for them each time."""
-    before_s, seen = sys.getswitchinterval(), []
+@pytest.fixture
+def unchanged(monkeypatch):
+    """The process has its signals and the time for which its threads run as before."""
+    before_s = sys.getswitchinterval()
     monkeypatch.setattr(serve.signal, "signal", lambda *_: None)
+    yield
+    sys.setswitchinterval(before_s)
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_a_check_that_cannot_be_loaded_ends_the_process_at_once(tmp_path, monkeypatch):
+    """Also while the model is still loaded, which can take a minute."""
+    loading = threading.Event()
+
+    def fail():
+        raise ModelError("the weights of the speech check are damaged")
+
+    monkeypatch.setattr(checks, "_open", fail)
+    with pytest.raises(ModelError, match="weights of the speech check"):
+        serve.serve(ModelSettings(), f"ipc://{tmp_path}/socket", lambda _: loading.wait(LIMIT_S))
+    loading.set()
+
+
+@pytest.mark.usefixtures("unchanged")
+def test_the_threads_of_the_process_take_turns_often(tmp_path):
+    """Those of the speech check compute in Python, and the model's thread must not wait 5 ms for them each time."""
+    seen = []
 
     def opened(_):
         seen.append(sys.getswitchinterval())
         raise ModelError("seen enough")
 
-    try:
-        with pytest.raises(ModelError, match="seen enough"):
-            serve.serve(ModelSettings(speech_check=False), f"ipc://{tmp_path}/socket", opened)
-    finally:
-        sys.setswitchinterval(before_s)
+    with pytest.raises(ModelError, match="seen enough"):
+        serve.serve(ModelSettings(speech_check=False), f"ipc://{tmp_path}/socket", opened)
     assert seen == [pytest.approx(0.0005)]

@@ -1,7 +1,8 @@
-"""`callmood check`: tests what a worker with these settings needs: Kafka, Redis, the model, CPU cores."""
+"""`callmood check`: tests what a worker with these settings needs: CPU cores, Kafka, Redis, the model."""
 
 import argparse
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -24,7 +25,7 @@ from callmood.worker.commands.stored_positions import refuse_foreign_positions
 from callmood.worker.commands.topics import LARGEST_SEGMENT_BYTES, LARGEST_STATE_BYTES, STATE_CONFIG, topics_of
 from callmood.worker.errors import EXIT_CONFIGURATION, EXIT_OK, CallmoodError, ConfigurationError, ModelError, exit_code
 from callmood.worker.g711 import encode_pcmu
-from callmood.worker.run.pinning import own_cores
+from callmood.worker.run.pinning import keep_to, own_cores
 from callmood.worker.server_settings import KafkaSettings
 from callmood.worker.settings import Settings
 
@@ -37,7 +38,7 @@ _RATE_HZ: Final = 8_000
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument(
-        "what", nargs="*", metavar="WHAT", choices=[[], *CHECKS], help="kafka, redis, model or cores; default: all"
+        "what", nargs="*", metavar="WHAT", choices=[[], *CHECKS], help="cores, kafka, redis or model; default: all"
     )
 
 
@@ -121,23 +122,24 @@ def model(configured: Settings) -> str:
 
 
 def cores(configured: Settings) -> str:
-    """Give out the CPU cores of this machine or container, if the settings ask for it.
+    """Find the CPU cores that each process of a worker gets here, if the settings ask for cores of their own.
 
     Raises:
-        ConfigurationError: there are too few cores, or other programs use them too.
+        ConfigurationError: there are too few cores, other programs use them too, or the system assigns none.
     """
     assigned = own_cores(configured.worker)
     if not assigned:
         return "shared by all processes"
-    *of_ingest, of_model = assigned
-    return f"CPUs {of_ingest} for the ingest processes, {of_model} for the model"
+    keep_to(os.sched_getaffinity(0))  # changes nothing, but a system that assigns no cores refuses it
+    *of_ingest, of_model = (" and ".join(map(str, cpus)) for cpus in assigned)
+    return f"CPU {', '.join(of_ingest)} for the ingest processes, {of_model} for the model"
 
 
 CHECKS: Final[Mapping[str, Callable[[Settings], str]]] = {
+    "cores": cores,  # first: the model's libraries can bind this thread to one of them
     "kafka": kafka,
     "redis": redis,
     "model": model,
-    "cores": cores,
 }
 """By name, in the order in which a worker needs them."""
 

@@ -129,11 +129,11 @@ class Batches(Generic[Item]):
 
     @property
     def rechecked(self) -> float:
-        """Share of utterances that were computed again in float32, of the newest batches.
+        """Share of utterances that were computed again in float32, of the newest batches; an estimate.
 
-        The engine counts for all batches, so what one of them computes again may count with another one.
+        The engine counts for all batches, also for those that run: what they compute again counts with another one.
         """
-        return self._again / self._analysed if self._analysed else 0.0
+        return min(1.0, self._again / self._analysed) if self._analysed else 0.0
 
     def begin(self, items: list[Item], sounds: "list[Sound]", now_s: float, *, is_last: bool) -> None:
         """Give a batch to the engine, which must be free. With `is_last`, nothing waits to run beside it."""

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from contextlib import suppress
 from itertools import chain, groupby
 from pathlib import Path
@@ -26,10 +27,18 @@ def keep_to_own_cores(settings: WorkerSettings, ingest: int | None = None) -> No
         ConfigurationError: as `own_cores`, or the system refuses.
     """
     assigned = own_cores(settings)
-    if not assigned:
-        return
+    if assigned:
+        keep_to(assigned[-1 if ingest is None else ingest])
+
+
+def keep_to(cpus: Iterable[int]) -> None:
+    """Let this process, and the threads that it starts from now on, run on these CPUs alone.
+
+    Raises:
+        ConfigurationError: the system refuses.
+    """
     try:
-        os.sched_setaffinity(0, assigned[-1 if ingest is None else ingest])
+        os.sched_setaffinity(0, cpus)
     except OSError as error:
         raise ConfigurationError(f"CALLMOOD_WORKER__PIN: the system refuses to assign cores: {error}") from error
 
