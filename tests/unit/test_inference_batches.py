@@ -59,6 +59,18 @@ def test_what_batches_side_by_side_compute_again_counts_once(cores):
     assert batches.rechecked == pytest.approx(2 / 8, abs=0.01)  # newer batches count a little more
 
 
+def test_what_the_engine_computed_again_before_it_was_ready_does_not_count():
+    """Its warm-up is no utterance."""
+    device = Cores()
+    device.rechecked = 5
+    batches = opened(device)
+    batches.take_engine()
+    begin(device, batches, 1)
+    end(device, batches, 0)
+    assert batches.rechecked == 0.0
+    batches.close(wait=True)
+
+
 def test_the_share_of_what_is_computed_again_is_at_most_one(cores):
     """The engine counts what a batch has computed again while it still runs, and another one is done."""
     device, batches = cores

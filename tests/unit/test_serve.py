@@ -3,6 +3,7 @@
 import sys
 import threading
 from concurrent.futures import wait
+from contextlib import suppress
 
 import pytest
 
@@ -127,6 +128,30 @@ def test_the_batcher_learns_how_long_each_batch_was_computed(monkeypatch):
             wait([scene.server._batches._running[number].future], LIMIT_S)
             scene.step()
     assert learned == [(1.0, 1.0, 1.0), (1.0, 1.0, 4.0)]
+
+
+def test_batches_side_by_side_share_the_memory_of_one():
+    """Each may hold its part of the seconds of audio of a batch, and less once the engine finds that less fits."""
+    with opened(Cores(), batch_seconds=60) as scene:
+        assert scene.server._batcher.batch_seconds == 30
+        scene.device.batch_seconds = 7.0
+        scene.ask("utterance")
+        scene.step()
+        assert scene.device.has_begun(1)
+        scene.end_batches(0)
+        scene.step()
+        assert scene.server._batcher.batch_seconds == 7
+
+
+def test_after_an_error_the_process_does_not_wait_for_what_runs():
+    """Another process can take over at once."""
+    with suppress(ModelError), opened() as scene:
+        scene.ask("utterance")
+        scene.step()
+        raise ModelError("lost")
+    (running,) = scene.server._batches._running
+    assert not running.future.done()
+    scene.device.batches[0][0].set()
 
 
 def test_answers_carry_the_time_in_the_queue(scene):
