@@ -25,6 +25,17 @@ def test_a_client_learns_which_model_answers(scene):
     assert scene.received(wire.Beat)[-1] == wire.Beat(Device.info, 0.0, 0.0, 0.0)
 
 
+def test_clients_learn_at_once_that_the_model_is_ready(scene):
+    """They do not wait for the next beat, until which they would send nothing."""
+    scene.step()
+    scene.received(wire.Beat)
+    scene.step()
+    assert scene.received(wire.Beat) == []
+    scene.server._batches.engine = None  # as before it was opened
+    scene.step()
+    assert [beat.model for beat in scene.received(wire.Beat)] == [Device.info]
+
+
 def test_the_next_batch_is_started_while_one_runs(scene):
     """Two are under way, never three; the first one's answers come first, and a batch that is done makes room."""
     for number in range(3):
