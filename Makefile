@@ -21,7 +21,7 @@ ALL := .[demo,otel,page,train,test]
 install = PATH="$$PATH:$(BIN)" uv pip install --quiet --python $(BIN)/python $(1) || $(BIN)/python -m pip install --quiet $(1)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types style light cpus check slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
+.PHONY: help setup demo test lint types style light cpus check compiled slow integration faults cluster nightly simulate chaos bench schemas docs site lock audit release demo-model
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,7 +42,7 @@ $(READY): pyproject.toml
 demo: $(READY) ## show several simultaneous calls live in the terminal
 	@$(BIN)/python -m deploy.local run -- $(BIN)/callmood demo
 
-test: light slow integration faults cluster ## all tests that a change must pass, with a real Kafka and a real Redis
+test: light compiled slow integration faults cluster ## all tests that a change must pass, with a real Kafka and a real Redis
 
 SIDE_BY_SIDE = @$(MAKE) --no-print-directory --jobs --output-sync
 
@@ -69,6 +69,9 @@ cpus: $(READY) ## the engine's tests as on smaller CPUs; lists tests that no CPU
 
 check: $(READY) ## run before every commit: lint, and the tests without servers
 	$(SIDE_BY_SIDE) types style light
+
+compiled: $(READY) ## compile the code that handles each record, and run its tests on that
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.compiled
 
 slow: $(READY) ## tests without servers that take minutes: simulation, whole trainings, the wheel
 	$(PYTEST) $(SHARED) -m '(simulation or slow) and not nightly' tests/simulation tests/training tests/project tests/unit/test_plausible.py
@@ -122,7 +125,7 @@ lock: $(READY) ## update the pinned versions and hashes of the image
 	$(BIN)/python -m deploy.lock
 
 audit: $(READY) ## look for known vulnerabilities of the pinned packages
-	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r deploy/requirements.txt -r deploy/requirements-cuda.txt
+	$(BIN)/uv tool run pip-audit --disable-pip --require-hashes -r deploy/requirements.txt -r deploy/requirements-cuda.txt -r deploy/requirements-compile.txt
 
 release: $(READY) ## dry run: build and test all artefacts of a release in dist/
 	$(BIN)/python -m deploy.release

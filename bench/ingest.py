@@ -38,6 +38,7 @@ from callmood.worker.g711 import encode_pcmu, to_s16
 from callmood.worker.intake import decode
 from callmood.worker.partition.partition import Partition
 from callmood.worker.records import Chunk, Position, Record
+from callmood.worker.run.compiled import is_compiled
 from callmood.worker.run.ingest import Ingest
 from callmood.worker.run.outside import Outside
 from callmood.worker.settings import Settings
@@ -324,6 +325,11 @@ def row(load: Load, cost: Costs) -> list[str]:
     ]
 
 
+def how_it_runs() -> str:
+    """The Python, and whether the code that handles each record is compiled: what makes figures comparable."""
+    return f"Python {platform.python_version()}, {'compiled' if is_compiled() else 'not compiled'}"
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """Options of the command."""
     parser.add_argument("--calls", type=int, default=50, help="number of simultaneous calls")
@@ -343,7 +349,7 @@ def run(arguments: argparse.Namespace) -> int:
     gc.freeze()  # as the worker does
     stages = ("decode", "detector", "segment", "stream", "call and partition", "turn and Redis")
     columns = ("records of", "channels", "channels per core", "us a record", "us a frame", "floor", *stages)
-    table = Table(*columns, title="CPU time by stage, us a record", caption=f"Python {platform.python_version()}")
+    table = Table(*columns, title="CPU time by stage, us a record", caption=how_it_runs())
     for layout in LAYOUTS:
         for chunk_ms in arguments.chunk_ms:
             load = Load(chunk_ms, layout, arguments.calls, arguments.seconds)

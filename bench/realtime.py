@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from callmood.bench import null_servers, process_tree
-from callmood.bench.ingest import LAYOUTS, Load, dialogue
+from callmood.bench.ingest import LAYOUTS, Load, dialogue, how_it_runs
 from callmood.bench.programs import Results, of_worker
 from callmood.bench.sender import send
 from callmood.bench.temporary import end_on_sigterm, place
@@ -353,7 +353,7 @@ def run(arguments: argparse.Namespace) -> int:
         "us a record",
     )
     more = ("inference process", "MB a process", "utterances", "last word to Redis, p50 / p99 ms", "sender late, ms")
-    table = Table(*columns, *more, title="Real Kafka and Redis, calls in real time")
+    table = Table(*columns, *more, title="Real Kafka and Redis, calls in real time", caption=how_it_runs())
     table.add_row(*row(load, arguments.processes, measured))
     Console(width=200).print(table)
     if arguments.samples:

@@ -35,6 +35,7 @@ _FIELDS: Final = {
     "batch_seconds": "new maximum audio per batch, including padding, in s",
     "call": "hash of the call id, 12 hex digits",
     "calls": "number of live calls whose state was restored",
+    "compiled": "whether the code that handles each record is compiled (`docs/capacity.md`)",
     "confidence": "probability of the label, 0 to 1",
     "detail": "problem with the record, without its content",
     "device": "device that runs the model",

@@ -37,7 +37,8 @@ class Record:
     position: Position
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...]
+    headers: tuple[tuple[str, bytes | None], ...]
+    """Kafka allows a header without a value, which `decode` refuses where the worker reads it."""
     timestamp_ms: int
 
 

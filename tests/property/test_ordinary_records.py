@@ -106,6 +106,7 @@ def lives(log: list, random: Random, configured: Settings, poll: int = 40) -> li
     return [*stored, store.utterances, store.alerts, store.calls, store.states, store.watermark]
 
 
+@pytest.mark.plain_python
 @pytest.mark.timeout(600)
 @settings(max_examples=examples(50))
 @given(legs=LEGS, seed=st.integers(0, 2**32), is_disordered=st.booleans())
@@ -134,6 +135,7 @@ def test_the_records_of_a_poll_change_nothing(legs, seed, poll, is_disordered):
     assert lives(log, Random(seed), Settings()) == lives(log, Random(seed), Settings(), poll)
 
 
+@pytest.mark.plain_python
 def test_ordinary_records_take_the_shorter_way():
     """All audio of a call but its first record is ordinary: the test above compares two ways."""
     leg = Leg(layout="customer,agent")
@@ -158,6 +160,7 @@ def sizes_taken(log):
     return [len(call.args[1]) for call in taken.call_args_list]
 
 
+@pytest.mark.plain_python
 def test_short_records_are_taken_together():
     """Of records of 20 ms, each in a poll of its own, few are taken alone: those at which an utterance can close."""
     leg = Leg(layout="customer,agent")
@@ -167,6 +170,7 @@ def test_short_records_are_taken_together():
     assert max(sizes) > 20
 
 
+@pytest.mark.plain_python
 def test_streams_that_alternate_are_taken_together():
     """The records of two legs of a call, one after the other, wait side by side: few are taken alone."""
     legs = [Leg(stream=name, layout=name) for name in ("customer", "agent")]

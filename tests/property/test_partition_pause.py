@@ -74,6 +74,7 @@ def disturbed(random: Random, sent: list[Sent]) -> list[Sent]:
     return [item for _, _, item in sorted(arrived, key=lambda entry: entry[:2])]
 
 
+@pytest.mark.plain_python
 @pytest.mark.timeout(300)
 @settings(max_examples=examples(50))
 @given(seed=st.integers(0, 2**32))

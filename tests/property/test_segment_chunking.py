@@ -6,6 +6,7 @@ from itertools import cycle, pairwise
 from typing import NamedTuple
 
 import msgpack
+import msgspec
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -102,7 +103,9 @@ class Scenario:
     def recover(self, lost, sent):
         """The successor of a lost segmenter: restored from its snapshot, and fed again what it still needs."""
         blob = msgpack.packb(lost.snapshot())
-        channel = Segmenter.restore(self.encoding, self.rate_hz, self.rules, SegmenterState(*msgpack.unpackb(blob)))
+        channel = Segmenter.restore(
+            self.encoding, self.rate_hz, self.rules, msgspec.convert(msgpack.unpackb(blob), SegmenterState)
+        )
         assert len(blob) < 3300
         assert channel.restored_exactly
         assert (channel.keep_from, channel.next_sample) == (lost.keep_from, lost.next_sample)

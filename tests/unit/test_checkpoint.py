@@ -7,10 +7,8 @@ from callmood.worker.call.call import Call
 from callmood.worker.call.checkpoint import Checkpoint, Stored
 from callmood.worker.call.ending import Ending
 from callmood.worker.call.rule import DEFAULT_RULES
-from callmood.worker.speech.doubt import DoubtState
-from callmood.worker.speech.media_time import MediaTimeState
 from callmood.worker.speech.segment_state import SegmenterState
-from callmood.worker.speech.stream_state import StreamState
+from callmood.worker.speech.stream_state import DoubtState, MediaTimeState, StreamState
 
 OTHER = {
     Checkpoint: {

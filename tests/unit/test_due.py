@@ -2,7 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from callmood.worker.partition.due import DueCalls
+
+pytestmark = pytest.mark.plain_python
 
 
 def live(number=0, *, is_open=True, has_news=False, saved_at_ms=0):

@@ -8,6 +8,8 @@ from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.partition.carried import Live
 from callmood.worker.partition.gathering import Gathering
 
+pytestmark = pytest.mark.plain_python
+
 
 class Chunk(NamedTuple):
     """A record of a stream."""

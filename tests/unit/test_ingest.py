@@ -250,6 +250,7 @@ def test_what_led_to_too_many_bad_records_is_committed_first(loop):
     assert [commit.watermark for commit in loop.store.committed if commit.source == source][-1] == 4
 
 
+@pytest.mark.plain_python
 def test_what_the_store_has_lost_is_stored_again(loop):
     """The partition hears of it from the commit that met it."""
     source, asked = loop.store.consumer.sources[0], []

@@ -8,7 +8,8 @@ import pytest
 
 from callmood.schemas.common import Encoding, Event, Role
 from callmood.worker.records import AudioFormat, Chunk, Position
-from callmood.worker.speech.media_time import MediaTime, MediaTimeState, Step
+from callmood.worker.speech.media_time import MediaTime, Step
+from callmood.worker.speech.stream_state import MediaTimeState
 
 _NOW_MS = 1_700_000_000_000
 
@@ -26,7 +27,7 @@ def chunk(media_ms=None, *, captured_ms=0.0, event=Event.MEDIA, samples=160):
         next(_NUMBERS),
         event,
         position,
-        _NOW_MS + captured_ms,
+        round(_NOW_MS + captured_ms),
         media_ms,
         audio,
         bytes(samples if audio else 0),

@@ -224,6 +224,7 @@ def test_the_state_is_saved_though_nothing_is_said():
     assert worker.partition.oldest_capture_ms >= EPOCH_MS + 55_000
 
 
+@pytest.mark.plain_python
 @pytest.mark.parametrize("records", [1, 4])
 def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch, records):
     """A fault of ours costs the record, and those taken with it; its call and the others go on, nothing stays open.
@@ -254,6 +255,7 @@ def test_a_record_on_which_its_call_fails_is_a_dead_letter_record(monkeypatch, r
     assert store.calls["odd"]["status"] == "live"
 
 
+@pytest.mark.plain_python
 @pytest.mark.parametrize("is_read", [False, True])
 def test_a_record_that_fails_only_for_the_next_owner_is_a_dead_letter_record(monkeypatch, is_read):
     """Though states of later records are stored: the owner before it could take the record, so nothing was reported."""

@@ -12,6 +12,8 @@ from callmood.worker.errors import ConfigurationError
 from callmood.worker.partition import carried
 from callmood.worker.partition.ended import Ended
 
+pytestmark = pytest.mark.plain_python
+
 SENTENCE = quiet(0.6) + voice(1) + quiet(1)
 
 

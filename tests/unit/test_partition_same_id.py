@@ -169,6 +169,7 @@ def test_a_call_that_was_about_to_go_on_stops_no_successor(before_ms, is_lost):
     assert store.calls["call-1"]["end_reason"] == "idle"
 
 
+@pytest.mark.plain_python
 def test_a_second_call_that_is_given_up_before_the_end_of_the_first_is_deleted_stays_so(monkeypatch):
     """The commit that deletes the first call's state confirms nothing about the second."""
     first, clock, again = Leg(), Leg("clock"), Leg(start_ms=EPOCH_MS + 10_000)

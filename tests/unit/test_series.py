@@ -102,6 +102,7 @@ def test_together_is_as_one_by_one(case, monkeypatch):
     assert stored(records, 23) == together
 
 
+@pytest.mark.plain_python
 def test_some_records_are_taken_together(monkeypatch):
     """Otherwise the comparison would compare nothing."""
     lengths, take = [], Call.take_series

@@ -70,12 +70,14 @@ def test_another_release_is_never_copied(monkeypatch):
         Vad.load(2, 8000, dump)
 
 
+@pytest.mark.plain_python
 def test_the_self_test_sees_a_lossy_copy(monkeypatch):
     """A copy that forgets fails the self-test."""
     monkeypatch.setattr(Vad, "load", classmethod(lambda cls, mode, rate_hz, _: cls(mode, rate_hz)))
     assert not self_test()
 
 
+@pytest.mark.plain_python
 def test_the_self_test_sees_another_layout(monkeypatch):
     """A memory that does not end where it should fails the self-test, before anything is written to it."""
     monkeypatch.setattr(module, "_STATE_BYTES", 600)

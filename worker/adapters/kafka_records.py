@@ -73,7 +73,7 @@ def read_short(batch: Any, topic: str, partition: int) -> Record | None:
     return Record(Position(topic, partition, facts[0] + offset_delta), key, value, headers, timestamp_ms)
 
 
-def _headers(buffer: bytes, pos: int) -> tuple[tuple[tuple[str, bytes], ...], int]:
+def _headers(buffer: bytes, pos: int) -> tuple[tuple[tuple[str, bytes | None], ...], int]:
     """Names and values, and where they end.
 
     Raises:
@@ -83,7 +83,7 @@ def _headers(buffer: bytes, pos: int) -> tuple[tuple[tuple[str, bytes], ...], in
     count, pos = decode_varint(buffer, pos)
     if count < 0:
         raise ValueError
-    headers: list[tuple[str, Any]] = []  # Kafka allows a header without a value, which decode refuses
+    headers: list[tuple[str, bytes | None]] = []
     for _ in range(count):
         size = buffer[pos]
         if size & _LONG_OR_NULL:

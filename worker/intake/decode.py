@@ -69,7 +69,11 @@ def decode(record: Record, *, input_format: str, max_record_ms: int) -> Chunk | 
 
 def _is_utf8(name: str) -> bool:
     """The consumer turns each byte of a name that is not UTF-8 into a lone surrogate."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decode_headers(record: Record, *, max_record_ms: int) -> Chunk:

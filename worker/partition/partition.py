@@ -215,7 +215,7 @@ class Partition:
     def _may_be_paused(self, record: Record) -> bool:
         """Whether a refused record may belong to a paused call."""
         named = named_calls(record, input_format=self._settings.input.format)
-        ids = self._calls.keys() if named is None else named & self._calls.keys()
+        ids = self._calls.keys() if named is None else named.intersection(self._calls)
         calls, offset = (self._calls[call_id].call for call_id in ids), record.position.offset
         return self._ended.may_be_paused(named, offset) or any(c.is_paused or offset < c.first_offset for c in calls)
 

@@ -17,6 +17,7 @@ from callmood.worker.inference.submit import InferenceClient
 from callmood.worker.records import ModelInfo
 from callmood.worker.run import health, processes
 from callmood.worker.run.child import Child, SpawnedChild, Task
+from callmood.worker.run.compiled import is_compiled
 from callmood.worker.run.health import Answer, Probes
 from callmood.worker.run.pinning import own_cores
 from callmood.worker.run.processes import Report
@@ -338,7 +339,7 @@ def _run(settings: Settings) -> int:
         try:
             stack.enter_context(supervisor)
             policy = settings.policy.model_dump(mode="json")
-            log.info("worker started", health_port=server.server_port, policy=policy)
+            log.info("worker started", health_port=server.server_port, policy=policy, compiled=is_compiled())
             return supervisor.run()
         except OSError:
             log.exception("cannot start a process")

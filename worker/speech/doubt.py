@@ -1,31 +1,14 @@
 """Records whose media time or number cannot be: refused alone, believed if the next record confirms it. Pure."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 from callmood.schemas.common import Event
 from callmood.worker.errors import BadRecord, Reason
 from callmood.worker.records import Chunk
 from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.stream_state import DoubtState
 
 _MAX_REFUSED = 64
 _CONFIRMS_MS = 60_000  # media time in ticks of 48 kHz leaps 48 s with each second
 _CONFIRMS_SEQS = 256
-
-
-class DoubtState(NamedTuple):
-    """What a successor needs to know.
-
-    `refused` are the numbers of the newest refused records: taken again, they are refused again, and no other older
-    record is. `doubted_ms` is the media time of the newest record, if it looked absurd, and `doubted_seq` its number.
-    `misnumbered` are the offsets of the newest records whose numbers were absurd: those numbers come again, in turn.
-    """
-
-    newest_seq: int = -1
-    refused: Sequence[int] = ()
-    doubted_ms: float | None = None
-    doubted_seq: int | None = None
-    misnumbered: Sequence[int] = ()
 
 
 class Doubt:

@@ -5,7 +5,8 @@ from collections import deque
 import msgspec
 
 from callmood.worker.records import Chunk, Position, Span
-from callmood.worker.speech.media_time import MediaTime, MediaTimeState
+from callmood.worker.speech.media_time import MediaTime
+from callmood.worker.speech.stream_state import MediaTimeState
 
 
 class Heard(msgspec.Struct, frozen=True):

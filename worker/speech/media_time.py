@@ -7,6 +7,7 @@ from typing import NamedTuple
 from callmood.schemas.common import Event
 from callmood.worker.records import Chunk
 from callmood.worker.speech.media_rate import MediaRate
+from callmood.worker.speech.stream_state import MediaTimeState
 
 # Media clocks are rounded to milliseconds or to frames; below this a difference is rounding, not a gap.
 _TOLERANCE_MS = 20
@@ -34,22 +35,6 @@ class Step(NamedTuple):
 
     lost_ms: float
     silent_ms: float
-
-
-class MediaTimeState(NamedTuple):
-    """What a successor needs to know of a position; states of earlier versions end with `early_ms`."""
-
-    offset_ms: int
-    rate_hz: int | None
-    sample: int
-    early_ms: float
-    zero_ms: float | None = None
-    record_ms: float = 0.0
-    base_ms: float | None = 0.0
-    again: tuple[int, float] | None = None
-    drift_ms: float = 0.0
-    shifts: tuple[tuple[int, int], ...] = ()
-    rate: MediaRate = MediaRate()
 
 
 class MediaTime:

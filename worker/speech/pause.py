@@ -46,6 +46,6 @@ class Pause:
         self.at_ms = self.left_ms = None
         if end_ms - resumed_ms <= conceal_ms:
             resumed_ms = end_ms
-        lost_ms = min(round(lost_ms), end_ms - resumed_ms)
-        lost = [Unheard(end_ms - lost_ms, end_ms, is_pause=False)] if lost_ms > conceal_ms else []
+        missing_ms = min(round(lost_ms), end_ms - resumed_ms)
+        lost = [Unheard(end_ms - missing_ms, end_ms, is_pause=False)] if missing_ms > conceal_ms else []
         return [Unheard(start_ms, resumed_ms, is_pause=True), *lost]

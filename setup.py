@@ -1,0 +1,38 @@
+"""Compiles the code that handles each record, if CALLMOOD_COMPILE is 1; everything else is in pyproject.toml."""
+
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+ROOMS = ("speech", "call", "partition", "intake")
+PLAIN = {
+    "speech": {"heard", "media_rate", "segment_state", "stream_state"},
+    "call": {"aggregate", "alert", "checkpoint", "ending", "fold", "rule", "scores", "timeline"},
+    "partition": {"ended"},
+}
+"""Files of values that are stored or published: msgspec and pydantic read their annotations at run time."""
+
+
+def compiled_files() -> list[str]:
+    """Files that are compiled, from the top of the repository."""
+    files = [
+        path
+        for room in ROOMS
+        for path in sorted(Path("callmood/worker", room).glob("[a-z]*.py"))
+        if path.stem not in PLAIN.get(room, ())
+    ]
+    return [*map(str, files), "callmood/worker/g711.py"]
+
+
+def modules() -> list[Extension]:
+    """The compiled modules; none without CALLMOOD_COMPILE=1."""
+    if os.environ.get("CALLMOOD_COMPILE") != "1":
+        return []
+    from mypyc.build import mypycify  # noqa: PLC0415 - of mypy, which only this needs
+
+    return mypycify(compiled_files(), group_name="callmood", opt_level="2", debug_level="0")
+
+
+if __name__ == "__main__":
+    setup(ext_modules=modules())
