@@ -1,6 +1,7 @@
 """Compiles the code that handles each record, if CALLMOOD_COMPILE is 1; everything else is in pyproject.toml."""
 
 import os
+import sys
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -26,11 +27,20 @@ def compiled_files() -> list[str]:
 
 
 def modules() -> list[Extension]:
-    """The compiled modules; none without CALLMOOD_COMPILE=1."""
+    """The compiled modules; none without CALLMOOD_COMPILE=1.
+
+    Raises:
+        SystemExit: mypy is not installed where this runs.
+    """
     if os.environ.get("CALLMOOD_COMPILE") != "1":
         return []
-    from mypyc.build import mypycify  # noqa: PLC0415 - of mypy, which only this needs
-
+    try:
+        from mypyc.build import mypycify  # noqa: PLC0415 - of mypy, which only this needs
+    except ModuleNotFoundError:
+        sys.exit(
+            "CALLMOOD_COMPILE=1 needs mypy beside callmood's packages: pip install '.[compile]', then "
+            "CALLMOOD_COMPILE=1 pip install --no-deps --no-build-isolation ."
+        )
     return mypycify(compiled_files(), group_name="callmood", opt_level="2", debug_level="0")
 
 

@@ -43,6 +43,9 @@ class Episode(msgspec.Struct, frozen=True, array_like=True):
     """When the newest episode began."""
 
 
+_NO_EPISODE: Final = Episode()
+
+
 class Label(msgspec.Struct, frozen=True, array_like=True, order=True):
     """A labelled utterance."""
 
@@ -108,9 +111,10 @@ def evaluate(
         if result is None and rule.measure is not Measure.SILENCE:
             continue
         for reading in _READ[rule.measure](rule, memory, call.timeline):
-            before = memory.episodes.get(rule.name, Episode())
-            may_raise = rule.may_raise(attributes, call.started_at_ms + reading.at_ms)
-            episode = _next_episode(rule, before, reading, may_raise=may_raise)
+            before = memory.episodes.get(rule.name, _NO_EPISODE)
+            episode = _next_episode(rule, before, reading, attributes, call.started_at_ms)
+            if episode is before:  # as nearly always
+                continue
             raised = _noted(memory.raised, rule, reading, before, episode)
             memory = replace(memory, episodes={**memory.episodes, rule.name: episode}, raised=raised)
             if episode.number > before.number:
@@ -156,11 +160,15 @@ def _id(call_id: str, rule: str, episode: int) -> str:
     return f"{call_id}:{rule}:{episode}"
 
 
-def _next_episode(rule: Rule, episode: Episode, reading: _Reading, *, may_raise: bool) -> Episode:
+def _next_episode(
+    rule: Rule, episode: Episode, reading: _Reading, attributes: Mapping[str, str], started_at_ms: int
+) -> Episode:
     """The rule's episode after a reading; it has the next number if that raised an alert."""
     if episode.is_running and reading.value <= rule.clear_at:
         episode = replace(episode, is_running=False)
-    if not may_raise or episode.is_running or reading.value < rule.raise_at or reading.at_ms < episode.not_before_ms:
+    if episode.is_running or reading.value < rule.raise_at or reading.at_ms < episode.not_before_ms:
+        return episode
+    if not rule.may_raise(attributes, started_at_ms + reading.at_ms):
         return episode
     return Episode(
         number=episode.number + 1,
