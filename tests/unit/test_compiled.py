@@ -1,0 +1,16 @@
+"""What a worker says of itself."""
+
+from importlib.machinery import ModuleSpec
+
+import pytest
+
+from callmood.worker.run import compiled
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"), [("segment.py", False), ("segment.cpython-311-x86_64-linux-gnu.so", True)]
+)
+def test_a_worker_knows_whether_it_is_compiled(monkeypatch, file, expected):
+    """By the file that Python would import."""
+    monkeypatch.setattr(compiled, "find_spec", lambda name: ModuleSpec(name, None, origin=f"/opt/{file}"))
+    assert compiled.is_compiled() is expected
