@@ -7,6 +7,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 ROOMS = ("speech", "call", "partition", "intake")
+OTHERS = ("g711", "adapters/kafka_records")
 PLAIN = {
     "speech": {"heard", "media_rate", "segment_state", "stream_state"},
     "call": {"aggregate", "alert", "checkpoint", "ending", "fold", "rule", "scores", "timeline"},
@@ -23,16 +24,19 @@ def compiled_files() -> list[str]:
         for path in sorted(Path("callmood/worker", room).glob("[a-z]*.py"))
         if path.stem not in PLAIN.get(room, ())
     ]
-    return [*map(str, files), "callmood/worker/g711.py"]
+    return [*map(str, files), *(f"callmood/worker/{name}.py" for name in OTHERS)]
 
 
 def modules() -> list[Extension]:
     """The compiled modules; none without CALLMOOD_COMPILE=1.
 
     Raises:
-        SystemExit: mypy is not installed where this runs.
+        SystemExit: the value is neither 0 nor 1, or mypy is not installed where this runs.
     """
-    if os.environ.get("CALLMOOD_COMPILE") != "1":
+    wanted = os.environ.get("CALLMOOD_COMPILE", "0")
+    if wanted not in ("0", "1"):
+        sys.exit(f"CALLMOOD_COMPILE is 0 or 1, not {wanted!r}")
+    if wanted == "0":
         return []
     try:
         from mypyc.build import mypycify  # noqa: PLC0415 - of mypy, which only this needs

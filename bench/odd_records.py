@@ -104,6 +104,7 @@ _CHANGES: tuple[Callable[[Random], Made], ...] = (
     _with(**{f"attr__{n}": "x" for n in range(65)}),
     _with(attr__long="x" * 100_000),
     _raw(("stream", None)),
+    _raw(("attr.queue", None)),
     _raw(("notice", b"\xff")),
     _raw(("x-\udcff", b"")),
     _raw(("attr.queue", None), ("traceparent", b"\xff")),

@@ -1,6 +1,6 @@
 """What a worker says of itself."""
 
-from importlib.machinery import ModuleSpec
+from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec
 
 import pytest
 
@@ -8,7 +8,7 @@ from callmood.worker.run import compiled
 
 
 @pytest.mark.parametrize(
-    ("file", "expected"), [("segment.py", False), ("segment.cpython-311-x86_64-linux-gnu.so", True)]
+    ("file", "expected"), [("segment.py", False), ("segment.pyc", False), (f"segment{EXTENSION_SUFFIXES[0]}", True)]
 )
 def test_a_worker_knows_whether_it_is_compiled(monkeypatch, file, expected):
     """By the file that Python would import."""

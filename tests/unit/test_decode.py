@@ -165,6 +165,16 @@ def test_a_header_without_a_value_is_refused_where_the_worker_reads_it():
     assert read(Record(plain.position, plain.key, plain.value, (*plain.headers, ("b3", None)), 1_000))
 
 
+@pytest.mark.parametrize(
+    "name", [*LEGAL, "stream", "media_ms", "event", "notice", "scope", "attr.queue", "traceparent"]
+)
+def test_a_field_of_ours_without_a_value_is_refused(name):
+    """Whichever it is, the reason says so, and does not blame the worker."""
+    headers = tuple(pair for pair in record().headers if pair[0] != name)
+    with pytest.raises(BadRecord, match="bad_header: a header has no value"):
+        read(Record(Position("audio", 3, 42), b"call-1", AUDIO, (*headers, (name, None)), 1_000))
+
+
 def test_a_header_that_is_not_utf_8_is_refused():
     """Our own headers are text."""
     plain = record()

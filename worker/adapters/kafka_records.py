@@ -16,6 +16,7 @@ from kafka.record.util import decode_varint
 
 from callmood.worker.records import Position, Record
 
+_LONG = 0x80  # bit of a number's first byte: more bytes follow
 _LONG_OR_NULL = 0x81  # bits of a length's first byte: more bytes follow, or the length is negative
 
 
@@ -56,9 +57,9 @@ def read_short(batch: Any, topic: str, partition: int) -> Record | None:
     if type(buffer) is not bytes or batch._next_record_index >= batch._num_records:  # noqa: SLF001 - as above
         return None
     try:
-        length, start = decode_varint(buffer, batch._pos)  # noqa: SLF001 - as above
-        since_ms, pos = decode_varint(buffer, start + 1)  # after one byte of attributes, which Kafka does not use
-        offset_delta, pos = decode_varint(buffer, pos)
+        length, start = _varint(buffer, batch._pos)  # noqa: SLF001 - as above
+        since_ms, pos = _varint(buffer, start + 1)  # after one byte of attributes, which Kafka does not use
+        offset_delta, pos = _varint(buffer, pos)
         key, pos = _bytes(buffer, pos)
         value, pos = _bytes(buffer, pos)
         headers, pos = _headers(buffer, pos)
@@ -80,7 +81,7 @@ def _headers(buffer: bytes, pos: int) -> tuple[tuple[tuple[str, bytes | None], .
         IndexError: the buffer ends too early.
         ValueError: the client has to read them.
     """
-    count, pos = decode_varint(buffer, pos)
+    count, pos = _varint(buffer, pos)
     if count < 0:
         raise ValueError
     headers: list[tuple[str, bytes | None]] = []
@@ -105,6 +106,15 @@ def _name(name: bytes) -> str:
     return name.decode()
 
 
+def _varint(buffer: bytes, pos: int) -> tuple[int, int]:
+    """A number, and where it ends; most take one byte."""
+    first = buffer[pos]
+    if first & _LONG:
+        number, pos = decode_varint(buffer, pos)
+        return number, pos
+    return (first >> 1) ^ -(first & 1), pos + 1
+
+
 def _bytes(buffer: bytes, pos: int) -> tuple[bytes | None, int]:
-    size, pos = decode_varint(buffer, pos)
+    size, pos = _varint(buffer, pos)
     return (None, pos) if size < 0 else (buffer[pos : pos + size], pos + size)

@@ -132,7 +132,7 @@ class _Columns(NamedTuple):
     media_ms: int | None
     same: tuple[str, ...]
     """Names of the other headers that the worker reads."""
-    values_of: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]
+    values_of: Callable[[tuple[bytes | None, ...]], tuple[bytes | None, ...]]
     """Picks the values of `same`."""
 
 
@@ -156,7 +156,7 @@ def _stream(name: bytes | None) -> str | None:
 
 
 @lru_cache(maxsize=_SHAPES)
-def _shape(names: tuple[str, ...], values: tuple[bytes, ...]) -> Chunk | None:
+def _shape(names: tuple[str, ...], values: tuple[bytes | None, ...]) -> Chunk | None:
     """A media record with these headers beside those that differ; None if such records have to be read in full."""
     _refuse_large([value or b"" for value in values])
     headers = (("seq", b"0"), *zip(names, values, strict=True))

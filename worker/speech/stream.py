@@ -13,7 +13,8 @@ from callmood.worker.settings import InputSettings, SegmentSettings, Settings
 from callmood.worker.speech.beside import closed_span, may_echo
 from callmood.worker.speech.copies import TakenNumbers
 from callmood.worker.speech.doubt import Doubt
-from callmood.worker.speech.heard import Heard, HeardRecords
+from callmood.worker.speech.heard import Heard
+from callmood.worker.speech.heard_records import HeardRecords
 from callmood.worker.speech.media_time import MediaTime, Step
 from callmood.worker.speech.order import Ready, StreamOrder
 from callmood.worker.speech.pause import Pause
