@@ -1,4 +1,4 @@
-"""Compiles the code that handles each record, if CALLMOOD_COMPILE is 1; everything else is in pyproject.toml."""
+"""Compiles the code that handles each record, if COMPILE_CALLMOOD is 1; everything else is in pyproject.toml."""
 
 import os
 import sys
@@ -28,22 +28,22 @@ def compiled_files() -> list[str]:
 
 
 def modules() -> list[Extension]:
-    """The compiled modules; none without CALLMOOD_COMPILE=1.
+    """The compiled modules; none without COMPILE_CALLMOOD=1.
 
     Raises:
         SystemExit: the value is neither 0 nor 1, or mypy is not installed where this runs.
     """
-    wanted = os.environ.get("CALLMOOD_COMPILE", "0")
+    wanted = os.environ.get("COMPILE_CALLMOOD", "0")
     if wanted not in ("0", "1"):
-        sys.exit(f"CALLMOOD_COMPILE is 0 or 1, not {wanted!r}")
+        sys.exit(f"COMPILE_CALLMOOD is 0 or 1, not {wanted!r}")
     if wanted == "0":
         return []
     try:
         from mypyc.build import mypycify  # noqa: PLC0415 - of mypy, which only this needs
     except ModuleNotFoundError:
         sys.exit(
-            "CALLMOOD_COMPILE=1 needs mypy beside callmood's packages: pip install '.[compile]', then "
-            "CALLMOOD_COMPILE=1 pip install --no-deps --no-build-isolation ."
+            "COMPILE_CALLMOOD=1 needs mypy beside callmood's packages: pip install '.[compile]', then "
+            "COMPILE_CALLMOOD=1 pip install --no-deps --no-build-isolation ."
         )
     return mypycify(compiled_files(), group_name="callmood", opt_level="2", debug_level="0")
 

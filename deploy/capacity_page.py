@@ -36,10 +36,11 @@ give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-
   one worker.
 - **On a CPU** with a large model, try `CALLMOOD_MODEL__DTYPE=int8`, and `int8+bf16` if the CPU is faster in bfloat16
   than in float32. **On a GPU**, try larger batches (`--batch-seconds 240`, `CALLMOOD_MODEL__BATCH_SECONDS`).
-- **Compiled.** In the image, the code that handles each record is compiled, and carries 1.3 to 1.5 times as many
+- **Compiled.** In the image, the code that handles each record is compiled, and carries 1.2 to 1.4 times as many
   channels per core as in plain Python ([figures](../bench/RESULTS.md#compiled)). Elsewhere, with gcc and Python's
-  header files: `pip install '.[compile]'`, then `CALLMOOD_COMPILE=1 pip install --no-deps --no-build-isolation .`.
-  `compiled` in the log event `worker started` says which one runs. The results are the same.
+  header files: `pip install '.[compile]'`, then `COMPILE_CALLMOOD=1 pip install --no-deps --no-build-isolation .`.
+  That was tested with Python 3.11 and 3.13 and the versions of `deploy/requirements*.txt`. `compiled` in the log event
+  `worker started` says which one runs. The results are the same.
 - **Own cores.** `CALLMOOD_WORKER__PIN=true` gives each ingest process, with all its threads, one core, and the model
   the others. It pays where other programs are busy: on two cores of an Intel Xeon, beside one such program, an ingest
   process then carried 1.08 and 1.10 times as many channels per core (`callmood bench realtime --calls 600`, two pairs

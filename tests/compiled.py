@@ -38,7 +38,7 @@ def build(folder: Path) -> None:
         subprocess.CalledProcessError: it cannot be compiled.
     """
     command = (sys.executable, "setup.py", "--quiet", "build_ext", "--inplace")
-    subprocess.run(command, cwd=folder, env={**os.environ, "CALLMOOD_COMPILE": "1"}, check=True)
+    subprocess.run(command, cwd=folder, env={**os.environ, "COMPILE_CALLMOOD": "1"}, check=True)
 
 
 def missing(folder: Path) -> list[str]:

@@ -38,7 +38,7 @@ def test_every_file_that_is_left_out_exists():
 def test_without_mypy_the_remedy_is_said(tmp_path):
     """Its output is all that the user of `pip install` sees."""
     (tmp_path / "mypyc.py").write_text("raise ModuleNotFoundError")
-    environment = {"CALLMOOD_COMPILE": "1", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    environment = {"COMPILE_CALLMOOD": "1", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
         [sys.executable, "setup.py", "--version"],
         cwd=ROOT,

@@ -344,10 +344,8 @@ class Stream:
 
     def forget_covered(self) -> None:
         """Drop records whose audio no later span can need; call it after `sources` of the closed spans."""
-        needed_from = self.time.sample
-        if self._is_heard and self._channels:
-            needed_from = min(channel.keep_from for channel in self._channels)
-        self._heard.forget(needed_from)
+        heard = self._channels if self._is_heard else []
+        self._heard.forget(min((channel.keep_from for channel in heard), default=self.time.sample))
 
     @property
     def resume_seq(self) -> int:
