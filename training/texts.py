@@ -1,9 +1,21 @@
 """Text files as people save them: with a byte-order mark, in UTF-16, with Windows' line ends."""
 
 import codecs
+import csv
 from pathlib import Path
+from typing import Final
 
 from callmood.worker.errors import ConfigurationError
+
+_FIELD_CHARACTERS: Final = 131_072
+
+
+def bound_csv_fields() -> None:
+    """A quotation mark that is never closed makes an error, and not a field of the rest of the file.
+
+    The limit is one of the whole process, and other libraries raise it.
+    """
+    csv.field_size_limit(_FIELD_CHARACTERS)
 
 
 def read(path: Path) -> str:

@@ -119,6 +119,7 @@ def table(path: Path, *, strict: bool = False) -> Iterator[tuple[int, dict[str, 
     separator = max(_SEPARATORS, key=content.partition("\n")[0].count)
     if excel := _EXCEL.match(content):
         separator, content = excel[1], content[excel.end() :]
+    texts.bound_csv_fields()
     rows = csv.DictReader(io.StringIO(content, newline=""), delimiter=separator, skipinitialspace=True)
     try:
         rows.fieldnames = _names(path, rows.fieldnames or (), strict=strict)

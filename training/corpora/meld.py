@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from callmood.schemas.common import Emotion
+from callmood.training import texts
 from callmood.training.corpora.found import Corpus, Found, column, files
 from callmood.worker.errors import ConfigurationError
 
@@ -50,6 +51,7 @@ def find(root: Path) -> Iterator[Found]:
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     """Rows of a table; some of its quotation marks are not in UTF-8."""
+    texts.bound_csv_fields()
     try:
         with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             yield from csv.DictReader(file)
