@@ -155,7 +155,7 @@ def test_the_image_works_as_a_pod_of_the_chart(image, start, pipeline, recorded,
         process.kill()
         process.wait()
     assert wait_until(lambda: "worker stopped" in (tmp_path / "log").read_text())
-    started = json.loads(next(line for line in (tmp_path / "log").open() if "worker started" in line))
+    started = json.loads(next(line for line in (tmp_path / "log").read_text().splitlines() if "worker started" in line))
     assert started["compiled"]
 
 
