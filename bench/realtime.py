@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from prometheus_client import CollectorRegistry, multiprocess
 from rich.console import Console
 from rich.table import Table
 
@@ -53,7 +54,8 @@ _SENT_S: Final = 60.0
 """After the last sample: the sender's last records, and its flush."""
 FRESH_MS: Final = 2_000
 """Median time from last word to Redis at the end of a run in which sender and worker keep up, without the record."""
-_BEHIND: Final = "behind"
+_RECORDS: Final = "callmood_records_total"
+"""The metric of records read."""
 
 
 class Used(NamedTuple):
@@ -69,6 +71,7 @@ class Sample(NamedTuple):
     Attributes:
         at_s: their end, since the measuring began.
         share: CPU time of all ingest processes, in cores.
+        records: read by all ingest processes in this time.
         inference_share: of the inference process, in cores.
         resident_mb: memory of all ingest processes at the end.
         totals_ms: of each utterance that came into Redis, the time since its last word.
@@ -76,6 +79,7 @@ class Sample(NamedTuple):
 
     at_s: float
     share: float
+    records: float
     inference_share: float
     resident_mb: float
     totals_ms: list[float]
@@ -95,15 +99,22 @@ class Run(NamedTuple):
         """All samples as one."""
         totals_ms = [total for sample in self.samples for total in sample.totals_ms]
         shares = np.mean([(sample.share, sample.inference_share) for sample in self.samples], axis=0)
-        return Sample(
-            self.samples[-1].at_s, float(shares[0]), float(shares[1]), self.samples[-1].resident_mb, totals_ms
-        )
+        last, records = self.samples[-1], sum(sample.records for sample in self.samples)
+        return Sample(last.at_s, float(shares[0]), records, float(shares[1]), last.resident_mb, totals_ms)
 
 
 def used_by(pids: "list[int | None]") -> Used:
     """What these processes have used."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
     return Used(sum(map(process_tree.own_cpu_s, pids)), pages * resource.getpagesize() / 1e6)
+
+
+def records_read() -> float:
+    """Records that the ingest processes of `started` have read until now."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    found = (sample.value for metric in registry.collect() for sample in metric.samples if sample.name == _RECORDS)
+    return sum(found, 0.0)
 
 
 def inference(configured: Settings, address: str) -> None:
@@ -214,21 +225,22 @@ def sampled(running: Processes, results: Results, seconds: float, every_s: float
     ingest, other = [child.pid for child in running.ingest], [running.inference.pid]
     results.more()  # of the warm-up
     began_s = time.monotonic()
-    before, before_other, before_s = used_by(ingest), used_by(other), began_s
+    before, before_other, before_records, before_s = used_by(ingest), used_by(other), records_read(), began_s
     for number in range(1, samples_in(seconds, every_s) + 1):
         while (left_s := began_s + number * every_s - time.monotonic()) > 0:
             time.sleep(min(1.0, left_s))
             running.check()
-        now, now_other, now_s = used_by(ingest), used_by(other), time.monotonic()
+        now, now_other, now_records, now_s = used_by(ingest), used_by(other), records_read(), time.monotonic()
         took_s = now_s - before_s
         yield Sample(
             now_s - began_s,
             (now.cpu_s - before.cpu_s) / took_s,
+            now_records - before_records,
             (now_other.cpu_s - before_other.cpu_s) / took_s,
             now.resident_mb,
             [result.total_ms for result in results.more()],
         )
-        before, before_other, before_s = now, now_other, now_s
+        before, before_other, before_records, before_s = now, now_other, now_records, now_s
 
 
 def samples_in(seconds: float, every_s: float) -> int:
@@ -237,7 +249,11 @@ def samples_in(seconds: float, every_s: float) -> int:
 
 
 def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Run:
-    """Send the calls in real time to new topics, and measure from the end of the warm-up on."""
+    """Send the calls in real time to new topics, and measure from the end of the warm-up on.
+
+    Raises:
+        CallmoodError: a process has ended, or nothing was read.
+    """
     quiet = {
         "model": configured.model.model_copy(update={"speech_check": False}),
         "log": configured.log.model_copy(update={"level": "warning"}),
@@ -252,6 +268,8 @@ def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Ru
         _wait(_WARM_S, running)
         results = Results(client, Keys(placed.redis.prefix).utterances, of_worker)
         samples = list(sampled(running, results, options.seconds, options.every_s))
+        if not any(sample.records for sample in samples):
+            raise CallmoodError("the ingest processes have read nothing")
         return Run(samples, late_ms(sender))
 
 
@@ -271,17 +289,18 @@ def keeps_up(load: Load, run: Run) -> bool:
 
 
 def row(load: Load, processes_: int, run: Run) -> list[str]:
-    """One line of the table."""
-    whole, channels = run.whole(), load.calls * load.channels
-    in_time = keeps_up(load, run)
+    """One line of the table; what is said of a core is of the records that were read, also if more were sent."""
+    whole, offered = run.whole(), load.calls * load.channels
+    read = whole.records / whole.at_s * load.chunk_ms / 1000 * load.channels
     return [
         f"{load.chunk_ms} ms",
         f"{load.channels}",
         f"{processes_}",
-        f"{channels:,}",
+        f"{offered:,}",
+        f"{100 * read / offered:.0f} %" + ("" if keeps_up(load, run) else ", behind"),
         f"{100 * whole.share:.0f} %",
-        f"{channels / whole.share:,.0f}" if in_time else _BEHIND,
-        f"{whole.share * load.chunk_ms * 1000 / load.calls:.1f}" if in_time else _BEHIND,
+        f"{read / whole.share:,.0f}",
+        f"{1e6 * whole.share * whole.at_s / whole.records:.1f}",
         f"{100 * whole.inference_share:.1f} %",
         f"{whole.resident_mb / processes_:.0f}",
         f"{len(whole.totals_ms):,}",
@@ -294,11 +313,11 @@ def write_samples(path: Path, samples: list[Sample]) -> None:
     """A line of CSV for each sample."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("at_s", "share", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"))
+        writer.writerow((*Sample._fields[:5], "utterances", "p50_ms", "p99_ms"))
         for one in samples:
             percentiles = (one.total_ms(50), one.total_ms(99))
             writer.writerow(
-                (*(f"{value:.3f}" for value in one[:4]), len(one.totals_ms), *map("{:.0f}".format, percentiles))
+                (*(f"{value:.3f}" for value in one[:5]), len(one.totals_ms), *map("{:.0f}".format, percentiles))
             )
 
 
@@ -348,6 +367,7 @@ def run(arguments: argparse.Namespace) -> int:
         "channels",
         "processes",
         "channels in all",
+        "read",
         "of a core",
         "channels per core",
         "us a record",

@@ -11,7 +11,9 @@ from callmood.bench.ingest import Load
 from callmood.bench.realtime import Processes, Run, Sample
 from callmood.worker.errors import CallmoodError
 
-RUN = Run([Sample(10.0, 0.2, 0.01, 90.0, [600.0]), Sample(20.0, 0.4, 0.03, 95.0, [700.0, 800.0])], 3.0)
+RUN = Run(
+    [Sample(10.0, 0.2, 10_000.0, 0.01, 90.0, [600.0]), Sample(20.0, 0.4, 10_000.0, 0.03, 95.0, [700.0, 800.0])], 3.0
+)
 
 
 def test_processes_are_counted_together():
@@ -24,19 +26,20 @@ def test_processes_are_counted_together():
 
 
 def test_a_run_is_the_mean_of_its_samples():
-    """Shares are averaged, utterances are put together, and memory is that of the end."""
-    assert RUN.whole() == Sample(20.0, pytest.approx(0.3), pytest.approx(0.02), 95.0, [600.0, 700.0, 800.0])
+    """Shares are averaged, records and utterances are put together, and memory is that of the end."""
+    shares = pytest.approx(0.3), pytest.approx(0.02)
+    assert RUN.whole() == Sample(20.0, shares[0], 20_000.0, shares[1], 95.0, [600.0, 700.0, 800.0])
 
 
 def test_channels_per_core_are_computed_from_cpu_time():
     """100 calls of two channels in 0.3 cores are 667 a core; their 1,000 records a second take 300 us each."""
     cells = realtime.row(Load(100, "customer,agent", 100, 30), 2, RUN)
-    assert cells == ["100 ms", "2", "2", "200", "30 %", "667", "300.0", "2.0 %", "48", "3", "700 / 798", "3"]
+    assert cells == ["100 ms", "2", "2", "200", "100 %", "30 %", "667", "300.0", "2.0 %", "48", "3", "700 / 798", "3"]
 
 
 def test_a_sample_without_an_utterance_is_not_fast():
     """Its percentiles are infinite."""
-    assert Sample(1.0, 0.1, 0.1, 1.0, []).total_ms(50) == float("inf")
+    assert Sample(1.0, 0.1, 1.0, 0.1, 1.0, []).total_ms(50) == float("inf")
 
 
 class Child:
@@ -75,11 +78,11 @@ def test_without_partitions_nothing_is_measured(monkeypatch):
         Processes([Child([])], Child([])).wait_until_reading()
 
 
-def test_what_falls_behind_has_no_figure():
-    """Results that come seconds late mean that the processes have not read what was offered."""
-    late = Run([RUN.samples[0], RUN.samples[1]._replace(totals_ms=[2_100.0])], 3.0)
-    cells = realtime.row(Load(100, "customer,agent", 100, 30), 2, late)
-    assert cells[5:7] == ["behind", "behind"]
+def test_what_falls_behind_is_measured_by_what_it_reads():
+    """Half of the records read in the same CPU time: half of the channels per core, twice the time for each record."""
+    samples = [sample._replace(records=5_000.0, totals_ms=[2_200.0]) for sample in RUN.samples]
+    cells = realtime.row(Load(100, "customer,agent", 100, 30), 2, Run(samples, 3.0))
+    assert cells[4:8] == ["50 %, behind", "30 %", "333", "600.0"]
 
 
 @pytest.mark.parametrize(("seconds", "every_s", "expected"), [(30, 10, 3), (15, 10, 2), (4, 10, 1)])
@@ -92,8 +95,8 @@ def test_samples_are_kept_as_csv(tmp_path):
     """One line for each, with the percentiles of its utterances."""
     realtime.write_samples(tmp_path / "samples.csv", RUN.samples)
     lines = list(csv.reader((tmp_path / "samples.csv").read_text().splitlines()))
-    assert lines[0] == ["at_s", "share", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"]
-    assert lines[2] == ["20.000", "0.400", "0.030", "95.000", "2", "750", "799"]
+    assert lines[0] == ["at_s", "share", "records", "inference_share", "resident_mb", "utterances", "p50_ms", "p99_ms"]
+    assert lines[2] == ["20.000", "0.400", "10000.000", "0.030", "95.000", "2", "750", "799"]
 
 
 def test_samples_are_drawn(tmp_path):
