@@ -27,7 +27,7 @@ from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.record.default_records import DefaultRecordBatch
 from kafka.structs import MemberState
 
-from callmood.worker.adapters import kafka_codecs
+from callmood.worker.adapters import kafka_codecs, kafka_offsets
 from callmood.worker.adapters.kafka_batches import PartitionRecords, Skipped
 from callmood.worker.commits import TopicPartition
 from callmood.worker.errors import EXIT_AGAIN
@@ -36,7 +36,7 @@ log = structlog.get_logger()
 
 
 def install() -> None:
-    """Replace the private methods of sections 1 and 2. To be called before a client is made; again is harmless."""
+    """Replace the private methods of sections 1, 2 and 14. To be called before a client is made; again is harmless."""
     for owner, name, repair in (
         (KafkaTCPTransport, "_sock_recv", _with_last_bytes),
         (KafkaSSLTransport, "_sock_recv", _with_last_bytes),
@@ -46,6 +46,7 @@ def install() -> None:
         if not hasattr(method, "__wrapped__"):
             setattr(owner, name, repair(method))
     kafka_codecs.install()
+    kafka_offsets.install()  # section 14
 
 
 # -- 1. The last bytes before the end of a connection are lost
