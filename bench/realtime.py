@@ -268,8 +268,8 @@ def measure(load: Load, options: argparse.Namespace, configured: Settings) -> Ru
         _wait(_WARM_S, running)
         results = Results(client, Keys(placed.redis.prefix).utterances, of_worker)
         samples = list(sampled(running, results, options.seconds, options.every_s))
-        if not any(sample.records for sample in samples):
-            raise CallmoodError("the ingest processes have read nothing")
+        if not any(sample.records and sample.share for sample in samples):
+            raise CallmoodError("the ingest processes have read nothing, or used too little CPU time to tell")
         return Run(samples, late_ms(sender))
 
 

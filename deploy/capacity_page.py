@@ -25,7 +25,8 @@ one Redis or one worker cannot carry ends with exit code 2 and says how much the
 
 **No GPU has been measured.** Without `--seconds-per-second`, a plan with `--gpu` has no number of GPUs (20,000 is an
 example). Measure yours with `callmood bench engine`. The figures below are of one machine each;
-give your own as `--channels-per-core` (`callmood bench realtime`) and `--redis-us` (`callmood bench servers`).
+give your own as `--channels-per-core` (`callmood bench realtime`, with a load at which it does not say `behind`) and
+`--redis-us` (`callmood bench servers`).
 
 - **Records.** Records of 20 ms cost several times the CPU time of records of 200 ms for the same audio. With longer
   records, results come later by their length.

@@ -45,4 +45,3 @@ def test_offsets_are_asked_of_the_new_leader(brokers, wait_until):
 
         assert wait_until(has_moved, 30)
         assert one.end_offsets([PARTITION], timeout_ms=10_000) == {PARTITION: 0}
-        assert one.beginning_offsets([PARTITION], timeout_ms=10_000) == {PARTITION: 0}

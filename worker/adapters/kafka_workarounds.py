@@ -1,7 +1,7 @@
 """Workarounds for faults and gaps of kafka-python 3.0.12. Only this module and its helpers use private names of it.
 
 Every section says what the client does, what we do, and which change upstream would let us delete the section. Each has
-its own test in `tests/unit/test_kafka_workarounds.py`. docs/decisions/0013-kafka-client.md says why we keep the client.
+its own unit test. docs/decisions/0013-kafka-client.md says why we keep the client.
 """
 
 import logging
