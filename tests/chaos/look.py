@@ -22,7 +22,6 @@ _GIVEN_UP_S = 20.0
 """A transaction of the worker has 10 s, and the broker looks for those that are over it every second."""
 _TIMEOUT_S = 10.0
 _POLL_MS = 200
-_ASK_MS = 60_000
 
 
 @dataclass
@@ -109,7 +108,7 @@ def read(run: Run, kind: str) -> Iterator[Any]:
         partitions = [KafkaPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic))]
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions, _ASK_MS)
+        ends = consumer.end_offsets(partitions)
         while any(consumer.position(partition) < end for partition, end in ends.items()):
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 yield from records
@@ -119,7 +118,7 @@ def ends(run: Run, kind: str) -> dict[int, int]:
     """The offset after the last record of each partition."""
     with closing(_consumer(run)) as consumer:
         partitions = [KafkaPartition(run.topic(kind), number) for number in range(run.partitions)]
-        return {partition.partition: end for partition, end in consumer.end_offsets(partitions, _ASK_MS).items()}
+        return {partition.partition: end for partition, end in consumer.end_offsets(partitions).items()}
 
 
 def _consumer(run: Run, **options: Any) -> KafkaConsumer:

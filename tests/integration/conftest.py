@@ -49,6 +49,16 @@ def guarded(real_kafka):
 
 
 @pytest.fixture
+def brokers(real_kafka):
+    """Three nodes of this test's own."""
+    assert real_kafka
+    with Nursery() as nursery:
+        brokers = apache.ApacheKafka(nursery, size=3)
+        brokers.wait_ready()
+        yield brokers
+
+
+@pytest.fixture
 def own_redis():
     """`start, url`: starts a Redis of this test's own, always at the same address, and returns it."""
     with Nursery() as nursery:

@@ -8,20 +8,7 @@ from kafka import KafkaAdminClient
 from kafka.partitioner import murmur2
 from live import Pipeline
 
-from deploy.local.apache import ApacheKafka
-from deploy.local.nursery import Nursery
-
 pytestmark = [pytest.mark.timeout(300), pytest.mark.nightly]
-
-
-@pytest.fixture
-def brokers(real_kafka):
-    """Three nodes of this test's own."""
-    assert real_kafka
-    with Nursery() as nursery:
-        brokers = ApacheKafka(nursery, size=3)
-        brokers.wait_ready()
-        yield brokers
 
 
 @pytest.fixture

@@ -7,23 +7,11 @@ from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 
 from callmood.worker.adapters.kafka_client import connection
 from callmood.worker.server_settings import KafkaSettings
-from deploy.local.apache import ApacheKafka
-from deploy.local.nursery import Nursery
 
 pytestmark = pytest.mark.timeout(240)
 
 PARTITION = TopicPartition("moved", 0)
 PREFERRED = 0
-
-
-@pytest.fixture
-def brokers(real_kafka):
-    """Three nodes of this test's own."""
-    assert real_kafka
-    with Nursery() as nursery:
-        brokers = ApacheKafka(nursery, size=3)
-        brokers.wait_ready()
-        yield brokers
 
 
 def test_offsets_are_asked_of_the_new_leader(brokers, wait_until):

@@ -2,6 +2,8 @@
 
 import csv
 import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -23,6 +25,17 @@ def test_processes_are_counted_together():
     assert once.resident_mb > 10
     assert twice.resident_mb == pytest.approx(2 * once.resident_mb, rel=0.1)
     assert twice.cpu_s == pytest.approx(2 * once.cpu_s, abs=0.1)
+
+
+def test_records_are_counted_over_processes_and_topics(tmp_path):
+    """Two processes, one of which reads two topics; other metrics do not count."""
+    count = "from callmood.worker.metrics import RECORD_BYTES, RECORDS; RECORD_BYTES.labels('a').inc(1_000); "
+    shared = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    for more in ("RECORDS.labels('a').inc(7); RECORDS.labels('b').inc(20)", "RECORDS.labels('a').inc(300)"):
+        subprocess.run([sys.executable, "-c", count + more], env=shared, check=True)
+    read = "from callmood.bench import realtime; print(realtime.records_read())"
+    done = subprocess.run([sys.executable, "-c", read], env=shared, check=True, capture_output=True, text=True)
+    assert done.stdout == "327.0\n"
 
 
 def test_a_run_is_the_mean_of_its_samples():

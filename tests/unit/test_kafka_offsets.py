@@ -75,9 +75,11 @@ def test_the_new_leader_is_asked(ends):
     assert cluster.refreshes == 1
 
 
-@pytest.mark.parametrize("first", [{AUDIO: 1, STATES: 3}, {AUDIO: -1, STATES: 3}, {AUDIO: -1, STATES: -1}])
+@pytest.mark.parametrize(
+    "first", [{AUDIO: 1, STATES: 3}, {AUDIO: -1, STATES: 3}, {AUDIO: None, STATES: 3}, {AUDIO: -1, STATES: -1}]
+)
 def test_an_election_is_waited_for(ends, first):
-    """A partition that has no leader meanwhile is not left out."""
+    """A partition that has no leader meanwhile, or that the client does not know yet, is not left out."""
     none = {AUDIO: -1, STATES: 3}
     found, _ = ends(Cluster(first, none, none, {AUDIO: 2, STATES: 3}))
     assert found == ENDS
